@@ -1,0 +1,49 @@
+"""bootdiff: a pretrained diffusion model's images in one network call, without its training data.
+
+teacher = bootdiff.load_teacher("digits")
+student = bootdiff.distill(teacher, "runs/first", bootdiff.BootSettings(steps=500))
+images = student.sample(bootdiff.sample_noise(seed=0, start=0, stop=16, shape=teacher.shape))
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "BetaTable": "bootdiff.schedules",
+    "BootSettings": "bootdiff.objectives.boot",
+    "BootdiffError": "bootdiff.errors",
+    "CallableTeacher": "bootdiff.teachers",
+    "Cosine": "bootdiff.schedules",
+    "Gaussian": "bootdiff.teachers",
+    "Linear": "bootdiff.schedules",
+    "Mixture": "bootdiff.teachers",
+    "RectifiedFlow": "bootdiff.schedules",
+    "Student": "bootdiff.student",
+    "TeacherSettings": "bootdiff.training.settings",
+    "VarianceExploding": "bootdiff.schedules",
+    "distill": "bootdiff.training.distill",
+    "evaluate": "bootdiff.evaluation.evaluate",
+    "export_student": "bootdiff.pipelines.export",
+    "load_student": "bootdiff.pipelines.student_files",
+    "load_teacher": "bootdiff.teachers",
+    "sample_noise": "bootdiff.randomness",
+    "save_student": "bootdiff.pipelines.student_files",
+    "train_teacher": "bootdiff.training.teach",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: torch and diffusers take seconds."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'bootdiff' has no attribute '{name}'")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,1 @@
+"""The command line: plan, run, one-line errors."""

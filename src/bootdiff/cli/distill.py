@@ -1,0 +1,60 @@
+"""``bootdiff distill``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bootdiff.objectives.registry import load_method
+from bootdiff.report.build import build_report
+from bootdiff.training.distill import Plan, plan_distillation, run_plan
+from bootdiff.training.settings import make_settings, read_assignments, read_config
+
+
+def run_distill(
+    teacher: str,
+    output: Path,
+    method: str,
+    config: Path | None,
+    assign: list[str],
+    options: Mapping[str, Any],
+    report_to: str | None,
+    dry_run: bool,
+) -> None:
+    """Plan, run, report."""
+    _, settings_type = load_method(method)
+    settings = make_settings(settings_type, read_config(config), read_assignments(assign), options)
+    plan = plan_distillation(teacher, output, settings, method)
+    if dry_run:
+        print_plan(plan)
+        return
+    if plan.finished:
+        print(f"done: {output} is finished; its student is {output}/student.")
+        return
+    run_plan(plan, report_to)
+    if _is_main():
+        print(f"student: {output}/student  (diffusers: DiffusionPipeline.from_pretrained)")
+        print(f"report:  {build_report(output)}")
+
+
+def print_plan(plan: Plan) -> None:
+    """The resolved plan, a line a setting."""
+    from bootdiff.cli.inspect import estimate
+
+    print(f"teacher: {plan.teacher.name}, samples of shape {tuple(plan.teacher.shape)}")
+    print(f"method: {plan.method}")
+    print(f"output: {plan.output}")
+    for key, value in plan.settings.model_dump().items():
+        print(f"  {key}: {value}")
+    costs = estimate(plan.teacher, plan.settings.batch_size)
+    print(
+        f"estimate: {costs['memory_gib']:.2g} GiB, {costs['step_seconds'] * plan.settings.steps / 60:.2g} minutes here"
+    )
+    print("nothing was written (--dry-run).")
+
+
+def _is_main() -> bool:
+    from accelerate import PartialState
+
+    return PartialState().is_main_process

@@ -1,0 +1,105 @@
+"""``bootdiff evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bootdiff.errors import BootdiffError
+from bootdiff.evaluation.evaluate import default_features, evaluate, find_reference, open_features
+from bootdiff.evaluation.rows import DDIM_STEPS
+from bootdiff.files import read_json, write_json, write_text
+from bootdiff.pipelines.card import model_card
+from bootdiff.pipelines.samplers import open_student
+from bootdiff.pipelines.student_files import FILE
+from bootdiff.runs import Run, environment
+from bootdiff.teachers import load_teacher
+
+
+def run_evaluate(
+    student: str,
+    teacher: str | None,
+    reference: str | None,
+    features: str | None,
+    num: int,
+    seed: int,
+    repeats: int,
+    ddim_steps: str | None,
+    output: Path,
+) -> dict[str, Any]:
+    """Measure, print a table, write JSON; a run also keeps it for its report and model card."""
+    if output.suffix != ".json":
+        raise BootdiffError(f"--output {output}: expected a file that ends in .json.")
+    steps = read_steps(ddim_steps)
+    sampler, its_teacher = open_student(student)
+    name = teacher or its_teacher
+    if name is None:
+        raise BootdiffError(f"{student} does not say who its teacher is; give --teacher.")
+    model = load_teacher(name)
+    if tuple(model.shape) != tuple(sampler.shape):
+        raise BootdiffError(
+            f"{student} makes {sampler.shape} and {name} {model.shape}; it is a student of another teacher."
+        )
+    feature_name, reference_name = default_features(model, features, reference)
+    space = open_features(feature_name, model)
+    statistics = find_reference(reference_name, space) if space is not None else None
+    times = _times(Path(student), model.t_range)
+    result = evaluate({"student": sampler}, model, times, space, statistics, num, seed, repeats, steps)
+    result = {"student": student, "reference": reference_name, **result, **environment()}
+    write_json(output, result)
+    if Run(student).started:
+        keep(Path(student), result)
+    print_table(result)
+    return result
+
+
+def read_steps(words: str | None) -> list[int]:
+    """Comma-separated numbers of DDIM steps; the full table where none are given.
+
+    Raises:
+        BootdiffError: if one is no whole number from 1 to 1,000.
+    """
+    if words is None:
+        return list(DDIM_STEPS)
+    try:
+        steps = [int(word) for word in words.split(",")]
+    except ValueError:
+        steps = [0]
+    if not all(1 <= step <= 1000 for step in steps):
+        raise BootdiffError(f"--ddim-steps expects whole numbers from 1 to 1000 such as 1,10,50, got '{words}'.")
+    return steps
+
+
+def keep(folder: Path, result: Mapping[str, Any]) -> None:
+    """Put the figures into the run: ``evaluation.json`` and the student's model card."""
+    write_json(folder / "evaluation.json", result)
+    config = Run(folder).config
+    if (folder / "student" / FILE).exists():
+        facts = read_json(folder / "student" / FILE)
+        words = {**facts, "method": config["method"], "settings": config["settings"], "figures": result}
+        write_text(folder / "student" / "README.md", model_card(words))
+
+
+def print_table(result: Mapping[str, Any]) -> None:
+    """The rows, on the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None)
+    for column in ("sampler", "calls", "Fréchet distance", "path error", "images/s"):
+        table.add_column(column, justify="left" if column == "sampler" else "right")
+    for row in result["rows"]:
+        distance = "–" if row["frechet_distance"] is None else f"{row['frechet_distance']:.3f}"
+        figures = [str(row["calls"]), distance, f"{row['path_error']:.5f}", f"{row['images_per_second']:.0f}"]
+        table.add_row(row["name"], *figures, style="bold" if row["spacing"] == "one call" else None)
+    Console(width=None if Console().is_terminal else 100).print(table)
+
+
+def _times(folder: Path, default: tuple[float, float]) -> tuple[float, float]:
+    """The student's own time range, so that teacher and student solve the same path."""
+    for candidate in (folder / "student-path" / FILE, folder / FILE):
+        if candidate.exists():
+            words = read_json(candidate)
+            return float(words["t_min"]), float(words["t_max"])
+    return default

@@ -1,0 +1,94 @@
+"""``bootdiff inspect``."""
+
+from __future__ import annotations
+
+import json as json_module
+import time
+from typing import Any
+
+import torch
+
+from bootdiff.teachers import NetworkTeacher, Teacher, load_teacher
+
+PROBE = 8
+#: network passes of one BOOT step (Euler, boundary every 4th step): 1 without a gradient, 3 with, 1 teacher, (1 + 3) / 4
+PASSES = 6
+#: float32 copies a parameter: teacher, student, gradient, two AdamW moments, average
+COPIES = 6
+
+
+def inspect_teacher(name: str, batch_size: int = 128) -> dict[str, Any]:
+    """Network, size, prediction, schedule, conditions and costs, JSON-ready."""
+    teacher = load_teacher(name)
+    denoiser = teacher.denoiser
+    read = denoiser if isinstance(denoiser, NetworkTeacher) else None
+    low, high = teacher.t_range
+    alpha, sigma = teacher.schedule.alpha_sigma(torch.tensor([low, high]))
+    config = getattr(denoiser, "scheduler_config", None) or {}
+    return {
+        "teacher": teacher.name,
+        "supported": True,
+        "network": type(read.network).__name__ if read else type(denoiser).__name__,
+        "parameters": sum(p.numel() for p in teacher.parameters()),
+        "shape": list(teacher.shape),
+        "prediction": read.prediction.name if read else "sample",
+        "scheduler": config.get("_class_name"),
+        "beta_schedule": config.get("beta_schedule"),
+        "timesteps": teacher.schedule.num_timesteps,
+        "limit": repr(teacher.limit),
+        "t_min": low,
+        "t_max": high,
+        "alpha_at_t_max": alpha[1].item(),
+        "sigma_at_t_min": sigma[0].item(),
+        "conditions": [],
+        "batch_size": batch_size,
+        **estimate(teacher, batch_size),
+    }
+
+
+@torch.no_grad()
+def estimate(teacher: Teacher, batch_size: int) -> dict[str, float]:
+    """Memory and time of a BOOT step, from the parameters and one small pass measured on this machine's CPU."""
+    x = torch.zeros(PROBE, *teacher.shape)
+    t = torch.full((PROBE,), teacher.t_range[1])
+    activations = _activation_bytes(teacher, x, t)
+    started = time.perf_counter()
+    teacher.x0(x, t)
+    a_pass = (time.perf_counter() - started) / PROBE * batch_size
+    parameters = sum(p.numel() for p in teacher.parameters())
+    memory = 4 * COPIES * parameters + 2 * activations / PROBE * batch_size
+    return {"memory_gib": memory / 2**30, "pass_seconds": a_pass, "step_seconds": PASSES * a_pass}
+
+
+def print_inspection(name: str, as_json: bool) -> None:
+    """Print what a teacher is."""
+    facts = inspect_teacher(name)
+    if as_json:
+        print(json_module.dumps(facts, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False)
+    units = {"memory_gib": "GiB", "pass_seconds": "s", "step_seconds": "s"}
+    for key, value in facts.items():
+        text = f"{value:.4g}" if isinstance(value, float) else str(value) if value != [] else "none"
+        table.add_row(key.removesuffix("_gib").removesuffix("_seconds"), f"{text} {units.get(key, '')}".strip())
+    Console().print(table)
+
+
+def _activation_bytes(teacher: Teacher, x: torch.Tensor, t: torch.Tensor) -> int:
+    """Bytes of every module's output in one pass: roughly what a pass with gradients keeps."""
+    total = 0
+
+    def count(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        nonlocal total
+        if isinstance(output, torch.Tensor):
+            total += output.numel() * output.element_size()
+
+    leaves = [m for m in teacher.modules() if not list(m.children())]
+    hooks = [leaf.register_forward_hook(count) for leaf in leaves]
+    teacher.x0(x, t)
+    for hook in hooks:
+        hook.remove()
+    return total

@@ -1,0 +1,163 @@
+"""The ``bootdiff`` command. Heavy imports happen inside the commands, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bootdiff.cli.help import DistillCommand
+from bootdiff.errors import BootdiffError, Interrupted
+
+app = typer.Typer(
+    name="bootdiff",
+    help="Distil a pretrained diffusion model into one network call, without its training data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Output = Annotated[Path, typer.Option(help="Where to write.")]
+Config = Annotated[Path | None, typer.Option(help="YAML file with settings.")]
+Assign = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="A setting; may be repeated.")]
+Steps = Annotated[int | None, typer.Option(help="Optimiser steps.")]
+Batch = Annotated[int | None, typer.Option(help="Samples a step.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of training.")]
+Report = Annotated[str | None, typer.Option(help="Also log to tensorboard, wandb or trackio.")]
+
+
+@app.command()
+def quickstart(output: Output = Path("runs/quickstart")) -> None:
+    """Distil the builtin digits teacher, measure it and write a report: five minutes on a laptop."""
+    from bootdiff.cli.quickstart import run_quickstart
+
+    run_quickstart(output)
+
+
+@app.command()
+def inspect(
+    teacher: Annotated[str, typer.Argument(help="A folder, a builtin name (digits) or a hub id.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """What a teacher is, whether it is supported, and what distilling it costs."""
+    from bootdiff.cli.inspect import print_inspection
+
+    print_inspection(teacher, json)
+
+
+@app.command(cls=DistillCommand)
+def distill(
+    teacher: Annotated[str, typer.Argument(help="A folder, a builtin name (digits) or a hub id.")],
+    output: Annotated[Path, typer.Option(help="The run's folder; the same command resumes it.")],
+    method: Annotated[str, typer.Option(help="With --help: list this method's settings.")] = "boot",
+    config: Config = None,
+    assign: Assign = [],  # noqa: B006  typer reads it, nobody changes it
+    steps: Steps = None,
+    batch_size: Batch = None,
+    seed: Seed = None,
+    report_to: Report = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved plan and stop.")] = False,
+) -> None:
+    """Distil a teacher into a one-step student."""
+    from bootdiff.cli.distill import run_distill
+
+    options = {"steps": steps, "batch_size": batch_size, "seed": seed}
+    run_distill(teacher, output, method, config, assign, _given(options), _tracker(report_to), dry_run)
+
+
+@app.command()
+def sample(
+    student: Annotated[str, typer.Argument(help="A run, a student-path folder or an exported student.")],
+    output: Annotated[Path, typer.Option(help="FILE.png for a grid, or a folder for one file a sample.")],
+    num: Annotated[int, typer.Option(min=1, help="How many samples.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="Sample i starts from the noise of seed + i.")] = 0,
+    times: Annotated[str | None, typer.Option(help="T,T,...: y_t along the path, a row a noise.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples a network call.")] = 256,
+) -> None:
+    """Draw samples in one network call each."""
+    from bootdiff.cli.sample import run_sample
+
+    run_sample(student, num, seed, times, output, batch_size)
+
+
+@app.command()
+def evaluate(
+    student: Annotated[str, typer.Argument(help="A run or a student.")],
+    output: Annotated[Path, typer.Option(help="A JSON file.")],
+    teacher: Annotated[str | None, typer.Option(help="Where the student does not say, or another one.")] = None,
+    reference: Annotated[str | None, typer.Option(help="A folder of images, an .npz file, or digits.")] = None,
+    features: Annotated[str | None, typer.Option(help="Feature space: digits, or an .onnx file.")] = None,
+    num: Annotated[int, typer.Option(min=2, help="Samples a noise seed.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first noise.")] = 0,
+    repeats: Annotated[int, typer.Option(min=1, help="Noise seeds; figures are means over them.")] = 1,
+    ddim_steps: Annotated[str | None, typer.Option(help="K,K,...: the teacher's DDIM rows.")] = None,
+) -> None:
+    """Measure a student beside its teacher's own samplers, from the same noises."""
+    from bootdiff.cli.evaluate import run_evaluate
+
+    run_evaluate(student, teacher, reference, features, num, seed, repeats, ddim_steps, output)
+
+
+@app.command("train-teacher")
+def train_teacher(
+    data: Annotated[str, typer.Argument(help="digits, a folder of images, IDX files or parquet.")],
+    output: Annotated[Path, typer.Option(help="The teacher's folder; the same command resumes.")],
+    prediction: Annotated[str | None, typer.Option(help="sample, epsilon or v_prediction.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="cosine, linear, scaled_linear or sigmoid.")] = None,
+    config: Config = None,
+    assign: Assign = [],  # noqa: B006  typer reads it, nobody changes it
+    steps: Steps = None,
+    batch_size: Batch = None,
+    seed: Seed = None,
+    report_to: Report = None,
+) -> None:
+    """Train a teacher on images: a diffusers pipeline of your own."""
+    from bootdiff.cli.teach import run_train_teacher
+
+    options = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "seed": seed,
+        "prediction": prediction,
+        "schedule": schedule,
+    }
+    run_train_teacher(data, output, config, assign, _given(options), _tracker(report_to))
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="The --output of bootdiff distill.")]) -> None:
+    """Write RUN/report.html: samples, path, losses, figures and settings on one page."""
+    from bootdiff.report.build import build_report
+
+    if not run.is_dir():
+        raise BootdiffError(f"no run folder at '{run}'.")
+    print(f"report: {build_report(run)}")
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def _tracker(name: str | None) -> str | None:
+    from bootdiff.errors import choose
+
+    return None if name is None else choose(name, ("tensorboard", "wandb", "trackio"), "tracker")
+
+
+def run() -> None:
+    """The entry point: our own errors become one line and exit code 2, an interruption 130."""
+    try:
+        app()
+    except Interrupted as stop:
+        print(f"bootdiff: {stop}", file=sys.stderr)
+        sys.exit(130)
+    except BootdiffError as error:
+        print(f"bootdiff: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("bootdiff: interrupted.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)

@@ -1,0 +1,25 @@
+"""``bootdiff quickstart``: the whole way on the builtin teacher."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from bootdiff.builtin import builtin_folder
+from bootdiff.cli.distill import run_distill
+from bootdiff.cli.evaluate import run_evaluate
+from bootdiff.report.build import build_report, headline
+
+STEPS_SHOWN = "1,10,50"
+
+
+def run_quickstart(output: Path) -> None:
+    """Distil, measure, report; the same command resumes."""
+    started = time.monotonic()
+    recipe = builtin_folder("digits") / "quickstart.yaml"
+    run_distill("digits", output, "boot", recipe, [], {}, None, dry_run=False)
+    measured = output / "evaluation.json"
+    result = run_evaluate(str(output), None, None, None, 2000, 1, 3, STEPS_SHOWN, measured)
+    report = build_report(output)
+    print(headline(result))
+    print(f"report:  {report}   ({time.monotonic() - started:.0f} s in all)")

@@ -1,0 +1,26 @@
+"""``bootdiff train-teacher``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bootdiff.training.settings import TeacherSettings, make_settings, read_assignments, read_config
+from bootdiff.training.teach import train_teacher
+
+
+def run_train_teacher(
+    data: str,
+    output: Path,
+    config: Path | None,
+    assign: list[str],
+    options: Mapping[str, Any],
+    report_to: str | None,
+) -> None:
+    """Train, or say that it is done."""
+    settings = make_settings(TeacherSettings, read_config(config), read_assignments(assign), options)
+    if train_teacher(data, output, settings, report_to):
+        print(f"teacher: {output}  (try: bootdiff distill {output} --output runs/student)")
+    else:
+        print(f"done: {output} already holds this teacher.")

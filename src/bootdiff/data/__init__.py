@@ -1,0 +1,1 @@
+"""Data: sources of training batches, and readers of image data sets."""

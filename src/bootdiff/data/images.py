@@ -1,0 +1,136 @@
+"""Reading image data sets: the builtin digits, a folder, IDX files, parquet with encoded images."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from bootdiff.errors import BootdiffError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
+
+
+def load_images(data: str) -> Tensor:
+    """All images of a data set, (n, c, h, w) in uint8.
+
+    Args:
+        data: ``digits``; a folder of images, or of parquet or IDX files; one IDX file (gzipped or not) or parquet file.
+
+    Raises:
+        BootdiffError: if it cannot be read, or its images differ in size or channels; the file is named.
+    """
+    path = Path(data)
+    if not path.exists():
+        if data == "digits":
+            return load_digits()
+        raise BootdiffError(
+            f"no data set at '{data}'; expected 'digits', a folder of images, IDX files or parquet with image bytes."
+        )
+    if path.is_file():
+        return _read_file(path)
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    images = [p for p in files if p.suffix.lower() in SUFFIXES]
+    if images:
+        return _stack((str(p), _decode(p, str(p))) for p in images)
+    # In the layout of MNIST and of the hub, training files say so in their names.
+    tables = [p for p in files if p.suffix == ".parquet" or "idx3" in p.name]
+    training = [p for p in tables if "train" in p.name] or tables
+    if not training:
+        raise BootdiffError(f"{data} holds no images: expected PNG or JPEG files, IDX image files or parquet.")
+    return torch.cat([_read_file(p) for p in training])
+
+
+def load_digits() -> Tensor:
+    """scikit-learn's 1,797 handwritten digits, (1797, 1, 8, 8) in uint8.
+
+    Raises:
+        BootdiffError: if scikit-learn is not installed.
+    """
+    return torch.from_numpy(np.rint(_digits().images * (255 / 16)).astype(np.uint8))[:, None]
+
+
+def digit_labels() -> Tensor:
+    """The digits' labels, (1797,) in int64."""
+    return torch.from_numpy(_digits().target).long()
+
+
+def _digits():
+    try:
+        from sklearn.datasets import load_digits as load
+    except ImportError:
+        raise BootdiffError(
+            "the digits data set needs scikit-learn; install it with: pip install 'bootdiff[train]'."
+        ) from None
+    return load()
+
+
+def _read_file(path: Path) -> Tensor:
+    if path.suffix == ".parquet":
+        return _read_parquet(path)
+    if path.suffix.lower() in SUFFIXES:
+        raise BootdiffError(f"{path} is one image; expected a data set: a folder of images, IDX files or parquet.")
+    return _read_idx(path)
+
+
+def _read_idx(path: Path) -> Tensor:
+    """IDX: two zero bytes, a type (8 = uint8), the number of dimensions, the dimensions, the values."""
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        zero, kind, ndim = struct.unpack(">HBB", raw[:4])
+        dims = struct.unpack(f">{ndim}I", raw[4 : 4 + 4 * ndim])
+        values = np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim)
+    except (OSError, EOFError, struct.error, ValueError) as error:
+        raise BootdiffError(f"{path} cannot be read as an IDX file ({error}).") from error
+    if zero != 0 or kind != 8 or ndim not in (3, 4) or values.size != np.prod(dims):
+        raise BootdiffError(f"{path} is no IDX file of images: expected uint8 values of shape (n, height, width).")
+    pixels = torch.from_numpy(values.reshape(dims).copy())
+    return pixels[:, None] if ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
+
+
+def _read_parquet(path: Path) -> Tensor:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise BootdiffError("parquet files need pyarrow; install it with: pip install 'bootdiff[train]'.") from None
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (OSError, ValueError) as error:
+        raise BootdiffError(f"{path} cannot be read as parquet ({error}).") from error
+    columns = [name for name in ("image.bytes", "image", "img", "bytes") if name in table.column_names]
+    if not columns:
+        raise BootdiffError(f"{path} has no image column; expected 'image' or 'image.bytes', got {table.column_names}.")
+    cells = table.column(columns[0]).to_pylist()
+    encoded = [cell["bytes"] if isinstance(cell, dict) else cell for cell in cells]
+    return _stack((f"{path} row {i}", _decode(io.BytesIO(b), f"{path} row {i}")) for i, b in enumerate(encoded))
+
+
+def _decode(source: Path | io.BytesIO, name: str) -> np.ndarray:
+    try:
+        with Image.open(source) as image:
+            grey = image.mode in ("1", "L", "I", "I;16", "LA")
+            return np.asarray(image.convert("L" if grey else "RGB"))
+    except (UnidentifiedImageError, OSError, ValueError) as error:
+        raise BootdiffError(f"{name} cannot be read as an image ({error}).") from error
+
+
+def _stack(named: Iterable[tuple[str, np.ndarray]]) -> Tensor:
+    arrays: list[np.ndarray] = []
+    describe: Callable[[np.ndarray], str] = lambda a: f"{a.shape[1]}×{a.shape[0]} {'grey' if a.ndim == 2 else 'RGB'}"
+    for name, array in named:
+        if arrays and array.shape != arrays[0].shape:
+            raise BootdiffError(
+                f"{name} is {describe(array)} but the first image is {describe(arrays[0])}; all must share one size."
+            )
+        arrays.append(array)
+    if not arrays:
+        raise BootdiffError("the data set holds no images.")
+    pixels = torch.from_numpy(np.stack(arrays))
+    return pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()

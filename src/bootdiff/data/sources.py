@@ -1,0 +1,66 @@
+"""What a training batch holds: pure noise, or images and noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from bootdiff.condition import Condition
+from bootdiff.randomness import Draw
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One slice of a batch.
+
+    Args:
+        noise: eps, (b, *shape).
+        condition: what the samples are conditioned on.
+        images: (b, *shape) in [−1, 1], for methods that read data; empty for data-free ones.
+    """
+
+    noise: Tensor
+    condition: Condition = field(default_factory=Condition)
+    images: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+class Source(Protocol):
+    """Makes batches; a function of the draw alone."""
+
+    def batch(self, draw: Draw) -> Batch: ...
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Pure noise of the given shape: all that data-free methods read."""
+
+    shape: tuple[int, ...]
+
+    def batch(self, draw: Draw) -> Batch:
+        """Fresh noises."""
+        return Batch(draw.normal("noise", self.shape))
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images in memory, (n, c, h, w) in uint8, each visited once an epoch."""
+
+    pixels: Tensor
+
+    def batch(self, draw: Draw) -> Batch:
+        """Images in [−1, 1] with fresh noises."""
+        images = to_unit(self.pixels[draw.visit(len(self.pixels))]).to(draw.device)
+        return Batch(draw.normal("noise", images.shape[1:]), images=images)
+
+
+def to_unit(pixels: Tensor) -> Tensor:
+    """uint8 pixels to float32 in [−1, 1]."""
+    return pixels.float() / 127.5 - 1
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """Images in [−1, 1], clipped, to uint8 pixels."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

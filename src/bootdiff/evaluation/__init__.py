@@ -1,0 +1,1 @@
+"""Measuring students beside their teacher."""

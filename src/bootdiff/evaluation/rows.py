@@ -1,0 +1,66 @@
+"""The rows of an evaluation: the teacher's own samplers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from bootdiff.solvers import Heun, ddim, even_times, solve, trailing_times
+from bootdiff.teachers import NetworkTeacher, Teacher
+
+#: DDIM steps of the full table
+DDIM_STEPS = (1, 2, 4, 8, 10, 16, 50)
+HEUN_STEPS = 50
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One sampler behind a row; of several with the same ``row`` the best counts.
+
+    Args:
+        row: the row's name, such as ``"DDIM 10"``.
+        spacing: how its times are spaced.
+        calls: network calls an image.
+        sample: from noises to images.
+    """
+
+    row: str
+    spacing: str
+    calls: int
+    sample: Callable[[Tensor], Tensor]
+
+
+def teacher_candidates(teacher: Teacher, t_min: float, t_max: float, steps: Sequence[int]) -> list[Candidate]:
+    """DDIM at each number of steps, evenly spaced from t_max to t_min and in the scheduler's own spacing."""
+    candidates = []
+    for count in steps:
+        spacings = {"trailing": trailing_times(count, t_min, t_max)}
+        own = own_times(teacher, count)
+        if own:
+            spacings["scheduler's own"] = own
+        for spacing, times in spacings.items():
+            candidates.append(Candidate(f"DDIM {count}", spacing, count, _ddim(teacher, times)))
+    return candidates
+
+
+def reference_path(teacher: Teacher, t_min: float, t_max: float) -> Callable[[Tensor], Tensor]:
+    """The Signal-ODE's Heun solution: the ground truth of the distillation for each noise (method: Eqs. 6 and 16)."""
+    times = even_times(HEUN_STEPS, t_min, t_max)
+    return lambda eps: solve(teacher, eps, times, Heun())[-1]
+
+
+def own_times(teacher: Teacher, steps: int) -> list[float] | None:
+    """The times that a DDIM sampler visits with the scheduler's own spacing, if the teacher came with a scheduler."""
+    denoiser = teacher.denoiser
+    config = getattr(denoiser, "scheduler_config", None)
+    if config is None or not isinstance(denoiser, NetworkTeacher):
+        return None
+    from bootdiff.teachers.scheduler import spaced_timesteps
+
+    return [float(teacher.schedule.time(t)) for t in spaced_timesteps(config, steps)]
+
+
+def _ddim(teacher: Teacher, times: list[float]) -> Callable[[Tensor], Tensor]:
+    return lambda eps: ddim(teacher, eps, times)

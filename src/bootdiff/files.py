@@ -1,0 +1,73 @@
+"""Reading and writing files so that nothing is half-written and nothing loaded can execute code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bootdiff.errors import BootdiffError
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        BootdiffError: if the file is missing or holds no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BootdiffError(f"expected a file {path}, found none.") from None
+    except (OSError, ValueError) as error:
+        raise BootdiffError(f"{path} cannot be read as JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise BootdiffError(f"{path} should hold a JSON object, found a {type(value).__name__}.")
+    return value
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object, aside and renamed."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file aside and rename it into place, so that readers see the old one or the new one, whole."""
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Call ``write`` with a temporary path beside ``path``, then rename the file or folder it made into place.
+
+    Raises:
+        BootdiffError: if the disk refuses; what stood at ``path`` is untouched and the temporary is removed.
+    """
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove(temporary)
+        write(temporary)
+        if path.is_dir():
+            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            os.replace(path, old)
+            os.replace(temporary, path)
+            remove(old)
+        else:
+            os.replace(temporary, path)
+    except BaseException as error:
+        remove(temporary)
+        # safetensors reports a full disk as its own exception, not as an OSError.
+        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
+            raise BootdiffError(f"{path} cannot be written ({error}); what was there before is unchanged.") from error
+        raise
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder if it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

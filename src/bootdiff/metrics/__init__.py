@@ -1,0 +1,1 @@
+"""Metrics on feature tensors and on images."""

@@ -1,0 +1,127 @@
+"""The contract between a method and the loop that trains it.
+
+An objective says which networks learn, in what turns, and what each turn's loss is. The loop knows nothing else, and
+no method's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from bootdiff.data.sources import Batch, Source
+from bootdiff.randomness import Draw
+
+#: the loop's networks by learner: prepared (wrapped for several processes), never raw, because a backward pass through
+#: a raw module leaves gradients unsynchronised without a word
+Networks = Mapping[str, nn.Module]
+
+
+@dataclass
+class Learner:
+    """A network that is trained, with its own optimiser settings.
+
+    Args:
+        module: the raw network.
+        learning_rate: AdamW's rate before its schedule.
+        betas: AdamW's.
+        ema_decay: of the averaged copy that is sampled and exported; 0 keeps none.
+    """
+
+    module: nn.Module
+    learning_rate: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    ema_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One learner's turn within a step.
+
+    Args:
+        name: the learner's.
+        step: counted from 0.
+        progress: step / steps, in [0, 1).
+        draw: random values for this slice of the batch.
+    """
+
+    name: str
+    step: int
+    progress: float
+    draw: Draw
+
+
+@dataclass
+class Loss:
+    """What a turn gives back.
+
+    Args:
+        total: the scalar to differentiate, a mean over the slice.
+        scalars: named values to log, detached.
+        by_time: per-sample values to log by time bin, (times (b,), values (b,)) a name, detached.
+    """
+
+    total: Tensor
+    scalars: dict[str, Tensor] = field(default_factory=dict)
+    by_time: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reset:
+    """An event: this learner's optimiser, rate schedule and EMA start anew (a new round of progressive distillation)."""
+
+    learner: str
+
+
+class Objective(Protocol):
+    """One method. A new method is one file that implements this."""
+
+    #: what a batch holds: noise, stored pairs or images
+    source: Source
+
+    def learners(self) -> Mapping[str, Learner]:
+        """The networks that learn; ``"student"`` is the one exported."""
+        ...
+
+    def frozen(self) -> Sequence[nn.Module]:
+        """The networks that only answer, to be moved to the training device."""
+        ...
+
+    def turns(self, step: int) -> Sequence[str]:
+        """The learners that update in this step, in order: ``("fake", "fake", "student")``."""
+        ...
+
+    def loss(self, networks: Networks, turn: Turn, batch: Batch) -> Loss:
+        """The turn's loss; gradients reach the turn's own network only."""
+        ...
+
+    def after_step(self, networks: Networks, step: int) -> Iterable[Reset]:
+        """Move an EMA target, hand the student over as the next teacher, …; return what must start anew."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the objective itself must find again after a resume, as tensors."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back ``state_dict``."""
+        ...
+
+
+class Stateless:
+    """Defaults for an objective without a state of its own."""
+
+    def after_step(self, networks: Networks, step: int) -> Iterable[Reset]:
+        """Nothing happens between steps."""
+        return ()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """No state."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """No state."""

@@ -1,0 +1,69 @@
+"""Plain denoising on images: how a teacher is trained (Ho et al., 2020; Salimans & Ho, 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from bootdiff.condition import Condition
+from bootdiff.data.sources import Batch, Images
+from bootdiff.objectives.base import Learner, Loss, Networks, Stateless, Turn
+from bootdiff.schedules import expand
+from bootdiff.teachers import NetworkTeacher
+
+
+class Denoiser(nn.Module):
+    """A network in training, called the way its teacher will call it: (x_t, t) to the raw output in float32."""
+
+    def __init__(self, reading: NetworkTeacher) -> None:
+        super().__init__()
+        self.network = reading.network.requires_grad_(True)
+        self.call, self.timestep = reading.call, reading.timestep
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """The raw output, (b, *shape)."""
+        return self.call(self.network, x_t, self.timestep(t), condition).float()
+
+
+@dataclass
+class Denoising(Stateless):
+    """Regression of the network's own prediction target, with t drawn from the schedule's table.
+
+    Signal prediction is weighted by min(SNR, 5) + 1, which is what velocity regression amounts to, capped where the
+    noise is low (Hang et al., 2023): unweighted, fine detail would count for almost nothing.
+    """
+
+    reading: NetworkTeacher
+    source: Images
+    teacher: Learner
+    snr_cap: float = field(default=5.0)
+
+    def learners(self) -> Mapping[str, Learner]:
+        """The teacher-to-be."""
+        return {"teacher": self.teacher}
+
+    def frozen(self) -> Sequence[nn.Module]:
+        """Nothing is frozen."""
+        return ()
+
+    def turns(self, step: int) -> Sequence[str]:
+        """One turn a step."""
+        return ("teacher",)
+
+    def loss(self, networks: Networks, turn: Turn, batch: Batch) -> Loss:
+        """E ‖out − target‖² at x_t = alpha_t x_0 + sigma_t eps."""
+        schedule, draw = self.reading.schedule, turn.draw
+        steps = draw.integers("t", schedule.num_timesteps)
+        t = schedule.time(steps).to(draw.device)
+        alpha, sigma = (expand(v, batch.images) for v in schedule.alpha_sigma(t))
+        x_t = alpha * batch.images + sigma * batch.noise
+        out = networks["teacher"](x_t, t, batch.condition)
+        target = self.reading.prediction.output(batch.images, batch.noise, alpha, sigma)
+        error = (out - target).square().flatten(1).mean(1)
+        if self.reading.prediction.name == "sample":
+            snr = (alpha / sigma).square().flatten()
+            error = error * (torch.clamp(snr, max=self.snr_cap) + 1)
+        return Loss(error.mean(), {"denoising": error.mean().detach()}, {"denoising": (t, error.detach())})

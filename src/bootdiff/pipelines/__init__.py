@@ -1,0 +1,1 @@
+"""Students as files, and samplers under one contract."""

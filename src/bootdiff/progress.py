@@ -1,0 +1,93 @@
+"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+PLAIN_SECONDS = 10.0
+
+
+class Progress:
+    """Counts steps of known total; ``advance`` may carry a short text such as the loss."""
+
+    def __init__(self, what: str, total: int, done: int = 0) -> None:
+        from rich.console import Console
+
+        self.what, self.total, self.done, self.first = what, total, done, done
+        self.console = Console(stderr=True)
+        self.started = self.printed = time.monotonic()
+        self.bar = self._bar() if self.console.is_terminal else None
+
+    def advance(self, steps: int = 1, text: str | None = None) -> None:
+        """Count ``steps`` more."""
+        self.done += steps
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.done, **({"text": text} if text else {}))
+        elif time.monotonic() - self.printed > PLAIN_SECONDS or self.done == self.total:
+            self.printed = time.monotonic()
+            print(
+                f"{self.what}: {self.done}/{self.total}, {self._rate()}{', ' + text if text else ''}", file=sys.stderr
+            )
+
+    def note(self, line: str) -> None:
+        """Print a line beside the bar."""
+        if self.bar is not None:
+            self.bar.console.print(line, highlight=False)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self.bar is not None:
+            self.bar.stop()
+
+    def _rate(self) -> str:
+        rate = (self.done - self.first) / max(1e-9, time.monotonic() - self.started)
+        left = (self.total - self.done) / max(rate, 1e-9)
+        return f"{rate:.3g}/s, {int(left // 60)}:{int(left % 60):02d} left"
+
+    def _bar(self):
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        self.task = bar.add_task(self.what, total=self.total, completed=self.done, text="")
+        bar.start()
+        return bar
+
+
+@contextmanager
+def progress(what: str, total: int, done: int = 0, show: bool = True) -> Iterator[Progress]:
+    """A ``Progress`` that is closed whatever happens; ``show=False`` counts in silence."""
+    counter = Progress(what, total, done) if show else _Silent()
+    try:
+        yield counter
+    finally:
+        counter.close()
+
+
+class _Silent(Progress):
+    def __init__(self) -> None:
+        pass
+
+    def advance(self, steps: int = 1, text: str | None = None) -> None:
+        pass
+
+    def note(self, line: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

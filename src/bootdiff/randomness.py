@@ -1,0 +1,93 @@
+"""Randomness as a function of (seed, step, turn, sample), never a state.
+
+A draw does not depend on how many processes there are, on how a batch is split for gradient accumulation, or
+on what was drawn before: so a resumed run needs no random state, and one process or four give the same student.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+# One generator serves a block of samples: seeding costs as much as drawing a few hundred values.
+BLOCK = 16
+
+
+def _key(*words: object) -> int:
+    """A 63-bit seed that depends on every word."""
+    digest = hashlib.blake2b("\x1f".join(map(str, words)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Random values for the samples ``start`` … ``stop − 1`` of one global batch.
+
+    Values of different ``name`` are independent. A process or an accumulation step draws its own slice only;
+    ``batch_size`` is the global one.
+    """
+
+    seed: int
+    step: int
+    turn: str
+    start: int
+    stop: int
+    batch_size: int
+    device: torch.device | str = "cpu"
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def slice(self, start: int, stop: int) -> Draw:
+        """The draw of the samples ``start`` … ``stop − 1``, counted from this draw's first one."""
+        return replace(self, start=self.start + start, stop=self.start + stop)
+
+    def normal(self, name: str, shape: Sequence[int]) -> Tensor:
+        """Standard normal values, (len(self), *shape) in float32."""
+        return self._blocks(name, lambda g: torch.randn(BLOCK, *shape, generator=g, device=self.device))
+
+    def uniform(self, name: str) -> Tensor:
+        """Values in [0, 1), (len(self),) in float32."""
+        return self._blocks(name, lambda g: torch.rand(BLOCK, generator=g, device=self.device))
+
+    def integers(self, name: str, high: int) -> Tensor:
+        """Integers in [0, high), (len(self),) in int64."""
+        return self._blocks(name, lambda g: torch.randint(high, (BLOCK,), generator=g, device=self.device))
+
+    def visit(self, count: int) -> Tensor:
+        """Which of ``count`` items these samples use, (len(self),): every epoch is a new permutation of them all."""
+        first = self.step * self.batch_size
+        positions = range(first + self.start, first + self.stop)
+        return torch.stack([_epoch_order(self.seed, p // count, count)[p % count] for p in positions])
+
+    def _blocks(self, name: str, draw_block) -> Tensor:
+        generator = torch.Generator(self.device)
+        first, last = self.start // BLOCK, -(-self.stop // BLOCK)
+        parts = []
+        for block in range(first, last):
+            generator.manual_seed(_key(self.seed, self.step, self.turn, name, block))
+            parts.append(draw_block(generator))
+        offset = self.start - first * BLOCK
+        return torch.cat(parts)[offset : offset + len(self)]
+
+
+@lru_cache(maxsize=4)
+def _epoch_order(seed: int, epoch: int, count: int) -> Tensor:
+    """The order in which epoch ``epoch`` visits ``count`` items: a permutation, (count,) in int64."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(_key(seed, "epoch", epoch)))
+
+
+def sample_noise(seed: int, start: int, stop: int, shape: Sequence[int]) -> Tensor:
+    """Starting noises of the samples ``start`` … ``stop − 1`` of a sampling run, (n, *shape).
+
+    Sample i is drawn with ``torch.Generator("cpu").manual_seed(seed + i)``, diffusers' own convention, so a stock
+    pipeline that is given the same generators starts from the same noise.
+    """
+    return torch.stack(
+        [torch.randn(*shape, generator=torch.Generator("cpu").manual_seed(seed + i)) for i in range(start, stop)]
+    )

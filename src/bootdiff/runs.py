@@ -1,0 +1,107 @@
+"""A run is a folder, and the folder is the truth: what was asked, what it ran on, how far it is, what came out."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bootdiff.errors import BootdiffError
+from bootdiff.files import read_json, write_json, write_text
+from bootdiff.training.settings import read_config
+
+#: settings that change how a run is watched and kept, not what comes out of it
+HARMLESS = ("log_every", "sample_every", "checkpoint_every", "keep_last")
+
+
+class Run:
+    """A run folder.
+
+    ``config.yaml`` (what was asked, resolved), ``meta.json`` (versions, hashes, command), ``log.jsonl``,
+    ``checkpoints/``, ``samples/``, and the results.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What was asked."""
+        return read_config(self.folder / "config.yaml")
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What it ran on."""
+        return read_json(self.folder / "meta.json")
+
+    @property
+    def started(self) -> bool:
+        """Whether the folder holds a run."""
+        return (self.folder / "config.yaml").is_file()
+
+    def check(self, config: Mapping[str, Any], source_hash: str) -> None:
+        """Refuse to mix runs: the folder must be new, or hold this very run.
+
+        Raises:
+            BootdiffError: naming what differs, and how to resume or choose anew.
+        """
+        if not self.folder.exists():
+            return
+        if not self.folder.is_dir():
+            raise BootdiffError(f"{self.folder} is a file; expected a folder for the run, so choose another --output.")
+        if not self.started:
+            strangers = [p.name for p in self.folder.iterdir() if not p.name.startswith(".")]
+            if strangers:
+                raise BootdiffError(
+                    f"{self.folder} exists and is no bootdiff run (it holds {strangers[0]}); choose another --output."
+                )
+            return
+        differences = _differences(self.config, config)
+        if not differences and self.meta.get("source_hash") != source_hash:
+            differences = ["the teacher or data have changed since"]
+        if differences:
+            raise BootdiffError(
+                f"{self.folder} holds another run ({'; '.join(differences[:3])}); repeat its command to resume it "
+                f"({self.meta.get('command', 'see config.yaml')}), or choose another --output."
+            )
+
+    def start(self, config: Mapping[str, Any], source_hash: str) -> None:
+        """Write what was asked; a run that is resumed keeps its own words."""
+        if self.started:
+            return
+        write_json(self.folder / "meta.json", {"source_hash": source_hash, "command": _command(), **environment()})
+        write_text(self.folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for ``meta.json`` and result files."""
+    names = ("bootdiff", "torch", "diffusers", "transformers", "accelerate", "safetensors", "numpy")
+    versions = {name: _version(name) for name in names}
+    return {"versions": versions, "python": platform.python_version(), "machine": platform.machine()}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _command() -> str:
+    return " ".join(["bootdiff", *sys.argv[1:]])
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key in [*there, *(k for k in here if k not in there)]:
+        a, b = there.get(key), here.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _differences(a, b)
+        elif a != b and key not in HARMLESS:
+            found.append(f"{prefix}{key} is {a} there and {b} here")
+    return found

@@ -1,0 +1,61 @@
+"""Schedules given by a formula."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from bootdiff.schedules.base import Schedule, VariancePreserving
+
+
+class Cosine(VariancePreserving):
+    """alpha_t = cos(pi t / 2), sigma_t = sin(pi t / 2): the paper's own teachers (Nichol & Dhariwal, 2021)."""
+
+    def log_sigma_over_alpha(self, t: Tensor) -> Tensor:
+        """lambda_t = log tan(pi t / 2)."""
+        return torch.log(torch.tan(t * (math.pi / 2)))
+
+
+class Linear(VariancePreserving):
+    """The continuous form of DDPM's linear betas: log alpha_t = −(b − a) t² / 4 − a t / 2, a = 0.1, b = 20."""
+
+    def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
+        self.beta_min, self.beta_max = beta_min, beta_max
+
+    def log_sigma_over_alpha(self, t: Tensor) -> Tensor:
+        """lambda_t = log(sqrt(1 − alpha²) / alpha)."""
+        log_alpha = -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
+        return 0.5 * torch.log(-torch.expm1(2 * log_alpha)) - log_alpha
+
+
+class RectifiedFlow(Schedule):
+    """alpha_t = 1 − t, sigma_t = t."""
+
+    def log_sigma_over_alpha(self, t: Tensor) -> Tensor:
+        """lambda_t = log(t / (1 − t))."""
+        return torch.log(t) - torch.log1p(-t)
+
+    def split(self, lambda_t: Tensor) -> tuple[Tensor, Tensor]:
+        """sigma = sigmoid(lambda), alpha = 1 − sigma."""
+        return torch.sigmoid(-lambda_t), torch.sigmoid(lambda_t)
+
+
+class VarianceExploding(Schedule):
+    """alpha_t = 1, sigma_t from ``sigma_min`` to ``sigma_max``, geometric in t; sampling starts at sigma_t · eps."""
+
+    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+
+    def log_sigma_over_alpha(self, t: Tensor) -> Tensor:
+        """lambda_t = log sigma_t."""
+        return math.log(self.sigma_min) + t * math.log(self.sigma_max / self.sigma_min)
+
+    def start_scale(self, t_max: float) -> float:
+        """nu = sigma at t_max."""
+        return self.alpha_sigma(torch.tensor([t_max]))[1].item()
+
+    def split(self, lambda_t: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha = 1, sigma = exp(lambda)."""
+        return torch.ones_like(lambda_t), torch.exp(lambda_t)

@@ -1,0 +1,91 @@
+"""The Signal-ODE (Eq. 6), solved along one noise: ``dy/dt = −lambda'_t (f(x_t, t) − y_t)``, x_t = alpha_t y_t + sigma_t eps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from bootdiff.condition import Condition
+from bootdiff.schedules import Schedule, expand
+from bootdiff.teachers.base import NO_CONDITION, Teacher
+
+
+def noisy(y: Tensor, eps: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+    """x̂_t = alpha_t y + sigma_t eps."""
+    alpha, sigma = (expand(v, y) for v in schedule.alpha_sigma(t))
+    return alpha * y + sigma * eps
+
+
+class Solver(Protocol):
+    """One step of the Signal-ODE from t to s < t."""
+
+    def step(
+        self, teacher: Teacher, y_t: Tensor, f_t: Tensor, eps: Tensor, t: Tensor, s: Tensor, condition: Condition
+    ) -> Tensor:
+        """y_s, (b, ...), from y_t and the teacher's prediction there, f_t = f(x̂_t, t), which the caller has made."""
+        ...
+
+
+class Euler:
+    """First order; no further teacher call."""
+
+    name = "euler"
+
+    def step(
+        self, teacher: Teacher, y_t: Tensor, f_t: Tensor, eps: Tensor, t: Tensor, s: Tensor, condition: Condition
+    ) -> Tensor:
+        """y_t + kappa (f_t − y_t)."""
+        kappa = expand(teacher.schedule.kappa(t, s), y_t)
+        # Eq. 5
+        return y_t + kappa * (f_t - y_t)
+
+
+class Heun:
+    """Second order; one more teacher call."""
+
+    name = "heun"
+
+    def step(
+        self, teacher: Teacher, y_t: Tensor, f_t: Tensor, eps: Tensor, t: Tensor, s: Tensor, condition: Condition
+    ) -> Tensor:
+        """y_t + kappa ((f_t + f_s) / 2 − y_t), with f_s at the Euler value."""
+        schedule = teacher.schedule
+        kappa = expand(schedule.kappa(t, s), y_t)
+        y_1 = y_t + kappa * (f_t - y_t)
+        f_s = teacher.x0(noisy(y_1, eps, s, schedule), s, condition)
+        # Differs from the paper: Eq. 16 in its exponential form, because the printed one needs the derivative of
+        # lambda to be second order and is undefined at t = 1 of the flow path.
+        return y_t + kappa * ((f_t + f_s) / 2 - y_t)
+
+
+SOLVERS: dict[str, Solver] = {"euler": Euler(), "heun": Heun()}
+
+
+@torch.no_grad()
+def solve(
+    teacher: Teacher, eps: Tensor, times: Sequence[float], solver: Solver, condition: Condition = NO_CONDITION
+) -> list[Tensor]:
+    """y at each of ``times`` (falling, from t_max), started at the boundary ``y = f(x_T, t_max)`` (Eq. 9).
+
+    Args:
+        eps: noises, (b, *shape).
+
+    Returns:
+        One tensor (b, *shape) a time.
+    """
+    steps = [torch.full((eps.shape[0],), time, device=eps.device) for time in times]
+    y = teacher.x0(teacher.schedule.start_scale(times[0]) * eps, steps[0], condition)
+    path = [y]
+    for t, s in zip(steps[:-1], steps[1:], strict=True):
+        f_t = teacher.x0(noisy(y, eps, t, teacher.schedule), t, condition)
+        y = solver.step(teacher, y, f_t, eps, t, s, condition)
+        path.append(y)
+    return path
+
+
+def even_times(steps: int, t_min: float, t_max: float) -> list[float]:
+    """``steps`` + 1 evenly spaced times from t_max to t_min."""
+    return [t_max + i * (t_min - t_max) / steps for i in range(steps)] + [t_min]

@@ -1,0 +1,118 @@
+"""Growing a student's network from a teacher's, and folding it back.
+
+A grown network is the teacher's network, initialised from its weights, plus an embedding of the *target time* whose
+last layer is zero: so the student starts exactly at its teacher. At sampling time both its own time (t_max) and the
+target time (t_min) are constants, so ``fold`` moves them into biases and returns the teacher's own class.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from bootdiff.condition import Condition
+from bootdiff.errors import BootdiffError
+
+
+class GrownNetwork(nn.Module, ABC):
+    """A denoising network with a slot for the target time."""
+
+    @abstractmethod
+    def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor, condition: Condition) -> Tensor:
+        """The network's raw output, (b, ...), for its own time ``timestep`` and the target time ``target``, (b,)."""
+
+    @abstractmethod
+    def fold(self, timestep: float, target: float) -> nn.Module:
+        """A network of the teacher's class and config that answers for these two constant times."""
+
+
+#: which growth serves a network class; the first class in the network's method resolution order that is named wins
+_GROWTHS: dict[type[nn.Module], Callable[[nn.Module], GrownNetwork]] = {}
+
+
+def register_growth(kind: type[nn.Module], growth: Callable[[nn.Module], GrownNetwork]) -> None:
+    """Teach ``grow`` a network class."""
+    _GROWTHS[kind] = growth
+
+
+def grow(network: nn.Module) -> GrownNetwork:
+    """A student's network, equal to ``network`` at every target time; ``network`` itself is left alone."""
+    import bootdiff.student.unet2d  # noqa: F401  registers itself; here, because it imports diffusers' models
+
+    for kind in type(network).__mro__:
+        if kind in _GROWTHS:
+            return _GROWTHS[kind](network).eval()
+    return ShiftedNetwork(network).eval()
+
+
+def sinusoid(time: Tensor, dim: int) -> Tensor:
+    """Sinusoidal embedding of times (b,) in timesteps, (b, dim)."""
+    from diffusers.models.embeddings import get_timestep_embedding
+
+    return get_timestep_embedding(time, dim, flip_sin_to_cos=True, downscale_freq_shift=0)
+
+
+class ShiftedNetwork(GrownNetwork):
+    """Any module ``network(x_t, timestep)``: the target time shifts the output of each linear and convolution layer.
+
+    A constant shift of such a layer is a bias, so it folds into the module's own weights.
+
+    Raises:
+        BootdiffError: if no linear or convolution layer of the module has a bias to fold into.
+    """
+
+    LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    DIM = 128
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).requires_grad_(True)
+        layers = [m for m in self.network.modules() if isinstance(m, self.LAYERS) and m.bias is not None]
+        if not layers:
+            raise BootdiffError(
+                f"a student cannot be grown from {type(network).__name__}: it has no linear or convolution layer with "
+                "a bias for the target time to enter by; register a growth for it (bootdiff.student.register_growth)."
+            )
+        self.embedding = nn.Sequential(nn.Linear(self.DIM, self.DIM), nn.SiLU())
+        self.shifts = nn.ModuleList(nn.Linear(self.DIM, len(layer.bias)) for layer in layers)
+        for shift in self.shifts:
+            nn.init.zeros_(shift.weight)
+            nn.init.zeros_(shift.bias)
+
+    def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor, condition: Condition) -> Tensor:
+        """The module's output with every layer shifted."""
+        hidden = self.embedding(sinusoid(target, self.DIM))
+        hooks = [
+            layer.register_forward_hook(_adder(shift(hidden), channels_last=isinstance(layer, nn.Linear)))
+            for layer, shift in zip(self._layers(), self.shifts, strict=True)
+        ]
+        try:
+            return self.network(x_T, timestep, **condition)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    @torch.no_grad()
+    def fold(self, timestep: float, target: float) -> nn.Module:
+        """The module with its biases shifted for ``target``; it is still called with its own time, t_max."""
+        folded = copy.deepcopy(self)
+        hidden = folded.embedding(sinusoid(torch.tensor([float(target)]), self.DIM))
+        for layer, shift in zip(folded._layers(), folded.shifts, strict=True):
+            layer.bias += shift(hidden)[0]
+        return folded.network
+
+    def _layers(self) -> list[nn.Module]:
+        return [m for m in self.network.modules() if isinstance(m, self.LAYERS) and m.bias is not None]
+
+
+def _adder(shift: Tensor, channels_last: bool) -> Callable[[nn.Module, object, Tensor], Tensor]:
+    def add(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        if channels_last:
+            return output + shift.reshape(shift.shape[0], *([1] * (output.ndim - 2)), -1)
+        return output + shift.reshape(*shift.shape, *([1] * (output.ndim - 2)))
+
+    return add

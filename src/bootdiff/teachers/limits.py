@@ -1,0 +1,77 @@
+"""Where a prediction of ``x_0`` may lie: the clipping and thresholding that a scheduler applies to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Limit(Protocol):
+    """Brings x_0, (b, ...) in float32, into the data's range."""
+
+    def __call__(self, x_0: Tensor) -> Tensor: ...
+
+    def scheduler_fields(self) -> dict[str, Any]:
+        """The same rule as fields of a diffusers scheduler config."""
+        ...
+
+
+@dataclass(frozen=True)
+class NoLimit:
+    """x_0 as it is: latents, and schedulers that neither clip nor threshold."""
+
+    def __call__(self, x_0: Tensor) -> Tensor:
+        return x_0
+
+    def scheduler_fields(self) -> dict[str, Any]:
+        """Clipping and thresholding off."""
+        return {"clip_sample": False, "thresholding": False}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """x_0 clipped to [−limit, limit]."""
+
+    limit: float = 1.0
+
+    def __call__(self, x_0: Tensor) -> Tensor:
+        return x_0.clamp(-self.limit, self.limit)
+
+    def scheduler_fields(self) -> dict[str, Any]:
+        """Clipping on, with this range."""
+        return {"clip_sample": True, "clip_sample_range": self.limit, "thresholding": False}
+
+
+@dataclass(frozen=True)
+class DynamicThreshold:
+    """Per sample: clip to the ``ratio``-quantile of |x_0|, kept in [1, maximum], and divide by it (Saharia et al.)."""
+
+    ratio: float = 0.995
+    maximum: float = 1.0
+
+    def __call__(self, x_0: Tensor) -> Tensor:
+        flat = x_0.flatten(1)
+        bound = torch.quantile(flat.abs(), self.ratio, dim=1, keepdim=True).clamp(1, max(1.0, self.maximum))
+        return (flat.clamp(-bound, bound) / bound).reshape(x_0.shape)
+
+    def scheduler_fields(self) -> dict[str, Any]:
+        """Thresholding on, with this ratio and maximum."""
+        return {
+            "clip_sample": False,
+            "thresholding": True,
+            "dynamic_thresholding_ratio": self.ratio,
+            "sample_max_value": self.maximum,
+        }
+
+
+def limit_from_scheduler(config: Mapping[str, Any]) -> Limit:
+    """Read the rule from a scheduler's config; thresholding goes before clipping, as in diffusers' schedulers."""
+    if config.get("thresholding"):
+        return DynamicThreshold(config.get("dynamic_thresholding_ratio", 0.995), config.get("sample_max_value", 1.0))
+    if config.get("clip_sample"):
+        return Clip(config.get("clip_sample_range", 1.0))
+    return NoLimit()

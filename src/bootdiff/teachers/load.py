@@ -1,0 +1,75 @@
+"""From what the user names (a builtin, a folder, a hub id) to a teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bootdiff.builtin import BUILTIN_TEACHERS, builtin_folder
+from bootdiff.errors import BootdiffError, nearest
+from bootdiff.files import read_json
+from bootdiff.teachers.base import Limited, Teacher
+from bootdiff.teachers.limits import NoLimit
+
+SUPPORTED = "pipelines with an unconditional UNet2DModel (DDPM, DDIM, PNDM, … in pixel space)"
+
+
+def load_teacher(name: str) -> Teacher:
+    """Load a teacher; its x_0 is clipped or thresholded where its scheduler says so.
+
+    Args:
+        name: a folder, a builtin name (``digits``) if no such folder exists, or else a hub id.
+
+    Raises:
+        BootdiffError: if there is no such thing, or it is no teacher that bootdiff supports.
+    """
+    folder = resolve_pipeline(name)
+    index = read_json(folder / "model_index.json")
+    part = index.get("unet")
+    kind = part[1] if isinstance(part, list) and len(part) == 2 else None
+    if kind != "UNet2DModel":
+        met = f"a {index.get('_class_name', 'pipeline')} with {_denoiser_of(index)}"
+        raise BootdiffError(f"{name} is {met}, which is not supported yet; supported: {SUPPORTED}.")
+    from bootdiff.teachers.unet2d import UNet2DTeacher
+
+    teacher = UNet2DTeacher.from_folder(folder, name)
+    return teacher if isinstance(teacher.limit, NoLimit) else Limited(teacher)
+
+
+def resolve_pipeline(name: str) -> Path:
+    """The local folder of a pipeline, downloaded from the hub if ``name`` is neither a folder nor a builtin.
+
+    Raises:
+        BootdiffError: if nothing by that name can be had.
+    """
+    folder = Path(name)
+    if folder.exists():
+        if not (folder / "model_index.json").is_file():
+            raise BootdiffError(f"{name} is no diffusers pipeline: expected a folder with a model_index.json.")
+        return folder
+    if name in BUILTIN_TEACHERS:
+        return builtin_folder(name) / "teacher"
+    # A hub id has the form owner/model; anything else with a slash or a dot was meant as a path.
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        hint = nearest(name, BUILTIN_TEACHERS)
+        raise BootdiffError(f"no folder and no builtin teacher is called '{name}'; builtin: digits.{hint}")
+    return _download(name)
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = ["model_index.json", "*/*.json", "*/*.safetensors"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:  # the hub client raises many kinds; to the user each means "not to be had"
+        raise BootdiffError(
+            f"'{name}' is no folder here and could not be fetched from the hub ({type(error).__name__}); check the "
+            "spelling and the connection, or give a local folder."
+        ) from error
+
+
+def _denoiser_of(index: dict) -> str:
+    for part in ("unet", "transformer", "prior"):
+        if isinstance(index.get(part), list):
+            return str(index[part][1])
+    return "no denoising network"

@@ -1,0 +1,157 @@
+"""Distillation from beginning to end: teacher in, run folder and student out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bootdiff.errors import BootdiffError
+from bootdiff.files import write_whole
+from bootdiff.objectives.registry import load_method
+from bootdiff.pictures import grid, is_picture
+from bootdiff.pipelines.export import export_student
+from bootdiff.pipelines.student_files import save_student
+from bootdiff.randomness import sample_noise
+from bootdiff.runs import Run
+from bootdiff.teachers import Teacher, load_teacher
+from bootdiff.teachers.weights import weights_hash
+from bootdiff.training.settings import TrainingSettings, make_settings
+
+if TYPE_CHECKING:
+    from bootdiff.student import Student
+
+PREVIEWS = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a distillation is going to do, before it does anything."""
+
+    teacher: Teacher
+    method: str
+    settings: TrainingSettings
+    output: Path
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What ``config.yaml`` says."""
+        settings = self.settings.model_dump()
+        return {"task": "distill", "teacher": self.teacher.name, "method": self.method, "settings": settings}
+
+    @property
+    def teacher_hash(self) -> str:
+        """Of the teacher's weights and scheduler."""
+        denoiser = self.teacher.denoiser
+        scheduler = json.dumps(getattr(denoiser, "scheduler_config", None), sort_keys=True)
+        return f"{weights_hash(denoiser)}-{hashlib.blake2b(scheduler.encode(), digest_size=4).hexdigest()}"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run's student is there."""
+        return (self.output / "student-path").exists() and (self.output / "done.json").exists()
+
+
+def plan_distillation(
+    teacher: Teacher | str, output: Path | str, settings: TrainingSettings | None = None, method: str = "boot"
+) -> Plan:
+    """Load what has to be loaded and check everything that can be checked without writing anything.
+
+    Raises:
+        BootdiffError: if the teacher cannot be read, the settings do not fit it, or the folder holds another run.
+    """
+    settings_type = load_method(method)[1]
+    settings = settings or settings_type()
+    if not isinstance(settings, settings_type):
+        raise BootdiffError(f"method {method} takes {settings_type.__name__}, got {type(settings).__name__}.")
+    teacher = load_teacher(teacher) if isinstance(teacher, str) else teacher
+    low, high = teacher.t_range
+    times = {"t_min": low, "t_max": high}
+    chosen = {key: getattr(settings, key) for key in times if getattr(settings, key, None) is not None}
+    resolved = make_settings(settings_type, settings.model_dump(), times, chosen)
+    plan = Plan(teacher, method, resolved, Path(output))
+    Run(plan.output).check(plan.config, plan.teacher_hash)
+    return plan
+
+
+def distill(
+    teacher: Teacher | str,
+    output: Path | str,
+    settings: TrainingSettings | None = None,
+    method: str = "boot",
+    report_to: str | None = None,
+) -> Student:
+    """Distil a teacher into a one-step student; the same call resumes an interrupted run.
+
+    Args:
+        teacher: from ``load_teacher`` or ``CallableTeacher``, or a name for ``load_teacher``.
+        output: the run's folder.
+        settings: the method's, for instance ``BootSettings(steps=2000)``.
+
+    Returns:
+        The student with its averaged weights, also saved as ``output/student`` (stock diffusers) and
+        ``output/student-path`` (answers for every t).
+
+    Raises:
+        BootdiffError: for bad input, before anything is written; ``Interrupted`` after Ctrl-C.
+    """
+    return run_plan(plan_distillation(teacher, output, settings, method), report_to)
+
+
+def run_plan(plan: Plan, report_to: str | None = None) -> Student:
+    """Carry out a plan."""
+    from bootdiff.files import write_json
+    from bootdiff.training.loop import Loop, make_accelerator
+
+    settings, output = plan.settings, plan.output
+    accelerator = make_accelerator(settings, output, report_to)
+    torch.manual_seed(settings.seed)
+    objective = load_method(plan.method)[0].from_settings(plan.teacher, settings)
+    if accelerator.is_main_process:
+        Run(output).start(plan.config, plan.teacher_hash)
+    if report_to:
+        accelerator.init_trackers("bootdiff", config=_plain(settings.model_dump()))
+    loop = Loop(objective, settings, output, accelerator, _preview(plan))
+    learner = loop.run(show_progress=not plan.finished)["student"]
+    student: Student = learner.raw
+    if learner.ema is not None:
+        learner.ema.copy_to(student.parameters())
+    student.requires_grad_(False).eval()
+    if accelerator.is_main_process and not plan.finished:
+        save_results(plan, student)
+        write_json(output / "done.json", {"steps": settings.steps, "seconds": round(loop.seconds, 1)})
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return student
+
+
+def save_results(plan: Plan, student: Student) -> None:
+    """``student-path`` for every teacher, and ``student`` where stock diffusers has a pipeline for it."""
+    scheduler = getattr(plan.teacher.denoiser, "scheduler_config", None)
+    save_student(student, plan.output / "student-path", scheduler)
+    if scheduler is not None:
+        words = {"method": plan.method, "settings": plan.settings.model_dump()}
+        export_student(student, plan.output / "student", words)
+
+
+def _preview(plan: Plan) -> Any:
+    if not is_picture(plan.teacher.shape):
+        return None
+    noise = sample_noise(0, 0, PREVIEWS, plan.teacher.shape)
+
+    def preview(step: int, networks: dict[str, Any]) -> None:
+        student: Student = networks["student"]
+        device = next(student.parameters()).device
+        picture = grid(student.sample(noise.to(device)).cpu())
+        write_whole(plan.output / "samples" / f"step-{step:08d}.png", picture.save)
+
+    return preview
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Trackers take numbers and words only."""
+    return {key: value if isinstance(value, int | float | str) else str(value) for key, value in settings.items()}

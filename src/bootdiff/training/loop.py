@@ -1,0 +1,253 @@
+"""The training loop. It knows networks that learn in turns, and no method."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import nn
+
+from bootdiff.errors import BootdiffError, Interrupted, NonFiniteLossError
+from bootdiff.files import write_json
+from bootdiff.objectives.base import Loss, Objective, Turn
+from bootdiff.progress import Progress, progress
+from bootdiff.randomness import Draw
+from bootdiff.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, save_tensors
+from bootdiff.training.learner_state import LearnerState
+from bootdiff.training.log import Meter, append_line, truncate_log
+from bootdiff.training.settings import TrainingSettings
+
+#: called with (step, networks with averaged weights) to draw samples on the way
+Preview = Callable[[int, dict[str, nn.Module]], None]
+
+
+def make_accelerator(settings: TrainingSettings, folder: Path, report_to: str | None = None) -> Accelerator:
+    """An accelerator for this run; a tracker that is not installed is an error before anything is written.
+
+    Raises:
+        BootdiffError: if the batch cannot be split evenly, or the tracker is missing.
+    """
+    # A second run in the same process may ask for another precision.
+    AcceleratorState._reset_state(reset_partial_state=False)
+    try:
+        accelerator = Accelerator(
+            mixed_precision=settings.mixed_precision, log_with=report_to, project_dir=folder if report_to else None
+        )
+    except (ValueError, ImportError) as error:
+        raise BootdiffError(f"{error}".splitlines()[0]) from error
+    if report_to and not accelerator.log_with:
+        raise BootdiffError(f"--report-to {report_to}: {report_to} is not installed; install it with pip.")
+    parts = accelerator.num_processes * settings.gradient_accumulation
+    if settings.batch_size % parts:
+        raise BootdiffError(
+            f"batch_size {settings.batch_size} cannot be split evenly over {accelerator.num_processes} processes and "
+            f"{settings.gradient_accumulation} accumulation steps; choose a multiple of {parts}."
+        )
+    return accelerator
+
+
+class Loop:
+    """Trains an objective's learners in a run folder, from the latest checkpoint if there is one.
+
+    Args:
+        objective: what learns, and how.
+        settings: steps, batch, rates, logging.
+        folder: the run; ``checkpoints/`` and ``log.jsonl`` are written there.
+        accelerator: from ``make_accelerator``.
+        preview: draws samples every ``settings.sample_every`` steps.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        settings: TrainingSettings,
+        folder: Path,
+        accelerator: Accelerator,
+        preview: Preview | None = None,
+    ) -> None:
+        self.objective, self.settings, self.folder, self.accelerator = objective, settings, folder, accelerator
+        self.preview = preview
+        for module in objective.frozen():
+            module.to(accelerator.device)
+        self.learners = {
+            name: LearnerState(learner, settings, accelerator) for name, learner in objective.learners().items()
+        }
+        self.networks = {name: learner.prepared for name, learner in self.learners.items()}
+        self.meter = Meter(accelerator)
+        self.step, self.seconds, self.saved = 0, 0.0, -1
+        self.stop_signal: int | None = None
+
+    def run(self, show_progress: bool = True) -> dict[str, LearnerState]:
+        """Train to the last step; return the learners.
+
+        Raises:
+            Interrupted: after Ctrl-C or SIGTERM, once the state is saved.
+            NonFiniteLossError: if a loss or gradient is not finite; the batch is saved.
+        """
+        self._resume()
+        show = show_progress and self.accelerator.is_main_process
+        with self._signals(), progress("training", self.settings.steps, self.step, show) as bar:
+            started = time.monotonic() - self.seconds
+            while self.step < self.settings.steps:
+                for name in self.objective.turns(self.step):
+                    self._turn(name)
+                for event in self.objective.after_step(self.networks, self.step):
+                    self.learners[event.learner].reset(self.step + 1)
+                self.step += 1
+                self.seconds = time.monotonic() - started
+                self._report(bar)
+                if self.step % self.settings.checkpoint_every == 0:
+                    self.save()
+                self._stop_if_asked()
+        self.save()
+        return self.learners
+
+    def _turn(self, name: str) -> None:
+        """One learner's forward and backward passes, over the accumulation steps, and its update."""
+        learner, settings, accelerator = self.learners[name], self.settings, self.accelerator
+        if len(self.learners) > 1:
+            for other, state in self.learners.items():
+                state.raw.requires_grad_(other == name)
+        share = 1 / settings.gradient_accumulation
+        losses: list[Loss] = []
+        for part, draw in enumerate(self._draws(name)):
+            last = part == settings.gradient_accumulation - 1
+            with nullcontext() if last else accelerator.no_sync(learner.prepared):
+                batch = self.objective.source.batch(draw)
+                with accelerator.autocast():
+                    turn = Turn(name, self.step, self.step / settings.steps, draw)
+                    loss = self.objective.loss(self.networks, turn, batch)
+                if not math.isfinite(loss.total.item()):
+                    self._fail(name, "loss", loss, batch.noise)
+                accelerator.backward(loss.total * share)
+            self.meter.add(loss, share)
+            losses.append(loss)
+        norm, self.rate = learner.update(self.step)
+        if not math.isfinite(norm) and accelerator.scaler is None:
+            self._fail(name, "gradient", losses[-1], batch.noise)
+
+    def _draws(self, turn: str) -> Iterator[Draw]:
+        """This process's slices of the global batch, one an accumulation step."""
+        settings, accelerator = self.settings, self.accelerator
+        size = settings.batch_size // (accelerator.num_processes * settings.gradient_accumulation)
+        first = accelerator.process_index * size * settings.gradient_accumulation
+        for part in range(settings.gradient_accumulation):
+            start = first + part * size
+            yield Draw(
+                settings.seed, self.step, turn, start, start + size, settings.batch_size, str(accelerator.device)
+            )
+
+    def save(self) -> None:
+        """Write a checkpoint of the present step."""
+        if self.saved == self.step:
+            return
+        self.saved = self.step
+        if self.accelerator.is_main_process:
+            tensors = {"objective": self.objective.state_dict()}
+            for name, learner in self.learners.items():
+                tensors.update({f"{name}.{file}": values for file, values in learner.tensors().items()})
+            state = {
+                "seconds": self.seconds,
+                "learners": {name: learner.counts() for name, learner in self.learners.items()},
+                "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
+            }
+            save_checkpoint(self.folder / "checkpoints", self.step, tensors, state, self.settings.keep_last)
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        path = latest_checkpoint(self.folder / "checkpoints") if self.accelerator.is_main_process else None
+        self.accelerator.wait_for_everyone()
+        path = path or latest_checkpoint(self.folder / "checkpoints")
+        if path is not None:
+            tensors, state = load_checkpoint(path)
+            for name, learner in self.learners.items():
+                prefix = f"{name}."
+                files = {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
+                learner.restore(files, state["learners"][name])
+            self.objective.load_state_dict(tensors["objective"])
+            if self.accelerator.scaler and state["scaler"]:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+            self.step, self.seconds, self.saved = state["step"], state["seconds"], state["step"]
+        if self.accelerator.is_main_process:
+            truncate_log(self.folder / "log.jsonl", self.step)
+
+    def _report(self, bar: Progress) -> None:
+        """Log and preview, where they are due."""
+        settings, step = self.settings, self.step
+        if step % settings.log_every == 0 or step == settings.steps:
+            values = self.meter.read()
+            bar.advance(step - bar.done if hasattr(bar, "done") else 0, f"loss {values['loss']:.3g}")
+            if self.accelerator.is_main_process:
+                samples = step * settings.batch_size
+                rates = {"rate": self.rate, "seconds": round(self.seconds, 3), "samples": samples}
+                append_line(self.folder / "log.jsonl", {"step": step, **values, **rates})
+            if self.accelerator.log_with:
+                scalars = {name: value for name, value in values.items() if isinstance(value, float)}
+                self.accelerator.log(scalars, step=step)
+        due = settings.sample_every and (step % settings.sample_every == 0 or step == settings.steps)
+        if due and self.preview is not None and self.accelerator.is_main_process:
+            with averaged(self.learners) as networks:
+                self.preview(step, networks)
+
+    def _fail(self, name: str, what: str, loss: Loss, noise: torch.Tensor) -> None:
+        """Stop at a value that is not finite, with everything needed to look at it."""
+        folder = self.folder / f"failure-step-{self.step:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        times = {f"{key}.t": t for key, (t, _) in loss.by_time.items()}
+        values = {f"{key}.value": value for key, (_, value) in loss.by_time.items()}
+        save_tensors(folder / "batch.safetensors", {"noise": noise, **times, **values})
+        bounds = [float(v) for t in times.values() for v in (t.min(), t.max())]
+        scalars = {key: str(value.item()) for key, value in loss.scalars.items()}
+        write_json(folder / "failure.json", {"step": self.step, "turn": name, "what": what, "scalars": scalars})
+        span = f" (t from {min(bounds):.3g} to {max(bounds):.3g})" if bounds else ""
+        raise NonFiniteLossError(
+            f"the {what} of '{name}' is not finite at step {self.step}{span}; its batch is in {folder}. Lower the "
+            "learning rate, or set gradient_clip, and start a new run; the last good checkpoint is unchanged."
+        )
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM ask the loop to save and stop after the present step; a second one stops at once."""
+
+        def ask(number: int, frame: object) -> None:
+            if self.stop_signal is not None:
+                raise KeyboardInterrupt
+            self.stop_signal = number
+
+        try:
+            before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread: nobody can press Ctrl-C here
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop_if_asked(self) -> None:
+        asked = self.stop_signal is not None
+        if self.accelerator.num_processes > 1:
+            # All processes must stop at the same step, and asking them costs a message: only now and then.
+            if self.step % self.settings.log_every:
+                return
+            flag = torch.tensor(float(asked), device=self.accelerator.device)
+            asked = float(self.accelerator.reduce(flag, "sum")) > 0
+        if asked and self.step < self.settings.steps:
+            self.save()
+            raise Interrupted(f"stopped at step {self.step} of {self.settings.steps}; run the same command to go on.")
+
+
+@contextmanager
+def averaged(learners: dict[str, LearnerState]) -> Iterator[dict[str, nn.Module]]:
+    """Every learner's raw network with its averaged weights in place."""
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(learner.averaged()) for name, learner in learners.items()}

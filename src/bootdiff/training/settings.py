@@ -1,0 +1,136 @@
+"""Settings of a run: what YAML files and ``--set key=value`` may say, with defaults, ranges and meanings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bootdiff.errors import BootdiffError, nearest
+
+S = TypeVar("S", bound="TrainingSettings")
+
+
+class TrainingSettings(BaseModel):
+    """What every training run has, whatever its method."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    steps: int = Field(3000, ge=1, description="optimiser steps")
+    batch_size: int = Field(128, ge=1, description="samples a step, over all processes and accumulation steps")
+    seed: int = Field(0, ge=0, description="of every random value in training")
+    learning_rate: float = Field(1e-4, gt=0, le=1, description="AdamW's rate")
+    lr_schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="how the rate falls to 0")
+    warmup_steps: int = Field(0, ge=0, description="steps over which the rate rises from 0")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's")
+    ema_decay: float = Field(0.9999, ge=0, lt=1, description="of the averaged weights that are sampled; 0 = none")
+    gradient_clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 = no clipping")
+    gradient_accumulation: int = Field(1, ge=1, description="passes a step is split into, to save memory")
+    mixed_precision: Literal["no", "fp16", "bf16"] = Field("no", description="autocast of the networks")
+    log_every: int = Field(20, ge=1, description="steps between log lines")
+    sample_every: int = Field(500, ge=0, description="steps between sample grids; 0 = none")
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    keep_last: int = Field(2, ge=1, description="checkpoints that are kept")
+
+
+class TeacherSettings(TrainingSettings):
+    """Settings of ``train-teacher``."""
+
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="AdamW's rate")
+    lr_schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="how the rate falls to 0")
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="of the averaged weights that are kept; 0 = none")
+    prediction: Literal["sample", "epsilon", "v_prediction"] = Field("sample", description="what the network outputs")
+    schedule: Literal["cosine", "linear", "scaled_linear", "sigmoid"] = Field("cosine", description="of the betas")
+    channels: list[int] = Field([32, 64], description="of the U-Net's levels, from fine to coarse")
+    layers_per_block: int = Field(1, ge=1, description="residual blocks a level")
+    attention_levels: list[int] = Field(
+        [], description="levels with attention, counted from 0; the middle always has it"
+    )
+    image_size: int | None = Field(None, ge=4, description="pad the images to this size; none = the data's own")
+
+
+def read_config(path: Path | None) -> dict[str, Any]:
+    """A YAML file's settings.
+
+    Raises:
+        BootdiffError: if it cannot be read or is no mapping.
+    """
+    if path is None:
+        return {}
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BootdiffError(f"no config file at {path}.") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        line = " ".join(str(error).split())
+        raise BootdiffError(f"{path} cannot be read as YAML ({line}).") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise BootdiffError(f"{path} should hold 'key: value' lines, found a {type(value).__name__}.")
+    return value
+
+
+def read_assignments(assignments: list[str]) -> dict[str, Any]:
+    """``key=value`` words, the values read as YAML.
+
+    Raises:
+        BootdiffError: for a word without ``=``.
+    """
+    values = {}
+    for word in assignments:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise BootdiffError(f"--set expects key=value, got '{word}'.")
+        try:
+            values[key.strip()] = _number(yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise BootdiffError(f"--set {word}: the value cannot be read ({' '.join(str(error).split())}).") from error
+    return values
+
+
+def make_settings(kind: type[S], *layers: Mapping[str, Any]) -> S:
+    """Settings from layers of values; later layers win.
+
+    Raises:
+        BootdiffError: for an unknown key (naming the nearest) or a value out of range (naming key, value and rule).
+    """
+    values = {key: _number(value) for layer in layers for key, value in layer.items()}
+    for key in values:
+        if key not in kind.model_fields:
+            known = ", ".join(kind.model_fields)
+            hint = nearest(str(key), kind.model_fields) or f" Known settings: {known}."
+            raise BootdiffError(f"there is no setting '{key}'.{hint}")
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            raise BootdiffError(f"{message}.") from None
+        key = str(first["loc"][0])
+        raise BootdiffError(f"setting {key}: {message[0].lower() + message[1:]}, got {first['input']!r}.") from None
+
+
+def describe(kind: type[TrainingSettings]) -> list[tuple[str, str, str]]:
+    """(key, default, meaning) of every setting."""
+    rows = []
+    for name, entry in kind.model_fields.items():
+        choices = getattr(entry.annotation, "__args__", ())
+        words = f" ({', '.join(choices)})" if choices and all(isinstance(c, str) for c in choices) else ""
+        default = "teacher's" if entry.default is None else f"{entry.default}"
+        rows.append((name, default, f"{entry.description}{words}"))
+    return rows
+
+
+def _number(value: Any) -> Any:
+    # YAML 1.1 reads 1e-4, without a dot, as a string.
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

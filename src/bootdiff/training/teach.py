@@ -1,0 +1,142 @@
+"""Training a teacher on images: a diffusers pipeline of one's own."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bootdiff.data.images import load_images
+from bootdiff.data.sources import Images
+from bootdiff.errors import BootdiffError
+from bootdiff.runs import Run
+from bootdiff.training.settings import TeacherSettings
+
+#: diffusers' names of the beta schedules
+BETA_SCHEDULES = {
+    "cosine": "squaredcos_cap_v2",
+    "linear": "linear",
+    "scaled_linear": "scaled_linear",
+    "sigmoid": "sigmoid",
+}
+
+
+def train_teacher(data: str, output: Path, settings: TeacherSettings, report_to: str | None = None) -> bool:
+    """Train a UNet2DModel on images and save it as a diffusers pipeline at ``output``.
+
+    Returns:
+        False if the folder already holds the finished teacher.
+
+    Raises:
+        BootdiffError: if the data cannot be read, do not fit the network, or the folder holds something else.
+    """
+    from bootdiff.teachers.unet2d import UNet2DTeacher
+
+    pixels = prepare_images(load_images(data), settings)
+    run = Run(output)
+    config = {"task": "train-teacher", "data": data, "settings": settings.model_dump()}
+    run.check(config, hash_images(pixels))
+    if (output / "model_index.json").exists():
+        return False
+    from bootdiff.objectives import Denoiser, Denoising, Learner
+    from bootdiff.training.loop import Loop, make_accelerator
+
+    accelerator = make_accelerator(settings, output, report_to)
+    if accelerator.is_main_process:
+        run.start(config, hash_images(pixels))
+    torch.manual_seed(settings.seed)
+    reading = _untrained(UNet2DTeacher, pixels, settings)
+    denoiser = Denoiser(reading)
+    learner = Learner(
+        denoiser, settings.learning_rate, weight_decay=settings.weight_decay, ema_decay=settings.ema_decay
+    )
+    learners = Loop(Denoising(reading, Images(pixels), learner), settings, output, accelerator).run()
+    if accelerator.is_main_process:
+        with learners["teacher"].averaged():
+            _save(reading.network, settings, output)
+    return True
+
+
+def prepare_images(pixels: Tensor, settings: TeacherSettings) -> Tensor:
+    """Pad to ``image_size`` with black and check that the U-Net can halve the images often enough.
+
+    Raises:
+        BootdiffError: if the images are not square, larger than ``image_size``, or not divisible.
+    """
+    height, width = pixels.shape[-2:]
+    if height != width:
+        raise BootdiffError(f"expected square images, got {width}×{height}; crop or pad them.")
+    size = settings.image_size or height
+    if size < height:
+        raise BootdiffError(f"image_size is {size} but the images are {width}×{height}; resize them or raise it.")
+    halvings = len(settings.channels) - 1
+    if size % 2**halvings:
+        raise BootdiffError(
+            f"{len(settings.channels)} levels halve the image {halvings} times, and {size} cannot be; set image_size "
+            f"to {math.ceil(size / 2**halvings) * 2**halvings} or use fewer channels."
+        )
+    before = (size - height) // 2
+    return torch.nn.functional.pad(pixels, (before, size - height - before) * 2)
+
+
+def hash_images(pixels: Tensor) -> str:
+    """A short hash of the pixels."""
+    return hashlib.blake2b(pixels.numpy().tobytes(), digest_size=8).hexdigest()
+
+
+def _untrained(kind: Any, pixels: Tensor, settings: TeacherSettings) -> Any:
+    from diffusers import UNet2DModel
+
+    from bootdiff.teachers.limits import Clip
+    from bootdiff.teachers.scheduler import read_scheduler
+
+    depth = range(len(settings.channels))
+    attention = set(settings.attention_levels)
+    network = UNet2DModel(
+        sample_size=pixels.shape[-1],
+        in_channels=pixels.shape[1],
+        out_channels=pixels.shape[1],
+        block_out_channels=tuple(settings.channels),
+        layers_per_block=settings.layers_per_block,
+        down_block_types=tuple("AttnDownBlock2D" if i in attention else "DownBlock2D" for i in depth),
+        up_block_types=tuple("AttnUpBlock2D" if i in attention else "UpBlock2D" for i in reversed(depth)),
+        norm_num_groups=math.gcd(*settings.channels, 8),
+        attention_head_dim=math.gcd(*settings.channels, 32),
+    )
+    config = {**_scheduler(settings).config, "_class_name": "DDPMScheduler"}
+    schedule, prediction = read_scheduler(config, "the new teacher")
+    return kind(network, schedule, prediction, tuple(pixels.shape[1:]), "new teacher", Clip())
+
+
+def _scheduler(settings: TeacherSettings) -> Any:
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler(
+        beta_schedule=BETA_SCHEDULES[settings.schedule],
+        prediction_type=settings.prediction,
+        variance_type="fixed_small",
+        clip_sample=True,
+        timestep_spacing="trailing",
+    )
+
+
+def _save(network: Any, settings: TeacherSettings, output: Path) -> None:
+    """model_index.json is written last: a folder that has it is whole."""
+    from diffusers import DDPMPipeline
+
+    from bootdiff.files import write_whole
+
+    pipeline = DDPMPipeline(network.eval(), _scheduler(settings))
+    temporary = output / ".pipeline"
+
+    def write(folder: Path) -> None:
+        pipeline.save_pretrained(folder, safe_serialization=True)
+
+    write_whole(temporary, write)
+    for name in ("unet", "scheduler", "model_index.json"):
+        (temporary / name).rename(output / name)
+    temporary.rmdir()
