@@ -11,7 +11,7 @@ import torch
 from bootdiff.teachers import NetworkTeacher, Teacher, load_teacher
 
 PROBE = 8
-#: network passes of one BOOT step (Euler, boundary every 4th step): 1 without a gradient, 3 with, 1 teacher, (1 + 3) / 4
+#: passes of a BOOT step (Euler, boundary every 4th step): 1 without a gradient, 3 with, 1 teacher, (1 + 3) / 4
 PASSES = 6
 #: float32 copies a parameter: teacher, student, gradient, two AdamW moments, average
 COPIES = 6

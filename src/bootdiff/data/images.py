@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -121,13 +121,16 @@ def _decode(source: Path | io.BytesIO, name: str) -> np.ndarray:
         raise BootdiffError(f"{name} cannot be read as an image ({error}).") from error
 
 
+def _describe(array: np.ndarray) -> str:
+    return f"{array.shape[1]}×{array.shape[0]} {'grey' if array.ndim == 2 else 'RGB'}"
+
+
 def _stack(named: Iterable[tuple[str, np.ndarray]]) -> Tensor:
     arrays: list[np.ndarray] = []
-    describe: Callable[[np.ndarray], str] = lambda a: f"{a.shape[1]}×{a.shape[0]} {'grey' if a.ndim == 2 else 'RGB'}"
     for name, array in named:
         if arrays and array.shape != arrays[0].shape:
             raise BootdiffError(
-                f"{name} is {describe(array)} but the first image is {describe(arrays[0])}; all must share one size."
+                f"{name} is {_describe(array)} but the first image is {_describe(arrays[0])}; all must share one size."
             )
         arrays.append(array)
     if not arrays:

@@ -72,7 +72,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Reset:
-    """An event: this learner's optimiser, rate schedule and EMA start anew (a new round of progressive distillation)."""
+    """An event: a learner's optimiser, rate schedule and EMA start anew, as in progressive distillation's rounds."""
 
     learner: str
 

@@ -1,8 +1,12 @@
-"""The Signal-ODE (Eq. 6), solved along one noise: ``dy/dt = −lambda'_t (f(x_t, t) − y_t)``, x_t = alpha_t y_t + sigma_t eps."""
+"""The Signal-ODE (Eq. 6), solved along one noise.
+
+``dy/dt = −lambda'_t (f(x_t, t) − y_t)`` with ``x_t = alpha_t y_t + sigma_t eps`` and the same eps all the way.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -79,7 +83,7 @@ def solve(
     steps = [torch.full((eps.shape[0],), time, device=eps.device) for time in times]
     y = teacher.x0(teacher.schedule.start_scale(times[0]) * eps, steps[0], condition)
     path = [y]
-    for t, s in zip(steps[:-1], steps[1:], strict=True):
+    for t, s in pairwise(steps):
         f_t = teacher.x0(noisy(y, eps, t, teacher.schedule), t, condition)
         y = solver.step(teacher, y, f_t, eps, t, s, condition)
         path.append(y)

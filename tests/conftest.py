@@ -1,0 +1,81 @@
+"""Shared fixtures: tiny teachers built here, and the command line called as a user calls it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> None:
+    """Bitwise comparisons need the same number of threads everywhere."""
+    torch.set_num_threads(2)
+
+
+def tiny_unet(channels: int = 1, seed: int = 0, **fields):
+    """A random UNet2DModel of a few thousand parameters for 8×8 images."""
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(seed)
+    config = {
+        "sample_size": 8,
+        "in_channels": channels,
+        "out_channels": channels,
+        "block_out_channels": (8, 16),
+        "layers_per_block": 1,
+        "down_block_types": ("DownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "UpBlock2D"),
+        "norm_num_groups": 4,
+        "attention_head_dim": 8,
+    }
+    return UNet2DModel(**{**config, **fields}).eval()
+
+
+def save_teacher(folder: Path, channels: int = 1, seed: int = 0, unet: dict | None = None, **scheduler) -> Path:
+    """Save a random DDPM pipeline as a teacher's folder."""
+    from diffusers import DDPMPipeline, DDPMScheduler
+
+    fields = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "sample", "clip_sample": True, **scheduler}
+    DDPMPipeline(tiny_unet(channels, seed, **(unet or {})), DDPMScheduler(**fields)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny teacher's folder; tests must not change it."""
+    return save_teacher(tmp_path_factory.mktemp("teachers") / "tiny")
+
+
+@dataclass
+class Result:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Run ``bootdiff ARGS`` in this process and return its exit code and words."""
+    from bootdiff.cli.main import run
+
+    def call(*args: object) -> Result:
+        monkeypatch.setattr("sys.argv", ["bootdiff", *map(str, args)])
+        capsys.readouterr()
+        try:
+            run()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        words = capsys.readouterr()
+        return Result(code, words.out, words.err)
+
+    return call

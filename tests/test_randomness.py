@@ -1,0 +1,47 @@
+"""Draws depend on (seed, step, turn, sample) and on nothing else."""
+
+import torch
+
+from bootdiff.randomness import BLOCK, Draw, sample_noise
+
+
+def draw(start=0, stop=64, **words) -> Draw:
+    fields = {"seed": 1, "step": 2, "turn": "student", "batch_size": 64, **words}
+    return Draw(fields["seed"], fields["step"], fields["turn"], start, stop, fields["batch_size"])
+
+
+def test_any_split_of_the_batch_draws_the_same_values():
+    whole = draw().normal("noise", (2, 3))
+    for size in (1, 5, BLOCK, 32):
+        parts = [draw(i, min(64, i + size)).normal("noise", (2, 3)) for i in range(0, 64, size)]
+        assert torch.equal(torch.cat(parts), whole)
+    assert torch.equal(draw(8, 40).slice(4, 12).uniform("t"), draw().uniform("t")[12:20])
+
+
+def test_every_word_matters():
+    values = draw().normal("noise", (4,))
+    others = [draw(seed=2), draw(step=3), draw(turn="fake")]
+    assert all(not torch.equal(other.normal("noise", (4,)), values) for other in others)
+    assert not torch.equal(draw().normal("else", (4,)), values)
+
+
+def test_values_have_their_distributions():
+    many = draw(0, 40_000)
+    normal, uniform = many.normal("a", ()), many.uniform("b")
+    assert abs(float(normal.mean())) < 0.02 and abs(float(normal.std()) - 1) < 0.02
+    assert abs(float(uniform.mean()) - 0.5) < 0.01 and 0 <= float(uniform.min()) and float(uniform.max()) < 1
+    assert many.integers("c", 7).unique().tolist() == list(range(7))
+
+
+def test_an_epoch_visits_every_item_once():
+    steps = [draw(0, 8, step=i, batch_size=8).visit(24) for i in range(6)]
+    first, second = torch.cat(steps[:3]), torch.cat(steps[3:])
+    assert first.sort().values.tolist() == second.sort().values.tolist() == list(range(24))
+    assert not torch.equal(first, second)
+
+
+def test_sampling_noise_is_diffusers_own():
+    noise = sample_noise(10, 0, 3, (1, 4, 4))
+    expected = torch.randn(1, 4, 4, generator=torch.Generator("cpu").manual_seed(12))
+    assert torch.equal(noise[2], expected)
+    assert torch.equal(sample_noise(10, 2, 3, (1, 4, 4))[0], expected)

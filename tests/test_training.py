@@ -1,0 +1,200 @@
+"""Runs: resumed, split, spread over processes, and stopped, they end with the same student."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bootdiff.data.sources import Noise
+from bootdiff.errors import BootdiffError, Interrupted, NonFiniteLossError
+from bootdiff.objectives import Learner, Loss, Reset, Stateless
+from bootdiff.objectives.boot import BootSettings
+from bootdiff.training.checkpoint import latest_checkpoint, save_checkpoint
+from bootdiff.training.distill import distill
+from bootdiff.training.learner_state import rate_factor
+from bootdiff.training.loop import Loop, make_accelerator
+from bootdiff.training.settings import TrainingSettings
+
+WEIGHTS = Path("student-path/unet/diffusion_pytorch_model.safetensors")
+OPTIONS = ["--steps", "12", "--batch-size", "16", "--set", "learning_rate=1e-3", "--set", "checkpoint_every=3"]
+OPTIONS += ["--set", "loss_weight=signal", "--set", "ema_decay=0.9", "--set", "sample_every=0", "--set", "log_every=1"]
+
+
+def settings(**fields) -> BootSettings:
+    base = {"steps": 12, "batch_size": 16, "learning_rate": 1e-3, "checkpoint_every": 3, "loss_weight": "signal"}
+    return BootSettings(**{**base, "ema_decay": 0.9, "sample_every": 0, "log_every": 1, **fields})
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / WEIGHTS)
+
+
+def same(a: dict, b: dict) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in b) and a.keys() == b.keys()
+
+
+def close(a: dict, b: dict) -> None:
+    for name in b:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=2e-5)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tiny, tmp_path_factory) -> Path:
+    torch.set_num_threads(2)
+    run = tmp_path_factory.mktemp("runs") / "undisturbed"
+    distill(str(tiny), run, settings())
+    return run
+
+
+def command(*words: object, processes: int = 1) -> tuple[list[str], dict[str, str]]:
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1" if processes > 1 else "2"}
+    return [sys.executable, *launcher, "-m", "bootdiff", *map(str, words)], environment
+
+
+def test_two_runs_of_one_command_are_bitwise_equal(tiny, tmp_path, undisturbed):
+    distill(str(tiny), tmp_path / "again", settings())
+    assert same(weights(tmp_path / "again"), weights(undisturbed))
+
+
+def test_a_killed_run_resumes_to_the_same_bits(tiny, tmp_path, undisturbed):
+    """kill -9 as soon as a checkpoint past the first is there, then the same command."""
+    run = tmp_path / "killed"
+    words, environment = command("distill", tiny, "--output", run, *OPTIONS)
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (run / "checkpoints" / "step-00000006").exists():
+        pass
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (run / "checkpoints" / ".step-00000099.1.tmp").mkdir()  # what a kill within a write leaves behind
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert same(weights(run), weights(undisturbed))
+    steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 13))
+
+
+def test_interruption_saves_and_the_same_call_resumes(tiny, tmp_path, undisturbed, monkeypatch):
+    run, original = tmp_path / "interrupted", Loop._report
+
+    def interrupt(self, bar):
+        if self.step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        original(self, bar)
+
+    monkeypatch.setattr(Loop, "_report", interrupt)
+    with pytest.raises(Interrupted, match="stopped at step 5 of 12; run the same command"):
+        distill(str(tiny), run, settings())
+    monkeypatch.setattr(Loop, "_report", original)
+    assert latest_checkpoint(run / "checkpoints").name == "step-00000005"
+    distill(str(tiny), run, settings())
+    assert same(weights(run), weights(undisturbed))
+
+
+def test_accumulation_gives_the_same_student_to_rounding(tiny, tmp_path, undisturbed):
+    distill(str(tiny), tmp_path / "split", settings(gradient_accumulation=4))
+    close(weights(tmp_path / "split"), weights(undisturbed))
+
+
+def test_two_processes_give_the_same_student_to_rounding(tiny, tmp_path, undisturbed):
+    words, environment = command("distill", tiny, "--output", tmp_path / "two", *OPTIONS, processes=2)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    close(weights(tmp_path / "two"), weights(undisturbed))
+    assert len((tmp_path / "two" / "log.jsonl").read_text().splitlines()) == 12
+
+
+def test_the_folder_holds_what_it_should(undisturbed):
+    names = {p.name for p in undisturbed.iterdir()}
+    assert {"config.yaml", "meta.json", "log.jsonl", "checkpoints", "student", "student-path"} <= names
+    kept = sorted(p.name for p in (undisturbed / "checkpoints").iterdir())
+    assert kept == ["step-00000009", "step-00000012"]
+    assert not [p for p in undisturbed.rglob("*") if p.suffix in {".bin", ".pt", ".pkl", ".pth"}]
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    folder = tmp_path / "checkpoints"
+    save_checkpoint(folder, 1, {"student": {"w": torch.ones(2)}}, {}, keep_last=1)
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bootdiff.training.checkpoint.save_file", full)
+    with pytest.raises(BootdiffError, match="No space left"):
+        save_checkpoint(folder, 2, {"student": {"w": torch.ones(2)}}, {}, keep_last=1)
+    assert [p.name for p in folder.iterdir()] == ["step-00000001"]
+
+
+def test_a_rate_that_explodes_stops_with_its_batch(tiny, tmp_path):
+    with pytest.raises(NonFiniteLossError, match="not finite at step") as error:
+        distill(str(tiny), tmp_path / "run", settings(learning_rate=1.0, gradient_clip=0, steps=400, batch_size=2))
+    folder = next((tmp_path / "run").glob("failure-step-*"))
+    assert str(folder) in str(error.value) and "t from" in str(error.value)
+    saved = load_file(folder / "batch.safetensors")
+    assert saved["noise"].shape == (2, 1, 8, 8) and saved["residual.t"].shape == (2,)
+    assert not (tmp_path / "run" / "student").exists()
+
+
+@pytest.mark.parametrize("name, middle, last", [("constant", 1.0, 1.0), ("linear", 0.5, 0.1), ("cosine", 0.5, 0.0245)])
+def test_rates(name, middle, last):
+    words = TrainingSettings(steps=10, lr_schedule=name)
+    assert rate_factor(0, words) == 1.0
+    assert rate_factor(5, words) == pytest.approx(middle)
+    assert rate_factor(9, words) == pytest.approx(last, abs=1e-3)
+    warm = TrainingSettings(steps=10, warmup_steps=4, lr_schedule=name)
+    assert [rate_factor(i, warm) for i in range(4)] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+
+
+class Duel(Stateless):
+    """Two learners that take turns, and an event: what correction and progressive distillation will ask of the loop."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.source = Noise((3,))
+        self.nets = {name: torch.nn.Linear(3, 3) for name in ("student", "fake")}
+        self.seen: list[tuple[int, str]] = []
+
+    def learners(self):
+        return {name: Learner(net, 0.1, ema_decay=0.5) for name, net in self.nets.items()}
+
+    def frozen(self):
+        return ()
+
+    def turns(self, step):
+        return ("fake", "fake", "student")
+
+    def loss(self, networks, turn, batch):
+        self.seen.append((turn.step, turn.name))
+        other = "fake" if turn.name == "student" else "student"
+        assert not any(p.requires_grad for p in networks[other].parameters())
+        return Loss((networks[turn.name](batch.noise) - networks[other](batch.noise)).square().mean())
+
+    def after_step(self, networks, step):
+        return [Reset("student")] if step == 3 else []
+
+
+def test_two_learners_take_turns_reset_and_resume_bitwise(tmp_path):
+    words = TrainingSettings(steps=6, batch_size=4, checkpoint_every=2, keep_last=9, lr_schedule="linear")
+    whole = Duel()
+    learners = Loop(whole, words, tmp_path / "a", make_accelerator(words, tmp_path / "a")).run(show_progress=False)
+    assert whole.seen[:3] == [(0, "fake"), (0, "fake"), (0, "student")]
+    assert learners["student"].first_step == 4 and learners["fake"].first_step == 0
+    (tmp_path / "b" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "a" / "checkpoints" / "step-00000004").rename(tmp_path / "b" / "checkpoints" / "step-00000004")
+    resumed = Duel()
+    Loop(resumed, words, tmp_path / "b", make_accelerator(words, tmp_path / "b")).run(show_progress=False)
+    assert resumed.seen[0] == (4, "fake")
+    for name in ("student", "fake"):
+        assert same(resumed.nets[name].state_dict(), whole.nets[name].state_dict())
+
+
+def test_a_batch_that_cannot_be_split_is_refused(tiny, tmp_path):
+    with pytest.raises(BootdiffError, match="multiple of 3"):
+        distill(str(tiny), tmp_path / "run", settings(gradient_accumulation=3))
+    assert not (tmp_path / "run").exists()
