@@ -15,6 +15,8 @@ from bootdiff.data.sources import Noise
 from bootdiff.errors import BootdiffError, Interrupted, NonFiniteLossError
 from bootdiff.objectives import Learner, Loss, Reset, Stateless
 from bootdiff.objectives.boot import BootSettings
+from bootdiff.schedules import Cosine
+from bootdiff.teachers import CallableTeacher
 from bootdiff.training.checkpoint import latest_checkpoint, save_checkpoint
 from bootdiff.training.distill import distill
 from bootdiff.training.learner_state import rate_factor
@@ -131,14 +133,36 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     assert [p.name for p in folder.iterdir()] == ["step-00000001"]
 
 
-def test_a_rate_that_explodes_stops_with_its_batch(tiny, tmp_path):
-    with pytest.raises(NonFiniteLossError, match="not finite at step") as error:
-        distill(str(tiny), tmp_path / "run", settings(learning_rate=1.0, gradient_clip=0, steps=400, batch_size=2))
-    folder = next((tmp_path / "run").glob("failure-step-*"))
+class Overflowing(torch.nn.Module):
+    """A network that gives no number at early times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 3)
+
+    def forward(self, x, timestep):
+        return self.layer(x) + torch.log(timestep - 500)[:, None]
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_batch(tmp_path):
+    teacher = CallableTeacher(Overflowing(), Cosine(), "sample", (3,))
+    with pytest.raises(NonFiniteLossError, match="not finite at step 0") as error:
+        distill(teacher, tmp_path / "run", settings(batch_size=32))
+    folder = tmp_path / "run" / "failure-step-00000000"
     assert str(folder) in str(error.value) and "t from" in str(error.value)
     saved = load_file(folder / "batch.safetensors")
-    assert saved["noise"].shape == (2, 1, 8, 8) and saved["residual.t"].shape == (2,)
-    assert not (tmp_path / "run" / "student").exists()
+    assert saved["noise"].shape == (32, 3) and saved["residual.t"].shape == (32,)
+    assert not (tmp_path / "run" / "student-path").exists()
+
+
+def test_a_plain_module_is_distilled_and_kept(tmp_path):
+    torch.manual_seed(0)
+    teacher = CallableTeacher(Overflowing(), Cosine(), "sample", (3,))
+    words = settings(t_min=0.6, t_max=0.95, steps=2)
+    student = distill(teacher, tmp_path / "run", words)
+    saved = load_file(tmp_path / "run" / "student-path" / "student.safetensors")
+    assert same(saved, dict(student.state_dict()))
+    assert student.sample(torch.zeros(2, 3)).shape == (2, 3)
 
 
 @pytest.mark.parametrize("name, middle, last", [("constant", 1.0, 1.0), ("linear", 0.5, 0.1), ("cosine", 0.5, 0.0245)])

@@ -26,6 +26,7 @@ def run_evaluate(
     seed: int,
     repeats: int,
     ddim_steps: str | None,
+    heun: bool,
     output: Path,
 ) -> dict[str, Any]:
     """Measure, print a table, write JSON; a run also keeps it for its report and model card."""
@@ -45,7 +46,7 @@ def run_evaluate(
     space = open_features(feature_name, model)
     statistics = find_reference(reference_name, space) if space is not None else None
     times = _times(Path(student), model.t_range)
-    result = evaluate({"student": sampler}, model, times, space, statistics, num, seed, repeats, steps)
+    result = evaluate({"student": sampler}, model, times, space, statistics, num, seed, repeats, steps, heun)
     result = {"student": student, "reference": reference_name, **result, **environment()}
     write_json(output, result)
     if Run(student).started:

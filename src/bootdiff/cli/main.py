@@ -93,11 +93,12 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first noise.")] = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Noise seeds; figures are means over them.")] = 1,
     ddim_steps: Annotated[str | None, typer.Option(help="K,K,...: the teacher's DDIM rows.")] = None,
+    heun: Annotated[bool, typer.Option(help="A row for 50 Heun steps, the path's exact end.")] = True,
 ) -> None:
     """Measure a student beside its teacher's own samplers, from the same noises."""
     from bootdiff.cli.evaluate import run_evaluate
 
-    run_evaluate(student, teacher, reference, features, num, seed, repeats, ddim_steps, output)
+    run_evaluate(student, teacher, reference, features, num, seed, repeats, ddim_steps, heun, output)
 
 
 @app.command("train-teacher")

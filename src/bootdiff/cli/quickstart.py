@@ -10,7 +10,7 @@ from bootdiff.cli.distill import run_distill
 from bootdiff.cli.evaluate import run_evaluate
 from bootdiff.report.build import build_report, headline
 
-STEPS_SHOWN = "1,10,50"
+STEPS_SHOWN = "1,4,10"
 
 
 def run_quickstart(output: Path) -> None:
@@ -19,7 +19,7 @@ def run_quickstart(output: Path) -> None:
     recipe = builtin_folder("digits") / "quickstart.yaml"
     run_distill("digits", output, "boot", recipe, [], {}, None, dry_run=False)
     measured = output / "evaluation.json"
-    result = run_evaluate(str(output), None, None, None, 2000, 1, 3, STEPS_SHOWN, measured)
+    result = run_evaluate(str(output), None, None, None, 2000, 1, 3, STEPS_SHOWN, False, measured)
     report = build_report(output)
     print(headline(result))
     print(f"report:  {report}   ({time.monotonic() - started:.0f} s in all)")

@@ -21,6 +21,8 @@ from bootdiff.progress import progress
 from bootdiff.teachers import Teacher
 
 BATCH = 512
+#: noises a seed whose path error is measured where the Heun row is left out
+PATH_NUM = 128
 
 
 @dataclass
@@ -30,17 +32,23 @@ class Measured:
     candidate: Candidate
     distances: list[float] = field(default_factory=list)
     squared: float = 0.0
+    compared: int = 0
     seconds: float = 0.0
     count: int = 0
     features: Accumulator = field(default_factory=Accumulator)
 
-    def add(self, images: Tensor, truth: Tensor, seconds: float, features: Features | None) -> None:
-        """Count a batch of images beside the Signal-ODE's solution for the same noises."""
-        self.squared += float((images - truth).square().flatten(1).mean(1).sum())
-        self.seconds += seconds
+    def measure(self, eps: Tensor, truth: Tensor | None, features: Features | None) -> Tensor:
+        """Sample from ``eps``; compare the first images with ``truth``, the Signal-ODE's solutions of as many noises."""
+        started = time.perf_counter()
+        images = self.candidate.sample(eps)
+        self.seconds += time.perf_counter() - started
         self.count += len(images)
+        if truth is not None:
+            self.squared += float((images[: len(truth)] - truth).square().flatten(1).mean(1).sum())
+            self.compared += len(truth)
         if features is not None:
             self.features.add(features(images))
+        return images
 
     def close(self, reference: Statistics | None) -> None:
         """End a noise seed."""
@@ -61,7 +69,7 @@ class Measured:
             "spacing": self.candidate.spacing,
             "frechet_distance": self.distance,
             "frechet_distances": self.distances,
-            "path_error": self.squared / self.count,
+            "path_error": self.squared / self.compared,
             "images_per_second": self.count / self.seconds,
         }
 
@@ -76,38 +84,45 @@ def evaluate(
     seed: int = 0,
     repeats: int = 1,
     ddim_steps: Sequence[int] = DDIM_STEPS,
+    heun: bool = True,
 ) -> dict[str, Any]:
     """Measure students and their teacher from the same noises.
 
     Args:
         students: one-step samplers by name.
-        t_range: (t_min, t_max) of the teacher's rows and of the path.
+        t_range: (t_min, t_max) of the path that the students learned. The teacher's own rows span the teacher's own
+            range, so that they are the same beside every student; where the students' t_max is another one, the
+            teacher is measured from there too, in rows of their own.
         features, reference: for the Fréchet distance; without them only path error and speed are measured.
         num: samples a noise seed.
         seed: noise seed r uses the samples of seed ``seed + r · num``.
         repeats: noise seeds.
-        ddim_steps: the teacher's rows; Heun with 50 steps, the ground truth, is always one.
+        ddim_steps: the teacher's DDIM rows.
+        heun: a row for 50 Heun steps, the ground truth, and path errors on every sample; without it path errors are
+            measured on the first samples of each seed only, which is much cheaper.
 
     Returns:
         A JSON-ready dictionary; ``rows`` holds the teacher's rows, then the students'.
     """
     low, high = t_range
-    truth = reference_path(teacher, low, high)
-    heun = Measured(Candidate(f"Heun {HEUN_STEPS}", "even", 2 * HEUN_STEPS, truth))
-    measured = [Measured(c) for c in teacher_candidates(teacher, low, high, ddim_steps)]
-    measured += [Measured(Candidate(name, "one call", 1, sampler)) for name, sampler in students.items()]
-    calls = sum(m.candidate.calls for m in [heun, *measured])
-    with torch.no_grad(), progress("evaluating", calls * -(-num // BATCH) * repeats) as bar:
+    truth = Measured(Candidate(f"Heun {HEUN_STEPS}", "even", 2 * HEUN_STEPS, reference_path(teacher, low, high)))
+    rows = [Measured(c) for c in teacher_candidates(teacher, t_range, ddim_steps)]
+    learned = [Measured(Candidate(name, "one call", 1, sampler)) for name, sampler in students.items()]
+    batches = -(-num // BATCH)
+    calls = sum(m.candidate.calls for m in [*rows, *learned]) * batches + truth.candidate.calls * (batches if heun else 1)
+    with torch.no_grad(), progress("evaluating", calls * repeats) as bar:
         for repeat in range(repeats):
-            for eps in noise_batches(seed + repeat * num, num, teacher.shape, BATCH):
-                solution = _timed(heun, eps, None, features)
-                bar.advance(heun.candidate.calls)
-                for entry in measured:
-                    _timed(entry, eps, solution, features)
+            for number, eps in enumerate(noise_batches(seed + repeat * num, num, teacher.shape, BATCH)):
+                solution = None
+                if heun or number == 0:
+                    solution = truth.measure(eps if heun else eps[:PATH_NUM], None, features if heun else None)
+                    bar.advance(truth.candidate.calls)
+                for entry in [*rows, *learned]:
+                    entry.measure(eps, solution, features)
                     bar.advance(entry.candidate.calls)
-            for entry in [heun, *measured]:
+            for entry in [*rows, *learned, *([truth] if heun else [])]:
                 entry.close(reference)
-    rows = best_rows([*measured[: len(measured) - len(students)], heun, *measured[len(measured) - len(students) :]])
+    truth.compared = 1  # its path error is 0 by definition
     return {
         "teacher": teacher.name,
         "features": features.name if features else None,
@@ -116,7 +131,7 @@ def evaluate(
         "repeats": repeats,
         "t_min": low,
         "t_max": high,
-        "rows": rows,
+        "rows": best_rows([*rows, *([truth] if heun else []), *learned]),
     }
 
 
@@ -197,10 +212,3 @@ def open_features(name: str | None, teacher: Teacher) -> Features | None:
 def _figure(entry: Measured) -> float:
     return entry.squared if entry.distance is None else entry.distance
 
-
-def _timed(entry: Measured, eps: Tensor, truth: Tensor | None, features: Features | None) -> Tensor:
-    started = time.perf_counter()
-    images = entry.candidate.sample(eps)
-    seconds = time.perf_counter() - started
-    entry.add(images, images if truth is None else truth, seconds, features)
-    return images

@@ -32,16 +32,22 @@ class Candidate:
     sample: Callable[[Tensor], Tensor]
 
 
-def teacher_candidates(teacher: Teacher, t_min: float, t_max: float, steps: Sequence[int]) -> list[Candidate]:
-    """DDIM at each number of steps, evenly spaced from t_max to t_min and in the scheduler's own spacing."""
+def teacher_candidates(teacher: Teacher, t_range: tuple[float, float], steps: Sequence[int]) -> list[Candidate]:
+    """DDIM at each number of steps: the teacher's own rows, and rows from the student's t_max where it is another.
+
+    Each of the teacher's own rows has two candidates: evenly spaced over the teacher's range, and the scheduler's own.
+    """
+    low, high = teacher.t_range
     candidates = []
     for count in steps:
-        spacings = {"trailing": trailing_times(count, t_min, t_max)}
+        candidates.append(Candidate(f"DDIM {count}", "trailing", count, _ddim(teacher, trailing_times(count, low, high))))
         own = own_times(teacher, count)
         if own:
-            spacings["scheduler's own"] = own
-        for spacing, times in spacings.items():
-            candidates.append(Candidate(f"DDIM {count}", spacing, count, _ddim(teacher, times)))
+            candidates.append(Candidate(f"DDIM {count}", "scheduler's own", count, _ddim(teacher, own)))
+    if abs(t_range[1] - high) > 1e-3:
+        for count in steps:
+            name = f"DDIM {count} from t = {t_range[1]:.3g}"
+            candidates.append(Candidate(name, "trailing", count, _ddim(teacher, trailing_times(count, *t_range))))
     return candidates
 
 

@@ -1,0 +1,204 @@
+"""The command line, called as a user calls it."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import save_teacher
+from PIL import Image
+
+SMALL = ["--steps", "2", "--batch-size", "4", "--set", "sample_every=1"]
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory):
+    from bootdiff.objectives.boot import BootSettings
+    from bootdiff.training.distill import distill
+
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    distill(str(tiny), folder, BootSettings(steps=2, batch_size=4, sample_every=1))
+    return folder
+
+
+def files(folder) -> list[str]:
+    return sorted(str(p) for p in folder.rglob("*"))
+
+
+def test_help_does_not_import_torch():
+    code = "import sys, bootdiff.cli.main; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_distill_sample_evaluate_report(cli, tiny, tmp_path):
+    run = tmp_path / "run"
+    assert cli("distill", tiny, "--output", run, *SMALL).code == 0
+    assert (run / "student" / "model_index.json").exists() and (run / "samples" / "step-00000002.png").exists()
+    again = cli("distill", tiny, "--output", run, *SMALL)
+    assert again.code == 0 and again.out.startswith("done")
+
+    for student in (run, run / "student", run / "student-path"):
+        assert cli("sample", student, "--num", 4, "--seed", 3, "--output", tmp_path / "a.png").code == 0
+        assert Image.open(tmp_path / "a.png").size == (98, 98)
+    assert cli("sample", run, "--num", 3, "--output", tmp_path / "files").code == 0
+    assert len(files(tmp_path / "files")) == 3
+    assert cli("sample", run, "--num", 2, "--times", "0.9,0.5,0.1", "--output", tmp_path / "p.png").code == 0
+    assert Image.open(tmp_path / "p.png").size == (148, 98)
+
+    measured = cli("evaluate", run, "--num", 8, "--ddim-steps", "1,2", "--output", tmp_path / "e.json")
+    assert measured.code == 0, measured.err
+    rows = json.loads((tmp_path / "e.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["DDIM 1", "DDIM 2", "Heun 50", "student"]
+    assert "student" in measured.out and (run / "evaluation.json").exists()
+
+    assert cli("report", run).code == 0
+    page = (run / "report.html").read_text()
+    assert page.count("<img src=\"data:image/png") == 3 and "DDIM 2" in page
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
+
+
+def test_samples_do_not_depend_on_the_batch_size(cli, run, tmp_path):
+    cli("sample", run, "--num", 5, "--seed", 7, "--output", tmp_path / "a", "--batch-size", 5)
+    cli("sample", run, "--num", 2, "--seed", 10, "--output", tmp_path / "b", "--batch-size", 1)
+    pixels = [list(Image.open(tmp_path / name).get_flattened_data()) for name in ("a/00004.png", "b/00001.png")]
+    assert max(abs(a - b) for a, b in zip(*pixels, strict=True)) <= 1
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(cli, tiny, tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("delta: 0.1\nlearning_rate: 3e-4\nsteps: 7\n")
+    words = ["distill", tiny, "--output", tmp_path / "run", "--config", config, "--set", "solver=heun", "--steps", 9]
+    result = cli(*words, "--dry-run")
+    assert result.code == 0
+    for line in ("delta: 0.1", "learning_rate: 0.0003", "solver: heun", "steps: 9", "t_min: 0.0"):
+        assert line in result.out
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_config_is_kept_resolved(run):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["settings"]["t_max"] == pytest.approx(0.987, abs=1e-3) and config["method"] == "boot"
+
+
+def test_inspect(cli, tiny):
+    facts = json.loads(cli("inspect", tiny, "--json").out)
+    assert facts["network"] == "UNet2DModel" and facts["prediction"] == "sample" and facts["shape"] == [1, 8, 8]
+    assert facts["memory_gib"] > 0 and facts["step_seconds"] > 0
+    assert "UNet2DModel" in cli("inspect", tiny).out
+
+
+def test_help_lists_the_method_s_settings(cli):
+    words = cli("distill", "--method", "boot", "--help").out
+    for key in ("delta", "boundary_every", "gradient_accumulation", "keep_last", "time_sampling"):
+        assert key in words
+
+
+def test_train_teacher_makes_a_pipeline_that_can_be_distilled(cli, tmp_path):
+    pytest.importorskip("sklearn")
+    teacher = tmp_path / "teacher"
+    words = ["train-teacher", "digits", "--output", teacher, "--steps", 2, "--batch-size", 8]
+    words += ["--prediction", "v_prediction", "--schedule", "linear", "--set", "channels=[8, 8]"]
+    assert cli(*words).code == 0
+    assert cli(*words).out.startswith("done")
+    facts = json.loads(cli("inspect", teacher, "--json").out)
+    assert facts["prediction"] == "v_prediction" and facts["beta_schedule"] == "linear"
+    assert cli("distill", teacher, "--output", tmp_path / "run", *SMALL).code == 0
+
+
+def test_a_folder_goes_before_a_builtin_name(cli, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_teacher(tmp_path / "digits", channels=3)
+    assert json.loads(cli("inspect", "digits", "--json").out)["shape"] == [3, 8, 8]
+
+
+BAD = {
+    "no such teacher": (["distill", "nowhere", "--output", "OUT"], "nowhere"),
+    "no such path": (["distill", "./nowhere/at/all", "--output", "OUT"], "nowhere"),
+    "misspelt builtin": (["distill", "digit", "--output", "OUT"], "Did you mean 'digits'"),
+    "folder is no pipeline": (["distill", "HERE", "--output", "OUT"], "model_index.json"),
+    "misspelt setting": (["distill", "TINY", "--output", "OUT", "--set", "dleta=0.1"], "Did you mean 'delta'"),
+    "unknown setting": (["distill", "TINY", "--output", "OUT", "--set", "xyzzy=1"], "xyzzy"),
+    "no equals sign": (["distill", "TINY", "--output", "OUT", "--set", "delta"], "key=value"),
+    "times swapped": (["distill", "TINY", "--output", "OUT", "--set", "t_min=0.9", "--set", "t_max=0.1"], "t_min"),
+    "t_min above the default t_max": (["distill", "TINY", "--output", "OUT", "--set", "t_min=0.99"], "t_min"),
+    "delta zero": (["distill", "TINY", "--output", "OUT", "--set", "delta=0"], "delta"),
+    "delta negative": (["distill", "TINY", "--output", "OUT", "--set", "delta=-0.1"], "delta"),
+    "delta too long": (["distill", "TINY", "--output", "OUT", "--set", "delta=0.99"], "delta"),
+    "delta no number": (["distill", "TINY", "--output", "OUT", "--set", "delta=small"], "delta"),
+    "delta nan": (["distill", "TINY", "--output", "OUT", "--set", "delta=nan"], "delta"),
+    "batch zero": (["distill", "TINY", "--output", "OUT", "--batch-size", "0"], "batch_size"),
+    "batch a fraction": (["distill", "TINY", "--output", "OUT", "--set", "batch_size=1.5"], "batch_size"),
+    "steps zero": (["distill", "TINY", "--output", "OUT", "--steps", "0"], "steps"),
+    "rate zero": (["distill", "TINY", "--output", "OUT", "--set", "learning_rate=0"], "learning_rate"),
+    "seed negative": (["distill", "TINY", "--output", "OUT", "--seed", "-1"], "seed"),
+    "unknown solver": (["distill", "TINY", "--output", "OUT", "--set", "solver=rk4"], "solver"),
+    "unknown weight": (["distill", "TINY", "--output", "OUT", "--set", "loss_weight=cubic"], "loss_weight"),
+    "unknown method": (["distill", "TINY", "--output", "OUT", "--method", "bot"], "Did you mean 'boot'"),
+    "unknown tracker": (["distill", "TINY", "--output", "OUT", "--report-to", "paper"], "tracker"),
+    "no config": (["distill", "TINY", "--output", "OUT", "--config", "none.yaml"], "none.yaml"),
+    "config is a list": (["distill", "TINY", "--output", "OUT", "--config", "LIST"], "key: value"),
+    "config is no yaml": (["distill", "TINY", "--output", "OUT", "--config", "NOYAML"], "YAML"),
+    "config runs code": (["distill", "TINY", "--output", "OUT", "--config", "CODE"], "YAML"),
+    "output is a file": (["distill", "TINY", "--output", "LIST"], "is a file"),
+    "output holds something else": (["distill", "TINY", "--output", "HERE"], "no bootdiff run"),
+    "output holds another run": (["distill", "TINY", "--output", "RUN", "--steps", "3"], "another run"),
+    "uneven split": (["distill", "TINY", "--output", "OUT", "--set", "gradient_accumulation=3"], "multiple of 3"),
+    "sample: no folder": (["sample", "nowhere", "--output", "a.png"], "nowhere"),
+    "sample: no student": (["sample", "HERE", "--output", "a.png"], "neither"),
+    "sample: a teacher's path": (["sample", "TINY", "--times", "0.5", "--output", "a.png"], "neither"),
+    "sample: times outside": (["sample", "RUN", "--times", "2", "--output", "a.png"], "outside"),
+    "sample: times no numbers": (["sample", "RUN", "--times", "a,b", "--output", "a.png"], "numbers"),
+    "sample: num zero": (["sample", "RUN", "--num", "0", "--output", "a.png"], "num"),
+    "sample: other suffix": (["sample", "RUN", "--output", "a.tiff"], "png"),
+    "sample: folder in use": (["sample", "RUN", "--output", "HERE"], "other files"),
+    "evaluate: no json": (["evaluate", "RUN", "--output", "a.txt"], "json"),
+    "evaluate: no features": (["evaluate", "RUN", "--features", "inception", "--reference", "digits", "--output",
+                               "a.json"], "feature space"),
+    "evaluate: reference alone": (["evaluate", "RUN", "--reference", "digits", "--output", "a.json"], "--features"),
+    "evaluate: no reference": (["evaluate", "RUN", "--features", "digits", "--reference", "no.npz", "--output",
+                                "a.json"], "no reference"),
+    "evaluate: bad steps": (["evaluate", "RUN", "--ddim-steps", "0,a", "--output", "a.json"], "ddim-steps"),
+    "evaluate: other shape": (["evaluate", "RUN", "--teacher", "COLOUR", "--output", "a.json"], "another teacher"),
+    "report: no run": (["report", "HERE"], "no distillation run"),
+    "report: no folder": (["report", "nowhere"], "nowhere"),
+    "inspect: colour and labels": (["inspect", "LABELS"], "class"),
+    "teacher: no data": (["train-teacher", "nowhere", "--output", "OUT"], "no data set"),
+    "teacher: empty folder": (["train-teacher", "EMPTY", "--output", "OUT"], "no images"),
+    "teacher: bad schedule": (["train-teacher", "PICTURES", "--output", "OUT", "--schedule", "step"], "schedule"),
+    "teacher: odd size": (["train-teacher", "PICTURES", "--output", "OUT"], "image_size"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def places(tiny, run, tmp_path):
+    here = tmp_path / "here"
+    for name in ("here", "empty", "pictures"):
+        (tmp_path / name).mkdir()
+    (here / "note.txt").write_text("mine")
+    for name, text in (("list", "- 1\n"), ("noyaml", "a: [1"), ("code", "a: !!python/object/apply:os.getcwd []")):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    Image.new("L", (9, 9)).save(tmp_path / "pictures" / "a.png")
+    return {
+        "OUT": tmp_path / "out", "HERE": here, "TINY": tiny, "RUN": run, "EMPTY": tmp_path / "empty",
+        "LIST": tmp_path / "list.yaml", "NOYAML": tmp_path / "noyaml.yaml", "CODE": tmp_path / "code.yaml",
+        "PICTURES": tmp_path / "pictures",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_exit_2_and_leaves_nothing(cli, places, tmp_path, monkeypatch, name):
+    words, expected = BAD[name]
+    if "COLOUR" in words:
+        places["COLOUR"] = save_teacher(tmp_path / "colour", channels=3)
+    if "LABELS" in words:
+        places["LABELS"] = save_teacher(tmp_path / "labels", unet={"num_class_embeds": 10})
+    monkeypatch.chdir(tmp_path)
+    before = files(tmp_path), files(places["RUN"])
+    result = cli(*[places.get(word, word) for word in words])
+    assert result.code == 2, result
+    assert expected in result.err and "Traceback" not in result.err
+    if result.err.startswith("bootdiff: error:"):
+        assert len(result.err.strip().splitlines()) == 1
+    assert (files(tmp_path), files(places["RUN"])) == before
