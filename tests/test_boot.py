@@ -5,7 +5,6 @@ from collections import Counter
 
 import pytest
 import torch
-from conftest import save_teacher
 from torch import nn
 
 from bootdiff.data.sources import Batch
@@ -19,6 +18,7 @@ from bootdiff.schedules import Cosine, RectifiedFlow, VarianceExploding
 from bootdiff.solvers import Euler, Heun
 from bootdiff.student import Student
 from bootdiff.teachers import CallableTeacher, Gaussian, load_teacher
+from conftest import save_teacher
 
 
 def turn(step: int = 0, progress: float = 0.0, size: int = 32) -> Turn:
@@ -182,7 +182,9 @@ def test_distances_have_their_degree_and_vanish_at_equality(name, distance):
     if name != "huber":
         torch.testing.assert_close(distance(3 * a, 3 * b), 3**distance.degree * distance(a, b))
     else:
-        torch.testing.assert_close(distance(99 * a, 99 * b), 99 * (a - b).square().mean((1, 2)).sqrt(), rtol=1e-2, atol=0)
+        torch.testing.assert_close(
+            distance(99 * a, 99 * b), 99 * (a - b).square().mean((1, 2)).sqrt(), rtol=1e-2, atol=0
+        )
 
 
 def test_singular_weights_stay_finite_over_their_times():

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 import yaml
-from conftest import save_teacher
 from PIL import Image
+
+from conftest import save_teacher
 
 SMALL = ["--steps", "2", "--batch-size", "4", "--set", "sample_every=1"]
 
@@ -55,7 +56,7 @@ def test_distill_sample_evaluate_report(cli, tiny, tmp_path):
 
     assert cli("report", run).code == 0
     page = (run / "report.html").read_text()
-    assert page.count("<img src=\"data:image/png") == 3 and "DDIM 2" in page
+    assert page.count('<img src="data:image/png') == 3 and "DDIM 2" in page
     assert not re.search(r"""(src|href)=["'](?!data:)""", page)
 
 

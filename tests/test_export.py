@@ -5,7 +5,6 @@ import sys
 
 import pytest
 import torch
-from conftest import save_teacher
 from diffusers import DiffusionPipeline
 
 from bootdiff.pipelines.export import export_student
@@ -14,6 +13,7 @@ from bootdiff.pipelines.student_files import load_student, save_student
 from bootdiff.randomness import sample_noise
 from bootdiff.student import Student
 from bootdiff.teachers import load_teacher
+from conftest import save_teacher
 
 STOCK = """
 import sys

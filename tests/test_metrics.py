@@ -98,7 +98,9 @@ def test_of_two_spacings_the_better_counts():
     from bootdiff.evaluation.evaluate import Measured
     from bootdiff.evaluation.rows import Candidate
 
-    entries = [Measured(Candidate("DDIM 4", spacing, 4, None), [d], 0, 1, 1, 1) for spacing, d in (("a", 3.0), ("b", 2.0))]
+    entries = [
+        Measured(Candidate("DDIM 4", spacing, 4, None), [d], 0, 1, 1, 1) for spacing, d in (("a", 3.0), ("b", 2.0))
+    ]
     rows = best_rows(entries)
     assert len(rows) == 1 and rows[0]["spacing"] == "b"
 

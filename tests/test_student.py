@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from conftest import save_teacher
 from torch import nn
 
 from bootdiff.errors import BootdiffError
 from bootdiff.schedules import Cosine, RectifiedFlow
 from bootdiff.student import Student
 from bootdiff.teachers import CallableTeacher, Gaussian, load_teacher
+from conftest import save_teacher
 
 GENERATOR = torch.Generator().manual_seed(0)
 

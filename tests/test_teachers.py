@@ -5,13 +5,13 @@ import shutil
 
 import pytest
 import torch
-from conftest import save_teacher
 from diffusers import DDIMScheduler, UNet2DModel
 
 from bootdiff.errors import BootdiffError
 from bootdiff.schedules import Cosine
 from bootdiff.teachers import CallableTeacher, Clip, DynamicThreshold, Gaussian, Limited, Mixture, load_teacher
 from bootdiff.teachers.prediction import PREDICTIONS
+from conftest import save_teacher
 
 
 @pytest.mark.parametrize("prediction", ["sample", "epsilon", "v_prediction"])

@@ -30,7 +30,9 @@ class Batch:
 class Source(Protocol):
     """Makes batches; a function of the draw alone."""
 
-    def batch(self, draw: Draw) -> Batch: ...
+    def batch(self, draw: Draw) -> Batch:
+        """The slice of a batch that this draw stands for."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class Measured:
     features: Accumulator = field(default_factory=Accumulator)
 
     def measure(self, eps: Tensor, truth: Tensor | None, features: Features | None) -> Tensor:
-        """Sample from ``eps``; compare the first images with ``truth``, the Signal-ODE's solutions of as many noises."""
+        """Sample from ``eps``; compare the first images with ``truth``, the Signal-ODE's solutions of those noises."""
         started = time.perf_counter()
         images = self.candidate.sample(eps)
         self.seconds += time.perf_counter() - started
@@ -109,7 +109,9 @@ def evaluate(
     rows = [Measured(c) for c in teacher_candidates(teacher, t_range, ddim_steps)]
     learned = [Measured(Candidate(name, "one call", 1, sampler)) for name, sampler in students.items()]
     batches = -(-num // BATCH)
-    calls = sum(m.candidate.calls for m in [*rows, *learned]) * batches + truth.candidate.calls * (batches if heun else 1)
+    calls = sum(m.candidate.calls for m in [*rows, *learned]) * batches + truth.candidate.calls * (
+        batches if heun else 1
+    )
     with torch.no_grad(), progress("evaluating", calls * repeats) as bar:
         for repeat in range(repeats):
             for number, eps in enumerate(noise_batches(seed + repeat * num, num, teacher.shape, BATCH)):
@@ -211,4 +213,3 @@ def open_features(name: str | None, teacher: Teacher) -> Features | None:
 
 def _figure(entry: Measured) -> float:
     return entry.squared if entry.distance is None else entry.distance
-

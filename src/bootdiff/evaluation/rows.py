@@ -40,7 +40,9 @@ def teacher_candidates(teacher: Teacher, t_range: tuple[float, float], steps: Se
     low, high = teacher.t_range
     candidates = []
     for count in steps:
-        candidates.append(Candidate(f"DDIM {count}", "trailing", count, _ddim(teacher, trailing_times(count, low, high))))
+        candidates.append(
+            Candidate(f"DDIM {count}", "trailing", count, _ddim(teacher, trailing_times(count, low, high)))
+        )
         own = own_times(teacher, count)
         if own:
             candidates.append(Candidate(f"DDIM {count}", "scheduler's own", count, _ddim(teacher, own)))

@@ -80,8 +80,10 @@ class Reset:
 class Objective(Protocol):
     """One method. A new method is one file that implements this."""
 
-    #: what a batch holds: noise, stored pairs or images
-    source: Source
+    @property
+    def source(self) -> Source:
+        """What a batch holds: noise, stored pairs or images."""
+        ...
 
     def learners(self) -> Mapping[str, Learner]:
         """The networks that learn; ``"student"`` is the one exported."""

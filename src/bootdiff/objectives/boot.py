@@ -79,10 +79,11 @@ class Boot(Stateless):
     def from_settings(cls, teacher: Teacher, settings: BootSettings) -> Boot:
         """A student grown from the teacher, and the objects that the settings' words stand for."""
         student = Student.from_teacher(teacher, settings.t_min, settings.t_max)
-        rates = {"weight_decay": settings.weight_decay, "ema_decay": settings.ema_decay}
         return cls(
             teacher=teacher if settings.clip_targets else teacher.denoiser,
-            student=Learner(student, settings.learning_rate, **rates),
+            student=Learner(
+                student, settings.learning_rate, weight_decay=settings.weight_decay, ema_decay=settings.ema_decay
+            ),
             delta=settings.delta,
             solver=SOLVERS[settings.solver],
             weight=WEIGHTS[settings.loss_weight],

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from torch import nn
+from typing import Any
 
 from bootdiff.errors import BootdiffError
 from bootdiff.files import read_json, write_json, write_whole
@@ -22,8 +21,8 @@ def save_student(student: Student, folder: Path, scheduler_config: dict | None) 
 
     def write(temporary: Path) -> None:
         temporary.mkdir()
-        network = student.network.network
-        if scheduler_config is not None and isinstance(network, nn.Module) and hasattr(network, "save_pretrained"):
+        network: Any = student.network.network
+        if scheduler_config is not None and hasattr(network, "save_pretrained"):
             network.save_pretrained(temporary / "unet", safe_serialization=True)
             (temporary / "scheduler").mkdir()
             write_json(temporary / "scheduler" / "scheduler_config.json", scheduler_config)

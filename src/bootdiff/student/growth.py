@@ -78,10 +78,11 @@ class ShiftedNetwork(GrownNetwork):
                 "a bias for the target time to enter by; register a growth for it (bootdiff.student.register_growth)."
             )
         self.embedding = nn.Sequential(nn.Linear(self.DIM, self.DIM), nn.SiLU())
-        self.shifts = nn.ModuleList(nn.Linear(self.DIM, len(layer.bias)) for layer in layers)
-        for shift in self.shifts:
+        shifts = [nn.Linear(self.DIM, layer.weight.shape[0]) for layer in layers]
+        for shift in shifts:
             nn.init.zeros_(shift.weight)
             nn.init.zeros_(shift.bias)
+        self.shifts = nn.ModuleList(shifts)
 
     def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor, condition: Condition) -> Tensor:
         """The module's output with every layer shifted."""

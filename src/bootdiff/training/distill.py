@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -117,7 +117,7 @@ def run_plan(plan: Plan, report_to: str | None = None) -> Student:
         accelerator.init_trackers("bootdiff", config=_plain(settings.model_dump()))
     loop = Loop(objective, settings, output, accelerator, _preview(plan))
     learner = loop.run(show_progress=not plan.finished)["student"]
-    student: Student = learner.raw
+    student = cast("Student", learner.raw)
     if learner.ema is not None:
         learner.ema.copy_to(student.parameters())
     student.requires_grad_(False).eval()
