@@ -10,7 +10,7 @@ from bootdiff.cli.distill import run_distill
 from bootdiff.cli.evaluate import run_evaluate
 from bootdiff.report.build import build_report, headline
 
-STEPS_SHOWN = "1,4,10"
+STEPS_SHOWN = "1,10"
 
 
 def run_quickstart(output: Path) -> None:
