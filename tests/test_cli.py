@@ -138,6 +138,8 @@ BAD = {
     "unknown weight": (["distill", "TINY", "--output", "OUT", "--set", "loss_weight=cubic"], "loss_weight"),
     "unknown method": (["distill", "TINY", "--output", "OUT", "--method", "bot"], "Did you mean 'boot'"),
     "unknown tracker": (["distill", "TINY", "--output", "OUT", "--report-to", "paper"], "tracker"),
+    "tracker not installed": (["distill", "TINY", "--output", "OUT", "--report-to", "wandb"], "not installed"),
+    "half precision on a CPU": (["distill", "TINY", "--output", "OUT", "--set", "mixed_precision=fp16"], "fp16"),
     "no config": (["distill", "TINY", "--output", "OUT", "--config", "none.yaml"], "none.yaml"),
     "config is a list": (["distill", "TINY", "--output", "OUT", "--config", "LIST"], "key: value"),
     "config is no yaml": (["distill", "TINY", "--output", "OUT", "--config", "NOYAML"], "YAML"),

@@ -11,7 +11,9 @@ PLAIN_SECONDS = 10.0
 
 
 class Progress:
-    """Counts steps of known total; ``advance`` may carry a short text such as the loss."""
+    """Counts steps of known total; ``text`` is shown beside the count."""
+
+    text = ""
 
     def __init__(self, what: str, total: int, done: int = 0) -> None:
         from rich.console import Console
@@ -21,11 +23,11 @@ class Progress:
         self.started = self.printed = time.monotonic()
         self.bar = self._bar() if self.console.is_terminal else None
 
-    def advance(self, steps: int = 1, text: str | None = None) -> None:
+    def advance(self, steps: int = 1) -> None:
         """Count ``steps`` more."""
         self.done += steps
         if self.bar is not None:
-            self.bar.update(self.task, completed=self.done, **({"text": text} if text else {}))
+            self.bar.update(self.task, completed=self.done, text=self.text)
         elif time.monotonic() - self.printed > PLAIN_SECONDS or self.done == self.total:
             self.printed = time.monotonic()
             print(

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from bootdiff.errors import BootdiffError
-from bootdiff.files import read_json, write_json, write_text
+from bootdiff.files import read_json, remove, write_json, write_text
 from bootdiff.training.settings import read_config
 
 #: settings that change how a run is watched and kept, not what comes out of it
@@ -55,7 +55,9 @@ class Run:
         if not self.folder.is_dir():
             raise BootdiffError(f"{self.folder} is a file; expected a folder for the run, so choose another --output.")
         if not self.started:
-            strangers = [p.name for p in self.folder.iterdir() if not p.name.startswith(".")]
+            # meta.json alone is what a kill between the two files of ``start`` leaves behind.
+            mine = ("meta.json",)
+            strangers = [p.name for p in self.folder.iterdir() if p.name not in mine and not p.name.startswith(".")]
             if strangers:
                 raise BootdiffError(
                     f"{self.folder} exists and is no bootdiff run (it holds {strangers[0]}); choose another --output."
@@ -71,7 +73,9 @@ class Run:
             )
 
     def start(self, config: Mapping[str, Any], source_hash: str) -> None:
-        """Write what was asked; a run that is resumed keeps its own words."""
+        """Write what was asked, and remove what a kill within a write left; a resumed run keeps its own words."""
+        for leftover in self.folder.glob(".*"):
+            remove(leftover)
         if self.started:
             return
         write_json(self.folder / "meta.json", {"source_hash": source_hash, "command": _command(), **environment()})

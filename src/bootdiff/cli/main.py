@@ -162,3 +162,6 @@ def run() -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
+    except OSError as error:  # a full disk, a folder without permission
+        print(f"bootdiff: error: {error}", file=sys.stderr)
+        sys.exit(2)

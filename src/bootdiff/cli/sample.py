@@ -34,7 +34,7 @@ def path_images(student: str, num: int, seed: int, times: list[float], batch_siz
     if outside:
         raise BootdiffError(f"--times {outside[0]:g} is outside this student's [{path.t_min:g}, {path.t_max:g}].")
     rows = [
-        torch.stack([path.sample(eps, t=t) for t in times], dim=1).flatten(0, 1)
+        torch.stack([path.to(eps.device).sample(eps, t=t) for t in times], dim=1).flatten(0, 1)
         for eps in noise_batches(seed, num, path.shape, batch_size)
     ]
     return torch.cat(rows), len(times)

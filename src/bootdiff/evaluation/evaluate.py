@@ -16,7 +16,7 @@ from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.rows import DDIM_STEPS, HEUN_STEPS, Candidate, reference_path, teacher_candidates
 from bootdiff.metrics.features import Features, load_features
 from bootdiff.metrics.frechet import Accumulator, Statistics, frechet_distance
-from bootdiff.pipelines.samplers import Sampler, noise_batches
+from bootdiff.pipelines.samplers import Sampler, best_device, noise_batches
 from bootdiff.progress import progress
 from bootdiff.teachers import Teacher
 
@@ -41,6 +41,8 @@ class Measured:
         """Sample from ``eps``; compare the first images with ``truth``, the Signal-ODE's solutions of those noises."""
         started = time.perf_counter()
         images = self.candidate.sample(eps)
+        if images.is_cuda:
+            torch.cuda.synchronize()
         self.seconds += time.perf_counter() - started
         self.count += len(images)
         if truth is not None:
@@ -105,6 +107,7 @@ def evaluate(
         A JSON-ready dictionary; ``rows`` holds the teacher's rows, then the students'.
     """
     low, high = t_range
+    teacher = teacher.to(best_device())
     truth = Measured(Candidate(f"Heun {HEUN_STEPS}", "even", 2 * HEUN_STEPS, reference_path(teacher, low, high)))
     rows = [Measured(c) for c in teacher_candidates(teacher, t_range, ddim_steps)]
     learned = [Measured(Candidate(name, "one call", 1, sampler)) for name, sampler in students.items()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,10 +13,16 @@ from bootdiff.errors import BootdiffError
 from bootdiff.files import read_json
 from bootdiff.pipelines.student_files import FILE, load_student
 from bootdiff.randomness import sample_noise
+from bootdiff.student import Student
+
+
+def best_device() -> torch.device:
+    """The accelerator, where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class Sampler(Protocol):
-    """Makes images from starting noises."""
+    """Makes images from starting noises, on the noises' own device."""
 
     #: of one sample, without the batch
     shape: tuple[int, ...]
@@ -45,6 +51,7 @@ class StockStudent:
     @torch.no_grad()
     def __call__(self, eps: Tensor) -> Tensor:
         """One network call and one scheduler step."""
+        self.pipeline.unet.to(eps.device)
         scheduler = self.pipeline.scheduler
         scheduler.set_timesteps(1)
         t = scheduler.timesteps[0]
@@ -64,7 +71,7 @@ def open_student(name: str) -> tuple[Sampler, str | None]:
         stock = StockStudent(folder)
         return stock, stock.teacher_name
     student = load_student(path_folder(folder))
-    return PathSampler(student.sample, student.shape), student.teacher_name
+    return PathSampler(student), student.teacher_name
 
 
 def path_folder(folder: Path) -> Path:
@@ -82,17 +89,17 @@ def path_folder(folder: Path) -> Path:
 
 
 class PathSampler:
-    """A function of noises as a sampler."""
+    """An unfolded student, asked for t_min."""
 
-    def __init__(self, sample: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> None:
-        self.sample, self.shape = sample, shape
+    def __init__(self, student: Student) -> None:
+        self.student, self.shape = student, student.shape
 
     def __call__(self, eps: Tensor) -> Tensor:
         """Images in one call."""
-        return self.sample(eps)
+        return self.student.to(eps.device).sample(eps)
 
 
 def noise_batches(seed: int, num: int, shape: Sequence[int], batch_size: int) -> Iterator[Tensor]:
     """The noises of the samples 0 … num − 1 of ``seed``, in batches; sample i does not depend on the batch size."""
     for start in range(0, num, batch_size):
-        yield sample_noise(seed, start, min(num, start + batch_size), shape)
+        yield sample_noise(seed, start, min(num, start + batch_size), shape).to(best_device())

@@ -103,6 +103,7 @@ class Loop:
                 self.step += 1
                 self.seconds = time.monotonic() - started
                 self._report(bar)
+                bar.advance()
                 if self.step % self.settings.checkpoint_every == 0:
                     self.save()
                 self._stop_if_asked()
@@ -183,7 +184,7 @@ class Loop:
         settings, step = self.settings, self.step
         if step % settings.log_every == 0 or step == settings.steps:
             values = self.meter.read()
-            bar.advance(step - bar.done if hasattr(bar, "done") else 0, f"loss {values['loss']:.3g}")
+            bar.text = f"loss {values['loss']:.3g}"
             if self.accelerator.is_main_process:
                 samples = step * settings.batch_size
                 rates = {"rate": self.rate, "seconds": round(self.seconds, 3), "samples": samples}

@@ -128,7 +128,7 @@ def _save(network: Any, settings: TeacherSettings, output: Path) -> None:
     """model_index.json is written last: a folder that has it is whole."""
     from diffusers import DDPMPipeline
 
-    from bootdiff.files import write_whole
+    from bootdiff.files import remove, write_whole
 
     pipeline = DDPMPipeline(network.eval(), _scheduler(settings))
     temporary = output / ".pipeline"
@@ -138,5 +138,6 @@ def _save(network: Any, settings: TeacherSettings, output: Path) -> None:
 
     write_whole(temporary, write)
     for name in ("unet", "scheduler", "model_index.json"):
+        remove(output / name)
         (temporary / name).rename(output / name)
     temporary.rmdir()
