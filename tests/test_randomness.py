@@ -1,7 +1,9 @@
 """Draws depend on (seed, step, turn, sample) and on nothing else."""
 
+import pytest
 import torch
 
+from bootdiff.condition import Condition
 from bootdiff.randomness import BLOCK, Draw, sample_noise
 
 
@@ -15,7 +17,6 @@ def test_any_split_of_the_batch_draws_the_same_values():
     for size in (1, 5, BLOCK, 32):
         parts = [draw(i, min(64, i + size)).normal("noise", (2, 3)) for i in range(0, 64, size)]
         assert torch.equal(torch.cat(parts), whole)
-    assert torch.equal(draw(8, 40).slice(4, 12).uniform("t"), draw().uniform("t")[12:20])
 
 
 def test_every_word_matters():
@@ -45,3 +46,13 @@ def test_sampling_noise_is_diffusers_own():
     expected = torch.randn(1, 4, 4, generator=torch.Generator("cpu").manual_seed(12))
     assert torch.equal(noise[2], expected)
     assert torch.equal(sample_noise(10, 2, 3, (1, 4, 4))[0], expected)
+
+
+def test_a_condition_is_split_joined_and_checked():
+    condition = Condition({"labels": torch.arange(4)})
+    assert condition.index(slice(1, 3))["labels"].tolist() == [1, 2]
+    assert condition.repeat(2)["labels"].tolist() == [0, 1, 2, 3] * 2
+    joined = Condition.cat([condition.index(slice(2, 4)), condition.to("cpu").index(slice(0, 1))])
+    assert joined["labels"].tolist() == [2, 3, 0] and len(Condition()) == 0
+    with pytest.raises(ValueError, match="batch size"):
+        Condition({"a": torch.zeros(2), "b": torch.zeros(3)})

@@ -5,7 +5,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from bootdiff.errors import BootdiffError
-from bootdiff.schedules import BetaTable, Cosine, Linear, RectifiedFlow, VarianceExploding, check_times
+from bootdiff.schedules import BetaTable, Cosine, Linear, RectifiedFlow, VarianceExploding, check_times, exportable_time
 
 TIMES = torch.linspace(0.01, 0.97, 25)
 ALL = [Cosine(), Linear(), RectifiedFlow(), VarianceExploding(), BetaTable(DDPMScheduler().betas)]
@@ -74,3 +74,14 @@ def test_impossible_times_are_refused(low, high):
 def test_impossible_betas_are_refused(betas):
     with pytest.raises(BootdiffError, match="beta"):
         BetaTable(betas)
+
+
+@pytest.mark.parametrize("t", [0.5, 0.9, 0.987])
+def test_an_exportable_time_is_a_float32_beta_and_next_to_its_origin(t):
+    table = BetaTable(DDPMScheduler(beta_schedule="squaredcos_cap_v2").betas)
+    snapped = exportable_time(table, t)
+    alpha, _ = table.alpha_sigma(torch.tensor([snapped], dtype=torch.float64))
+    stored = (1 - torch.tensor([1 - alpha.double().item() ** 2], dtype=torch.float32)).sqrt()
+    torch.testing.assert_close(alpha, stored, rtol=3e-6, atol=0)
+    assert abs(snapped - t) < 1e-4
+    assert exportable_time(RectifiedFlow(), t) == t

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bootdiff.errors import BootdiffError
+
+#: the names that ``write_whole`` gives to what is not whole yet, or no longer needed
+_LEFTOVER = re.compile(r"\..+\.\d+\.(tmp(\..+)?|old)")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -51,10 +55,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         remove(temporary)
         write(temporary)
         if path.is_dir():
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            os.replace(path, old)
-            os.replace(temporary, path)
-            remove(old)
+            _swap(temporary, path)
         else:
             os.replace(temporary, path)
     except BaseException as error:
@@ -63,6 +64,26 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
             raise BootdiffError(f"{path} cannot be written ({error}); what was there before is unchanged.") from error
         raise
+
+
+def _swap(temporary: Path, path: Path) -> None:
+    """Put one folder in another's place; the old one comes back if that fails."""
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    remove(old)
+    os.replace(path, old)
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        os.replace(old, path)
+        raise
+    remove(old)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a kill within ``write_whole`` left in a folder, and nothing else."""
+    for path in folder.glob(".*"):
+        if _LEFTOVER.fullmatch(path.name):
+            remove(path)
 
 
 def remove(path: Path) -> None:

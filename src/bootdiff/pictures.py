@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Sequence
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -39,8 +40,6 @@ def grid(images: Tensor, columns: int | None = None) -> Image.Image:
 
 def rows_grid(rows: Sequence[Tensor]) -> Image.Image:
     """Several batches of images, (n, c, h, w) each, one above the other."""
-    import torch
-
     return grid(torch.cat(list(rows)), columns=len(rows[0]))
 
 

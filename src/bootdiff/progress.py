@@ -27,29 +27,23 @@ class Progress:
         """Count ``steps`` more."""
         self.done += steps
         if self.bar is not None:
-            self.bar.update(self.task, completed=self.done, text=self.text)
+            self.bar.update(self.task, completed=self.done, text=f"{self._rate():.3g}/s {self.text}")
         elif time.monotonic() - self.printed > PLAIN_SECONDS or self.done == self.total:
             self.printed = time.monotonic()
-            print(
-                f"{self.what}: {self.done}/{self.total}, {self._rate()}{', ' + text if text else ''}", file=sys.stderr
-            )
-
-    def note(self, line: str) -> None:
-        """Print a line beside the bar."""
-        if self.bar is not None:
-            self.bar.console.print(line, highlight=False)
-        else:
-            print(line, file=sys.stderr, flush=True)
+            extra = f", {self.text}" if self.text else ""
+            print(f"{self.what}: {self.done}/{self.total}, {self._speed()}{extra}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Remove the bar."""
         if self.bar is not None:
             self.bar.stop()
 
-    def _rate(self) -> str:
-        rate = (self.done - self.first) / max(1e-9, time.monotonic() - self.started)
-        left = (self.total - self.done) / max(rate, 1e-9)
-        return f"{rate:.3g}/s, {int(left // 60)}:{int(left % 60):02d} left"
+    def _rate(self) -> float:
+        return (self.done - self.first) / max(1e-9, time.monotonic() - self.started)
+
+    def _speed(self) -> str:
+        left = (self.total - self.done) / max(self._rate(), 1e-9)
+        return f"{self._rate():.3g}/s, {int(left // 60)}:{int(left % 60):02d} left"
 
     def _bar(self):
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -82,14 +76,13 @@ def progress(what: str, total: int, done: int = 0, show: bool = True) -> Iterato
 
 
 class _Silent(Progress):
+    """Counts nothing."""
+
     def __init__(self) -> None:
         pass
 
-    def advance(self, steps: int = 1, text: str | None = None) -> None:
-        pass
-
-    def note(self, line: str) -> None:
-        pass
+    def advance(self, steps: int = 1) -> None:
+        """Nothing to show."""
 
     def close(self) -> None:
-        pass
+        """Nothing to remove."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -42,10 +42,6 @@ class Draw:
 
     def __len__(self) -> int:
         return self.stop - self.start
-
-    def slice(self, start: int, stop: int) -> Draw:
-        """The draw of the samples ``start`` … ``stop − 1``, counted from this draw's first one."""
-        return replace(self, start=self.start + start, stop=self.start + stop)
 
     def normal(self, name: str, shape: Sequence[int]) -> Tensor:
         """Standard normal values, (len(self), *shape) in float32."""

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from bootdiff.errors import BootdiffError
-from bootdiff.files import read_json, remove, write_json, write_text
+from bootdiff.files import read_json, remove_leftovers, write_json, write_text
 from bootdiff.training.settings import read_config
 
 #: settings that change how a run is watched and kept, not what comes out of it
@@ -74,8 +74,7 @@ class Run:
 
     def start(self, config: Mapping[str, Any], source_hash: str) -> None:
         """Write what was asked, and remove what a kill within a write left; a resumed run keeps its own words."""
-        for leftover in self.folder.glob(".*"):
-            remove(leftover)
+        remove_leftovers(self.folder)
         if self.started:
             return
         write_json(self.folder / "meta.json", {"source_hash": source_hash, "command": _command(), **environment()})
@@ -100,12 +99,12 @@ def _command() -> str:
     return " ".join(["bootdiff", *sys.argv[1:]])
 
 
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> list[str]:
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     found = []
     for key in [*there, *(k for k in here if k not in there)]:
         a, b = there.get(key), here.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             found += _differences(a, b)
         elif a != b and key not in HARMLESS:
-            found.append(f"{prefix}{key} is {a} there and {b} here")
+            found.append(f"{key} is {a} there and {b} here")
     return found

@@ -31,6 +31,8 @@ def run_distill(
         return
     if plan.finished:
         print(f"done: {output} is finished; its student is {output}/student.")
+        if not (output / "report.html").exists() and _is_main():
+            print(f"report:  {build_report(output)}")
         return
     run_plan(plan, report_to)
     if _is_main():

@@ -72,7 +72,7 @@ def sample(
     student: Annotated[str, typer.Argument(help="A run, a student-path folder or an exported student.")],
     output: Annotated[Path, typer.Option(help="FILE.png for a grid, or a folder for one file a sample.")],
     num: Annotated[int, typer.Option(min=1, help="How many samples.")] = 16,
-    seed: Annotated[int, typer.Option(min=0, help="Sample i starts from the noise of seed + i.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Sample i starts from the noise of seed + i.")] = 0,
     times: Annotated[str | None, typer.Option(help="T,T,...: y_t along the path, a row a noise.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples a network call.")] = 256,
 ) -> None:
@@ -90,7 +90,7 @@ def evaluate(
     reference: Annotated[str | None, typer.Option(help="A folder of images, an .npz file, or digits.")] = None,
     features: Annotated[str | None, typer.Option(help="Feature space: digits, or an .onnx file.")] = None,
     num: Annotated[int, typer.Option(min=2, help="Samples a noise seed.")] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Seed of the first noise.")] = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Noise seeds; figures are means over them.")] = 1,
     ddim_steps: Annotated[str | None, typer.Option(help="K,K,...: the teacher's DDIM rows.")] = None,
     heun: Annotated[bool, typer.Option(help="A row for 50 Heun steps, the path's exact end.")] = True,

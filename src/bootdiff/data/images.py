@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import struct
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -45,7 +46,14 @@ def load_images(data: str) -> Tensor:
     training = [p for p in tables if "train" in p.name] or tables
     if not training:
         raise BootdiffError(f"{data} holds no images: expected PNG or JPEG files, IDX image files or parquet.")
-    return torch.cat([_read_file(p) for p in training])
+    parts = [_read_file(p) for p in training]
+    for path, part in zip(training, parts, strict=True):
+        if part.shape[1:] != parts[0].shape[1:]:
+            raise BootdiffError(
+                f"{path} has images of shape {tuple(part.shape[1:])} but {training[0]} of {tuple(parts[0].shape[1:])}; "
+                "name one of them."
+            )
+    return torch.cat(parts)
 
 
 def load_digits() -> Tensor:
@@ -87,7 +95,7 @@ def _read_idx(path: Path) -> Tensor:
         zero, kind, ndim = struct.unpack(">HBB", raw[:4])
         dims = struct.unpack(f">{ndim}I", raw[4 : 4 + 4 * ndim])
         values = np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim)
-    except (OSError, EOFError, struct.error, ValueError) as error:
+    except (OSError, EOFError, struct.error, ValueError, zlib.error) as error:
         raise BootdiffError(f"{path} cannot be read as an IDX file ({error}).") from error
     if zero != 0 or kind != 8 or ndim not in (3, 4) or values.size != np.prod(dims):
         raise BootdiffError(f"{path} is no IDX file of images: expected uint8 values of shape (n, height, width).")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bootdiff.builtin import builtin_folder
 from bootdiff.errors import BootdiffError
-from bootdiff.evaluation.rows import DDIM_STEPS, HEUN_STEPS, Candidate, reference_path, teacher_candidates
+from bootdiff.evaluation.rows import DDIM_STEPS, Candidate, from_elsewhere, heun_candidate, teacher_candidates
 from bootdiff.metrics.features import Features, load_features
 from bootdiff.metrics.frechet import Accumulator, Statistics, frechet_distance
 from bootdiff.pipelines.samplers import Sampler, best_device, noise_batches
@@ -108,8 +108,10 @@ def evaluate(
     """
     low, high = t_range
     teacher = teacher.to(best_device())
-    truth = Measured(Candidate(f"Heun {HEUN_STEPS}", "even", 2 * HEUN_STEPS, reference_path(teacher, low, high)))
+    truth = Measured(heun_candidate(teacher, t_range))
     rows = [Measured(c) for c in teacher_candidates(teacher, t_range, ddim_steps)]
+    if heun and from_elsewhere(teacher, t_range):
+        rows.append(Measured(heun_candidate(teacher, teacher.t_range)))
     learned = [Measured(Candidate(name, "one call", 1, sampler)) for name, sampler in students.items()]
     batches = -(-num // BATCH)
     calls = sum(m.candidate.calls for m in [*rows, *learned]) * batches + truth.candidate.calls * (

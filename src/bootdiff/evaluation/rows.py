@@ -46,11 +46,22 @@ def teacher_candidates(teacher: Teacher, t_range: tuple[float, float], steps: Se
         own = own_times(teacher, count)
         if own:
             candidates.append(Candidate(f"DDIM {count}", "scheduler's own", count, _ddim(teacher, own)))
-    if abs(t_range[1] - high) > 1e-3:
+    if from_elsewhere(teacher, t_range):
         for count in steps:
             name = f"DDIM {count} from t = {t_range[1]:.3g}"
             candidates.append(Candidate(name, "trailing", count, _ddim(teacher, trailing_times(count, *t_range))))
     return candidates
+
+
+def heun_candidate(teacher: Teacher, t_range: tuple[float, float]) -> Candidate:
+    """50 Heun steps of the Signal-ODE over this range: the ground truth of a student that learned it."""
+    name = f"Heun {HEUN_STEPS}" + (f" from t = {t_range[1]:.3g}" if from_elsewhere(teacher, t_range) else "")
+    return Candidate(name, "even", 2 * HEUN_STEPS, reference_path(teacher, *t_range))
+
+
+def from_elsewhere(teacher: Teacher, t_range: tuple[float, float]) -> bool:
+    """Whether a path starts at another time than the teacher's own."""
+    return abs(t_range[1] - teacher.t_range[1]) > 1e-3
 
 
 def reference_path(teacher: Teacher, t_min: float, t_max: float) -> Callable[[Tensor], Tensor]:
@@ -67,7 +78,8 @@ def own_times(teacher: Teacher, steps: int) -> list[float] | None:
         return None
     from bootdiff.teachers.scheduler import spaced_timesteps
 
-    return [float(teacher.schedule.time(t)) for t in spaced_timesteps(config, steps)]
+    timesteps = spaced_timesteps(config, steps)
+    return None if timesteps is None else [float(teacher.schedule.time(t)) for t in timesteps]
 
 
 def _ddim(teacher: Teacher, times: list[float]) -> Callable[[Tensor], Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class Statistics:
                 mean, covariance = (torch.from_numpy(data[key]).double() for key in ("mu", "sigma"))
                 count = int(data["count"]) if "count" in data else 0
                 features = str(data["features"]) if "features" in data else None
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, BadZipFile) as error:
             raise BootdiffError(
                 f"{path} cannot be read as reference statistics ({error}); expected .npz with mu, sigma."
             ) from error

@@ -18,7 +18,7 @@ from bootdiff.objectives.times import TIME_SAMPLINGS, TimeSampling, UniformTime
 from bootdiff.objectives.weights import WEIGHTS, UniformWeight, Weight
 from bootdiff.solvers import SOLVERS, Euler, Solver, noisy
 from bootdiff.student import Student
-from bootdiff.teachers import Teacher
+from bootdiff.teachers import Limited, Teacher
 from bootdiff.training.settings import TrainingSettings
 
 
@@ -80,7 +80,7 @@ class Boot(Stateless):
         """A student grown from the teacher, and the objects that the settings' words stand for."""
         student = Student.from_teacher(teacher, settings.t_min, settings.t_max)
         return cls(
-            teacher=teacher if settings.clip_targets else teacher.denoiser,
+            teacher=teacher.inner if isinstance(teacher, Limited) and not settings.clip_targets else teacher,
             student=Learner(
                 student, settings.learning_rate, weight_decay=settings.weight_decay, ema_decay=settings.ema_decay
             ),
@@ -123,7 +123,8 @@ class Boot(Stateless):
         # Eqs. 8, 14, 15
         bootstrap = (weight * distance).mean()
         residual = ((y_s.detach() - target).square().flatten(1).mean(1)).sqrt() / kappa
-        loss = Loss(bootstrap, {"bootstrap": bootstrap.detach()}, {"residual": (t, residual)})
+        whole = t - s > 0.5 * self.delta  # where s is clipped to t_min, kappa vanishes and r says nothing
+        loss = Loss(bootstrap, {"bootstrap": bootstrap.detach()}, {"residual": (t[whole], residual[whole])})
         if y_T is not None and f_T is not None:
             # Eq. 9
             edge = self.distance(y_T, f_T).mean()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ class Denoising(Stateless):
     reading: NetworkTeacher
     source: Images
     teacher: Learner
-    snr_cap: float = field(default=5.0)
+    snr_cap: float = 5.0
 
     def learners(self) -> Mapping[str, Learner]:
         """The teacher-to-be."""

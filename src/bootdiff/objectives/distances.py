@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Distance(Protocol):
-    """A per-sample distance; ``degree`` is its power law, d(k a, k b) = k^degree d(a, b)."""
+    """A per-sample distance; ``degree`` is its power law, d(k a, k b) = k^degree d(a, b), for large differences."""
 
     degree: int
 

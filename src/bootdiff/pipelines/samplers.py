@@ -42,6 +42,12 @@ class StockStudent:
             raise BootdiffError(
                 f"{folder} cannot be opened as a pipeline ({str(error).splitlines()[0][:160]})."
             ) from error
+        timesteps = self.pipeline.scheduler.config.get("num_train_timesteps")
+        if not hasattr(self.pipeline, "unet") or timesteps != 1:
+            raise BootdiffError(
+                f"{folder} is a {type(self.pipeline).__name__} but no one-step student (its scheduler has {timesteps} "
+                "timesteps); expected a run, or a student that bootdiff exported."
+            )
         config = self.pipeline.unet.config
         size = config.sample_size
         self.shape = (config.in_channels, *((size, size) if isinstance(size, int) else size))

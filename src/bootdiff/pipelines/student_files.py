@@ -43,6 +43,9 @@ def load_student(folder: Path) -> Student:
         BootdiffError: if it is none, or its files are damaged.
     """
     words = read_json(folder / FILE)
+    missing = [key for key in ("teacher", "t_min", "t_max") if key not in words]
+    if missing:
+        raise BootdiffError(f"{folder / FILE} lacks '{missing[0]}'; it is damaged, so repeat the run's command.")
     if not (folder / "unet").is_dir():
         raise BootdiffError(
             f"{folder} holds the student of a plain nn.Module, which bootdiff cannot build; build it in Python with "

@@ -1,6 +1,6 @@
 """Noise schedules: alpha_t, sigma_t, lambda_t and kappa."""
 
-from bootdiff.schedules.base import Schedule, VariancePreserving, check_times, expand
+from bootdiff.schedules.base import Schedule, VariancePreserving, check_times, expand, exportable_time
 from bootdiff.schedules.continuous import Cosine, Linear, RectifiedFlow, VarianceExploding
 from bootdiff.schedules.table import BetaTable
 
@@ -14,4 +14,5 @@ __all__ = [
     "VariancePreserving",
     "check_times",
     "expand",
+    "exportable_time",
 ]

@@ -101,7 +101,8 @@ class ShiftedNetwork(GrownNetwork):
     def fold(self, timestep: float, target: float) -> nn.Module:
         """The module with its biases shifted for ``target``; it is still called with its own time, t_max."""
         folded = copy.deepcopy(self)
-        hidden = folded.embedding(sinusoid(torch.tensor([float(target)]), self.DIM))
+        time = torch.tensor([float(target)]).to(next(folded.parameters()).device)
+        hidden = folded.embedding(sinusoid(time, self.DIM))
         for layer, shift in zip(folded._layers(), folded.shifts, strict=True):
             layer.bias += shift(hidden)[0]
         return folded.network

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bootdiff.condition import Condition
 from bootdiff.errors import BootdiffError
-from bootdiff.schedules import check_times, expand
+from bootdiff.schedules import check_times, expand, exportable_time
 from bootdiff.student.growth import GrownNetwork, grow
 from bootdiff.teachers.base import NO_CONDITION, NetworkTeacher, Teacher
 
@@ -27,10 +27,9 @@ class Student(nn.Module):
         super().__init__()
         check_times(t_min, t_max)
         self.network = network
-        self.t_min, self.t_max = t_min, t_max
+        self.t_min, self.t_max = t_min, exportable_time(teacher.schedule, t_max)
         self.schedule, self.prediction, self.shape = teacher.schedule, teacher.prediction, teacher.shape
         self.limit, self.teacher_name = teacher.limit, teacher.name
-        self.timestep = teacher.timestep
 
     @classmethod
     def from_teacher(cls, teacher: Teacher, t_min: float | None = None, t_max: float | None = None) -> Student:
@@ -51,7 +50,7 @@ class Student(nn.Module):
         """y_theta(eps, t), (b, *shape) in float32, for noises (b, *shape) and target times (b,) in [t_min, t_max]."""
         x_T = self.schedule.start_scale(self.t_max) * eps
         own = torch.full_like(t, self.t_max)
-        out = self.network(x_T, self.timestep(own), self.timestep(t), condition)
+        out = self.network(x_T, self.schedule.timestep(own), self.schedule.timestep(t), condition)
         alpha, sigma = (expand(v, eps) for v in self.schedule.alpha_sigma(own))
         return self.prediction.x0(out.float(), x_T, alpha, sigma)
 
@@ -63,5 +62,5 @@ class Student(nn.Module):
 
     def fold(self) -> nn.Module:
         """A network of the teacher's class that makes the image in one call."""
-        own, target = self.timestep(torch.tensor([self.t_max, self.t_min])).tolist()
+        own, target = self.schedule.timestep(torch.tensor([self.t_max, self.t_min])).tolist()
         return self.network.fold(own, target)

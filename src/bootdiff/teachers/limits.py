@@ -72,6 +72,7 @@ def limit_from_scheduler(config: Mapping[str, Any]) -> Limit:
     """Read the rule from a scheduler's config; thresholding goes before clipping, as in diffusers' schedulers."""
     if config.get("thresholding"):
         return DynamicThreshold(config.get("dynamic_thresholding_ratio", 0.995), config.get("sample_max_value", 1.0))
-    if config.get("clip_sample"):
+    # Where the field is missing, diffusers' DDPM and DDIM schedulers clip.
+    if config.get("clip_sample", config.get("_class_name") in ("DDPMScheduler", "DDIMScheduler")):
         return Clip(config.get("clip_sample_range", 1.0))
     return NoLimit()

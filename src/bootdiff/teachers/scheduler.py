@@ -68,10 +68,17 @@ def betas_of(config: Mapping[str, Any], where: Path | str) -> list[float]:
     return betas.tolist()
 
 
-def spaced_timesteps(config: Mapping[str, Any], steps: int) -> list[int]:
-    """The ``steps`` timesteps, falling, that a DDIM sampler with this scheduler's own spacing visits."""
+def spaced_timesteps(config: Mapping[str, Any], steps: int) -> list[int] | None:
+    """The ``steps`` timesteps, falling, that a DDIM sampler with this scheduler's own spacing visits.
+
+    None if the table is shorter than that.
+    """
     from diffusers import DDIMScheduler
 
-    scheduler = DDIMScheduler.from_config(dict(config))
+    # The betas are left out: DDIMScheduler does not know every schedule, and spacing does not depend on them.
+    names = ("num_train_timesteps", "timestep_spacing", "steps_offset")
+    scheduler = DDIMScheduler(**{name: config[name] for name in names if name in config})
+    if steps > scheduler.config.num_train_timesteps:
+        return None
     scheduler.set_timesteps(steps)
     return [int(t) for t in scheduler.timesteps]

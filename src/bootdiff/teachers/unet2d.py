@@ -20,6 +20,9 @@ from bootdiff.teachers.weights import load_network
 class UNet2DTeacher(NetworkTeacher):
     """A pixel-space UNet2DModel."""
 
+    #: the scheduler's own config, for its time spacing and for the unfolded student
+    scheduler_config: dict[str, Any] | None = None
+
     def call(self, network: nn.Module, x_t: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """The network's output, (b, c, h, w)."""
         return network(x_t, timestep).sample
@@ -40,9 +43,6 @@ class UNet2DTeacher(NetworkTeacher):
         teacher = cls(network, schedule, prediction, image_shape(config), name, limit_from_scheduler(scheduler))
         teacher.scheduler_config = scheduler
         return teacher
-
-    #: the scheduler's own config, for its time spacing
-    scheduler_config: dict[str, Any] | None = None
 
 
 def image_shape(config: dict[str, Any]) -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bootdiff.errors import BootdiffError
-from bootdiff.files import read_json, remove, write_json, write_whole
+from bootdiff.files import read_json, remove, remove_leftovers, write_json, write_whole
 
 _NAME = re.compile(r"step-(\d+)")
 
@@ -43,8 +43,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint, if there is one; leftovers of an interrupted write are removed."""
     if not folder.is_dir():
         return None
-    for leftover in folder.glob(".*"):
-        remove(leftover)
+    remove_leftovers(folder)
     found = _checkpoints(folder)
     return found[-1] if found else None
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from bootdiff.errors import BootdiffError
-from bootdiff.files import write_whole
+from bootdiff.files import write_json, write_whole
 from bootdiff.objectives.registry import load_method
 from bootdiff.pictures import grid, is_picture
 from bootdiff.pipelines.export import export_student
-from bootdiff.pipelines.student_files import save_student
+from bootdiff.pipelines.student_files import load_student, save_student
 from bootdiff.randomness import sample_noise
 from bootdiff.runs import Run
 from bootdiff.teachers import Teacher, load_teacher
@@ -45,10 +45,15 @@ class Plan:
 
     @property
     def teacher_hash(self) -> str:
-        """Of the teacher's weights and scheduler."""
+        """Of the teacher's weights, and of everything that says what they mean."""
         denoiser = self.teacher.denoiser
-        scheduler = json.dumps(getattr(denoiser, "scheduler_config", None), sort_keys=True)
-        return f"{weights_hash(denoiser)}-{hashlib.blake2b(scheduler.encode(), digest_size=4).hexdigest()}"
+        prediction = getattr(getattr(denoiser, "prediction", None), "name", None)
+        levels = [v.tolist() for v in denoiser.schedule.alpha_sigma(torch.linspace(0.05, 0.95, 7))]
+        scheduler = getattr(denoiser, "scheduler_config", None)
+        words = json.dumps(
+            [prediction, self.teacher.shape, repr(self.teacher.limit), levels, scheduler], sort_keys=True
+        )
+        return f"{weights_hash(denoiser)}-{hashlib.blake2b(words.encode(), digest_size=4).hexdigest()}"
 
     @property
     def finished(self) -> bool:
@@ -70,7 +75,7 @@ def plan_distillation(
         raise BootdiffError(f"method {method} takes {settings_type.__name__}, got {type(settings).__name__}.")
     teacher = load_teacher(teacher) if isinstance(teacher, str) else teacher
     low, high = teacher.t_range
-    times = {"t_min": low, "t_max": high}
+    times = {key: t for key, t in {"t_min": low, "t_max": high}.items() if key in settings_type.model_fields}
     chosen = {key: getattr(settings, key) for key in times if getattr(settings, key, None) is not None}
     resolved = make_settings(settings_type, settings.model_dump(), times, chosen)
     plan = Plan(teacher, method, resolved, Path(output))
@@ -99,13 +104,15 @@ def distill(
     Raises:
         BootdiffError: for bad input, before anything is written; ``Interrupted`` after Ctrl-C.
     """
-    return run_plan(plan_distillation(teacher, output, settings, method), report_to)
+    plan = plan_distillation(teacher, output, settings, method)
+    if plan.finished and (plan.output / "student-path" / "unet").exists():
+        return load_student(plan.output / "student-path")
+    return run_plan(plan, report_to)
 
 
 def run_plan(plan: Plan, report_to: str | None = None) -> Student:
     """Carry out a plan."""
-    from bootdiff.files import write_json
-    from bootdiff.training.loop import Loop, make_accelerator
+    from bootdiff.training.loop import Loop, make_accelerator, start_tracker
 
     settings, output = plan.settings, plan.output
     accelerator = make_accelerator(settings, output, report_to)
@@ -113,14 +120,15 @@ def run_plan(plan: Plan, report_to: str | None = None) -> Student:
     objective = load_method(plan.method)[0].from_settings(plan.teacher, settings)
     if accelerator.is_main_process:
         Run(output).start(plan.config, plan.teacher_hash)
-    if report_to:
-        accelerator.init_trackers("bootdiff", config=_plain(settings.model_dump()))
+    start_tracker(accelerator, settings)
     loop = Loop(objective, settings, output, accelerator, _preview(plan))
     learner = loop.run(show_progress=not plan.finished)["student"]
-    student = cast("Student", learner.raw)
+    # Mixed precision patches the network's forward; the student that is handed out is the one that is saved.
+    student = cast("Student", accelerator.unwrap_model(learner.prepared, keep_fp32_wrapper=False))
     if learner.ema is not None:
         learner.ema.copy_to(student.parameters())
-    student.requires_grad_(False).eval()
+    student.requires_grad_(False).eval().cpu()
+    plan.teacher.cpu()
     if accelerator.is_main_process and not plan.finished:
         save_results(plan, student)
         write_json(output / "done.json", {"steps": settings.steps, "seconds": round(loop.seconds, 1)})
@@ -150,8 +158,3 @@ def _preview(plan: Plan) -> Any:
         write_whole(plan.output / "samples" / f"step-{step:08d}.png", picture.save)
 
     return preview
-
-
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """Trackers take numbers and words only."""
-    return {key: value if isinstance(value, int | float | str) else str(value) for key, value in settings.items()}

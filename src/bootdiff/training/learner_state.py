@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.training_utils import EMAModel
@@ -27,8 +27,7 @@ class LearnerState:
     def __init__(self, learner: Learner, settings: TrainingSettings, accelerator: Accelerator) -> None:
         self.learner, self.settings, self.accelerator = learner, settings, accelerator
         self.raw: nn.Module = learner.module.to(accelerator.device)
-        self.optimiser_steps = 0
-        self.first_step = 0
+        self.optimiser: Any = None
         self.prepared: nn.Module = accelerator.prepare(self.raw)
         self.reset(first_step=0)
 
@@ -43,6 +42,9 @@ class LearnerState:
             weight_decay=learner.weight_decay,
             fused=fused,
         )
+        if self.optimiser is not None:
+            # accelerate unscales the gradients of every optimiser that it has ever prepared.
+            self.accelerator._optimizers.remove(self.optimiser)
         self.optimiser = self.accelerator.prepare(optimiser)
         self.first_step = first_step
         self.ema = EMAModel(self.raw.parameters(), decay=learner.ema_decay, foreach=True) if learner.ema_decay else None

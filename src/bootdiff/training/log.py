@@ -21,7 +21,7 @@ TIME_BINS = 8
 
 
 class Meter:
-    """Means of what the losses report, on the device, until ``read`` hands them out: logging never waits for a step."""
+    """Means of what the losses report, on the device, until ``read`` hands them out."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator

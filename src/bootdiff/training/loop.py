@@ -6,7 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -53,6 +53,14 @@ def make_accelerator(settings: TrainingSettings, folder: Path, report_to: str | 
     return accelerator
 
 
+def start_tracker(accelerator: Accelerator, settings: TrainingSettings) -> None:
+    """Open the tracker that the accelerator was made with, if any; trackers take numbers and words only."""
+    if accelerator.log_with:
+        values = settings.model_dump().items()
+        plain = {key: value if isinstance(value, int | float | str) else str(value) for key, value in values}
+        accelerator.init_trackers("bootdiff", config=plain)
+
+
 class Loop:
     """Trains an objective's learners in a run folder, from the latest checkpoint if there is one.
 
@@ -79,7 +87,7 @@ class Loop:
         self.learners = {
             name: LearnerState(learner, settings, accelerator) for name, learner in objective.learners().items()
         }
-        self.networks = {name: learner.prepared for name, learner in self.learners.items()}
+        self.networks = {name: learner.raw for name, learner in self.learners.items()}
         self.meter = Meter(accelerator)
         self.step, self.seconds, self.saved = 0, 0.0, -1
         self.stop_signal: int | None = None
@@ -116,23 +124,24 @@ class Loop:
         if len(self.learners) > 1:
             for other, state in self.learners.items():
                 state.raw.requires_grad_(other == name)
+        # Only the learner whose turn it is goes through its wrapper: one that is called and gets no gradient would
+        # leave DistributedDataParallel waiting.
+        networks = {**self.networks, name: learner.prepared}
         share = 1 / settings.gradient_accumulation
-        losses: list[Loss] = []
         for part, draw in enumerate(self._draws(name)):
             last = part == settings.gradient_accumulation - 1
             with nullcontext() if last else accelerator.no_sync(learner.prepared):
                 batch = self.objective.source.batch(draw)
                 with accelerator.autocast():
                     turn = Turn(name, self.step, self.step / settings.steps, draw)
-                    loss = self.objective.loss(self.networks, turn, batch)
+                    loss = self.objective.loss(networks, turn, batch)
                 if not math.isfinite(loss.total.item()):
                     self._fail(name, "loss", loss, batch.noise)
                 accelerator.backward(loss.total * share)
             self.meter.add(loss, share)
-            losses.append(loss)
         norm, self.rate = learner.update(self.step)
         if not math.isfinite(norm) and accelerator.scaler is None:
-            self._fail(name, "gradient", losses[-1], batch.noise)
+            self._fail(name, "gradient", loss, batch.noise)
 
     def _draws(self, turn: str) -> Iterator[Draw]:
         """This process's slices of the global batch, one an accumulation step."""
@@ -203,13 +212,16 @@ class Loop:
         folder.mkdir(parents=True, exist_ok=True)
         times = {f"{key}.t": t for key, (t, _) in loss.by_time.items()}
         values = {f"{key}.value": value for key, (_, value) in loss.by_time.items()}
-        save_tensors(folder / "batch.safetensors", {"noise": noise, **times, **values})
-        bounds = [float(v) for t in times.values() for v in (t.min(), t.max())]
+        process = self.accelerator.process_index
+        save_tensors(folder / f"batch-{process}.safetensors", {"noise": noise, **times, **values})
+        bounds = [float(v) for t in times.values() if len(t) for v in (t.min(), t.max())]
+        span = [min(bounds), max(bounds)] if bounds else []
         scalars = {key: str(value.item()) for key, value in loss.scalars.items()}
-        write_json(folder / "failure.json", {"step": self.step, "turn": name, "what": what, "scalars": scalars})
-        span = f" (t from {min(bounds):.3g} to {max(bounds):.3g})" if bounds else ""
+        words = {"step": self.step, "turn": name, "what": what, "t_from_to": span, "scalars": scalars}
+        write_json(folder / f"failure-{process}.json", words)
+        times_met = f" (t from {span[0]:.3g} to {span[1]:.3g})" if span else ""
         raise NonFiniteLossError(
-            f"the {what} of '{name}' is not finite at step {self.step}{span}; its batch is in {folder}. Lower the "
+            f"the {what} of '{name}' is not finite at step {self.step}{times_met}; its batch is in {folder}. Lower the "
             "learning rate, or set gradient_clip, and start a new run; the last good checkpoint is unchanged."
         )
 
@@ -248,7 +260,5 @@ class Loop:
 @contextmanager
 def averaged(learners: dict[str, LearnerState]) -> Iterator[dict[str, nn.Module]]:
     """Every learner's raw network with its averaged weights in place."""
-    from contextlib import ExitStack
-
     with ExitStack() as stack:
         yield {name: stack.enter_context(learner.averaged()) for name, learner in learners.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from bootdiff.errors import BootdiffError, nearest
 
@@ -21,7 +21,7 @@ class TrainingSettings(BaseModel):
 
     steps: int = Field(3000, ge=1, description="optimiser steps")
     batch_size: int = Field(128, ge=1, description="samples a step, over all processes and accumulation steps")
-    seed: int = Field(0, ge=0, description="of every random value in training")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="of every random value in training")
     learning_rate: float = Field(1e-4, gt=0, le=1, description="AdamW's rate")
     lr_schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="how the rate falls to 0")
     warmup_steps: int = Field(0, ge=0, description="steps over which the rate rises from 0")
@@ -44,12 +44,20 @@ class TeacherSettings(TrainingSettings):
     ema_decay: float = Field(0.999, ge=0, lt=1, description="of the averaged weights that are kept; 0 = none")
     prediction: Literal["sample", "epsilon", "v_prediction"] = Field("sample", description="what the network outputs")
     schedule: Literal["cosine", "linear", "scaled_linear", "sigmoid"] = Field("cosine", description="of the betas")
-    channels: list[int] = Field([32, 64], description="of the U-Net's levels, from fine to coarse")
+    channels: list[PositiveInt] = Field(
+        [32, 64], min_length=1, description="of the U-Net's levels, from fine to coarse"
+    )
     layers_per_block: int = Field(1, ge=1, description="residual blocks a level")
-    attention_levels: list[int] = Field(
+    attention_levels: list[NonNegativeInt] = Field(
         [], description="levels with attention, counted from 0; the middle always has it"
     )
     image_size: int | None = Field(None, ge=4, description="pad the images to this size; none = the data's own")
+
+    @model_validator(mode="after")
+    def _levels(self) -> TeacherSettings:
+        if any(level >= len(self.channels) for level in self.attention_levels):
+            raise ValueError(f"attention_levels must be below {len(self.channels)}, got {self.attention_levels}")
+        return self
 
 
 def read_config(path: Path | None) -> dict[str, Any]:

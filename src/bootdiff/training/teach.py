@@ -13,7 +13,11 @@ from torch import Tensor
 from bootdiff.data.images import load_images
 from bootdiff.data.sources import Images
 from bootdiff.errors import BootdiffError
+from bootdiff.files import remove, write_whole
+from bootdiff.pictures import grid
+from bootdiff.randomness import sample_noise
 from bootdiff.runs import Run
+from bootdiff.solvers import ddim, trailing_times
 from bootdiff.training.settings import TeacherSettings
 
 #: diffusers' names of the beta schedules
@@ -37,27 +41,32 @@ def train_teacher(data: str, output: Path, settings: TeacherSettings, report_to:
     from bootdiff.teachers.unet2d import UNet2DTeacher
 
     pixels = prepare_images(load_images(data), settings)
+    data_hash = hash_images(pixels)
     run = Run(output)
     config = {"task": "train-teacher", "data": data, "settings": settings.model_dump()}
-    run.check(config, hash_images(pixels))
+    run.check(config, data_hash)
     if (output / "model_index.json").exists():
         return False
     from bootdiff.objectives import Denoiser, Denoising, Learner
-    from bootdiff.training.loop import Loop, make_accelerator
+    from bootdiff.training.loop import Loop, make_accelerator, start_tracker
 
     accelerator = make_accelerator(settings, output, report_to)
-    if accelerator.is_main_process:
-        run.start(config, hash_images(pixels))
     torch.manual_seed(settings.seed)
     reading = _untrained(UNet2DTeacher, pixels, settings)
+    if accelerator.is_main_process:
+        run.start(config, data_hash)
+    start_tracker(accelerator, settings)
     denoiser = Denoiser(reading)
     learner = Learner(
         denoiser, settings.learning_rate, weight_decay=settings.weight_decay, ema_decay=settings.ema_decay
     )
-    learners = Loop(Denoising(reading, Images(pixels), learner), settings, output, accelerator).run()
+    objective = Denoising(reading, Images(pixels), learner)
+    learners = Loop(objective, settings, output, accelerator, _preview(reading, output)).run()
     if accelerator.is_main_process:
         with learners["teacher"].averaged():
             _save(reading.network, settings, output)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
     return True
 
 
@@ -112,6 +121,20 @@ def _untrained(kind: Any, pixels: Tensor, settings: TeacherSettings) -> Any:
     return kind(network, schedule, prediction, tuple(pixels.shape[1:]), "new teacher", Clip())
 
 
+def _preview(reading: Any, output: Path) -> Any:
+    """Ten DDIM steps from fixed noises, with the averaged weights."""
+    from bootdiff.teachers import Limited
+
+    noise = sample_noise(0, 0, 64, reading.shape)
+
+    def preview(step: int, networks: dict[str, Any]) -> None:
+        device = next(reading.network.parameters()).device
+        images = ddim(Limited(reading), noise.to(device), trailing_times(10, *reading.t_range))
+        write_whole(output / "samples" / f"step-{step:08d}.png", grid(images.cpu()).save)
+
+    return preview
+
+
 def _scheduler(settings: TeacherSettings) -> Any:
     from diffusers import DDPMScheduler
 
@@ -127,8 +150,6 @@ def _scheduler(settings: TeacherSettings) -> Any:
 def _save(network: Any, settings: TeacherSettings, output: Path) -> None:
     """model_index.json is written last: a folder that has it is whole."""
     from diffusers import DDPMPipeline
-
-    from bootdiff.files import remove, write_whole
 
     pipeline = DDPMPipeline(network.eval(), _scheduler(settings))
     temporary = output / ".pipeline"
