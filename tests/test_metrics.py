@@ -86,11 +86,11 @@ def test_evaluation_measures_path_error_and_takes_the_better_spacing():
     exact = lambda eps: solve(teacher, eps, times, Heun())[-1]  # noqa: E731
     result = evaluate({"student": exact}, teacher, (0.02, 0.95), num=64, ddim_steps=(1, 4, 16))
     errors = {row["name"]: row["path_error"] for row in result["rows"]}
-    assert errors["student"] == 0 and errors["Heun 50"] == 0
-    assert errors["DDIM 1"] > errors["DDIM 4"] > errors["DDIM 16"] > 0
+    assert errors["student"] == 0 and errors["Heun 50 from t = 0.95"] == 0
+    assert all(errors[f"DDIM {n} from t = 0.95"] > errors[f"DDIM {4 * n} from t = 0.95"] > 0 for n in (1, 4))
     assert json.dumps(result)
     brief = evaluate({"student": exact}, teacher, (0.02, 0.95), num=64, ddim_steps=(4,), heun=False)
-    assert [row["name"] for row in brief["rows"]] == ["DDIM 4", "student"]
+    assert [row["name"] for row in brief["rows"]] == ["DDIM 4", "DDIM 4 from t = 0.95", "student"]
     assert brief["rows"][0]["path_error"] == pytest.approx(errors["DDIM 4"], rel=1e-5)
 
 

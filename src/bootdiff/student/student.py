@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bootdiff.condition import Condition
 from bootdiff.errors import BootdiffError
-from bootdiff.schedules import check_times, expand, exportable_time
+from bootdiff.schedules import check_times, expand
 from bootdiff.student.growth import GrownNetwork, grow
 from bootdiff.teachers.base import NO_CONDITION, NetworkTeacher, Teacher
 
@@ -27,7 +27,7 @@ class Student(nn.Module):
         super().__init__()
         check_times(t_min, t_max)
         self.network = network
-        self.t_min, self.t_max = t_min, exportable_time(teacher.schedule, t_max)
+        self.t_min, self.t_max = t_min, t_max
         self.schedule, self.prediction, self.shape = teacher.schedule, teacher.prediction, teacher.shape
         self.limit, self.teacher_name = teacher.limit, teacher.name
 

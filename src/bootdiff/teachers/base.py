@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bootdiff.condition import Condition
-from bootdiff.schedules import Schedule, expand
+from bootdiff.schedules import Schedule, expand, exportable_time
 from bootdiff.teachers.limits import Limit, NoLimit
 from bootdiff.teachers.prediction import Prediction
 
@@ -52,7 +52,7 @@ class Teacher(nn.Module, ABC):
         alpha, _ = self.schedule.alpha_sigma(t)
         usable = (alpha >= SMALLEST_ALPHA).nonzero()
         first = 0.0 if bool(torch.isfinite(self.schedule.lambda_(t[:1]))) else t[1].item()
-        return first, t[usable[-1, 0]].item()
+        return first, exportable_time(self.schedule, t[usable[-1, 0]].item())
 
 
 class NetworkTeacher(Teacher):

@@ -44,6 +44,8 @@ def make_accelerator(settings: TrainingSettings, folder: Path, report_to: str | 
         raise BootdiffError(f"{error}".splitlines()[0]) from error
     if report_to and not accelerator.log_with:
         raise BootdiffError(f"--report-to {report_to}: {report_to} is not installed; install it with pip.")
+    if settings.mixed_precision == "fp16" and accelerator.device.type != "cuda":
+        raise BootdiffError("mixed_precision fp16 needs a CUDA device, found none; use bf16 or no.")
     parts = accelerator.num_processes * settings.gradient_accumulation
     if settings.batch_size % parts:
         raise BootdiffError(
