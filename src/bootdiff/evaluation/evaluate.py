@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,40 +106,50 @@ def evaluate(
     Returns:
         A JSON-ready dictionary; ``rows`` holds the teacher's rows, then the students'.
     """
-    low, high = t_range
     teacher = teacher.to(best_device())
     truth = Measured(heun_candidate(teacher, t_range))
     rows = [Measured(c) for c in teacher_candidates(teacher, t_range, ddim_steps)]
     if heun and from_elsewhere(teacher, t_range):
         rows.append(Measured(heun_candidate(teacher, teacher.t_range)))
     learned = [Measured(Candidate(name, "one call", 1, sampler)) for name, sampler in students.items()]
-    batches = -(-num // BATCH)
-    calls = sum(m.candidate.calls for m in [*rows, *learned]) * batches + truth.candidate.calls * (
-        batches if heun else 1
-    )
-    with torch.no_grad(), progress("evaluating", calls * repeats) as bar:
-        for repeat in range(repeats):
-            for number, eps in enumerate(noise_batches(seed + repeat * num, num, teacher.shape, BATCH)):
-                solution = None
-                if heun or number == 0:
-                    solution = truth.measure(eps if heun else eps[:PATH_NUM], None, features if heun else None)
-                    bar.advance(truth.candidate.calls)
-                for entry in [*rows, *learned]:
-                    entry.measure(eps, solution, features)
-                    bar.advance(entry.candidate.calls)
-            for entry in [*rows, *learned, *([truth] if heun else [])]:
-                entry.close(reference)
-    truth.compared = 1  # its path error is 0 by definition
+    noises = [noise_batches(seed + repeat * num, num, teacher.shape, BATCH) for repeat in range(repeats)]
+    _measure(noises, -(-num // BATCH), truth, [*rows, *learned], features, reference, heun)
     return {
         "teacher": teacher.name,
         "features": features.name if features else None,
         "num": num,
         "seed": seed,
         "repeats": repeats,
-        "t_min": low,
-        "t_max": high,
+        "t_min": t_range[0],
+        "t_max": t_range[1],
         "rows": best_rows([*rows, *([truth] if heun else []), *learned]),
     }
+
+
+def _measure(
+    noises: Sequence[Iterable[Tensor]],
+    batches: int,
+    truth: Measured,
+    entries: Sequence[Measured],
+    features: Features | None,
+    reference: Statistics | None,
+    heun: bool,
+) -> None:
+    """Run every candidate on the same noises, one iterable of ``batches`` batches a noise seed."""
+    calls = sum(m.candidate.calls for m in entries) * batches + truth.candidate.calls * (batches if heun else 1)
+    with torch.no_grad(), progress("evaluating", calls * len(noises)) as bar:
+        for noise in noises:
+            for number, eps in enumerate(noise):
+                solution = None
+                if heun or number == 0:
+                    solution = truth.measure(eps if heun else eps[:PATH_NUM], None, features if heun else None)
+                    bar.advance(truth.candidate.calls)
+                for entry in entries:
+                    entry.measure(eps, solution, features)
+                    bar.advance(entry.candidate.calls)
+            for entry in [*entries, *([truth] if heun else [])]:
+                entry.close(reference)
+    truth.compared = 1  # its path error is 0 by definition
 
 
 def best_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
