@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import torch
+
 from conftest import save_teacher
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
