@@ -96,6 +96,11 @@ def test_help_lists_the_method_s_settings(cli):
         assert key in words
 
 
+def test_help_of_train_teacher_lists_its_settings(cli):
+    words = cli("train-teacher", "--help").out
+    assert "channels" in words and "image_size" in words
+
+
 def test_train_teacher_makes_a_pipeline_that_can_be_distilled(cli, tmp_path):
     pytest.importorskip("sklearn")
     teacher = tmp_path / "teacher"
@@ -155,6 +160,8 @@ BAD = {
     "teacher: channel zero": (["train-teacher", "PICTURES", "--output", "OUT", "--set", "channels=[0]"], "channels"),
     "teacher: no such level": (["train-teacher", "PICTURES", "--output", "OUT", "--set", "attention_levels=[9]"],
                                "attention_levels"),
+    "sample: folder with samples": (["sample", "RUN", "--output", "PICTURES"], "other files"),
+    "distill: a student": (["distill", "STUDENT", "--output", "OUT"], "not a teacher"),
     "seed too large": (["distill", "TINY", "--output", "OUT", "--seed", "99999999999999999999"], "seed"),
     "sample: a teacher's path": (["sample", "TINY", "--times", "0.5", "--output", "a.png"], "neither"),
     "sample: times outside": (["sample", "RUN", "--times", "2", "--output", "a.png"], "outside"),
@@ -192,7 +199,7 @@ def places(tiny, run, tmp_path):
     return {
         "OUT": tmp_path / "out", "HERE": here, "TINY": tiny, "RUN": run, "EMPTY": tmp_path / "empty",
         "LIST": tmp_path / "list.yaml", "NOYAML": tmp_path / "noyaml.yaml", "CODE": tmp_path / "code.yaml",
-        "PICTURES": tmp_path / "pictures",
+        "PICTURES": tmp_path / "pictures", "STUDENT": run / "student",
     }  # fmt: skip
 
 

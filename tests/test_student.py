@@ -92,3 +92,11 @@ def test_what_cannot_be_grown_is_refused():
         Student.from_teacher(Gaussian())
     with pytest.raises(BootdiffError, match="bias"):
         Student.from_teacher(CallableTeacher(nn.Identity(), Cosine(), "sample", (2,)))
+
+
+def test_sampling_outside_the_path_or_in_another_shape_is_refused():
+    student = Student.from_teacher(CallableTeacher(Net(), Cosine(), "sample", (2, 8, 8)), 0.01, 0.95)
+    with pytest.raises(BootdiffError, match="outside"):
+        student.sample(torch.zeros(1, 2, 8, 8), t=2.0)
+    with pytest.raises(BootdiffError, match="expected noises"):
+        student.sample(torch.zeros(1, 2, 4, 8))

@@ -94,7 +94,13 @@ def print_table(result: Mapping[str, Any]) -> None:
         distance = "–" if row["frechet_distance"] is None else f"{row['frechet_distance']:.3f}"
         figures = [str(row["calls"]), distance, f"{row['path_error']:.5f}", f"{row['images_per_second']:.0f}"]
         table.add_row(row["name"], *figures, style="bold" if row["spacing"] == "one call" else None)
-    Console(width=None if Console().is_terminal else 100).print(table)
+    console = Console(width=None if Console().is_terminal else 100)
+    console.print(table)
+    console.print(
+        f"path error: mean squared difference to the path's end, 50 Heun steps from t = {result['t_max']:.3g} to "
+        f"{result['t_min']:.3g}, for the same noise.",
+        highlight=False,
+    )
 
 
 def _times(folder: Path, default: tuple[float, float]) -> tuple[float, float]:

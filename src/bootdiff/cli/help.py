@@ -1,4 +1,4 @@
-"""``bootdiff distill --method M --help`` lists M's settings."""
+"""``--help`` of the training commands lists the settings; ``distill --method M --help`` lists M's."""
 
 from __future__ import annotations
 
@@ -18,21 +18,36 @@ class DistillCommand(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The usual help, and the settings."""
         super().format_help(ctx, formatter)
-        method = _method(ctx.meta.get("bootdiff.args", []))
-        from rich.console import Console
-        from rich.table import Table
-
         from bootdiff.objectives.registry import METHODS, load_method
-        from bootdiff.training.settings import describe
 
-        table = Table(title=f"Settings of method {method}, for YAML and --set", title_justify="left", box=None)
-        for column in ("setting", "default", "meaning"):
-            table.add_column(column)
-        for row in describe(load_method(method)[1]):
-            table.add_row(*row)
-        console = Console()
-        console.print(table)
-        console.print(f"Methods: {', '.join(METHODS)}.")
+        method = _method(ctx.meta.get("bootdiff.args", []))
+        print_settings(f"Settings of method {method} (methods: {', '.join(METHODS)})", load_method(method)[1])
+
+
+class TeachCommand(TyperCommand):
+    """A command whose help ends with the settings of teacher training."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The usual help, and the settings."""
+        super().format_help(ctx, formatter)
+        from bootdiff.training.settings import TeacherSettings
+
+        print_settings("Settings", TeacherSettings)
+
+
+def print_settings(title: str, kind: Any) -> None:
+    """Every setting with its default and meaning."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from bootdiff.training.settings import describe
+
+    table = Table(title=f"{title}, for YAML and --set", title_justify="left", box=None)
+    for column in ("setting", "default", "meaning"):
+        table.add_column(column)
+    for row in describe(kind):
+        table.add_row(*row)
+    Console().print(table)
 
 
 def _method(args: list[str]) -> str:

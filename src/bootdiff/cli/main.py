@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bootdiff.cli.help import DistillCommand
+from bootdiff.cli.help import DistillCommand, TeachCommand
 from bootdiff.errors import BootdiffError, Interrupted
 
 app = typer.Typer(
@@ -70,7 +70,7 @@ def distill(
 @app.command()
 def sample(
     student: Annotated[str, typer.Argument(help="A run, a student-path folder or an exported student.")],
-    output: Annotated[Path, typer.Option(help="FILE.png for a grid, or a folder for one file a sample.")],
+    output: Annotated[Path, typer.Option(help="FILE.png for a grid, or a new folder for one file a sample.")],
     num: Annotated[int, typer.Option(min=1, help="How many samples.")] = 16,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Sample i starts from the noise of seed + i.")] = 0,
     times: Annotated[str | None, typer.Option(help="T,T,...: y_t along the path, a row a noise.")] = None,
@@ -101,7 +101,7 @@ def evaluate(
     run_evaluate(student, teacher, reference, features, num, seed, repeats, ddim_steps, heun, output)
 
 
-@app.command("train-teacher")
+@app.command("train-teacher", cls=TeachCommand)
 def train_teacher(
     data: Annotated[str, typer.Argument(help="digits, a folder of images, IDX files or parquet.")],
     output: Annotated[Path, typer.Option(help="The teacher's folder; the same command resumes.")],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import torch
@@ -12,9 +11,6 @@ from bootdiff.files import write_whole
 from bootdiff.pictures import grid, is_picture, to_image
 from bootdiff.pipelines.samplers import noise_batches, open_student, path_folder
 from bootdiff.pipelines.student_files import load_student
-
-#: the files of an earlier call, which a new one may replace
-_NAME = re.compile(r"\d{5,}\.png")
 
 
 def run_sample(student: str, num: int, seed: int, times: str | None, output: Path, batch_size: int) -> None:
@@ -67,7 +63,7 @@ def save_images(images: torch.Tensor, output: Path, columns: int | None) -> None
         return
     if output.suffix:
         raise BootdiffError(f"--output {output}: expected a file that ends in .png, or a folder.")
-    if output.exists() and (not output.is_dir() or not all(_NAME.fullmatch(p.name) for p in output.iterdir())):
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise BootdiffError(f"{output} exists and holds other files; choose a new folder.")
 
     def write(folder: Path) -> None:

@@ -35,7 +35,9 @@ class StockStudent:
 
     def __init__(self, folder: Path) -> None:
         from diffusers import DiffusionPipeline
+        from diffusers.utils import logging
 
+        logging.disable_progress_bar()
         try:
             self.pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         except Exception as error:  # diffusers raises many kinds; to the user each means a damaged folder

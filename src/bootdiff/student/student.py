@@ -56,7 +56,17 @@ class Student(nn.Module):
 
     @torch.no_grad()
     def sample(self, eps: Tensor, condition: Condition = NO_CONDITION, t: float | None = None) -> Tensor:
-        """Images in one call: y_theta(eps, t_min), or the path at ``t``, within the teacher's own range."""
+        """Images in one call: y_theta(eps, t_min), or the path at ``t``, within the teacher's own range.
+
+        Raises:
+            BootdiffError: for noises of another shape, or a ``t`` that the student never learned.
+        """
+        if tuple(eps.shape[1:]) != tuple(self.shape):
+            raise BootdiffError(
+                f"expected noises of shape (b, {', '.join(map(str, self.shape))}), got {tuple(eps.shape)}."
+            )
+        if t is not None and not self.t_min - 1e-6 <= t <= self.t_max + 1e-6:
+            raise BootdiffError(f"t = {t:g} is outside this student's [{self.t_min:g}, {self.t_max:g}].")
         times = torch.full((eps.shape[0],), self.t_min if t is None else t, device=eps.device)
         return self.limit(self(eps, times, condition))
 

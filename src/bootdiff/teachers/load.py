@@ -24,6 +24,8 @@ def load_teacher(name: str) -> Teacher:
     """
     folder = resolve_pipeline(name)
     index = read_json(folder / "model_index.json")
+    if (folder / "bootdiff.json").exists():
+        raise BootdiffError(f"{name} is a one-step student that bootdiff made, not a teacher; name its teacher.")
     part = index.get("unet")
     kind = part[1] if isinstance(part, list) and len(part) == 2 else None
     if kind != "UNet2DModel":

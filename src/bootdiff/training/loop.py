@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -187,6 +188,8 @@ class Loop:
             if self.accelerator.scaler and state["scaler"]:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             self.step, self.seconds, self.saved = state["step"], state["seconds"], state["step"]
+            if self.accelerator.is_main_process and self.step < self.settings.steps:
+                print(f"resuming from step {self.step}.", file=sys.stderr)
         if self.accelerator.is_main_process:
             truncate_log(self.folder / "log.jsonl", self.step)
 
