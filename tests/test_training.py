@@ -41,9 +41,21 @@ def same(a: dict, b: dict) -> bool:
     return all(torch.equal(a[name], b[name]) for name in b) and a.keys() == b.keys()
 
 
-def close(a: dict, b: dict) -> None:
-    for name in b:
-        torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=2e-5)
+def close(a: dict, b: dict, start: dict) -> None:
+    """Equal to a thousandth of the way that training went.
+
+    Element by element is too much to ask: Adam steps by the full rate where a gradient is nothing but rounding, as it
+    is for a bias before a normalisation.
+    """
+    apart = sum(float((a[name] - b[name]).square().sum()) for name in start)
+    moved = sum(float((b[name] - start[name]).square().sum()) for name in start)
+    assert 0 < moved and apart < 1e-6 * moved, (apart / moved) ** 0.5
+
+
+@pytest.fixture(scope="session")
+def start(tiny) -> dict[str, torch.Tensor]:
+    """The weights that every run starts from and has in common: the teacher's."""
+    return load_file(tiny / "unet" / "diffusion_pytorch_model.safetensors")
 
 
 @pytest.fixture(scope="session")
@@ -99,16 +111,16 @@ def test_interruption_saves_and_the_same_call_resumes(tiny, tmp_path, undisturbe
     assert same(weights(run), weights(undisturbed))
 
 
-def test_accumulation_gives_the_same_student_to_rounding(tiny, tmp_path, undisturbed):
+def test_accumulation_gives_the_same_student_to_rounding(tiny, tmp_path, undisturbed, start):
     distill(str(tiny), tmp_path / "split", settings(gradient_accumulation=4))
-    close(weights(tmp_path / "split"), weights(undisturbed))
+    close(weights(tmp_path / "split"), weights(undisturbed), start)
 
 
-def test_two_processes_give_the_same_student_to_rounding(tiny, tmp_path, undisturbed):
+def test_two_processes_give_the_same_student_to_rounding(tiny, tmp_path, undisturbed, start):
     words, environment = command("distill", tiny, "--output", tmp_path / "two", *OPTIONS, processes=2)
     done = subprocess.run(words, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    close(weights(tmp_path / "two"), weights(undisturbed))
+    close(weights(tmp_path / "two"), weights(undisturbed), start)
     assert len((tmp_path / "two" / "log.jsonl").read_text().splitlines()) == 12
 
 
