@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from bootdiff.builtin.classifier import DigitsClassifier
 from bootdiff.data.images import digit_labels, load_digits
 from bootdiff.data.sources import to_unit
-from bootdiff.metrics.features import DigitsClassifier, DigitsFeatures
+from bootdiff.metrics.features import DigitsFeatures
 from bootdiff.metrics.frechet import Accumulator
 
 STEPS, BATCH = 1500, 128

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,12 +39,22 @@ def tiny_unet(channels: int = 1, seed: int = 0, **fields):
     return UNet2DModel(**{**config, **fields}).eval()
 
 
-def save_teacher(folder: Path, channels: int = 1, seed: int = 0, unet: dict | None = None, **scheduler) -> Path:
-    """Save a random DDPM pipeline as a teacher's folder."""
+def save_teacher(
+    folder: Path, channels: int = 1, seed: int = 0, unet: dict | None = None, scheduler: dict | None = None, **fields
+) -> Path:
+    """Save a random DDPM pipeline as a teacher's folder.
+
+    ``fields`` are the scheduler's; ``scheduler`` is written over its config as it is, whatever it says.
+    """
     from diffusers import DDPMPipeline, DDPMScheduler
 
-    fields = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "sample", "clip_sample": True, **scheduler}
-    DDPMPipeline(tiny_unet(channels, seed, **(unet or {})), DDPMScheduler(**fields)).save_pretrained(folder)
+    usual = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "sample", "clip_sample": True}
+    pipeline = DDPMPipeline(tiny_unet(channels, seed, **(unet or {})), DDPMScheduler(**{**usual, **fields}))
+    pipeline.save_pretrained(folder)
+    if scheduler is not None:
+        path = folder / "scheduler" / "scheduler_config.json"
+        kept = {} if "_class_name" in scheduler else json.loads(path.read_text())
+        path.write_text(json.dumps({**kept, **scheduler}))
     return folder
 
 

@@ -116,7 +116,7 @@ def test_an_onnx_file_is_a_feature_space(tmp_path):
         helper.make_graph([node], "g", inputs, outputs), opset_imports=[helper.make_opsetid("", 18)], ir_version=10
     )
     onnx.save(model, tmp_path / "flat.onnx")
-    features = load_features(str(tmp_path / "flat.onnx"))
+    features = load_features(str(tmp_path / "flat.onnx"), (1, 8, 8))
     images = torch.randn(3, 1, 2, 2)
     assert features.shape == (1, 2, 2)
     torch.testing.assert_close(features(images), images.flatten(1))

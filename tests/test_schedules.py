@@ -2,13 +2,23 @@
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, EDMEulerScheduler
 
 from bootdiff.errors import BootdiffError
-from bootdiff.schedules import BetaTable, Cosine, Linear, RectifiedFlow, VarianceExploding, check_times, exportable_time
+from bootdiff.schedules import (
+    EDM,
+    BetaTable,
+    Cosine,
+    Linear,
+    RectifiedFlow,
+    SigmaTime,
+    VarianceExploding,
+    check_times,
+)
 
 TIMES = torch.linspace(0.01, 0.97, 25)
-ALL = [Cosine(), Linear(), RectifiedFlow(), VarianceExploding(), BetaTable(DDPMScheduler().betas)]
+EXPLODING = [VarianceExploding(), EDM(), EDM(rho=None), SigmaTime(0.01, 50)]
+ALL = [Cosine(), Linear(), RectifiedFlow(), *EXPLODING, BetaTable(DDPMScheduler().betas)]
 
 
 @pytest.mark.parametrize("schedule", ALL, ids=lambda s: type(s).__name__)
@@ -76,12 +86,34 @@ def test_impossible_betas_are_refused(betas):
         BetaTable(betas)
 
 
-@pytest.mark.parametrize("t", [0.5, 0.9, 0.987])
-def test_an_exportable_time_is_a_float32_beta_and_next_to_its_origin(t):
-    table = BetaTable(DDPMScheduler(beta_schedule="squaredcos_cap_v2").betas)
-    snapped = exportable_time(table, t)
-    alpha, _ = table.alpha_sigma(torch.tensor([snapped], dtype=torch.float64))
-    stored = (1 - torch.tensor([1 - alpha.double().item() ** 2], dtype=torch.float32)).sqrt()
-    torch.testing.assert_close(alpha, stored, rtol=3e-6, atol=0)
-    assert abs(snapped - t) < 1e-4
-    assert exportable_time(RectifiedFlow(), t) == t
+@pytest.mark.parametrize("schedule", ALL, ids=lambda s: type(s).__name__)
+def test_times_and_timesteps_round_trip(schedule):
+    torch.testing.assert_close(schedule.time(schedule.timestep(TIMES)), TIMES, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("spacing", ["karras", "exponential"])
+def test_edm_visits_diffusers_noise_levels_and_tells_them_alike(spacing):
+    scheduler = EDMEulerScheduler(sigma_min=0.01, sigma_max=50.0, rho=5.0, sigma_schedule=spacing)
+    scheduler.set_timesteps(20)
+    schedule = EDM(0.01, 50.0, 5.0 if spacing == "karras" else None)
+    t = torch.linspace(1, 0, 20)
+    torch.testing.assert_close(schedule.alpha_sigma(t)[1], scheduler.sigmas[:-1].float(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(schedule.timestep(t), scheduler.timesteps.float(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_score_model_is_told_sigma():
+    schedule = SigmaTime(0.01, 50)
+    torch.testing.assert_close(schedule.timestep(TIMES), schedule.alpha_sigma(TIMES)[1])
+
+
+def test_integer_timesteps_are_the_nearest():
+    table = BetaTable(DDPMScheduler().betas).with_integer_timesteps()
+    steps = table.timestep(torch.tensor([0.0, 0.4996 / 999, 0.5004 / 999, 0.9, 1.0]))
+    assert steps.dtype == torch.int64 and steps.tolist() == [0, 0, 1, 899, 999]
+    assert not BetaTable(DDPMScheduler().betas).integer_timesteps
+
+
+@pytest.mark.parametrize("low, high", [(0.0, 1.0), (2.0, 1.0), (-1.0, 1.0), (1.0, float("inf"))])
+def test_impossible_noise_levels_are_refused(low, high):
+    with pytest.raises(BootdiffError, match="sigma_min"):
+        VarianceExploding(low, high)

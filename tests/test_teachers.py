@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from diffusers import DDIMScheduler, UNet2DModel
 
 from bootdiff.errors import BootdiffError
-from bootdiff.schedules import Cosine
+from bootdiff.schedules import EDM, Cosine, RectifiedFlow, SigmaTime
 from bootdiff.teachers import CallableTeacher, Clip, DynamicThreshold, Gaussian, Limited, Mixture, load_teacher
 from bootdiff.teachers.prediction import PREDICTIONS
 from conftest import save_teacher
@@ -32,8 +33,8 @@ def test_x0_equals_a_ddim_scheduler(tmp_path, prediction, limits):
 
 @pytest.mark.parametrize("prediction", PREDICTIONS.values(), ids=PREDICTIONS)
 def test_predictions_round_trip(prediction):
-    t = torch.tensor([0.3]) if prediction.name == "flow_prediction" else torch.tensor([0.6])
-    alpha, sigma = (1 - t, t) if prediction.name == "flow_prediction" else Cosine().alpha_sigma(t)
+    schedule = {"flow_prediction": RectifiedFlow(), "edm": EDM(), "score": SigmaTime()}.get(prediction.name, Cosine())
+    alpha, sigma = schedule.alpha_sigma(torch.tensor([0.6]))
     x_0, eps = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0))
     x_t = alpha * x_0 + sigma * eps
     out = prediction.output(x_0, eps, alpha, sigma)
@@ -116,6 +117,16 @@ def poison(folder):
     network.save_pretrained(folder / "unet")
 
 
+class Evil:
+    def __reduce__(self):
+        return (Path.touch, (Path("ran"),))
+
+
+def evil(folder):
+    (folder / WEIGHTS).unlink()
+    torch.save({"conv_in.weight": Evil()}, folder / "unet/diffusion_pytorch_model.bin")
+
+
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 BROKEN = {
     "no model_index": (lambda f: (f / "model_index.json").unlink(), "model_index.json"),
@@ -123,20 +134,22 @@ BROKEN = {
     "config is no json": (lambda f: (f / "unet/config.json").write_text("{"), "JSON"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), "safetensors"),
     "truncated weights": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:2000]), "cannot be read"),
-    "pickled weights": (lambda f: (f / WEIGHTS).rename(f / "unet/diffusion_pytorch_model.bin"), "pickled"),
+    "safetensors called pickle": (lambda f: (f / WEIGHTS).rename(f / "unet/diffusion_pytorch_model.bin"), "cannot be"),
+    "a pickle that runs code": (lambda f: evil(f), "cannot be read"),
     "weights of another net": (lambda f: edit(f / "unet/config.json", layers_per_block=2), "weights"),
     "nan weights": (poison, "not finite"),
     "class labels": (lambda f: edit(f / "unet/config.json", num_class_embeds=10), "class"),
     "unknown scheduler": (lambda f: edit(f / "scheduler/scheduler_config.json", _class_name="MyScheduler"), "MySched"),
     "unknown prediction": (lambda f: edit(f / "scheduler/scheduler_config.json", prediction_type="x"), "prediction_ty"),
-    "unknown betas": (lambda f: edit(f / "scheduler/scheduler_config.json", beta_schedule="x"), "betas"),
+    "unknown betas": (lambda f: edit(f / "scheduler/scheduler_config.json", beta_schedule="x"), "beta_schedule"),
     "other pipeline": (lambda f: edit(f / "model_index.json", unet=["diffusers", "UNet2DConditionModel"]), "supported"),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_folder_is_refused_in_one_line(tiny, tmp_path, name):
+def test_a_broken_folder_is_refused_in_one_line(tiny, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
     change, words = BROKEN[name]
     with pytest.raises(BootdiffError, match=words) as error:
         load_teacher(broken(tiny, tmp_path, change))
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and not (tmp_path / "ran").exists()

@@ -49,7 +49,7 @@ def close(a: dict, b: dict, start: dict) -> None:
     """
     apart = sum(float((a[name] - b[name]).square().sum()) for name in start)
     moved = sum(float((b[name] - start[name]).square().sum()) for name in start)
-    assert 0 < moved and apart < 1e-6 * moved, (apart / moved) ** 0.5
+    assert moved > 0 and apart < 1e-6 * moved, (apart / moved) ** 0.5
 
 
 @pytest.fixture(scope="session")
@@ -139,7 +139,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bootdiff.training.checkpoint.save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(BootdiffError, match="No space left"):
         save_checkpoint(folder, 2, {"student": {"w": torch.ones(2)}}, {}, keep_last=1)
     assert [p.name for p in folder.iterdir()] == ["step-00000001"]
@@ -205,7 +205,10 @@ class Duel(Stateless):
     def turns(self, step):
         return ("fake", "fake", "student")
 
-    def loss(self, networks, turn, batch):
+    def losses(self, networks, turn, batch):
+        return [lambda: self.distance(networks, turn, batch)]
+
+    def distance(self, networks, turn, batch):
         self.seen.append((turn.step, turn.name))
         other = "fake" if turn.name == "student" else "student"
         assert not any(p.requires_grad for p in networks[other].parameters())

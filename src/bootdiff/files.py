@@ -8,9 +8,12 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bootdiff.errors import BootdiffError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: the names that ``write_whole`` gives to what is not whole yet, or no longer needed
 _LEFTOVER = re.compile(r"\..+\.\d+\.(tmp(\..+)?|old)")
@@ -36,6 +39,28 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON object, aside and renamed."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def save_tensors(path: Path, values: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors; copies, because the format refuses shared memory."""
+    from safetensors.torch import save_file
+
+    save_file({name: value.detach().cpu().contiguous().clone() for name, value in values.items()}, path)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read tensors.
+
+    Raises:
+        BootdiffError: if the file is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BootdiffError(f"{path} cannot be read as safetensors ({error}); remove it or restore it.") from error
 
 
 def write_text(path: Path, text: str) -> None:

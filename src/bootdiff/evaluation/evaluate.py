@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bootdiff.allocator import keep_freed_memory
 from bootdiff.builtin import builtin_folder
 from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.rows import DDIM_STEPS, Candidate, from_elsewhere, heun_candidate, teacher_candidates
-from bootdiff.metrics.features import Features, load_features
+from bootdiff.metrics.features import DigitsFeatures, Features, load_features
 from bootdiff.metrics.frechet import Accumulator, Statistics, frechet_distance
 from bootdiff.pipelines.samplers import Sampler, best_device, noise_batches
 from bootdiff.progress import progress
@@ -106,6 +107,7 @@ def evaluate(
     Returns:
         A JSON-ready dictionary; ``rows`` holds the teacher's rows, then the students'.
     """
+    keep_freed_memory()
     teacher = teacher.to(best_device())
     truth = Measured(heun_candidate(teacher, t_range))
     rows = [Measured(c) for c in teacher_candidates(teacher, t_range, ddim_steps)]
@@ -169,6 +171,8 @@ def find_reference(name: str | None, features: Features) -> Statistics:
         BootdiffError: if it cannot be read, was made with other features, or its images have another size.
     """
     if name == "digits" and not Path(name).exists():
+        if not isinstance(features, DigitsFeatures):
+            return image_statistics(name, features)
         path = builtin_folder("digits") / "reference.npz"
     elif name is None or not Path(name).exists():
         raise BootdiffError(f"no reference at '{name}'; expected digits, an .npz file or a folder of images.")
@@ -218,7 +222,7 @@ def open_features(name: str | None, teacher: Teacher) -> Features | None:
     """
     if name is None:
         return None
-    features = load_features(name)
+    features = load_features(name, teacher.shape)
     if tuple(features.shape) != tuple(teacher.shape):
         raise BootdiffError(
             f"{features.name} takes images of shape {features.shape}; {teacher.name} makes {teacher.shape}."

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bootdiff.builtin import builtin_folder
+from bootdiff.builtin.classifier import DigitsClassifier
 from bootdiff.errors import BootdiffError, nearest
 
 
@@ -24,44 +25,37 @@ class Features(Protocol):
     def __call__(self, images: Tensor) -> Tensor: ...
 
 
-class DigitsClassifier(nn.Module):
-    """The network behind the ``digits`` features: two convolutions and a 64-wide layer, read before its last one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(1, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Linear(64 * 16, 64),
-            nn.ReLU(),
-        )
-        self.head = nn.Linear(64, 10)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits, (b, 10)."""
-        return self.head(self.body(images))
-
-
 class DigitsFeatures:
     """The 64 features of the shipped, frozen digit classifier."""
 
-    shape = (1, 8, 8)
+    shape = DigitsClassifier.shape
 
     def __init__(self) -> None:
-        from safetensors.torch import load_file
-
-        path = builtin_folder("digits") / "features.safetensors"
-        self.network = DigitsClassifier().requires_grad_(False).eval()
-        self.network.load_state_dict(load_file(path))
-        self.name = f"digits-{_file_hash(path)}"
+        self.network = DigitsClassifier.builtin()
+        self.name = f"digits-{_file_hash(DigitsClassifier.file())}"
 
     def __call__(self, images: Tensor) -> Tensor:
         """(b, 64)."""
         return self.network.to(images.device).body(images)
+
+
+class PixelFeatures:
+    """The pixels themselves, for small images: a space that no training has seen."""
+
+    LARGEST = 1024
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        if math.prod(shape) > self.LARGEST:
+            raise BootdiffError(
+                f"the pixel feature space takes images of up to {self.LARGEST} values, got {tuple(shape)}; use an "
+                ".onnx file."
+            )
+        self.shape = (shape[0], shape[1], shape[2])
+        self.name = "pixels-" + "x".join(map(str, shape))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(b, c · h · w)."""
+        return images.flatten(1)
 
 
 class OnnxFeatures:
@@ -95,8 +89,11 @@ class OnnxFeatures:
         return torch.from_numpy(values)
 
 
-def load_features(name: str) -> Features:
-    """A feature space: ``digits``, or the path of an ONNX file.
+def load_features(name: str, shape: tuple[int, ...]) -> Features:
+    """A feature space: ``digits``, ``pixels``, or the path of an ONNX file.
+
+    Args:
+        shape: of the images to be measured; the pixel space is made for it.
 
     Raises:
         BootdiffError: if there is no such space.
@@ -108,9 +105,10 @@ def load_features(name: str) -> Features:
         return OnnxFeatures(path)
     if name == "digits":
         return DigitsFeatures()
-    raise BootdiffError(
-        f"there is no feature space '{name}'; expected 'digits' or an .onnx file.{nearest(name, ['digits'])}"
-    )
+    if name == "pixels":
+        return PixelFeatures(shape)
+    hint = nearest(name, ["digits", "pixels"])
+    raise BootdiffError(f"there is no feature space '{name}'; expected digits, pixels or an .onnx file.{hint}")
 
 
 def _file_hash(path: Path) -> str:

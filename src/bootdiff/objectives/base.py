@@ -6,7 +6,7 @@ no method's name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -57,10 +57,10 @@ class Turn:
 
 @dataclass
 class Loss:
-    """What a turn gives back.
+    """One term of a turn's loss.
 
     Args:
-        total: the scalar to differentiate, a mean over the slice.
+        total: the scalar to differentiate, a mean over the slice; a turn's terms add up.
         scalars: named values to log, detached.
         by_time: per-sample values to log by time bin, (times (b,), values (b,)) a name, detached.
     """
@@ -97,8 +97,11 @@ class Objective(Protocol):
         """The learners that update in this step, in order: ``("fake", "fake", "student")``."""
         ...
 
-    def loss(self, networks: Networks, turn: Turn, batch: Batch) -> Loss:
-        """The turn's loss; gradients reach the turn's own network only."""
+    def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
+        """The terms of the turn's loss, each still to be computed; gradients reach the turn's own network only.
+
+        The loop differentiates one before it computes the next: the activations of one pass are alive at a time.
+        """
         ...
 
     def after_step(self, networks: Networks, step: int) -> Iterable[Reset]:

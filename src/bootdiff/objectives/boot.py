@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import nn
 
-from bootdiff.condition import Condition
 from bootdiff.data.sources import Batch, Noise
 from bootdiff.objectives.base import Learner, Loss, Networks, Stateless, Turn
-from bootdiff.objectives.distances import DISTANCES, Distance, SquaredError
+from bootdiff.objectives.distances import Distance, SquaredError, make_distance
 from bootdiff.objectives.times import TIME_SAMPLINGS, TimeSampling, UniformTime
 from bootdiff.objectives.weights import WEIGHTS, UniformWeight, Weight
 from bootdiff.solvers import SOLVERS, Euler, Solver, noisy
 from bootdiff.student import Student
-from bootdiff.teachers import Limited, Teacher
+from bootdiff.teachers import Clip, DynamicThreshold, Limit, NoLimit, Teacher, limited
 from bootdiff.training.settings import TrainingSettings
 
 
@@ -30,11 +29,18 @@ class BootSettings(TrainingSettings):
     t_max: float | None = Field(None, ge=0, le=1, description="time of the noise; none = the last with alpha ≥ 0.02")
     solver: Literal["euler", "heun"] = Field("euler", description="of the target: first or second order")
     loss_weight: Literal["uniform", "signal", "adaptive"] = Field("uniform", description="of the bootstrap loss")
-    distance: Literal["l2", "l1", "huber"] = Field("l2", description="between prediction and target")
+    distance: Literal["l2", "l1", "huber", "lpips", "digits"] = Field(
+        "l2", description="between prediction and target; digits: perceptual, by the builtin digit classifier"
+    )
     time_sampling: Literal["uniform", "progressive"] = Field("uniform", description="how t is drawn")
     boundary_weight: float = Field(1.0, ge=0, description="beta, of the boundary loss; 0 = none")
     boundary_every: int = Field(4, ge=1, description="steps between boundary losses")
-    clip_targets: bool = Field(True, description="clip or threshold the teacher's x_0 as its scheduler says")
+    lpips_weights: str | None = Field(None, description="for distance lpips: a file or folder with VGG's and LPIPS's")
+    target_limit: Literal["teacher", "none", "clip", "dynamic"] = Field(
+        "teacher", description="how the targets' x_0 is limited: as the teacher's scheduler says, or otherwise"
+    )
+    dynamic_ratio: float = Field(0.995, gt=0, le=1, description="for target_limit dynamic: the quantile of |x_0|")
+    dynamic_maximum: float = Field(100.0, ge=1, description="for target_limit dynamic: the largest divisor")
 
     @model_validator(mode="after")
     def _times(self) -> BootSettings:
@@ -44,6 +50,13 @@ class BootSettings(TrainingSettings):
         if self.delta >= high - low:
             raise ValueError(f"delta must be below t_max − t_min = {high - low:g}, got {self.delta:g}")
         return self
+
+
+def target_limit(settings: BootSettings, teacher: Teacher) -> Limit:
+    """How the targets' x_0 is clipped or thresholded."""
+    dynamic = DynamicThreshold(settings.dynamic_ratio, settings.dynamic_maximum)
+    limits: dict[str, Limit] = {"teacher": teacher.limit, "none": NoLimit(), "clip": Clip(), "dynamic": dynamic}
+    return limits[settings.target_limit]
 
 
 @dataclass
@@ -79,15 +92,16 @@ class Boot(Stateless):
     def from_settings(cls, teacher: Teacher, settings: BootSettings) -> Boot:
         """A student grown from the teacher, and the objects that the settings' words stand for."""
         student = Student.from_teacher(teacher, settings.t_min, settings.t_max)
+        student.target_limit = target_limit(settings, teacher)
         return cls(
-            teacher=teacher.inner if isinstance(teacher, Limited) and not settings.clip_targets else teacher,
+            teacher=limited(teacher, student.target_limit),
             student=Learner(
                 student, settings.learning_rate, weight_decay=settings.weight_decay, ema_decay=settings.ema_decay
             ),
             delta=settings.delta,
             solver=SOLVERS[settings.solver],
             weight=WEIGHTS[settings.loss_weight],
-            distance=DISTANCES[settings.distance],
+            distance=make_distance(settings.distance, teacher.shape, settings.lpips_weights),
             times=TIME_SAMPLINGS[settings.time_sampling],
             boundary_weight=settings.boundary_weight,
             boundary_every=settings.boundary_every,
@@ -97,61 +111,51 @@ class Boot(Stateless):
         """One network learns."""
         return {"student": self.student}
 
-    def frozen(self) -> Sequence[torch.nn.Module]:
-        """The teacher."""
-        return (self.teacher,)
+    def frozen(self) -> Sequence[nn.Module]:
+        """The teacher, and a perceptual distance's network."""
+        return (self.teacher, *([self.distance] if isinstance(self.distance, nn.Module) else []))
 
     def turns(self, step: int) -> Sequence[str]:
         """One turn a step."""
         return ("student",)
 
-    def loss(self, networks: Networks, turn: Turn, batch: Batch) -> Loss:
-        """L_BS, and on every k-th step L_BC: one student and one teacher pass carry both, as larger batches."""
-        student, eps, condition = networks["student"], batch.noise, batch.condition
-        # t ~ U(t_min, t_max), s = max(t − delta, t_min). Where the weight diverges at s → t, t stays delta above t_min.
+    def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
+        """L_BS, and on every k-th step beta L_BC."""
+        student = networks["student"]
+        terms = [lambda: self.bootstrap(student, turn, batch)]
+        if self.boundary_weight > 0 and turn.step % self.boundary_every == 0:
+            terms.append(lambda: self.boundary(student, batch))
+        return terms
+
+    def bootstrap(self, student: nn.Module, turn: Turn, batch: Batch) -> Loss:
+        """L_BS = E w(t, s) d(y_theta(eps, s), SG[y_t + kappa (f(x̂_t, t) − y_t)]), Eqs. 8, 14, 15."""
+        eps, condition, schedule = batch.noise, batch.condition, self.teacher.schedule
+        # t ~ U(t_min, t_max). Where the weight diverges at s → t, t stays delta above t_min.
         t = self.times(turn, self.t_min + self.delta * self.weight.singular, self.t_max)
+        # Differs from the poster's Algorithm 1, which misprints min.
         s = (t - self.delta).clamp(min=self.t_min)
-        boundary = self.boundary_weight > 0 and turn.step % self.boundary_every == 0
         with torch.no_grad():
             y_t = student(eps, t, condition)
-            target, f_T = self.targets(y_t, eps, t, s, condition, boundary)
-        y_s, y_T = self.predict(student, eps, s, condition, boundary)
+            x_t = noisy(y_t, eps, t, schedule)  # x̂_t = alpha_t y_t + sigma_t eps
+            f_t = self.teacher.x0(x_t, t, condition)
+            target = self.solver.step(self.teacher, y_t, f_t, eps, t, s, condition)  # Eq. 5, or 16
+        y_s = student(eps, s, condition)
 
-        kappa = self.teacher.schedule.kappa(t, s)
+        kappa = schedule.kappa(t, s)
         distance = self.distance(y_s, target)
         weight = self.weight(distance.detach(), kappa, t, self.distance.degree)
-        # Eqs. 8, 14, 15
-        bootstrap = (weight * distance).mean()
-        residual = ((y_s.detach() - target).square().flatten(1).mean(1)).sqrt() / kappa
-        whole = t - s > 0.5 * self.delta  # where s is clipped to t_min, kappa vanishes and r says nothing
-        loss = Loss(bootstrap, {"bootstrap": bootstrap.detach()}, {"residual": (t[whole], residual[whole])})
-        if y_T is not None and f_T is not None:
-            # Eq. 9
-            edge = self.distance(y_T, f_T).mean()
-            loss.total = bootstrap + self.boundary_weight * edge
-            loss.scalars["boundary"] = edge.detach()
-        return loss
+        loss = (weight * distance).mean()
+        residual = (y_s.detach() - target).square().flatten(1).mean(1).sqrt() / kappa
+        # Where s is clipped to t_min, kappa vanishes and the residual r = (y_s − target) / kappa says nothing.
+        residual = torch.where(t - s > 0.5 * self.delta, residual, torch.nan)
+        return Loss(loss, {"bootstrap": loss.detach()}, {"residual": (t, residual)})
 
-    def targets(
-        self, y_t: Tensor, eps: Tensor, t: Tensor, s: Tensor, condition: Condition, boundary: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """The bootstrap target and, if asked for, the boundary's f(x_T, t_max); without gradients."""
-        schedule = self.teacher.schedule
-        x_t = noisy(y_t, eps, t, schedule)  # x̂_t = alpha_t y_t + sigma_t eps
-        if not boundary:
-            f_t, f_T = self.teacher.x0(x_t, t, condition), None
-        else:
-            x_T = schedule.start_scale(self.t_max) * eps
-            both = torch.cat([t, torch.full_like(t, self.t_max)])
-            f_t, f_T = self.teacher.x0(torch.cat([x_t, x_T]), both, condition.repeat(2)).chunk(2)
-        return self.solver.step(self.teacher, y_t, f_t, eps, t, s, condition), f_T
-
-    def predict(
-        self, student: torch.nn.Module, eps: Tensor, s: Tensor, condition: Condition, boundary: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """y_theta(eps, s) and, if asked for, y_theta(eps, t_max), with gradients, in one pass."""
-        if not boundary:
-            return student(eps, s, condition), None
-        both = torch.cat([s, torch.full_like(s, self.t_max)])
-        y_s, y_T = student(torch.cat([eps, eps]), both, condition.repeat(2)).chunk(2)
-        return y_s, y_T
+    def boundary(self, student: nn.Module, batch: Batch) -> Loss:
+        """beta L_BC = beta E d(f(x_T, t_max), y_theta(eps, t_max)), Eq. 9."""
+        eps, condition = batch.noise, batch.condition
+        t_max = torch.full((len(eps),), self.t_max, device=eps.device)
+        x_T = self.teacher.schedule.start_scale(self.t_max) * eps
+        with torch.no_grad():
+            f_T = self.teacher.x0(x_T, t_max, condition)
+        edge = self.distance(student(eps, t_max, condition), f_T).mean()
+        return Loss(self.boundary_weight * edge, {"boundary": edge.detach()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,7 @@ class Denoiser(nn.Module):
     def __init__(self, reading: NetworkTeacher) -> None:
         super().__init__()
         self.network = reading.network.requires_grad_(True)
-        self.call, self.timestep = reading.call, reading.timestep
+        self.call, self.timestep = reading.call, reading.schedule.timestep
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The raw output, (b, *shape)."""
@@ -53,14 +53,18 @@ class Denoising(Stateless):
         """One turn a step."""
         return ("teacher",)
 
-    def loss(self, networks: Networks, turn: Turn, batch: Batch) -> Loss:
+    def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
+        """One term."""
+        return [lambda: self.denoising(networks["teacher"], turn, batch)]
+
+    def denoising(self, teacher: nn.Module, turn: Turn, batch: Batch) -> Loss:
         """E ‖out − target‖² at x_t = alpha_t x_0 + sigma_t eps."""
         schedule, draw = self.reading.schedule, turn.draw
         steps = draw.integers("t", schedule.num_timesteps)
         t = schedule.time(steps).to(draw.device)
         alpha, sigma = (expand(v, batch.images) for v in schedule.alpha_sigma(t))
         x_t = alpha * batch.images + sigma * batch.noise
-        out = networks["teacher"](x_t, t, batch.condition)
+        out = teacher(x_t, t, batch.condition)
         target = self.reading.prediction.output(batch.images, batch.noise, alpha, sigma)
         error = (out - target).square().flatten(1).mean(1)
         if self.reading.prediction.name == "sample":

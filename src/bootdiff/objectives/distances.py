@@ -43,4 +43,21 @@ class PseudoHuber:
         return ((a - b).square().flatten(1).mean(1) + self.c**2).sqrt() - self.c
 
 
-DISTANCES: dict[str, Distance] = {"l2": SquaredError(), "l1": AbsoluteError(), "huber": PseudoHuber()}
+SIMPLE: dict[str, Distance] = {"l2": SquaredError(), "l1": AbsoluteError(), "huber": PseudoHuber()}
+
+
+def make_distance(name: str, shape: tuple[int, ...], lpips_weights: str | None = None) -> Distance:
+    """The distance that a setting names.
+
+    Args:
+        shape: of the images, without the batch.
+        lpips_weights: for ``lpips``, where its weights are.
+
+    Raises:
+        BootdiffError: for a distance that does not take such images, or without its weights.
+    """
+    if name in SIMPLE:
+        return SIMPLE[name]
+    from bootdiff.objectives.perceptual import digits_distance, lpips
+
+    return digits_distance(shape) if name == "digits" else lpips(shape, lpips_weights)

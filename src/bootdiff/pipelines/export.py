@@ -6,23 +6,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from bootdiff.errors import BootdiffError
 from bootdiff.files import write_json, write_text, write_whole
 from bootdiff.pipelines.card import model_card
-from bootdiff.pipelines.student_files import FILE
+from bootdiff.pipelines.student_files import FILE, student_facts
 from bootdiff.student import Student
 
 
 def one_step_scheduler(student: Student) -> Any:
-    """A DDIMScheduler with a single timestep, at t_max: one step returns exactly x_0, and more are refused."""
+    """A DDIMScheduler with a single timestep, at t_max: one step returns exactly x_0, and more are refused.
+
+    Raises:
+        BootdiffError: for rectified flow, whose ``x_T − t out`` no variance-preserving scheduler can say.
+    """
     from diffusers import DDIMScheduler
 
-    alpha, _ = student.schedule.split(student.schedule.lambda_(torch.tensor([student.t_max])))
+    if student.call.alpha is None:
+        raise BootdiffError(f"a student of {student.teacher_name}, a flow model, cannot be exported yet.")
     return DDIMScheduler(
         num_train_timesteps=1,
-        trained_betas=[1 - alpha.item() ** 2],
-        prediction_type=student.prediction.name,
+        trained_betas=[1 - student.call.alpha**2],
+        prediction_type=student.call.prediction_type,
         set_alpha_to_one=True,
         steps_offset=0,
         timestep_spacing="trailing",
@@ -30,19 +34,29 @@ def one_step_scheduler(student: Student) -> Any:
     )
 
 
+def one_step_network(student: Student) -> Any:
+    """The folded network, scaled to what ``one_step_scheduler`` expects of it; where nothing is to scale, as it is."""
+    from bootdiff.student.unet2d import rescale
+
+    network, call = student.fold(), student.call
+    if call.scale != 1 or abs(call.output_scale - 1) > 1e-6:
+        rescale(network, call.scale, call.output_scale)
+    return network
+
+
 def export_student(student: Student, folder: Path, words: Mapping[str, Any]) -> None:
-    """Write a ``ConsistencyModelPipeline`` folder: one step by default, the teacher's own network class and config.
+    """Write a ``ConsistencyModelPipeline`` folder: one step by default, the teacher's own network class.
 
     Args:
         words: what the model card says beside the student's own facts: teacher, method, settings.
     """
     from diffusers import ConsistencyModelPipeline
 
-    pipeline = ConsistencyModelPipeline(student.fold(), one_step_scheduler(student))
+    pipeline = ConsistencyModelPipeline(one_step_network(student), one_step_scheduler(student))
 
     def write(temporary: Path) -> None:
         pipeline.save_pretrained(temporary, safe_serialization=True)
-        facts = {"teacher": student.teacher_name, "t_min": student.t_min, "t_max": student.t_max}
+        facts = student_facts(student)
         write_json(temporary / FILE, facts)
         write_text(temporary / "README.md", model_card({**facts, **words}))
 

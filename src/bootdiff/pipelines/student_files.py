@@ -6,62 +6,94 @@ from pathlib import Path
 from typing import Any
 
 from bootdiff.errors import BootdiffError
-from bootdiff.files import read_json, write_json, write_whole
+from bootdiff.files import load_tensors, read_json, save_tensors, write_json, write_whole
 from bootdiff.student import Student
+from bootdiff.teachers import Teacher
+from bootdiff.teachers.base import Origin
+from bootdiff.teachers.limits import limit_from
 from bootdiff.teachers.weights import load_network
 
 FILE = "bootdiff.json"
+WEIGHTS = "student.safetensors"
+
+
+def student_facts(student: Student) -> dict[str, Any]:
+    """What a student says of itself in ``bootdiff.json``."""
+    options = {"teacher_options": student.origin.options} if student.origin and student.origin.options else {}
+    targets = {} if student.target_limit == student.limit else {"targets": student.target_limit.scheduler_fields()}
+    return {"teacher": student.teacher_name, **options, **targets, "t_min": student.t_min, "t_max": student.t_max}
 
 
 def save_student(student: Student, folder: Path, scheduler_config: dict | None) -> None:
     """Write the unfolded student: the grown network, the teacher's scheduler, and the student's times.
 
-    A student of a plain ``nn.Module`` is written as one safetensors file, to be loaded with ``load_weights``.
+    A student of a plain ``nn.Module`` is written as one safetensors file, to be read with its teacher at hand.
     """
 
     def write(temporary: Path) -> None:
         temporary.mkdir()
-        network: Any = student.network.network
+        network: Any = student.network.network if hasattr(student.network, "network") else None
         if scheduler_config is not None and hasattr(network, "save_pretrained"):
             network.save_pretrained(temporary / "unet", safe_serialization=True)
             (temporary / "scheduler").mkdir()
             write_json(temporary / "scheduler" / "scheduler_config.json", scheduler_config)
         else:
-            from bootdiff.training.checkpoint import save_tensors
-
-            save_tensors(temporary / "student.safetensors", student.state_dict())
-        words = {"teacher": student.teacher_name, "t_min": student.t_min, "t_max": student.t_max}
-        write_json(temporary / FILE, words)
+            save_tensors(temporary / WEIGHTS, student.state_dict())
+        write_json(temporary / FILE, student_facts(student))
 
     write_whole(folder, write)
 
 
-def load_student(folder: Path) -> Student:
+def load_student(folder: Path | str, teacher: Teacher | None = None) -> Student:
     """Read a ``student-path`` folder.
 
+    Args:
+        teacher: needed where the student was grown from a plain ``nn.Module`` or an analytic teacher.
+
     Raises:
-        BootdiffError: if it is none, or its files are damaged.
+        BootdiffError: if it is none, or its files are damaged or do not fit the teacher.
     """
+    folder = Path(folder)
     words = read_json(folder / FILE)
     missing = [key for key in ("teacher", "t_min", "t_max") if key not in words]
     if missing:
         raise BootdiffError(f"{folder / FILE} lacks '{missing[0]}'; it is damaged, so repeat the run's command.")
-    if not (folder / "unet").is_dir():
+    times = float(words["t_min"]), float(words["t_max"])
+    if (folder / "unet").is_dir():
+        student = _load_unet(folder, str(words["teacher"]), words.get("teacher_options", {}), times)
+    else:
+        student = _load_plain(folder, teacher, times)
+    if "targets" in words:
+        student.target_limit = limit_from(words["targets"])
+    return student.eval()
+
+
+def _load_plain(folder: Path, teacher: Teacher | None, times: tuple[float, float]) -> Student:
+    if teacher is None:
         raise BootdiffError(
-            f"{folder} holds the student of a plain nn.Module, which bootdiff cannot build; build it in Python with "
-            "Student.from_teacher(teacher) and load its student.safetensors."
+            f"{folder} holds the student of a plain nn.Module, which bootdiff cannot build; from Python: "
+            "bootdiff.load_student(folder, teacher)."
         )
+    student = Student.from_teacher(teacher, *times)
+    try:
+        student.load_state_dict(load_tensors(folder / WEIGHTS))
+    except RuntimeError as error:
+        line = str(error).splitlines()[0]
+        raise BootdiffError(f"the student in {folder} does not fit the teacher {teacher.name} ({line}).") from error
+    return student
+
+
+def _load_unet(folder: Path, name: str, options: dict[str, str], times: tuple[float, float]) -> Student:
     from diffusers import UNet2DModel
 
     from bootdiff.student.unet2d import GrownUNet2D
-    from bootdiff.teachers.limits import limit_from_scheduler
-    from bootdiff.teachers.scheduler import read_scheduler
-    from bootdiff.teachers.unet2d import UNet2DTeacher, image_shape
+    from bootdiff.teachers.scheduler import read_limit, read_scheduler
+    from bootdiff.teachers.unet2d import UNet2DTeacher
 
     network = load_network(UNet2DModel, folder / "unet")
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     schedule, prediction = read_scheduler(scheduler, folder)
-    limit = limit_from_scheduler(scheduler)
-    shape = image_shape(read_json(folder / "unet" / "config.json"))
-    reading = UNet2DTeacher(network, schedule, prediction, shape, str(words["teacher"]), limit)
-    return Student(GrownUNet2D(network), reading, float(words["t_min"]), float(words["t_max"])).eval()
+    limit = read_limit(scheduler, folder)
+    reading = UNet2DTeacher.from_parts(network, schedule, prediction, limit, name, scheduler)
+    reading.origin = Origin(name, **options)
+    return Student(GrownUNet2D(network), reading, *times, reading.one_call(times[1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 
 import torch
@@ -20,10 +21,14 @@ class Schedule(ABC):
 
     All times are tensors of shape (b,). Maths runs in float64 and is handed out in float32: bfloat16 would round
     sigma 0.9977 to 0.9961, and digits cancel in ``lambda_s − lambda_t``.
+
+    What the network's own time input gets is the schedule's to say (``timestep``): ``t · (N − 1)`` here.
     """
 
-    #: the number of steps N of the network's table: its time input is ``t · (N − 1)``
+    #: the number of steps N of the network's table
     num_timesteps: int = 1000
+    #: whether the network's time input takes integers only; timesteps are then rounded to the nearest
+    integer_timesteps: bool = False
 
     @abstractmethod
     def log_sigma_over_alpha(self, t: Tensor) -> Tensor:
@@ -52,12 +57,25 @@ class Schedule(ABC):
         return 1.0
 
     def timestep(self, t: Tensor) -> Tensor:
-        """What the network's time input gets: ``t · (N − 1)`` as a real number, float32, (b,)."""
-        return (_float64(t) * (self.num_timesteps - 1)).to(t.device, torch.float32)
+        """What the network's time input gets, (b,): float32, or int64 and rounded where it takes integers only."""
+        steps = self._to_timestep(_float64(t))
+        return steps.round().long().to(t.device) if self.integer_timesteps else steps.to(t.device, torch.float32)
 
     def time(self, timestep: Tensor | float) -> Tensor:
         """The inverse of ``timestep``: t in [0, 1], float32."""
-        return (torch.as_tensor(timestep, dtype=torch.float64) / (self.num_timesteps - 1)).float()
+        return self._from_timestep(torch.as_tensor(timestep, dtype=torch.float64)).float()
+
+    def with_integer_timesteps(self) -> Schedule:
+        """This schedule, for a network whose time input is a table of N entries."""
+        rounded = copy.copy(self)
+        rounded.integer_timesteps = True
+        return rounded
+
+    def _to_timestep(self, t: Tensor) -> Tensor:
+        return t * (self.num_timesteps - 1)
+
+    def _from_timestep(self, timestep: Tensor) -> Tensor:
+        return timestep / (self.num_timesteps - 1)
 
 
 class VariancePreserving(Schedule):
@@ -66,26 +84,6 @@ class VariancePreserving(Schedule):
     def split(self, lambda_t: Tensor) -> tuple[Tensor, Tensor]:
         """alpha² = sigmoid(−2 lambda), sigma² = sigmoid(2 lambda)."""
         return torch.sigmoid(-2 * lambda_t).sqrt(), torch.sigmoid(2 * lambda_t).sqrt()
-
-
-def exportable_time(schedule: Schedule, t: float) -> float:
-    """The time next to ``t`` whose 1 − alpha² is a float32 number, which is all that a beta in a scheduler can hold.
-
-    Without this, an exported noise-prediction student with alpha 0.02 would be off by 4e-5 of its range. Other than
-    variance-preserving schedules have no betas: ``t`` is returned as it is.
-    """
-    here = schedule.lambda_(torch.tensor([t], dtype=torch.float64))
-    if not isinstance(schedule, VariancePreserving) or not bool(torch.isfinite(here)):
-        return t
-    alpha, _ = schedule.split(here)
-    beta = (1 - alpha**2).float().double()
-    wanted = 0.5 * (torch.log(beta) - torch.log1p(-beta))
-    low, high = max(0.0, t - 1e-3), min(1.0, t + 1e-3)
-    for _ in range(60):
-        middle = (low + high) / 2
-        below = bool(schedule.lambda_(torch.tensor([middle], dtype=torch.float64)) < wanted)
-        low, high = (middle, high) if below else (low, middle)
-    return low
 
 
 def check_times(t_min: float, t_max: float) -> None:

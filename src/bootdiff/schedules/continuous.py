@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from bootdiff.errors import BootdiffError
 from bootdiff.schedules.base import Schedule, VariancePreserving
 
 
@@ -43,10 +44,16 @@ class RectifiedFlow(Schedule):
 
 
 class VarianceExploding(Schedule):
-    """alpha_t = 1, sigma_t from ``sigma_min`` to ``sigma_max``, geometric in t; sampling starts at sigma_t · eps."""
+    """alpha_t = 1, sigma_t from ``sigma_min`` to ``sigma_max``, geometric in t; sampling starts at sigma_t · eps.
 
-    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
-        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+    Raises:
+        BootdiffError: unless 0 < sigma_min < sigma_max.
+    """
+
+    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, num_timesteps: int = 1000) -> None:
+        if not 0 < sigma_min < sigma_max < math.inf:
+            raise BootdiffError(f"expected 0 < sigma_min < sigma_max, got {sigma_min:g} and {sigma_max:g}.")
+        self.sigma_min, self.sigma_max, self.num_timesteps = sigma_min, sigma_max, num_timesteps
 
     def log_sigma_over_alpha(self, t: Tensor) -> Tensor:
         """lambda_t = log sigma_t."""
@@ -54,8 +61,55 @@ class VarianceExploding(Schedule):
 
     def start_scale(self, t_max: float) -> float:
         """nu = sigma at t_max."""
-        return self.alpha_sigma(torch.tensor([t_max]))[1].item()
+        return float(self.lambda_(torch.tensor([t_max], dtype=torch.float64)).exp())
 
     def split(self, lambda_t: Tensor) -> tuple[Tensor, Tensor]:
         """alpha = 1, sigma = exp(lambda)."""
         return torch.ones_like(lambda_t), torch.exp(lambda_t)
+
+
+class SigmaTime(VarianceExploding):
+    """The same for a network whose time input is sigma itself (score models: Song et al., 2021)."""
+
+    def _to_timestep(self, t: Tensor) -> Tensor:
+        return self.log_sigma_over_alpha(t).exp()
+
+    def _from_timestep(self, timestep: Tensor) -> Tensor:
+        return torch.log(timestep / self.sigma_min) / math.log(self.sigma_max / self.sigma_min)
+
+
+class EDM(VarianceExploding):
+    """alpha_t = 1, sigma_t^(1/rho) linear in t (Karras et al., 2022, Eq. 5); the network is told log(sigma) / 4.
+
+    Args:
+        rho: none = sigma_t geometric in t.
+    """
+
+    def __init__(
+        self,
+        sigma_min: float = 0.002,
+        sigma_max: float = 80.0,
+        rho: float | None = 7.0,
+        num_timesteps: int = 1000,
+    ) -> None:
+        super().__init__(sigma_min, sigma_max, num_timesteps)
+        self.rho = rho
+
+    def log_sigma_over_alpha(self, t: Tensor) -> Tensor:
+        """lambda_t = log sigma_t."""
+        if self.rho is None:
+            return super().log_sigma_over_alpha(t)
+        low, high = self._ends(self.rho)
+        return self.rho * torch.log(low + t * (high - low))
+
+    def _to_timestep(self, t: Tensor) -> Tensor:
+        return self.log_sigma_over_alpha(t) / 4
+
+    def _from_timestep(self, timestep: Tensor) -> Tensor:
+        if self.rho is None:
+            return (4 * timestep - math.log(self.sigma_min)) / math.log(self.sigma_max / self.sigma_min)
+        low, high = self._ends(self.rho)
+        return ((4 * timestep / self.rho).exp() - low) / (high - low)
+
+    def _ends(self, rho: float) -> tuple[float, float]:
+        return self.sigma_min ** (1 / rho), self.sigma_max ** (1 / rho)

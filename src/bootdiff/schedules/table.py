@@ -27,13 +27,16 @@ class BetaTable(VariancePreserving):
         self.num_timesteps = len(betas)
         alphas_cumprod = torch.cumprod(1 - betas, dim=0)
         self.table = 0.5 * (torch.log1p(-alphas_cumprod) - torch.log(alphas_cumprod))
+        self.finite = bool(torch.isfinite(self.table).all())
 
     def log_sigma_over_alpha(self, t: Tensor) -> Tensor:
         """lambda_t by linear interpolation of the table."""
         table = self.table.to(t.device)
         position = t.clamp(0, 1) * (self.num_timesteps - 1)
-        low = position.floor().long().clamp(max=self.num_timesteps - 2)
-        # torch.lerp would give inf · 0 = nan at a table whose last entry is infinite (zero terminal SNR).
+        low = position.long().clamp_(max=self.num_timesteps - 2)
         weight = position - low
+        if self.finite:
+            return torch.lerp(table[low], table[low + 1], weight)
+        # At a table whose last entry is infinite (zero terminal SNR) that would give inf · 0 = nan.
         between = table[low] * (1 - weight) + table[low + 1] * weight
         return torch.where(weight == 0, table[low], torch.where(weight == 1, table[low + 1], between))

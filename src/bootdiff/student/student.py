@@ -7,9 +7,12 @@ from torch import Tensor, nn
 
 from bootdiff.condition import Condition
 from bootdiff.errors import BootdiffError
-from bootdiff.schedules import check_times, expand
+from bootdiff.schedules import check_times
 from bootdiff.student.growth import GrownNetwork, grow
+from bootdiff.student.plain import PlainNetwork
 from bootdiff.teachers.base import NO_CONDITION, NetworkTeacher, Teacher
+from bootdiff.teachers.limits import Limit
+from bootdiff.teachers.one_call import OneCall
 
 
 class Student(nn.Module):
@@ -18,41 +21,48 @@ class Student(nn.Module):
     At initialisation ``y_theta(eps, t) = f(x_T, t_max)`` exactly, for every t.
 
     Args:
-        network: grown from the teacher's (``Student.from_teacher`` does it).
-        teacher: says what the network's output means, and its schedule; its weights are not kept.
+        network: grown from the teacher's (``Student.from_teacher`` does it), or any other for analytic teachers.
+        teacher: gives the schedule and the shape; its weights are not kept.
         t_min, t_max: the range of target times; ``t_min`` is the image.
+        call: how the network's output is read; as x_0 itself where it is not given.
     """
 
-    def __init__(self, network: GrownNetwork, teacher: NetworkTeacher, t_min: float, t_max: float) -> None:
+    def __init__(
+        self, network: GrownNetwork, teacher: Teacher, t_min: float, t_max: float, call: OneCall | None = None
+    ) -> None:
         super().__init__()
         check_times(t_min, t_max)
         self.network = network
         self.t_min, self.t_max = t_min, t_max
-        self.schedule, self.prediction, self.shape = teacher.schedule, teacher.prediction, teacher.shape
-        self.limit, self.teacher_name = teacher.limit, teacher.name
+        self.call = call or OneCall(scale=1.0, a=0.0, b=1.0)
+        self.schedule, self.shape, self.limit = teacher.schedule, tuple(teacher.shape), teacher.limit
+        # How the targets that it learned were limited; the images are limited as the teacher's scheduler says.
+        self.target_limit: Limit = self.limit
+        self.teacher_name, self.origin = teacher.name, teacher.denoiser.origin
+        self.own_timestep = self.schedule.timestep(torch.tensor([t_max])).item()
 
     @classmethod
     def from_teacher(cls, teacher: Teacher, t_min: float | None = None, t_max: float | None = None) -> Student:
-        """Grow a student that equals its teacher.
+        """Grow a student that equals its teacher; an analytic teacher's gets a plain network of its own.
 
         Raises:
-            BootdiffError: if the teacher has no network (an analytic one), or for an impossible time range.
+            BootdiffError: if the teacher's network cannot be grown, for an impossible time range, or where the
+                teacher says nothing at t_max.
         """
         denoiser = teacher.denoiser
-        if not isinstance(denoiser, NetworkTeacher):
-            raise BootdiffError(
-                f"a student cannot be grown from {teacher.name}: it has no network; give one of your own."
-            )
         low, high = teacher.t_range
-        return cls(grow(denoiser.network), denoiser, low if t_min is None else t_min, high if t_max is None else t_max)
+        low, high = low if t_min is None else t_min, high if t_max is None else t_max
+        if isinstance(denoiser, NetworkTeacher):
+            return cls(grow(denoiser.network), denoiser, low, high, denoiser.one_call(high))
+        span = denoiser.schedule.timestep(torch.tensor([low, high])).tolist()
+        return cls(PlainNetwork(denoiser.shape, (span[0], span[1])), denoiser, low, high)
 
     def forward(self, eps: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """y_theta(eps, t), (b, *shape) in float32, for noises (b, *shape) and target times (b,) in [t_min, t_max]."""
-        x_T = self.schedule.start_scale(self.t_max) * eps
-        own = torch.full_like(t, self.t_max)
-        out = self.network(x_T, self.schedule.timestep(own), self.schedule.timestep(t), condition)
-        alpha, sigma = (expand(v, eps) for v in self.schedule.alpha_sigma(own))
-        return self.prediction.x0(out.float(), x_T, alpha, sigma)
+        target = self.schedule.timestep(t)
+        own = torch.full_like(target, self.own_timestep)
+        out = self.network(self.call.scale * eps, own, target, condition).float()
+        return self.call.b * out if self.call.a == 0 else self.call.a * eps + self.call.b * out
 
     @torch.no_grad()
     def sample(self, eps: Tensor, condition: Condition = NO_CONDITION, t: float | None = None) -> Tensor:
@@ -61,7 +71,7 @@ class Student(nn.Module):
         Raises:
             BootdiffError: for noises of another shape, or a ``t`` that the student never learned.
         """
-        if tuple(eps.shape[1:]) != tuple(self.shape):
+        if tuple(eps.shape[1:]) != self.shape:
             raise BootdiffError(
                 f"expected noises of shape (b, {', '.join(map(str, self.shape))}), got {tuple(eps.shape)}."
             )
@@ -72,5 +82,27 @@ class Student(nn.Module):
 
     def fold(self) -> nn.Module:
         """A network of the teacher's class that makes the image in one call."""
-        own, target = self.schedule.timestep(torch.tensor([self.t_max, self.t_min])).tolist()
-        return self.network.fold(own, target)
+        target = self.schedule.timestep(torch.tensor([self.t_min])).item()
+        return self.network.fold(self.own_timestep, target)
+
+    def one_step(self) -> OneStep:
+        """The fastest way to sample: the folded network and two numbers."""
+        return OneStep(self.fold(), self)
+
+
+class OneStep(nn.Module):
+    """A folded student: ``limit(a eps + b network(scale · eps))``, one network call and nothing else worth naming."""
+
+    def __init__(self, network: nn.Module, student: Student) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False).eval()
+        self.call, self.limit, self.shape = student.call, student.limit, student.shape
+        self.register_buffer("own", torch.tensor(student.own_timestep))
+
+    @torch.no_grad()
+    def forward(self, eps: Tensor) -> Tensor:
+        """Images, (b, *shape) in the data's range, for noises (b, *shape)."""
+        call = self.call
+        out = self.network(eps if call.scale == 1 else call.scale * eps, self.own)
+        out = out if isinstance(out, Tensor) else out.sample
+        return self.limit(call.b * out if call.a == 0 else torch.add(call.a * eps, out, alpha=call.b))

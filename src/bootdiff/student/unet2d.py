@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
@@ -18,11 +20,18 @@ class GrownUNet2D(GrownNetwork):
         self.network = network
 
     @classmethod
-    def from_teacher(cls, teacher: nn.Module) -> GrownUNet2D:
-        """Copy the teacher's weights and zero the new embedding's last layer: initially equal to the teacher."""
-        # The override must be a keyword argument: inside the config it would be ignored without a word.
-        network = UNet2DModel.from_config(teacher.config, class_embed_type="timestep")
-        network.load_state_dict(teacher.state_dict(), strict=False)
+    def from_teacher(cls, teacher: Any) -> GrownUNet2D:
+        """Copy the teacher's weights and zero the new embedding's last layer: initially equal to the teacher.
+
+        Where the teacher predicts a variance as well, those channels are left out.
+        """
+        channels = teacher.config.in_channels
+        # The overrides must be keyword arguments: inside the config they would be ignored without a word.
+        network = UNet2DModel.from_config(teacher.config, class_embed_type="timestep", out_channels=channels)
+        weights = teacher.state_dict()
+        for name in ("conv_out.weight", "conv_out.bias"):
+            weights[name] = weights[name][:channels]
+        network.load_state_dict(weights, strict=False)
         nn.init.zeros_(network.class_embedding.linear_2.weight)
         nn.init.zeros_(network.class_embedding.linear_2.bias)
         return cls(network)
@@ -33,20 +42,45 @@ class GrownUNet2D(GrownNetwork):
 
     @torch.no_grad()
     def fold(self, timestep: float, target: float) -> UNet2DModel:
-        """Both times moved into the biases of the time embedding."""
+        """Both times moved into the biases of the time embedding; it may then be told any timestep."""
         grown = self.network
-        folded = UNet2DModel.from_config(grown.config, class_embed_type=None)
-        folded.load_state_dict(grown.state_dict(), strict=False)
-        device = grown.time_embedding.linear_1.weight.device
-        folded = folded.to(device)
-        times = torch.tensor([timestep, target], dtype=torch.float32, device=device)
+        told_sigma = grown.config.time_embedding_type == "fourier"
+        kind = "positional" if told_sigma else grown.config.time_embedding_type
+        folded = UNet2DModel.from_config(grown.config, class_embed_type=None, time_embedding_type=kind)
+        # The first layer's weights see the time only: they end as zero, whatever they are.
+        weights = {k: v for k, v in grown.state_dict().items() if k != "time_embedding.linear_1.weight"}
+        folded.load_state_dict(weights, strict=False)
+        embedding = grown.time_embedding
+        times = torch.tensor([timestep, target], device=embedding.linear_1.weight.device)
         own, wanted = grown.time_proj(times)[:, None]
-        embedding = folded.time_embedding
-        embedding.linear_1.bias += embedding.linear_1.weight @ own[0]
-        # The own time is always t_max: with it in the bias, the timestep that a pipeline passes no longer matters.
-        embedding.linear_1.weight.zero_()
-        embedding.linear_2.bias += grown.class_embedding(wanted)[0]
+        folded = folded.to(times.device)
+        folded.time_embedding.linear_1.weight.zero_()
+        folded.time_embedding.linear_1.bias += embedding.linear_1.weight @ own[0]
+        folded.time_embedding.linear_2.bias += grown.class_embedding(wanted)[0]
+        if told_sigma:  # such a network divides its output by sigma
+            rescale(folded, 1.0, 1 / timestep)
         return folded.eval()
+
+
+@torch.no_grad()
+def rescale(network: UNet2DModel, input_scale: float, output_scale: float) -> None:
+    """Change the weights so that the network gives ``output_scale · network(input_scale · x)``.
+
+    Raises:
+        ValueError: if the network shifts its input (``center_input_sample``), which no weight can undo.
+    """
+    if input_scale != 1 and network.config.center_input_sample:
+        raise ValueError("center_input_sample shifts the input; it cannot be scaled")
+    for layer in (network.conv_in, *_skips(network.down_blocks)):
+        layer.weight *= input_scale
+    for layer in (network.conv_out, *_skips(network.up_blocks)):
+        layer.weight *= output_scale
+        layer.bias *= output_scale
+
+
+def _skips(blocks: Any) -> list[nn.Conv2d]:
+    """The layers of NCSN++ by which blocks read the input, or add to the output, past all others."""
+    return [block.skip_conv for block in blocks if getattr(block, "skip_conv", None) is not None]
 
 
 register_growth(UNet2DModel, GrownUNet2D.from_teacher)

@@ -5,20 +5,40 @@ Whatever changes a teacher is a teacher again, by wrapping: ``Limited(teacher, C
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from bootdiff.condition import Condition
-from bootdiff.schedules import Schedule, expand, exportable_time
+from bootdiff.errors import BootdiffError
+from bootdiff.schedules import Schedule, expand
 from bootdiff.teachers.limits import Limit, NoLimit
+from bootdiff.teachers.one_call import OneCall, exportable_time
 from bootdiff.teachers.prediction import Prediction
 
 NO_CONDITION = Condition()
 
 # Below this alpha a noise prediction says too little about x_0: its error is amplified by 1 / alpha.
 SMALLEST_ALPHA = 0.02
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a teacher comes from, so that it can be loaded again: the arguments of ``load_teacher``."""
+
+    name: str
+    revision: str | None = None
+    variant: str | None = None
+    dtype: str = "float32"
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What was asked beside the name."""
+        asked = {"revision": self.revision, "variant": self.variant, "dtype": self.dtype}
+        return {key: value for key, value in asked.items() if value not in (None, "float32")}
 
 
 class Teacher(nn.Module, ABC):
@@ -31,6 +51,8 @@ class Teacher(nn.Module, ABC):
     shape: tuple[int, ...]
     #: the teacher's own words for the shipped scheduler: how x_0 is clipped or thresholded
     limit: Limit = NoLimit()
+    #: where ``load_teacher`` found it
+    origin: Origin | None = None
 
     @abstractmethod
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
@@ -52,7 +74,11 @@ class Teacher(nn.Module, ABC):
         alpha, _ = self.schedule.alpha_sigma(t)
         usable = (alpha >= SMALLEST_ALPHA).nonzero()
         first = 0.0 if bool(torch.isfinite(self.schedule.lambda_(t[:1]))) else t[1].item()
-        return first, exportable_time(self.schedule, t[usable[-1, 0]].item())
+        return first, self.nearest_start(t[usable[-1, 0]].item())
+
+    def nearest_start(self, t: float) -> float:
+        """The t_max next to ``t`` that an exported student can start from; ``t`` itself where nothing hinders it."""
+        return t
 
 
 class NetworkTeacher(Teacher):
@@ -82,20 +108,62 @@ class NetworkTeacher(Teacher):
         self.network = network.requires_grad_(False).eval()
         self.schedule, self.prediction, self.shape, self.name = schedule, prediction, shape, name
         self.limit = limit or NoLimit()
+        _check_fit(prediction, schedule)
 
     def call(self, network: nn.Module, x_t: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Run a network of this teacher's kind and return its raw output, (b, *shape)."""
         return network(x_t, timestep, **condition)
 
-    def timestep(self, t: Tensor) -> Tensor:
-        """What the network's time input gets for t in [0, 1]."""
-        return self.schedule.timestep(t)
-
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """f(x_t, t); the conversion runs in float32 whatever the network runs in."""
-        out = self.call(self.network, x_t, self.timestep(t), condition)
-        alpha, sigma = (expand(v, x_t) for v in self.schedule.alpha_sigma(t))
-        return self.prediction.x0(out.float(), x_t.float(), alpha, sigma)
+        scale, a, b = (expand(v.to(x_t.device, torch.float32), x_t) for v in self._factors(t))
+        out = self.call(self.network, scale * x_t, self.schedule.timestep(t), condition)
+        return a * x_t.float() + b * out.float()
+
+    def one_call(self, t_max: float) -> OneCall:
+        """The prediction f(x_T, t_max) as a function of eps: what one call from pure noise computes.
+
+        Raises:
+            BootdiffError: where x_0 cannot be told, at alpha = 0 with noise prediction.
+        """
+        call = self._one_call(t_max)
+        if not (math.isfinite(call.a) and math.isfinite(call.b)):
+            raise BootdiffError(
+                f"alpha is 0 at t_max = {t_max:g} (zero terminal SNR), where a network that predicts the noise says "
+                f"nothing of the image; lower t_max, for instance to {self.t_range[1]:.3g}."
+            )
+        return call
+
+    def nearest_start(self, t: float) -> float:
+        """The time next to ``t`` whose alpha a stock scheduler can hold (``exportable_time``)."""
+        return exportable_time(lambda time: self._one_call(time).alpha, t)
+
+    def _one_call(self, time: float) -> OneCall:
+        scale, a, b = (v.item() for v in self._factors(torch.tensor([time])))
+        start = self.schedule.start_scale(time)
+        return OneCall(start * scale, start * a, b)
+
+    def _factors(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(scale, a, b) of ``x_0 = a x_t + b network(scale · x_t)``, in float64, each (b,)."""
+        alpha, sigma = self.schedule.split(self.schedule.lambda_(t))
+        return self.prediction.input_scale(alpha, sigma), *self.prediction.factors(alpha, sigma)
+
+
+def _check_fit(prediction: Prediction, schedule: Schedule) -> None:
+    """Refuse a prediction type whose formula does not hold on this schedule.
+
+    Raises:
+        BootdiffError: naming both.
+    """
+    t = torch.tensor([0.3, 0.6], dtype=torch.float64)
+    alpha, sigma = schedule.split(schedule.lambda_(t))
+    x_0, eps = torch.tensor([0.7, -0.4], dtype=torch.float64), torch.tensor([-0.3, 1.1], dtype=torch.float64)
+    out = prediction.output(x_0, eps, alpha, sigma)
+    if not torch.allclose(prediction.x0(out, alpha * x_0 + sigma * eps, alpha, sigma), x_0):
+        raise BootdiffError(
+            f"prediction type '{prediction.name}' does not fit the schedule {type(schedule).__name__}: v_prediction "
+            "needs a variance-preserving one, flow_prediction rectified flow, edm alpha = 1."
+        )
 
 
 class Limited(Teacher):
@@ -115,3 +183,9 @@ class Limited(Teacher):
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """The inner teacher's x_0, limited."""
         return self.limit(self.inner.x0(x_t, t, condition))
+
+
+def limited(teacher: Teacher, limit: Limit) -> Teacher:
+    """``teacher`` with this limit in place of the one it has."""
+    inner = teacher.inner if isinstance(teacher, Limited) else teacher
+    return inner if isinstance(limit, NoLimit) else Limited(inner, limit)

@@ -7,30 +7,44 @@ from torch import nn
 from bootdiff.errors import BootdiffError
 from bootdiff.schedules import Schedule
 from bootdiff.teachers.base import NetworkTeacher
-from bootdiff.teachers.prediction import prediction_named
+from bootdiff.teachers.limits import Limit
+from bootdiff.teachers.prediction import Prediction, prediction_named
 
 
 class CallableTeacher(NetworkTeacher):
     """Any module ``network(x_t, timestep) -> out`` with its schedule and prediction type.
 
-    ``timestep`` is ``t · (N − 1)``, float32 and (b,), where N is ``schedule.num_timesteps``; ``out`` has x_t's shape.
-    A condition's entries are passed by keyword.
+    ``timestep`` is ``t · (N − 1)``, float32 and (b,), where N is ``schedule.num_timesteps`` (a schedule may say
+    otherwise: ``EDM`` gives log(sigma) / 4); ``out`` has x_t's shape. A condition's entries are passed by keyword.
 
     Args:
         network: the module; frozen here.
         schedule: for instance ``Cosine()`` or ``BetaTable(betas)``.
-        prediction: ``"sample"``, ``"epsilon"``, ``"v_prediction"`` or ``"flow_prediction"``.
+        prediction: ``"sample"``, ``"epsilon"``, ``"v_prediction"``, ``"flow_prediction"``, ``"score"``, ``"edm"``, or
+            an object such as ``Preconditioned(sigma_data=1.0)``.
         shape: of one sample, without the batch.
         name: for reports.
+        integer_timesteps: round timesteps to the nearest integer, int64, for a network that looks them up in a table.
+        limit: how x_0 is clipped or thresholded; none where it is not given. ``Limited(teacher)`` applies it.
 
     Raises:
-        BootdiffError: for an unknown prediction type or a network that is no module.
+        BootdiffError: for an unknown prediction type, one that does not fit the schedule, or a network that is no
+            module.
     """
 
     def __init__(
-        self, network: nn.Module, schedule: Schedule, prediction: str, shape: tuple[int, ...], name: str | None = None
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        prediction: str | Prediction,
+        shape: tuple[int, ...],
+        name: str | None = None,
+        integer_timesteps: bool = False,
+        limit: Limit | None = None,
     ) -> None:
         if not isinstance(network, nn.Module):
             raise BootdiffError(f"expected a torch.nn.Module as the teacher's network, got {type(network).__name__}.")
-        name = name or type(network).__name__
-        super().__init__(network, schedule, prediction_named(prediction), tuple(shape), name)
+        kind = prediction if isinstance(prediction, Prediction) else prediction_named(prediction)
+        if integer_timesteps:
+            schedule = schedule.with_integer_timesteps()
+        super().__init__(network, schedule, kind, tuple(shape), name or type(network).__name__, limit)

@@ -68,11 +68,8 @@ class DynamicThreshold:
         }
 
 
-def limit_from_scheduler(config: Mapping[str, Any]) -> Limit:
-    """Read the rule from a scheduler's config; thresholding goes before clipping, as in diffusers' schedulers."""
-    if config.get("thresholding"):
-        return DynamicThreshold(config.get("dynamic_thresholding_ratio", 0.995), config.get("sample_max_value", 1.0))
-    # Where the field is missing, diffusers' DDPM and DDIM schedulers clip.
-    if config.get("clip_sample", config.get("_class_name") in ("DDPMScheduler", "DDIMScheduler")):
-        return Clip(config.get("clip_sample_range", 1.0))
-    return NoLimit()
+def limit_from(fields: Mapping[str, Any]) -> Limit:
+    """The limit whose ``scheduler_fields`` these are; thresholding goes before clipping, as in diffusers."""
+    if fields.get("thresholding"):
+        return DynamicThreshold(fields.get("dynamic_thresholding_ratio", 0.995), fields.get("sample_max_value", 1.0))
+    return Clip(fields.get("clip_sample_range", 1.0)) if fields.get("clip_sample") else NoLimit()

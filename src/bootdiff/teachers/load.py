@@ -4,25 +4,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from bootdiff.builtin import BUILTIN_TEACHERS, builtin_folder
-from bootdiff.errors import BootdiffError, nearest
+from bootdiff.errors import BootdiffError, choose, nearest
 from bootdiff.files import read_json
-from bootdiff.teachers.base import Limited, Teacher
+from bootdiff.teachers.base import Limited, Origin, Teacher
 from bootdiff.teachers.limits import NoLimit
 
 SUPPORTED = "pipelines with an unconditional UNet2DModel (DDPM, DDIM, PNDM, … in pixel space)"
 
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
-def load_teacher(name: str) -> Teacher:
+
+def load_teacher(name: str, revision: str | None = None, variant: str | None = None, dtype: str = "float32") -> Teacher:
     """Load a teacher; its x_0 is clipped or thresholded where its scheduler says so.
 
     Args:
         name: a folder, a builtin name (``digits``) if no such folder exists, or else a hub id.
+        revision: branch, tag or commit on the hub; folders have none.
+        variant: of the weight files, such as ``"fp16"`` for ``diffusion_pytorch_model.fp16.safetensors``.
+        dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``: what the network runs in. x_0 is float32 always.
 
     Raises:
         BootdiffError: if there is no such thing, or it is no teacher that bootdiff supports.
     """
-    folder = resolve_pipeline(name)
+    origin = Origin(name, revision, variant, choose(dtype, DTYPES, "dtype"))
+    folder = resolve_pipeline(name, revision, variant)
     index = read_json(folder / "model_index.json")
     if (folder / "bootdiff.json").exists():
         raise BootdiffError(f"{name} is a one-step student that bootdiff made, not a teacher; name its teacher.")
@@ -33,11 +41,12 @@ def load_teacher(name: str) -> Teacher:
         raise BootdiffError(f"{name} is {met}, which is not supported yet; supported: {SUPPORTED}.")
     from bootdiff.teachers.unet2d import UNet2DTeacher
 
-    teacher = UNet2DTeacher.from_folder(folder, name)
+    teacher = UNet2DTeacher.from_folder(folder, name, variant, DTYPES[dtype])
+    teacher.origin = origin
     return teacher if isinstance(teacher.limit, NoLimit) else Limited(teacher)
 
 
-def resolve_pipeline(name: str) -> Path:
+def resolve_pipeline(name: str, revision: str | None = None, variant: str | None = None) -> Path:
     """The local folder of a pipeline, downloaded from the hub if ``name`` is neither a folder nor a builtin.
 
     Raises:
@@ -47,6 +56,8 @@ def resolve_pipeline(name: str) -> Path:
     if folder.exists():
         if not (folder / "model_index.json").is_file():
             raise BootdiffError(f"{name} is no diffusers pipeline: expected a folder with a model_index.json.")
+        if revision is not None:
+            raise BootdiffError(f"{name} is a folder, which has no revision '{revision}'; revisions are for hub ids.")
         return folder
     if name in BUILTIN_TEACHERS:
         return builtin_folder(name) / "teacher"
@@ -54,20 +65,26 @@ def resolve_pipeline(name: str) -> Path:
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         hint = nearest(name, BUILTIN_TEACHERS)
         raise BootdiffError(f"no folder and no builtin teacher is called '{name}'; builtin: digits.{hint}")
-    return _download(name)
+    return _download(name, revision, variant)
 
 
-def _download(name: str) -> Path:
+def _download(name: str, revision: str | None, variant: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
-    patterns = ["model_index.json", "*/*.json", "*/*.safetensors"]
+    weights = [f"*.{variant}{end}" for end in (".safetensors", "-*.safetensors")] if variant else ["*.safetensors"]
+    # Without a variant, those of other precisions would be downloaded for nothing.
+    others = None if variant else ["*.fp16*", "*.bf16*", "*.non_ema*"]
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        folder = snapshot_download(name, revision=revision, allow_patterns=["*.json", *weights], ignore_patterns=others)
+        if not list(Path(folder).rglob("*.safetensors")):
+            snapshot_download(name, revision=revision, allow_patterns=["*.bin"], ignore_patterns=others)
     except Exception as error:  # the hub client raises many kinds; to the user each means "not to be had"
+        where = f"'{name}'" if revision is None else f"'{name}' at revision '{revision}'"
         raise BootdiffError(
-            f"'{name}' is no folder here and could not be fetched from the hub ({type(error).__name__}); check the "
+            f"{where} is no folder here and could not be fetched from the hub ({type(error).__name__}); check the "
             "spelling and the connection, or give a local folder."
         ) from error
+    return Path(folder)
 
 
 def _denoiser_of(index: dict) -> str:

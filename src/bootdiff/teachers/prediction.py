@@ -1,27 +1,41 @@
-"""What a network's output means: from output to ``x_0``, and from ``x_0`` and noise to the output it should give."""
+"""What a network's output means: from output to ``x_0``, and from ``x_0`` and noise to the output it should give.
+
+Every kind is linear in the noisy image and the output, ``x_0 = a x_t + b out``; a kind is its two factors.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from bootdiff.errors import choose
 
 
 class Prediction(ABC):
-    """One prediction type. All tensors are (b, ...) in float32; alpha and sigma broadcast over them."""
+    """One prediction type. Images are (b, ...) in float32; alpha and sigma broadcast over them."""
 
     #: the name that diffusers' schedulers give it
     name: str
 
     @abstractmethod
-    def x0(self, out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The clean image that the output stands for."""
+    def factors(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """(a, b) of ``x_0 = a x_t + b out``."""
 
     @abstractmethod
     def output(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The output that a perfect network gives at ``alpha x_0 + sigma eps``."""
+
+    def x0(self, out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The clean image that the output stands for."""
+        a, b = self.factors(alpha, sigma)
+        return a * x_t + b * out
+
+    def input_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The network sees ``input_scale · x_t``."""
+        return torch.ones_like(sigma)
 
 
 class Signal(Prediction):
@@ -29,9 +43,9 @@ class Signal(Prediction):
 
     name = "sample"
 
-    def x0(self, out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The output itself."""
-        return out
+    def factors(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """x_0 = out."""
+        return torch.zeros_like(alpha), torch.ones_like(alpha)
 
     def output(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """x_0 itself."""
@@ -43,9 +57,9 @@ class Noise(Prediction):
 
     name = "epsilon"
 
-    def x0(self, out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """(x_t − sigma out) / alpha."""
-        return (x_t - sigma * out) / alpha
+    def factors(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """x_0 = (x_t − sigma out) / alpha."""
+        return 1 / alpha, -sigma / alpha
 
     def output(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """eps itself."""
@@ -57,9 +71,9 @@ class Velocity(Prediction):
 
     name = "v_prediction"
 
-    def x0(self, out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """alpha x_t − sigma out."""
-        return alpha * x_t - sigma * out
+    def factors(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """x_0 = alpha x_t − sigma out."""
+        return alpha, -sigma
 
     def output(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """alpha eps − sigma x_0."""
@@ -71,22 +85,66 @@ class FlowVelocity(Prediction):
 
     name = "flow_prediction"
 
-    def x0(self, out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """x_t − t out, where t = sigma."""
-        return x_t - sigma * out
+    def factors(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """x_0 = x_t − t out, where t = sigma."""
+        return torch.ones_like(alpha), -sigma
 
     def output(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """eps − x_0."""
         return eps - x_0
 
 
-PREDICTIONS: dict[str, Prediction] = {p.name: p for p in (Signal(), Noise(), Velocity(), FlowVelocity())}
+class Score(Prediction):
+    """out = −eps / sigma, the gradient of log p_t(x_t): score models (Song et al., 2021)."""
+
+    name = "score"
+
+    def factors(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """x_0 = (x_t + sigma² out) / alpha."""
+        return 1 / alpha, sigma**2 / alpha
+
+    def output(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """−eps / sigma."""
+        return -eps / sigma
+
+
+@dataclass(frozen=True)
+class Preconditioned(Prediction):
+    """EDM's preconditioning (Karras et al., 2022, Table 1), for alpha = 1.
+
+    Args:
+        sigma_data: the data's standard deviation that the network was trained for.
+        sign: +1 for diffusers' ``epsilon``, −1 for its ``v_prediction``.
+    """
+
+    sigma_data: float = 0.5
+    sign: float = 1.0
+    name = "edm"
+
+    def factors(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """c_skip and c_out."""
+        spread = sigma**2 + self.sigma_data**2
+        return self.sigma_data**2 / spread, self.sign * sigma * self.sigma_data / spread.sqrt()
+
+    def output(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """(x_0 − c_skip x_t) / c_out."""
+        skip, out = self.factors(alpha, sigma)
+        return (x_0 - skip * (x_0 + sigma * eps)) / out
+
+    def input_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """c_in."""
+        return 1 / (sigma**2 + self.sigma_data**2).sqrt()
+
+
+PREDICTIONS: dict[str, Prediction] = {
+    p.name: p for p in (Signal(), Noise(), Velocity(), FlowVelocity(), Score(), Preconditioned())
+}
 
 
 def prediction_named(name: str) -> Prediction:
-    """The prediction type with diffusers' name.
+    """The prediction type with diffusers' name (``edm`` with sigma_data = 0.5).
 
     Raises:
-        BootdiffError: for a name that is none of ``sample``, ``epsilon``, ``v_prediction``, ``flow_prediction``.
+        BootdiffError: for a name that is none of them.
     """
     return PREDICTIONS[choose(name, PREDICTIONS, "prediction type")]

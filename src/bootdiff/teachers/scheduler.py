@@ -5,25 +5,117 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bootdiff.errors import BootdiffError
-from bootdiff.schedules import BetaTable, Schedule
-from bootdiff.teachers.prediction import PREDICTIONS, Prediction, prediction_named
+from bootdiff.schedules import EDM, BetaTable, Schedule, SigmaTime
+from bootdiff.teachers.limits import Limit, limit_from
+from bootdiff.teachers.prediction import Noise, Preconditioned, Prediction, Score, Signal, Velocity
 
 #: schedulers whose config is a table of betas and a prediction type
 BETA_SCHEDULERS = (
     "DDPMScheduler",
+    "DDPMParallelScheduler",
     "DDIMScheduler",
+    "DDIMParallelScheduler",
     "PNDMScheduler",
     "DPMSolverMultistepScheduler",
     "DPMSolverSinglestepScheduler",
+    "DPMSolverSDEScheduler",
     "UniPCMultistepScheduler",
     "DEISMultistepScheduler",
+    "SASolverScheduler",
     "EulerDiscreteScheduler",
     "EulerAncestralDiscreteScheduler",
     "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "LMSDiscreteScheduler",
 )
+#: schedulers with EDM's preconditioning (``sigma_data``)
+EDM_SCHEDULERS = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
+#: score models, whose networks are told sigma
+SCORE_SCHEDULERS = ("ScoreSdeVeScheduler",)
+#: schedulers that clip where their config does not say
+CLIP_BY_DEFAULT = ("DDPMScheduler", "DDPMParallelScheduler", "DDIMScheduler", "DDIMParallelScheduler")
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class SchedulerWords(BaseModel):
+    """The fields that every kind shares, with the ranges in which they mean something."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    num_train_timesteps: int = Field(1000, ge=2, le=1_000_000)
+    thresholding: bool = False
+    dynamic_thresholding_ratio: float = Field(0.995, gt=0, le=1)
+    sample_max_value: float = Field(1.0, ge=1, allow_inf_nan=False)
+    clip_sample: bool | None = None
+    clip_sample_range: Positive = 1.0
+
+
+class BetaWords(SchedulerWords):
+    """A table of betas."""
+
+    prediction_type: Literal["epsilon", "sample", "original_sample", "v_prediction"] = "epsilon"
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace"] = "linear"
+    beta_start: float = Field(0.0001, gt=0, lt=1)
+    beta_end: float = Field(0.02, gt=0, lt=1)
+    trained_betas: list[Annotated[float, Field(gt=0, le=1)]] | None = None
+    rescale_betas_zero_snr: bool = False
+    timestep_spacing: Literal["linspace", "leading", "trailing"] = "leading"
+    timestep_type: Literal["discrete"] = "discrete"
+    steps_offset: int = Field(0, ge=0)
+    use_flow_sigmas: Literal[False] | None = False
+    variance_type: (
+        Literal["fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned", "learned_range"] | None
+    ) = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> BetaWords:
+        if self.trained_betas is not None and len(self.trained_betas) != self.num_train_timesteps:
+            raise ValueError(
+                f"trained_betas has {len(self.trained_betas)} entries but num_train_timesteps is "
+                f"{self.num_train_timesteps}; both must be the number of timesteps that the network was trained with"
+            )
+        if self.steps_offset >= self.num_train_timesteps:
+            raise ValueError(f"steps_offset {self.steps_offset} is not below {self.num_train_timesteps} timesteps")
+        if self.trained_betas is None and self.beta_start > self.beta_end:
+            raise ValueError(f"beta_start {self.beta_start:g} is above beta_end {self.beta_end:g}")
+        return self
+
+
+class SigmaWords(SchedulerWords):
+    """Noise levels from sigma_min to sigma_max."""
+
+    sigma_min: Positive = 0.002
+    sigma_max: Positive = 80.0
+
+    @model_validator(mode="after")
+    def _rise(self) -> SigmaWords:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min {self.sigma_min:g} is not below sigma_max {self.sigma_max:g}")
+        return self
+
+
+class EDMWords(SigmaWords):
+    """EDM's preconditioning."""
+
+    sigma_data: Positive = 0.5
+    rho: Positive = 7.0
+    sigma_schedule: Literal["karras", "exponential"] = "karras"
+    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
+
+
+class ScoreWords(SigmaWords):
+    """A score model's noise levels."""
+
+    sigma_min: Positive = 0.01
+    sigma_max: Positive = 1348.0
+    num_train_timesteps: int = Field(2000, ge=2, le=1_000_000)
 
 
 def read_scheduler(config: Mapping[str, Any], where: Path | str) -> tuple[Schedule, Prediction]:
@@ -32,47 +124,82 @@ def read_scheduler(config: Mapping[str, Any], where: Path | str) -> tuple[Schedu
     Raises:
         BootdiffError: for a scheduler class or a field that cannot be read, by its name.
     """
-    kind = config.get("_class_name", "?")
-    if config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
+    words = read_words(config, where)
+    if isinstance(words, BetaWords):
+        kinds = {"epsilon": Noise(), "v_prediction": Velocity()}
+        return BetaTable(betas_of(words, where)), kinds.get(words.prediction_type, Signal())
+    if isinstance(words, EDMWords):
+        rho = words.rho if words.sigma_schedule == "karras" else None
+        sign = 1.0 if words.prediction_type == "epsilon" else -1.0
+        schedule = EDM(words.sigma_min, words.sigma_max, rho, words.num_train_timesteps)
+        return schedule, Preconditioned(words.sigma_data, sign)
+    assert isinstance(words, ScoreWords)
+    return SigmaTime(words.sigma_min, words.sigma_max, words.num_train_timesteps), Score()
+
+
+def read_words(config: Mapping[str, Any], where: Path | str) -> SchedulerWords:
+    """The config's fields, checked.
+
+    Raises:
+        BootdiffError: naming the class or the first field that cannot be read, what it is and what it should be.
+    """
+    kind = str(config.get("_class_name", "?"))
+    if (
+        kind.startswith("FlowMatch")
+        or config.get("use_flow_sigmas")
+        or config.get("prediction_type") == ("flow_prediction")
+    ):
         raise BootdiffError(f"{where} describes a flow model ({kind}); flow teachers are not supported yet.")
-    if kind not in BETA_SCHEDULERS:
-        raise BootdiffError(f"{where} is a {kind}, which cannot be read; supported: {', '.join(BETA_SCHEDULERS)}.")
-    if config.get("prediction_type", "epsilon") not in PREDICTIONS:
-        raise BootdiffError(
-            f"{where}: prediction_type '{config['prediction_type']}' cannot be read; expected one of "
-            f"{', '.join(sorted(PREDICTIONS))}."
-        )
-    return BetaTable(betas_of(config, where)), prediction_named(config.get("prediction_type", "epsilon"))
+    kinds: dict[tuple[str, ...], type[SchedulerWords]] = {
+        BETA_SCHEDULERS: BetaWords,
+        EDM_SCHEDULERS: EDMWords,
+        SCORE_SCHEDULERS: ScoreWords,
+    }
+    for names, words in kinds.items():
+        if kind in names:
+            return _checked(words, config, where)
+    known = ", ".join(name.removesuffix("Scheduler") for names in kinds for name in names)
+    raise BootdiffError(f"{where} is a {kind}, which cannot be read; supported schedulers: {known}.")
 
 
-def betas_of(config: Mapping[str, Any], where: Path | str) -> list[float]:
+def read_limit(config: Mapping[str, Any], where: Path | str) -> Limit:
+    """How the scheduler limits x_0.
+
+    Raises:
+        BootdiffError: for a field that cannot be read.
+    """
+    words = read_words(config, where)
+    clip = words.clip_sample if words.clip_sample is not None else config.get("_class_name") in CLIP_BY_DEFAULT
+    return limit_from({**words.model_dump(), "clip_sample": clip})
+
+
+def betas_of(words: BetaWords, where: Path | str) -> list[float]:
     """The beta table that diffusers itself builds from the config (N values in float32)."""
     from diffusers import DDPMScheduler
 
-    names = (
-        "num_train_timesteps",
-        "beta_start",
-        "beta_end",
-        "beta_schedule",
-        "trained_betas",
-        "rescale_betas_zero_snr",
-    )
-    fields = {name: config[name] for name in names if name in config}
+    names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
+    fields = {name: getattr(words, name) for name in (*names, "rescale_betas_zero_snr")}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            betas = DDPMScheduler(**fields).betas
+            betas = DDPMScheduler(**fields).betas.tolist()
     except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
-        line = str(error).splitlines()[0]
-        raise BootdiffError(f"{where}: its betas cannot be built from {fields} ({line}).") from error
-    return betas.tolist()
+        raise BootdiffError(f"{where}: its betas cannot be built ({str(error).splitlines()[0]}).") from error
+    if not all(0 < beta <= 1 for beta in betas):
+        raise BootdiffError(
+            f"{where}: beta_schedule '{words.beta_schedule}' with num_train_timesteps {words.num_train_timesteps} "
+            "gives betas outside (0, 1]; check beta_start, beta_end and num_train_timesteps."
+        )
+    return betas
 
 
 def spaced_timesteps(config: Mapping[str, Any], steps: int) -> list[int] | None:
     """The ``steps`` timesteps, falling, that a DDIM sampler with this scheduler's own spacing visits.
 
-    None if the table is shorter than that.
+    None if the table is shorter than that, or the scheduler has no table.
     """
+    if config.get("_class_name") not in BETA_SCHEDULERS:
+        return None
     from diffusers import DDIMScheduler
 
     # The betas are left out: DDIMScheduler does not know every schedule, and spacing does not depend on them.
@@ -82,3 +209,18 @@ def spaced_timesteps(config: Mapping[str, Any], steps: int) -> list[int] | None:
         return None
     scheduler.set_timesteps(steps)
     return [int(t) for t in scheduler.timesteps]
+
+
+def _checked(kind: type[SchedulerWords], config: Mapping[str, Any], where: Path | str) -> SchedulerWords:
+    # A field that is null stands for its default, as in diffusers.
+    fields = {key: value for key, value in config.items() if value is not None and not key.startswith("_")}
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            raise BootdiffError(f"{where}: {message}.") from None
+        field = ".".join(map(str, first["loc"]))
+        words = message[0].lower() + message[1:]
+        raise BootdiffError(f"{where}: field {field} cannot be read: {words}, got {first['input']!r:.60}.") from None

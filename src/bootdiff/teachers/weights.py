@@ -1,4 +1,4 @@
-"""Loading network weights: safetensors only, complete, and finite."""
+"""Loading network weights: complete, finite, and from files that cannot run code."""
 
 from __future__ import annotations
 
@@ -15,19 +15,28 @@ from bootdiff.errors import BootdiffError
 Network = TypeVar("Network", bound=ModelMixin)
 
 
-def load_network(kind: type[Network], folder: Path, dtype: torch.dtype = torch.float32) -> Network:
+def load_network(
+    kind: type[Network], folder: Path, dtype: torch.dtype = torch.float32, variant: str | None = None
+) -> Network:
     """Load a diffusers network from a local folder.
 
+    Args:
+        variant: of the weight files, such as ``"fp16"`` for ``diffusion_pytorch_model.fp16.safetensors``.
+
+    Old folders hold ``.bin`` files only: they are read with ``torch.load(weights_only=True)``, which runs no code.
+
     Raises:
-        BootdiffError: if the weights are missing, pickled, truncated, incomplete or not finite.
+        BootdiffError: if the weights are missing, damaged, incomplete or not finite.
     """
-    pickled = [p.name for p in folder.glob("*.bin")] + [p.name for p in folder.glob("*.pt")]
-    if not list(folder.glob("*.safetensors")):
-        came = f"only {', '.join(pickled)}, which is pickled and could run code" if pickled else "none"
-        raise BootdiffError(f"expected .safetensors weights in {folder}, found {came}; save the model as safetensors.")
+    safe = _check_files(folder, variant)
     try:
         network, info = kind.from_pretrained(
-            folder, use_safetensors=True, torch_dtype=dtype, output_loading_info=True, local_files_only=True
+            folder,
+            use_safetensors=safe,
+            variant=variant,
+            torch_dtype=dtype,
+            output_loading_info=True,
+            local_files_only=True,
         )
     except Exception as error:  # diffusers raises many kinds here; every one means that the file cannot be read
         raise BootdiffError(
@@ -40,6 +49,21 @@ def load_network(kind: type[Network], folder: Path, dtype: torch.dtype = torch.f
         )
     check_finite(network, folder)
     return network
+
+
+def _check_files(folder: Path, variant: str | None) -> bool:
+    """Whether there are safetensors; refuse a folder without weights, or without those of the variant."""
+    safe = sorted(p.name for p in folder.glob("*.safetensors"))
+    there = safe or sorted(p.name for p in folder.glob("*.bin"))
+    if not there:
+        raise BootdiffError(f"expected .safetensors weights in {folder}, found none.")
+    if variant is not None and not any(f".{variant}." in name or f".{variant}-" in name for name in there):
+        raise BootdiffError(f"{folder} has no weights of variant '{variant}', only {', '.join(there[:4])}.")
+    if variant is None and all(name.count(".") > 1 for name in there):
+        raise BootdiffError(
+            f"{folder} holds only variants of the weights ({', '.join(there[:4])}); name one with --variant."
+        )
+    return bool(safe)
 
 
 def check_finite(network: nn.Module, where: Path | str) -> None:

@@ -7,12 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bootdiff.errors import BootdiffError
-from bootdiff.files import read_json, remove, remove_leftovers, write_json, write_whole
+from bootdiff.files import load_tensors, read_json, remove, remove_leftovers, save_tensors, write_json, write_whole
 
 _NAME = re.compile(r"step-(\d+)")
 
@@ -56,23 +53,6 @@ def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
     """
     tensors = {file.name.removesuffix(".safetensors"): load_tensors(file) for file in path.glob("*.safetensors")}
     return tensors, read_json(path / "state.json")
-
-
-def save_tensors(path: Path, values: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors; copies, because the format refuses shared memory."""
-    save_file({name: value.detach().cpu().contiguous().clone() for name, value in values.items()}, path)
-
-
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read tensors.
-
-    Raises:
-        BootdiffError: if the file is missing or damaged.
-    """
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise BootdiffError(f"{path} cannot be read as safetensors ({error}); remove it or restore it.") from error
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -126,7 +126,7 @@ def run_plan(plan: Plan, report_to: str | None = None) -> Student:
     # Mixed precision patches the network's forward; the student that is handed out is the one that is saved.
     student = cast("Student", accelerator.unwrap_model(learner.prepared, keep_fp32_wrapper=False))
     if learner.ema is not None:
-        learner.ema.copy_to(student.parameters())
+        learner.ema.swap()
     student.requires_grad_(False).eval().cpu()
     plan.teacher.cpu()
     if accelerator.is_main_process and not plan.finished:

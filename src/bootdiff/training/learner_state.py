@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from bootdiff.objectives.base import Learner
@@ -29,6 +28,7 @@ class LearnerState:
         self.raw: nn.Module = learner.module.to(accelerator.device)
         self.optimiser: Any = None
         self.prepared: nn.Module = accelerator.prepare(self.raw)
+        self.parameters = list(self.raw.parameters())
         self.reset(first_step=0)
 
     def reset(self, first_step: int) -> None:
@@ -36,7 +36,7 @@ class LearnerState:
         learner = self.learner
         fused = self.accelerator.device.type in ("cpu", "cuda")
         optimiser = torch.optim.AdamW(
-            self.raw.parameters(),
+            self.parameters,
             lr=learner.learning_rate,
             betas=learner.betas,
             weight_decay=learner.weight_decay,
@@ -47,35 +47,35 @@ class LearnerState:
             self.accelerator._optimizers.remove(self.optimiser)
         self.optimiser = self.accelerator.prepare(optimiser)
         self.first_step = first_step
-        self.ema = EMAModel(self.raw.parameters(), decay=learner.ema_decay, foreach=True) if learner.ema_decay else None
+        self.ema = Average(self.parameters, learner.ema_decay) if learner.ema_decay else None
 
-    def update(self, step: int) -> tuple[float, float]:
-        """Clip the gradients, step the optimiser and move the average; return (gradient norm, rate)."""
+    def update(self, step: int) -> tuple[Tensor, float]:
+        """Clip the gradients, step the optimiser and move the average; return (gradient norm on the device, rate)."""
         limit = self.settings.gradient_clip or math.inf
-        norm = float(self.accelerator.clip_grad_norm_(self.raw.parameters(), limit))
-        if not math.isfinite(norm) and self.accelerator.scaler is None:
-            return norm, 0.0
         rate = self.learner.learning_rate * rate_factor(step - self.first_step, self.settings, self.first_step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        if self.accelerator.scaler is not None:
+            norm = self.accelerator.clip_grad_norm_(self.parameters, limit)
+            self.optimiser.step()
+        else:  # accelerate's wrappers have nothing to do then, and take a while to find out
+            norm = nn.utils.clip_grad_norm_(self.parameters, limit)
+            self.optimiser.optimizer.step()
+        self.optimiser.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
-            self.ema.step(self.raw.parameters())
-        return norm, rate
+            self.ema.step()
+        return torch.as_tensor(norm), rate
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:
         """The raw network with the averaged weights in place."""
-        if self.ema is None:
-            yield self.raw
-            return
-        self.ema.store(self.raw.parameters())
-        self.ema.copy_to(self.raw.parameters())
+        if self.ema is not None:
+            self.ema.swap()
         try:
             yield self.raw
         finally:
-            self.ema.restore(self.raw.parameters())
+            if self.ema is not None:
+                self.ema.swap()
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Everything to find again after a resume, by file."""
@@ -83,12 +83,12 @@ class LearnerState:
         for index, values in self.optimiser.state_dict()["state"].items():
             files["optimiser"].update({f"{index}.{name}": value for name, value in values.items()})
         if self.ema is not None:
-            files["ema"] = {str(i): p for i, p in enumerate(self.ema.shadow_params)}
+            files["ema"] = {str(i): p for i, p in enumerate(self.ema.averages)}
         return files
 
     def counts(self) -> dict[str, int]:
         """The numbers that belong to ``tensors``."""
-        return {"first_step": self.first_step, "ema_steps": self.ema.optimization_step if self.ema else 0}
+        return {"first_step": self.first_step, "ema_steps": self.ema.steps if self.ema else 0}
 
     def restore(self, files: Mapping[str, Mapping[str, Tensor]], counts: Mapping[str, int]) -> None:
         """Take back ``tensors`` and ``counts``."""
@@ -101,11 +101,36 @@ class LearnerState:
         self.optimiser.load_state_dict({"state": state, "param_groups": groups})
         self.first_step = counts["first_step"]
         if self.ema is not None:
-            self.ema.optimization_step = counts["ema_steps"]
-            for shadow, (_, value) in zip(
-                self.ema.shadow_params, sorted(files["ema"].items(), key=lambda item: int(item[0])), strict=True
-            ):
-                shadow.copy_(value)
+            self.ema.steps = counts["ema_steps"]
+            for number, average in enumerate(self.ema.averages):
+                average.copy_(files["ema"][str(number)])
+
+
+class Average:
+    """An exponential moving average of parameters, in place and without a copy on the way.
+
+    Its decay rises as (1 + n) / (10 + n) to ``decay``, so that it soon forgets the start.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
+        self.sources: list[Tensor] = list(parameters)
+        self.averages = [p.detach().clone() for p in self.sources]
+        self.decay, self.steps = decay, 0
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move towards the present weights."""
+        share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps)) if self.steps else 1.0
+        torch._foreach_lerp_(self.averages, self.sources, share)
+        self.steps += 1
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the averages and the present weights."""
+        for parameter, average in zip(self.sources, self.averages, strict=True):
+            kept = parameter.detach().clone()
+            parameter.copy_(average)
+            average.copy_(kept)
 
 
 def rate_factor(step: int, settings: TrainingSettings, first_step: int = 0) -> float:

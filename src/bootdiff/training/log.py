@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,41 +21,50 @@ TIME_BINS = 8
 
 
 class Meter:
-    """Means of what the losses report, on the device, until ``read`` hands them out."""
+    """Keeps what the losses report, on the device and untouched, until ``read`` hands out its means."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self._clear()
 
-    def add(self, loss: Loss, share: float) -> None:
-        """Count a turn's loss; ``share`` of a step's accumulation."""
-        for name, value in {"loss": loss.total.detach(), **loss.scalars}.items():
-            self.sums[name] = self.sums[name] + value * share
-            self.counts[name] += share
-        for name, (t, values) in loss.by_time.items():
-            bins = (t * TIME_BINS).long().clamp(0, TIME_BINS - 1)
-            table = torch.zeros(2, TIME_BINS, device=t.device)
-            table[0].index_add_(0, bins, values.float())
-            table[1].index_add_(0, bins, torch.ones_like(values, dtype=torch.float32))
-            self.tables[name] = self.tables[name] + table
+    def add(self, losses: Sequence[Loss], share: float) -> None:
+        """Count the terms of a turn's loss; ``share`` of a step's accumulation. A per-sample nan means "unknown"."""
+        for loss in losses:
+            self.totals.append(loss.total.detach() * share)
+            for name, value in loss.scalars.items():
+                self.scalars[name].append(value)
+            for name, entry in loss.by_time.items():
+                self.by_time[name].append(entry)
+        self.turns += share
 
     def read(self) -> dict[str, Any]:
         """Means since the last call, over all processes; time bins without a sample are null."""
-        means = {
-            name: float(self.accelerator.reduce(torch.as_tensor(total), "mean")) / self.counts[name]
-            for name, total in self.sums.items()
-        }
+        means = {"loss": self._mean(torch.stack(self.totals).sum() / self.turns)}
+        means.update({name: self._mean(torch.stack(values).mean()) for name, values in self.scalars.items()})
         by_time = {}
-        for name, table in self.tables.items():
-            total, count = self.accelerator.reduce(table, "sum").cpu()
+        for name, entries in self.by_time.items():
+            t, values = (torch.cat(parts) for parts in zip(*entries, strict=True))
+            total, count = self.accelerator.reduce(time_table(t, values), "sum").cpu()
             by_time[f"{name}_by_time"] = [(a / b).item() if b > 0 else None for a, b in zip(total, count, strict=True)]
         self._clear()
         return {**means, **by_time}
 
+    def _mean(self, value: Tensor) -> float:
+        return float(self.accelerator.reduce(value, "mean"))
+
     def _clear(self) -> None:
-        self.sums: dict[str, Tensor | float] = defaultdict(float)
-        self.counts: dict[str, float] = defaultdict(float)
-        self.tables: dict[str, Tensor | float] = defaultdict(float)
+        self.turns = 0.0
+        self.totals: list[Tensor] = []
+        self.scalars: dict[str, list[Tensor]] = defaultdict(list)
+        self.by_time: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+
+
+def time_table(t: Tensor, values: Tensor) -> Tensor:
+    """Sums and counts of the known values by time bin, (2, bins)."""
+    known = ~values.isnan()
+    bins = (t * TIME_BINS).long().clamp(0, TIME_BINS - 1)
+    both = torch.stack([values.nan_to_num(), known.float()])
+    return torch.zeros(2, TIME_BINS, device=t.device).index_add_(1, bins, both)
 
 
 def append_line(path: Path, values: Mapping[str, Any]) -> None:

@@ -118,7 +118,7 @@ def _untrained(kind: Any, pixels: Tensor, settings: TeacherSettings) -> Any:
     )
     config = {**_scheduler(settings).config, "_class_name": "DDPMScheduler"}
     schedule, prediction = read_scheduler(config, "the new teacher")
-    return kind(network, schedule, prediction, tuple(pixels.shape[1:]), "new teacher", Clip())
+    return kind.from_parts(network, schedule, prediction, Clip(), "new teacher", config)
 
 
 def _preview(reading: Any, output: Path) -> Any:

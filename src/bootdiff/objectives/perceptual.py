@@ -1,0 +1,163 @@
+"""Perceptual distances: between the activations of a frozen classifier (LPIPS: Zhang et al., 2018)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bootdiff.builtin.classifier import DigitsClassifier
+from bootdiff.errors import BootdiffError
+from bootdiff.files import load_tensors
+
+#: VGG-16's convolutions by their place in torchvision's ``features``; a stage ends where LPIPS looks
+VGG_STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
+VGG_CHANNELS = (64, 128, 256, 512, 512)
+#: ImageNet's mean and deviation, for images in [−1, 1]
+SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+#: VGG halves its input four times
+SMALLEST = 32
+
+
+class Perceptual(nn.Module):
+    """sum over stages of mean over pixels of ``weights · (â − b̂)²``, â and b̂ of unit length in each pixel's channels.
+
+    Args:
+        stages: applied one after another; each one's output (b, c, h, w) or (b, c) is compared.
+        weights: (c,) a stage, not negative.
+        prepare: from images in [−1, 1] to the first stage's input.
+    """
+
+    #: about quadratic in small differences
+    degree = 2
+
+    def __init__(self, stages: Sequence[nn.Module], weights: Sequence[Tensor], prepare: nn.Module) -> None:
+        super().__init__()
+        self.stages, self.prepare = nn.ModuleList(stages), prepare
+        self.weights = nn.ParameterList(weights)
+        self.requires_grad_(False).eval()
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """The distance, (b,), of images (b, c, h, w) in [−1, 1]."""
+        both = self.prepare(torch.cat([a, b]))
+        total = torch.zeros(len(a), device=a.device)
+        for stage, weight in zip(self.stages, self.weights, strict=True):
+            both = stage(both)
+            unit = both / (both.square().sum(1, keepdim=True).sqrt() + 1e-10)
+            squared = (unit[: len(a)] - unit[len(a) :]).square().flatten(2 if both.ndim > 2 else 1)
+            per_channel = squared.mean(2) if both.ndim > 2 else squared
+            total = total + per_channel @ weight
+        return total
+
+
+class ForVGG(nn.Module):
+    """Grey to RGB, small images enlarged, and ImageNet's normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift: Tensor
+        self.scale: Tensor
+        self.register_buffer("shift", torch.tensor(SHIFT)[:, None, None])
+        self.register_buffer("scale", torch.tensor(SCALE)[:, None, None])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(b, 3, h, w), h and w at least 32."""
+        side = min(images.shape[-2:])
+        if side < SMALLEST:
+            images = nn.functional.interpolate(images, scale_factor=SMALLEST / side, mode="bilinear")
+        return (images.expand(-1, 3, -1, -1) - self.shift) / self.scale
+
+
+def lpips(shape: tuple[int, ...], where: str | None) -> Perceptual:
+    """LPIPS with VGG-16 from local weights; images smaller than 32 are enlarged, grey ones made RGB.
+
+    Args:
+        shape: of the images.
+        where: a ``.safetensors``, ``.pth`` or ``.pt`` file with the state of ``lpips.LPIPS(net="vgg")``, or a folder
+            with torchvision's VGG-16 and LPIPS's own linear layers in two such files.
+
+    Raises:
+        BootdiffError: for other images, or if the weights are missing or are something else.
+    """
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise BootdiffError(f"distance lpips takes images of 1 or 3 channels, got {tuple(shape)}; use l2, l1 or huber.")
+    if where is None:
+        raise BootdiffError("distance lpips needs lpips_weights: a file or folder with VGG-16's and LPIPS's weights.")
+    weights = read_lpips(Path(where))
+    stages: list[nn.Module] = []
+    before = 3
+    for number, (places, channels) in enumerate(zip(VGG_STAGES, VGG_CHANNELS, strict=True)):
+        layers: list[nn.Module] = [nn.MaxPool2d(2)] if number else []
+        for place in places:
+            layer = nn.Conv2d(before, channels, 3, padding=1)
+            layer.load_state_dict({part: weights[f"conv{place}.{part}"] for part in ("weight", "bias")})
+            layers += [layer, nn.ReLU()]
+            before = channels
+        stages.append(nn.Sequential(*layers))
+    return Perceptual(stages, [weights[f"lin{i}"].flatten() for i in range(len(stages))], ForVGG())
+
+
+def read_lpips(path: Path) -> dict[str, Tensor]:
+    """``conv0.weight`` … ``conv28.bias`` and ``lin0`` … ``lin4``, from either naming.
+
+    Raises:
+        BootdiffError: if the path holds no such weights, naming the first one that is missing or of another shape.
+    """
+    files = (
+        [path] if path.is_file() else sorted(p for p in path.glob("*") if p.suffix in (".safetensors", ".pth", ".pt"))
+    )
+    if not files:
+        raise BootdiffError(f"lpips_weights: no .safetensors or .pth file at {path}.")
+    found: dict[str, Tensor] = {}
+    for file in files:
+        for key, value in _read_state(file).items():
+            if match := re.fullmatch(r"(?:net\.slice\d\.|features\.)(\d+)\.(weight|bias)", key):
+                found[f"conv{match[1]}.{match[2]}"] = value
+            elif match := re.fullmatch(r"lins?\.?(\d)\.model\.1\.weight", key):
+                found[f"lin{match[1]}"] = value
+    _check_shapes(found, path)
+    return found
+
+
+def digits_distance(shape: tuple[int, ...]) -> Perceptual:
+    """The same with the builtin digit classifier; its stages count alike.
+
+    Raises:
+        BootdiffError: for images that are not 1×8×8.
+    """
+    if tuple(shape) != DigitsClassifier.shape:
+        raise BootdiffError(f"distance digits takes images of shape {DigitsClassifier.shape}, got {tuple(shape)}.")
+    body = DigitsClassifier.builtin().body
+    stages = [body[:2], body[2:4], body[4:]]
+    return Perceptual(stages, [torch.ones(32), torch.ones(64), torch.ones(64)], nn.Identity())
+
+
+def _read_state(file: Path) -> Mapping[str, Tensor]:
+    if file.suffix == ".safetensors":
+        return load_tensors(file)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged, or a pickle that asks for more than tensors
+        raise BootdiffError(f"{file} cannot be read as weights ({str(error).splitlines()[0][:120]}).") from error
+    if not isinstance(state, dict):
+        raise BootdiffError(f"{file} should hold named weights, found a {type(state).__name__}.")
+    return state
+
+
+def _check_shapes(found: Mapping[str, Tensor], path: Path) -> None:
+    before = 3
+    wanted: dict[str, tuple[int, ...]] = {}
+    for number, (places, channels) in enumerate(zip(VGG_STAGES, VGG_CHANNELS, strict=True)):
+        for place in places:
+            wanted[f"conv{place}.weight"] = (channels, before, 3, 3)
+            wanted[f"conv{place}.bias"] = (channels,)
+            before = channels
+        wanted[f"lin{number}"] = (1, channels, 1, 1)
+    for name, shape in wanted.items():
+        if name not in found:
+            raise BootdiffError(f"lpips_weights: {path} lacks {name} of VGG-16 with LPIPS's linear layers.")
+        if tuple(found[name].shape) != shape:
+            raise BootdiffError(f"lpips_weights: {name} in {path} is {tuple(found[name].shape)}, expected {shape}.")
