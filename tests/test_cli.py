@@ -184,35 +184,128 @@ BAD = {
     "teacher: empty folder": (["train-teacher", "EMPTY", "--output", "OUT"], "no images"),
     "teacher: bad schedule": (["train-teacher", "PICTURES", "--output", "OUT", "--schedule", "step"], "schedule"),
     "teacher: odd size": (["train-teacher", "PICTURES", "--output", "OUT"], "image_size"),
+    "zero SNR: noise prediction at t = 1": (["distill", "MADE", "--output", "OUT", "--set", "t_max=1"], "lower t_max"),
+    "revision of a folder": (["distill", "TINY", "--output", "OUT", "--revision", "main"], "revision"),
+    "no such variant": (["distill", "TINY", "--output", "OUT", "--variant", "fp16"], "variant 'fp16'"),
+    "unknown dtype": (["inspect", "TINY", "--dtype", "float8"], "dtype"),
+    "lpips without weights": (["distill", "TINY", "--output", "OUT", "--set", "distance=lpips"], "lpips_weights"),
+    "lpips with other weights": (["distill", "TINY", "--output", "OUT", "--set", "distance=lpips", "--set",
+                                  "lpips_weights=RUN/student-path/unet"], "lacks conv0"),
+    "lpips weights nowhere": (["distill", "TINY", "--output", "OUT", "--set", "distance=lpips", "--set",
+                               "lpips_weights=nowhere"], "nowhere"),
+    "digits distance of colour": (["distill", "MADE", "--output", "OUT", "--set", "distance=digits"], "(1, 8, 8)"),
+    "threshold ratio zero": (["distill", "TINY", "--output", "OUT", "--set", "dynamic_ratio=0"], "dynamic_ratio"),
+    "reference: other size": (["evaluate", "RUN", "--features", "pixels", "--reference", "PICTURES", "--output",
+                               "a.json"], "(1, 9, 9)"),
+    "reference: other channels": (["evaluate", "RUN", "--features", "pixels", "--reference", "COLOURED", "--output",
+                                   "a.json"], "(3, 8, 8)"),
+    "reference: unreadable": (["evaluate", "RUN", "--features", "pixels", "--reference", "BROKEN", "--output",
+                               "a.json"], "b.png cannot be read"),
+    "reference: mixed sizes": (["evaluate", "RUN", "--features", "pixels", "--reference", "MIXED", "--output",
+                                "a.json"], "b.png is 4×4"),
+    "reference: empty": (["evaluate", "RUN", "--features", "pixels", "--reference", "EMPTY", "--output", "a.json"],
+                         "no images"),
 }  # fmt: skip
+
+
+#: scheduler configs at impossible values: what is written over a good one, and the field that must be named
+BAD_SCHEDULERS = {
+    "no timesteps": ({"num_train_timesteps": 0}, "num_train_timesteps"),
+    "one timestep": ({"num_train_timesteps": 1}, "num_train_timesteps"),
+    "timesteps a fraction": ({"num_train_timesteps": 10.5}, "num_train_timesteps"),
+    "timesteps a word": ({"num_train_timesteps": "many"}, "num_train_timesteps"),
+    "beta_start zero": ({"beta_start": 0, "beta_schedule": "linear"}, "beta_start"),
+    "beta_start negative": ({"beta_start": -0.1, "beta_schedule": "linear"}, "beta_start"),
+    "beta_start nan": ({"beta_start": float("nan"), "beta_schedule": "linear"}, "beta_start"),
+    "beta_end one": ({"beta_end": 1.0, "beta_schedule": "linear"}, "beta_end"),
+    "betas fall": ({"beta_start": 0.02, "beta_end": 0.001, "beta_schedule": "linear"}, "beta_start"),
+    "unknown betas": ({"beta_schedule": "parabolic"}, "beta_schedule"),
+    "betas of another length": ({"trained_betas": [0.1, 0.2, 0.3]}, "trained_betas"),
+    "a beta above one": ({"num_train_timesteps": 2, "trained_betas": [0.1, 1.2]}, "trained_betas"),
+    "betas no list": ({"trained_betas": 0.1}, "trained_betas"),
+    "unknown prediction": ({"prediction_type": "image"}, "prediction_type"),
+    "flow prediction": ({"prediction_type": "flow_prediction"}, "flow"),
+    "flow sigmas": ({"use_flow_sigmas": True}, "flow"),
+    "unknown spacing": ({"timestep_spacing": "random"}, "timestep_spacing"),
+    "continuous time": ({"timestep_type": "continuous"}, "timestep_type"),
+    "offset negative": ({"steps_offset": -1}, "steps_offset"),
+    "offset past the end": ({"steps_offset": 1000}, "steps_offset"),
+    "zero SNR a word": ({"rescale_betas_zero_snr": "yes"}, "rescale_betas_zero_snr"),
+    "unknown variance": ({"variance_type": "guessed"}, "variance_type"),
+    "clip a word": ({"clip_sample": "yes"}, "clip_sample"),
+    "clip to nothing": ({"clip_sample_range": 0}, "clip_sample_range"),
+    "clip to infinity": ({"clip_sample_range": float("inf")}, "clip_sample_range"),
+    "threshold ratio above one": ({"thresholding": True, "dynamic_thresholding_ratio": 2}, "dynamic_thresholding_ratio"),
+    "threshold below one": ({"thresholding": True, "sample_max_value": 0.5}, "sample_max_value"),
+    "unknown scheduler": ({"_class_name": "MyScheduler"}, "MyScheduler"),
+    "a consistency model": ({"_class_name": "CMStochasticIterativeScheduler"}, "CMStochastic"),
+    "class no word": ({"_class_name": 5}, "cannot be read"),
+    "sigma_data zero": ({"_class_name": "EDMEulerScheduler", "sigma_data": 0}, "sigma_data"),
+    "sigma_min zero": ({"_class_name": "EDMEulerScheduler", "sigma_min": 0}, "sigma_min"),
+    "sigmas swapped": ({"_class_name": "EDMEulerScheduler", "sigma_min": 9.0, "sigma_max": 3.0}, "sigma_min"),
+    "rho negative": ({"_class_name": "EDMEulerScheduler", "rho": -7}, "rho"),
+    "unknown sigmas": ({"_class_name": "EDMEulerScheduler", "sigma_schedule": "linear"}, "sigma_schedule"),
+    "EDM of samples": ({"_class_name": "EDMEulerScheduler", "prediction_type": "sample"}, "prediction_type"),
+    "score sigma_max zero": ({"_class_name": "ScoreSdeVeScheduler", "sigma_max": 0}, "sigma_max"),
+}  # fmt: skip
+#: networks that a teacher's folder may hold, and what the answer must name
+BAD_NETWORKS = {
+    "more channels out than in": ({"out_channels": 3}, "channels"),
+    "variance without a scheduler that learns it": ({"out_channels": 2}, "variance_type"),
+    "a size that cannot be halved": ({"sample_size": 9}, "sample_size"),
+    "no size": ({"sample_size": None}, "sample_size"),
+    "a table of another length": ({"time_embedding_type": "learned", "num_train_timesteps": 50}, "num_train_timesteps"),
+    "sigma embedding without sigmas": ({"time_embedding_type": "fourier"}, "fourier"),
+}  # fmt: skip
+BAD.update({f"scheduler: {name}": (["inspect", "MADE"], words) for name, (_, words) in BAD_SCHEDULERS.items()})
+BAD.update({f"network: {name}": (["distill", "MADE", "--output", "OUT"], w) for name, (_, w) in BAD_NETWORKS.items()})
+
+
+def make_teacher(folder, name):
+    kind, _, which = name.partition(": ")
+    if kind == "scheduler":
+        return save_teacher(folder, scheduler=BAD_SCHEDULERS[which][0])
+    if kind == "network":
+        return save_teacher(folder, unet=BAD_NETWORKS[which][0])
+    if kind == "zero SNR":
+        return save_teacher(folder, prediction_type="epsilon", rescale_betas_zero_snr=True)
+    return save_teacher(folder, channels=3)
 
 
 @pytest.fixture
 def places(tiny, run, tmp_path):
     here = tmp_path / "here"
-    for name in ("here", "empty", "pictures"):
+    for name in ("here", "empty", "pictures", "coloured", "broken", "mixed"):
         (tmp_path / name).mkdir()
     (here / "note.txt").write_text("mine")
     for name, text in (("list", "- 1\n"), ("noyaml", "a: [1"), ("code", "a: !!python/object/apply:os.getcwd []")):
         (tmp_path / f"{name}.yaml").write_text(text)
     Image.new("L", (9, 9)).save(tmp_path / "pictures" / "a.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "coloured" / "a.png")
+    for name in ("broken", "mixed"):
+        Image.new("L", (8, 8)).save(tmp_path / name / "a.png")
+    (tmp_path / "broken" / "b.png").write_bytes(b"no picture")
+    Image.new("L", (4, 4)).save(tmp_path / "mixed" / "b.png")
     return {
         "OUT": tmp_path / "out", "HERE": here, "TINY": tiny, "RUN": run, "EMPTY": tmp_path / "empty",
         "LIST": tmp_path / "list.yaml", "NOYAML": tmp_path / "noyaml.yaml", "CODE": tmp_path / "code.yaml",
-        "PICTURES": tmp_path / "pictures", "STUDENT": run / "student",
+        "PICTURES": tmp_path / "pictures", "STUDENT": run / "student", "COLOURED": tmp_path / "coloured",
+        "BROKEN": tmp_path / "broken", "MIXED": tmp_path / "mixed",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_line_and_exit_2_and_leaves_nothing(cli, places, tmp_path, monkeypatch, name):
     words, expected = BAD[name]
+    if "MADE" in words:
+        places["MADE"] = make_teacher(tmp_path / "made", name)
     if "COLOUR" in words:
         places["COLOUR"] = save_teacher(tmp_path / "colour", channels=3)
     if "LABELS" in words:
         places["LABELS"] = save_teacher(tmp_path / "labels", unet={"num_class_embeds": 10})
     monkeypatch.chdir(tmp_path)
     before = files(tmp_path), files(places["RUN"])
-    result = cli(*[places.get(word, word) for word in words])
+    result = cli(*[str(places.get(word, word)).replace("RUN/", f"{places['RUN']}/") for word in words])
     assert result.code == 2, result
     assert expected in result.err and "Traceback" not in result.err
     if result.err.startswith("bootdiff: error:"):

@@ -8,6 +8,7 @@ from typing import Any
 
 from bootdiff.objectives.registry import load_method
 from bootdiff.report.build import build_report
+from bootdiff.teachers import load_teacher
 from bootdiff.training.distill import Plan, plan_distillation, run_plan
 from bootdiff.training.settings import make_settings, read_assignments, read_config
 
@@ -21,11 +22,12 @@ def run_distill(
     options: Mapping[str, Any],
     report_to: str | None,
     dry_run: bool,
+    teacher_options: Mapping[str, str] | None = None,
 ) -> None:
     """Plan, run, report."""
     _, settings_type = load_method(method)
     settings = make_settings(settings_type, read_config(config), read_assignments(assign), options)
-    plan = plan_distillation(teacher, output, settings, method)
+    plan = plan_distillation(load_teacher(teacher, **(teacher_options or {})), output, settings, method)
     if dry_run:
         print_plan(plan)
         return

@@ -14,7 +14,8 @@ from bootdiff.pipelines.card import model_card
 from bootdiff.pipelines.samplers import open_student
 from bootdiff.pipelines.student_files import FILE
 from bootdiff.runs import Run, environment
-from bootdiff.teachers import load_teacher
+from bootdiff.teachers import limited, load_teacher
+from bootdiff.teachers.limits import limit_from
 
 
 def run_evaluate(
@@ -28,16 +29,22 @@ def run_evaluate(
     ddim_steps: str | None,
     heun: bool,
     output: Path,
+    teacher_options: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Measure, print a table, write JSON; a run also keeps it for its report and model card."""
+    """Measure, print a table, write JSON; a run also keeps it for its report and model card.
+
+    Args:
+        teacher_options: revision, variant and dtype, over those that the student's own teacher was loaded with.
+    """
     if output.suffix != ".json":
         raise BootdiffError(f"--output {output}: expected a file that ends in .json.")
     steps = read_steps(ddim_steps)
-    sampler, its_teacher = open_student(student)
-    name = teacher or its_teacher
+    sampler, facts = open_student(student)
+    name = teacher or facts.get("teacher")
     if name is None:
         raise BootdiffError(f"{student} does not say who its teacher is; give --teacher.")
-    model = load_teacher(name)
+    its_own = facts.get("teacher_options", {}) if name == facts.get("teacher") else {}
+    model = load_teacher(name, **{**its_own, **(teacher_options or {})})
     if tuple(model.shape) != tuple(sampler.shape):
         raise BootdiffError(
             f"{student} makes {sampler.shape} and {name} {model.shape}; it is a student of another teacher."
@@ -45,8 +52,11 @@ def run_evaluate(
     feature_name, reference_name = default_features(model, features, reference)
     space = open_features(feature_name, model)
     statistics = find_reference(reference_name, space) if space is not None else None
-    times = _times(Path(student), model.t_range)
-    result = evaluate({"student": sampler}, model, times, space, statistics, num, seed, repeats, steps, heun)
+    times = float(facts.get("t_min", model.t_range[0])), float(facts.get("t_max", model.t_range[1]))
+    learned = limited(model, limit_from(facts["targets"])) if "targets" in facts else model
+    result = evaluate(
+        {"student": sampler}, model, times, space, statistics, num, seed, repeats, steps, heun, path_of=learned
+    )
     result = {"student": student, "reference": reference_name, **result, **environment()}
     write_json(output, result)
     if Run(student).started:
@@ -101,12 +111,3 @@ def print_table(result: Mapping[str, Any]) -> None:
         f"{result['t_min']:.3g}, for the same noise.",
         highlight=False,
     )
-
-
-def _times(folder: Path, default: tuple[float, float]) -> tuple[float, float]:
-    """The student's own time range, so that teacher and student solve the same path."""
-    for candidate in (folder / "student-path" / FILE, folder / FILE):
-        if candidate.exists():
-            words = read_json(candidate)
-            return float(words["t_min"]), float(words["t_max"])
-    return default

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from bootdiff.teachers import NetworkTeacher, Teacher, load_teacher
+from bootdiff.teachers import NetworkTeacher, Teacher
 
 PROBE = 8
 #: passes of a BOOT step (Euler, boundary every 4th step): 1 without a gradient, 3 with, 1 teacher, (1 + 3) / 4
@@ -17,9 +17,8 @@ PASSES = 6
 COPIES = 6
 
 
-def inspect_teacher(name: str, batch_size: int = 128) -> dict[str, Any]:
+def inspect_teacher(teacher: Teacher, batch_size: int = 128) -> dict[str, Any]:
     """Network, size, prediction, schedule, conditions and costs, JSON-ready."""
-    teacher = load_teacher(name)
     denoiser = teacher.denoiser
     read = denoiser if isinstance(denoiser, NetworkTeacher) else None
     low, high = teacher.t_range
@@ -29,12 +28,15 @@ def inspect_teacher(name: str, batch_size: int = 128) -> dict[str, Any]:
         "teacher": teacher.name,
         "supported": True,
         "network": type(read.network).__name__ if read else type(denoiser).__name__,
+        **(denoiser.origin.options if denoiser.origin else {}),
         "parameters": sum(p.numel() for p in teacher.parameters()),
         "shape": list(teacher.shape),
         "prediction": read.prediction.name if read else "sample",
         "scheduler": config.get("_class_name"),
         "beta_schedule": config.get("beta_schedule"),
         "timesteps": teacher.schedule.num_timesteps,
+        "integer_timesteps": teacher.schedule.integer_timesteps,
+        "start_scale": teacher.schedule.start_scale(high),
         "limit": repr(teacher.limit),
         "t_min": low,
         "t_max": high,
@@ -60,9 +62,9 @@ def estimate(teacher: Teacher, batch_size: int) -> dict[str, float]:
     return {"memory_gib": memory / 2**30, "pass_seconds": a_pass, "step_seconds": PASSES * a_pass}
 
 
-def print_inspection(name: str, as_json: bool) -> None:
+def print_inspection(teacher: Teacher, as_json: bool) -> None:
     """Print what a teacher is."""
-    facts = inspect_teacher(name)
+    facts = inspect_teacher(teacher)
     if as_json:
         print(json_module.dumps(facts, indent=2))
         return

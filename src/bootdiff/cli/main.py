@@ -25,6 +25,9 @@ Assign = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="A
 Steps = Annotated[int | None, typer.Option(help="Optimiser steps.")]
 Batch = Annotated[int | None, typer.Option(help="Samples a step.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of training.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")]
+Variant = Annotated[str | None, typer.Option(help="Of the weight files, such as fp16.")]
+DType = Annotated[str, typer.Option(help="What the teacher runs in: float32, float16 or bfloat16.")]
 Report = Annotated[str | None, typer.Option(help="Also log to tensorboard, wandb or trackio.")]
 
 
@@ -39,12 +42,16 @@ def quickstart(output: Output = Path("runs/quickstart")) -> None:
 @app.command()
 def inspect(
     teacher: Annotated[str, typer.Argument(help="A folder, a builtin name (digits) or a hub id.")],
+    revision: Revision = None,
+    variant: Variant = None,
+    dtype: DType = "float32",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """What a teacher is, whether it is supported, and what distilling it costs."""
     from bootdiff.cli.inspect import print_inspection
+    from bootdiff.teachers import load_teacher
 
-    print_inspection(teacher, json)
+    print_inspection(load_teacher(teacher, revision, variant, dtype), json)
 
 
 @app.command(cls=DistillCommand)
@@ -57,6 +64,9 @@ def distill(
     steps: Steps = None,
     batch_size: Batch = None,
     seed: Seed = None,
+    revision: Revision = None,
+    variant: Variant = None,
+    dtype: DType = "float32",
     report_to: Report = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved plan and stop.")] = False,
 ) -> None:
@@ -64,7 +74,8 @@ def distill(
     from bootdiff.cli.distill import run_distill
 
     options = {"steps": steps, "batch_size": batch_size, "seed": seed}
-    run_distill(teacher, output, method, config, assign, _given(options), _tracker(report_to), dry_run)
+    origin, tracker = {"revision": revision, "variant": variant, "dtype": dtype}, _tracker(report_to)
+    run_distill(teacher, output, method, config, assign, _given(options), tracker, dry_run, _given(origin))
 
 
 @app.command()
@@ -88,17 +99,22 @@ def evaluate(
     output: Annotated[Path, typer.Option(help="A JSON file.")],
     teacher: Annotated[str | None, typer.Option(help="Where the student does not say, or another one.")] = None,
     reference: Annotated[str | None, typer.Option(help="A folder of images, an .npz file, or digits.")] = None,
-    features: Annotated[str | None, typer.Option(help="Feature space: digits, or an .onnx file.")] = None,
+    features: Annotated[str | None, typer.Option(help="Feature space: digits, pixels, or an .onnx file.")] = None,
     num: Annotated[int, typer.Option(min=2, help="Samples a noise seed.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Seed of the first noise.")] = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Noise seeds; figures are means over them.")] = 1,
     ddim_steps: Annotated[str | None, typer.Option(help="K,K,...: the teacher's DDIM rows.")] = None,
     heun: Annotated[bool, typer.Option(help="A row for 50 Heun steps, the path's exact end.")] = True,
+    revision: Revision = None,
+    variant: Variant = None,
+    dtype: DType = "float32",
 ) -> None:
     """Measure a student beside its teacher's own samplers, from the same noises."""
     from bootdiff.cli.evaluate import run_evaluate
 
-    run_evaluate(student, teacher, reference, features, num, seed, repeats, ddim_steps, heun, output)
+    options = {"revision": revision, "variant": variant, "dtype": None if dtype == "float32" else dtype}
+    given = _given(options)
+    run_evaluate(student, teacher, reference, features, num, seed, repeats, ddim_steps, heun, output, given)
 
 
 @app.command("train-teacher", cls=TeachCommand)

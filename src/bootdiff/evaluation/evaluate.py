@@ -88,6 +88,7 @@ def evaluate(
     repeats: int = 1,
     ddim_steps: Sequence[int] = DDIM_STEPS,
     heun: bool = True,
+    path_of: Teacher | None = None,
 ) -> dict[str, Any]:
     """Measure students and their teacher from the same noises.
 
@@ -103,13 +104,14 @@ def evaluate(
         ddim_steps: the teacher's DDIM rows.
         heun: a row for 50 Heun steps, the ground truth, and path errors on every sample; without it path errors are
             measured on the first samples of each seed only, which is much cheaper.
+        path_of: whose path the students learned, where their targets were limited in another way than the teacher's.
 
     Returns:
         A JSON-ready dictionary; ``rows`` holds the teacher's rows, then the students'.
     """
     keep_freed_memory()
     teacher = teacher.to(best_device())
-    truth = Measured(heun_candidate(teacher, t_range))
+    truth = Measured(heun_candidate((path_of or teacher).to(best_device()), t_range))
     rows = [Measured(c) for c in teacher_candidates(teacher, t_range, ddim_steps)]
     if heun and from_elsewhere(teacher, t_range):
         rows.append(Measured(heun_candidate(teacher, teacher.t_range)))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from bootdiff.errors import BootdiffError
 from bootdiff.files import read_json
-from bootdiff.pipelines.student_files import FILE, load_student
+from bootdiff.pipelines.student_files import FILE, load_student, student_facts
 from bootdiff.randomness import sample_noise
 from bootdiff.student import Student
 
@@ -53,8 +53,7 @@ class StockStudent:
         config = self.pipeline.unet.config
         size = config.sample_size
         self.shape = (config.in_channels, *((size, size) if isinstance(size, int) else size))
-        words = read_json(folder / FILE) if (folder / FILE).exists() else {}
-        self.teacher_name: str | None = words.get("teacher")
+        self.facts = read_json(folder / FILE) if (folder / FILE).exists() else {}
 
     @torch.no_grad()
     def __call__(self, eps: Tensor) -> Tensor:
@@ -66,8 +65,8 @@ class StockStudent:
         return scheduler.step(self.pipeline.unet(eps, t).sample, t, eps).prev_sample
 
 
-def open_student(name: str) -> tuple[Sampler, str | None]:
-    """(a one-step sampler, its teacher's name) from a run, a ``student-path`` or an exported student.
+def open_student(name: str) -> tuple[Sampler, dict[str, Any]]:
+    """A one-step sampler from a run, a ``student-path`` or an exported student, and what its ``bootdiff.json`` says.
 
     Raises:
         BootdiffError: if the folder is none of them, or its run is not finished.
@@ -77,9 +76,9 @@ def open_student(name: str) -> tuple[Sampler, str | None]:
         raise BootdiffError(f"no folder at '{name}'; expected a run or a student.")
     if (folder / "model_index.json").exists() and not (folder / "student").exists():
         stock = StockStudent(folder)
-        return stock, stock.teacher_name
+        return stock, stock.facts
     student = load_student(path_folder(folder))
-    return PathSampler(student), student.teacher_name
+    return PathSampler(student), student_facts(student)
 
 
 def path_folder(folder: Path) -> Path:

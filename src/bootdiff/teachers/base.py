@@ -180,6 +180,10 @@ class Limited(Teacher):
         """The innermost teacher."""
         return self.inner.denoiser
 
+    def nearest_start(self, t: float) -> float:
+        """The inner teacher's."""
+        return self.inner.nearest_start(t)
+
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """The inner teacher's x_0, limited."""
         return self.limit(self.inner.x0(x_t, t, condition))

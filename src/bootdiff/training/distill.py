@@ -40,8 +40,10 @@ class Plan:
     @property
     def config(self) -> dict[str, Any]:
         """What ``config.yaml`` says."""
-        settings = self.settings.model_dump()
-        return {"task": "distill", "teacher": self.teacher.name, "method": self.method, "settings": settings}
+        origin = self.teacher.denoiser.origin
+        options = {"teacher_options": origin.options} if origin and origin.options else {}
+        words = {"task": "distill", "teacher": self.teacher.name, **options, "method": self.method}
+        return {**words, "settings": self.settings.model_dump()}
 
     @property
     def teacher_hash(self) -> str:
@@ -77,6 +79,8 @@ def plan_distillation(
     low, high = teacher.t_range
     times = {key: t for key, t in {"t_min": low, "t_max": high}.items() if key in settings_type.model_fields}
     chosen = {key: getattr(settings, key) for key in times if getattr(settings, key, None) is not None}
+    if "t_max" in chosen:
+        chosen["t_max"] = teacher.nearest_start(chosen["t_max"])
     resolved = make_settings(settings_type, settings.model_dump(), times, chosen)
     plan = Plan(teacher, method, resolved, Path(output))
     Run(plan.output).check(plan.config, plan.teacher_hash)

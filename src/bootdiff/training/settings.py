@@ -19,6 +19,13 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
+    def __init__(self, **values: Any) -> None:
+        # pydantic's report has many lines; ours names the setting in one, from Python as from the command line.
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise BootdiffError(_one_line(type(self), error)) from None
+
     steps: int = Field(3000, ge=1, description="optimiser steps")
     batch_size: int = Field(128, ge=1, description="samples a step, over all processes and accumulation steps")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="of every random value in training")
@@ -106,21 +113,7 @@ def make_settings(kind: type[S], *layers: Mapping[str, Any]) -> S:
     Raises:
         BootdiffError: for an unknown key (naming the nearest) or a value out of range (naming key, value and rule).
     """
-    values = {key: _number(value) for layer in layers for key, value in layer.items()}
-    for key in values:
-        if key not in kind.model_fields:
-            known = ", ".join(kind.model_fields)
-            hint = nearest(str(key), kind.model_fields) or f" Known settings: {known}."
-            raise BootdiffError(f"there is no setting '{key}'.{hint}")
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ")
-        if not first["loc"]:
-            raise BootdiffError(f"{message}.") from None
-        key = str(first["loc"][0])
-        raise BootdiffError(f"setting {key}: {message[0].lower() + message[1:]}, got {first['input']!r}.") from None
+    return kind(**{str(key): _number(value) for layer in layers for key, value in layer.items()})
 
 
 def describe(kind: type[TrainingSettings]) -> list[tuple[str, str, str]]:
@@ -142,3 +135,15 @@ def _number(value: Any) -> Any:
         except ValueError:
             return value
     return value
+
+
+def _one_line(kind: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return f"{message}."
+    key = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        hint = nearest(key, kind.model_fields) or f" Known settings: {', '.join(kind.model_fields)}."
+        return f"there is no setting '{key}'.{hint}"
+    return f"setting {key}: {message[0].lower() + message[1:]}, got {first['input']!r}."
