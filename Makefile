@@ -12,8 +12,8 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/installed
-	$(BIN)/ruff check src tests recipes examples
-	$(BIN)/ruff format --check src tests recipes examples
+	$(BIN)/ruff check src tests recipes examples benchmarks
+	$(BIN)/ruff format --check src tests recipes examples benchmarks
 	$(BIN)/mypy
 
 install: $(VENV)/installed

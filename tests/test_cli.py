@@ -235,7 +235,7 @@ BAD_SCHEDULERS = {
     "clip a word": ({"clip_sample": "yes"}, "clip_sample"),
     "clip to nothing": ({"clip_sample_range": 0}, "clip_sample_range"),
     "clip to infinity": ({"clip_sample_range": float("inf")}, "clip_sample_range"),
-    "threshold ratio above one": ({"thresholding": True, "dynamic_thresholding_ratio": 2}, "dynamic_thresholding_ratio"),
+    "threshold ratio above one": ({"thresholding": True, "dynamic_thresholding_ratio": 2}, "dynamic_threshold"),
     "threshold below one": ({"thresholding": True, "sample_max_value": 0.5}, "sample_max_value"),
     "unknown scheduler": ({"_class_name": "MyScheduler"}, "MyScheduler"),
     "a consistency model": ({"_class_name": "CMStochasticIterativeScheduler"}, "CMStochastic"),

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, UNet2DModel
+from diffusers import DDIMScheduler, DDPMScheduler, EDMEulerScheduler, UNet2DModel
 
 from bootdiff.errors import BootdiffError
-from bootdiff.schedules import EDM, Cosine, RectifiedFlow, SigmaTime
+from bootdiff.schedules import EDM, BetaTable, Cosine, RectifiedFlow, SigmaTime
+from bootdiff.solvers import ddim
+from bootdiff.student import Student
 from bootdiff.teachers import CallableTeacher, Clip, DynamicThreshold, Gaussian, Limited, Mixture, load_teacher
 from bootdiff.teachers.prediction import PREDICTIONS
+from bootdiff.teachers.scheduler import BETA_SCHEDULERS, CLIP_BY_DEFAULT, betas_of, read_words
 from conftest import save_teacher
 
 
@@ -29,6 +32,184 @@ def test_x0_equals_a_ddim_scheduler(tmp_path, prediction, limits):
             expected = scheduler.step(network(x, timestep).sample, timestep, x).pred_original_sample
             ours = teacher.x0(x, teacher.schedule.time(timestep).expand(3))
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=2e-5 / float(scheduler.alphas_cumprod[timestep]))
+
+
+KINDS = {
+    "betas": {"beta_schedule": "linear"},
+    "scaled": {"beta_schedule": "scaled_linear", "num_train_timesteps": 400},
+    "cosine": {"beta_schedule": "squaredcos_cap_v2"},
+    "sigmoid": {"beta_schedule": "sigmoid"},
+    "given": {"trained_betas": torch.linspace(1e-4, 0.05, 300).tolist(), "num_train_timesteps": 300},
+    "zero SNR": {"rescale_betas_zero_snr": True},
+}
+
+
+def reference(teacher, **fields) -> DDIMScheduler:
+    """A DDIMScheduler with the same betas, prediction and clipping."""
+    betas = betas_of(read_words(teacher.denoiser.scheduler_config, "here"), "here")
+    words = {"num_train_timesteps": len(betas), "trained_betas": betas, **teacher.limit.scheduler_fields()}
+    return DDIMScheduler(prediction_type=teacher.denoiser.prediction.name, **words, **fields)
+
+
+@pytest.mark.parametrize("betas", KINDS)
+@pytest.mark.parametrize("prediction", ["sample", "epsilon", "v_prediction"])
+@pytest.mark.parametrize("kind", BETA_SCHEDULERS)
+def test_every_scheduler_s_x0_and_ddim_equal_diffusers_ddim(tiny, tmp_path, kind, prediction, betas):
+    if (betas, prediction) == ("zero SNR", "epsilon"):
+        pytest.skip("undefined; refused where it matters (test_cli)")
+    config = {"_class_name": kind, "prediction_type": prediction, **KINDS[betas]}
+    folder = shutil.copytree(tiny, tmp_path / "t")
+    (folder / "scheduler/scheduler_config.json").write_text(json.dumps(config))
+    teacher = load_teacher(str(folder))
+    assert isinstance(teacher, Limited) == (kind in CLIP_BY_DEFAULT)
+    scheduler = reference(teacher, timestep_spacing="trailing", set_alpha_to_one=False)
+    count = len(scheduler.betas)
+    network, x = teacher.denoiser.network, torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        scheduler.set_timesteps(count)
+        for timestep in (0, count // 2, int(0.9 * count)):
+            expected = scheduler.step(network(x, timestep).sample, timestep, x).pred_original_sample
+            ours = teacher.x0(x, teacher.schedule.time(timestep).expand(2))
+            scale = float(expected.abs().max())
+            torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-4 * scale)
+        if prediction != "epsilon":  # a random network that predicts noise makes numbers too large to compare
+            scheduler.set_timesteps(5)
+            state = x
+            for timestep in scheduler.timesteps:
+                out = network(state, timestep).sample
+                # The step then goes towards the clipped x_0, as Eq. 2 does; diffusers leaves that to the caller.
+                step = scheduler.step(out, timestep, state, use_clipped_model_output=True)
+                state = step.prev_sample
+            ours = ddim(teacher, x, [float(teacher.schedule.time(t)) for t in scheduler.timesteps])
+            torch.testing.assert_close(ours, step.pred_original_sample, rtol=1e-3, atol=1e-3)
+
+
+def test_a_v_teacher_with_zero_terminal_snr_answers_at_the_very_end(tmp_path):
+    folder = save_teacher(tmp_path / "t", prediction_type="v_prediction", rescale_betas_zero_snr=True)
+    teacher = load_teacher(str(folder)).denoiser
+    x = torch.randn(2, 1, 8, 8)
+    ours = teacher.x0(x, torch.ones(2))
+    torch.testing.assert_close(ours, -teacher.network(x, 999).sample)
+    assert float(teacher.schedule.alpha_sigma(torch.ones(1))[0]) == 0
+    student = Student.from_teacher(teacher, 0.0, 1.0)
+    torch.testing.assert_close(student(x, torch.tensor([0.2, 1.0])), ours)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_edm_equals_its_scheduler(tmp_path, prediction):
+    config = {"_class_name": "EDMEulerScheduler", "sigma_min": 0.01, "sigma_max": 40.0, "sigma_data": 0.7}
+    folder = save_teacher(tmp_path / "t", channels=3, scheduler={**config, "prediction_type": prediction})
+    teacher = load_teacher(str(folder))
+    scheduler = EDMEulerScheduler.from_pretrained(folder / "scheduler")
+    scheduler.set_timesteps(6)
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    state = 40.0 * x
+    with torch.no_grad():
+        for timestep in scheduler.timesteps:
+            seen = scheduler.scale_model_input(state, timestep)
+            step = scheduler.step(teacher.network(seen, timestep).sample, timestep, state)
+            state = step.prev_sample
+    times = [float(teacher.schedule.time(t)) for t in scheduler.timesteps]
+    torch.testing.assert_close(ddim(teacher, x, times), step.pred_original_sample, rtol=1e-4, atol=1e-4)
+
+
+def test_a_score_model_is_read_as_its_score(tmp_path):
+    config = {"_class_name": "ScoreSdeVeScheduler", "sigma_min": 0.05, "sigma_max": 30.0}
+    folder = save_teacher(tmp_path / "t", scheduler=config, unet={"time_embedding_type": "fourier"})
+    teacher, x = load_teacher(str(folder)), 10 * torch.randn(2, 1, 8, 8)
+    sigma = torch.tensor([3.0, 20.0])
+    with torch.no_grad():
+        score = teacher.network(x, sigma).sample
+    expected = x + sigma[:, None, None, None] ** 2 * score
+    torch.testing.assert_close(teacher.x0(x, teacher.schedule.time(sigma)), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_of_a_learned_variance_the_image_is_read(tmp_path):
+    folder = save_teacher(
+        tmp_path / "t", unet={"out_channels": 2}, scheduler={"variance_type": "learned_range"}, clip_sample=False
+    )
+    teacher, x = load_teacher(str(folder)), torch.randn(2, 1, 8, 8)
+    scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
+    with torch.no_grad():
+        out = teacher.network(x, 500).sample
+        expected = scheduler.step(out, 500, x).pred_original_sample
+    assert teacher.shape == (1, 8, 8) and out.shape[1] == 2
+    torch.testing.assert_close(teacher.x0(x, teacher.schedule.time(500).expand(2)), expected)
+
+
+def test_a_network_with_a_table_is_told_the_nearest_timestep(tmp_path):
+    unet = {"time_embedding_type": "learned", "num_train_timesteps": 1000}
+    teacher, x = load_teacher(str(save_teacher(tmp_path / "t", unet=unet))).denoiser, torch.randn(1, 1, 8, 8)
+    with torch.no_grad():
+        expected = teacher.network(x, torch.tensor([300])).sample
+        for t in (299.6 / 999, 300.4 / 999):
+            assert torch.equal(teacher.x0(x, torch.tensor([t])), expected)
+
+
+def test_a_callable_is_told_integers_if_it_asks(tmp_path):
+    class Table(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = torch.nn.Embedding(1000, 2)
+
+        def forward(self, x, timestep):
+            return x + self.embed(timestep)
+
+    network = Table()
+    teacher = CallableTeacher(network, Cosine(), "sample", (2,), integer_timesteps=True)
+    expected = 1 + network.embed(torch.tensor([500, 250]))
+    torch.testing.assert_close(teacher.x0(torch.ones(2, 2), torch.tensor([0.5003, 0.2502])), expected)
+
+
+@pytest.mark.parametrize(
+    "prediction, schedule", [("v_prediction", EDM()), ("flow_prediction", Cosine()), ("edm", Cosine())]
+)
+def test_a_prediction_that_does_not_fit_its_schedule_is_refused(prediction, schedule):
+    with pytest.raises(BootdiffError, match="does not fit"):
+        CallableTeacher(torch.nn.Linear(2, 2), schedule, prediction, (2,))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_teacher_in_half_precision_still_answers_in_float32(tiny, dtype):
+    half, whole = load_teacher(str(tiny), dtype=dtype), load_teacher(str(tiny))
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([0.3, 0.8])
+    assert next(half.parameters()).dtype == getattr(torch, dtype)
+    assert half.x0(x, t).dtype == torch.float32
+    torch.testing.assert_close(half.x0(x, t), whole.x0(x, t), rtol=0, atol=0.05)
+    assert half.denoiser.origin.options == {"dtype": dtype}
+
+
+def test_old_and_flat_folders_and_variants_are_read_alike(tiny, tmp_path):
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([0.3, 0.8])
+    expected = load_teacher(str(tiny)).x0(x, t)
+    network = UNet2DModel.from_pretrained(tiny / "unet")
+    flat = shutil.copytree(tiny, tmp_path / "flat")
+    for part in ("unet", "scheduler"):
+        for file in (flat / part).iterdir():
+            file.rename(flat / file.name)
+        (flat / part).rmdir()
+    old = shutil.copytree(tiny, tmp_path / "old")
+    (old / WEIGHTS).unlink()
+    torch.save(network.state_dict(), old / "unet/diffusion_pytorch_model.bin")
+    variant = shutil.copytree(tiny, tmp_path / "variant")
+    (variant / WEIGHTS).unlink()
+    network.save_pretrained(variant / "unet", variant="ema")
+    for teacher in (load_teacher(str(flat)), load_teacher(str(old)), load_teacher(str(variant), variant="ema")):
+        assert torch.equal(teacher.x0(x, t), expected)
+    with pytest.raises(BootdiffError, match="--variant"):
+        load_teacher(str(variant))
+
+
+@pytest.mark.parametrize("t", [0.5, 0.9, 0.987])
+def test_an_exported_time_is_a_float32_beta_and_next_to_its_origin(t):
+    table = BetaTable(DDPMScheduler(beta_schedule="squaredcos_cap_v2").betas)
+    teacher = CallableTeacher(torch.nn.Linear(2, 2), table, "epsilon", (2,))
+    snapped = teacher.nearest_start(t)
+    alpha, _ = table.alpha_sigma(torch.tensor([snapped]))
+    stored = (1 - torch.tensor([1 - alpha.double().item() ** 2], dtype=torch.float32)).sqrt()
+    torch.testing.assert_close(alpha, stored, rtol=1e-5, atol=0)
+    assert abs(snapped - t) < 1e-4 and abs(teacher.nearest_start(snapped) - snapped) < 1e-6
+    assert CallableTeacher(torch.nn.Linear(2, 2), table, "sample", (2,)).nearest_start(t) == t
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS.values(), ids=PREDICTIONS)

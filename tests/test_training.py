@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file
 
 from bootdiff.data.sources import Noise
@@ -19,7 +20,8 @@ from bootdiff.schedules import Cosine
 from bootdiff.teachers import CallableTeacher
 from bootdiff.training.checkpoint import latest_checkpoint, save_checkpoint
 from bootdiff.training.distill import distill
-from bootdiff.training.learner_state import rate_factor
+from bootdiff.training.learner_state import Average, rate_factor
+from bootdiff.training.log import Meter
 from bootdiff.training.loop import Loop, make_accelerator
 from bootdiff.training.settings import TrainingSettings
 
@@ -185,6 +187,55 @@ def test_rates(name, middle, last):
     assert rate_factor(9, words) == pytest.approx(last, abs=1e-3)
     warm = TrainingSettings(steps=10, warmup_steps=4, lr_schedule=name)
     assert [rate_factor(i, warm) for i in range(4)] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+
+
+def test_a_finished_run_of_a_plain_module_is_loaded_again(tmp_path):
+    torch.manual_seed(0)
+    teacher = CallableTeacher(Overflowing(), Cosine(), "sample", (3,))
+    words = settings(t_min=0.6, t_max=0.95, steps=2)
+    first, again = (distill(teacher, tmp_path / "run", words) for _ in range(2))
+    assert same(dict(first.state_dict()), dict(again.state_dict()))
+
+
+def test_settings_from_python_are_refused_in_one_line():
+    with pytest.raises(BootdiffError, match=r"there is no setting 'stepz'. Did you mean 'steps'"):
+        BootSettings(stepz=3)
+    with pytest.raises(BootdiffError, match=r"setting delta: .*, got 2") as error:
+        BootSettings(delta=2)
+    assert "\n" not in str(error.value)
+
+
+def test_the_average_is_diffusers_own():
+    torch.manual_seed(0)
+    net = torch.nn.Linear(4, 4)
+    ours, theirs = Average(list(net.parameters()), 0.6), EMAModel(net.parameters(), decay=0.6)
+    for _ in range(12):
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter += torch.randn_like(parameter)
+        ours.step()
+        theirs.step(net.parameters())
+    for a, b in zip(ours.averages, theirs.shadow_params, strict=True):
+        torch.testing.assert_close(a, b)
+    before = [p.clone() for p in net.parameters()]
+    ours.swap()
+    for p, b in zip(net.parameters(), theirs.shadow_params, strict=True):
+        torch.testing.assert_close(p.detach(), b)
+    ours.swap()
+    assert all(torch.equal(p, b) for p, b in zip(net.parameters(), before, strict=True))
+
+
+def test_logged_means_are_over_samples_that_are_known():
+    words = TrainingSettings()
+    meter = Meter(make_accelerator(words, Path()))
+    nan = float("nan")
+    for total, values in ((1.0, [2.0, nan]), (3.0, [4.0, 6.0])):
+        t = torch.tensor([0.05, 0.9])
+        terms = [Loss(torch.tensor(total), {"a": torch.tensor(total)}, {"r": (t, torch.tensor(values))})]
+        meter.add([*terms, Loss(torch.tensor(0.5), {"b": torch.tensor(0.5)})], 1.0)
+    logged = meter.read()
+    assert logged["loss"] == 2.5 and logged["a"] == 2.0 and logged["b"] == 0.5
+    assert logged["r_by_time"] == [3.0, *[None] * 6, 6.0]
 
 
 class Duel(Stateless):

@@ -74,7 +74,7 @@ def _pictures(folder: Path, config: Mapping[str, Any]) -> str:
     student = load_student(folder / "student-path")
     if not is_picture(student.shape):
         return ""
-    teacher = load_teacher(config["teacher"])
+    teacher = load_teacher(config["teacher"], **config.get("teacher_options", {}))
     low, high = student.t_min, student.t_max
     eps = sample_noise(0, 0, COLUMNS, student.shape)
     many = ddim(teacher, eps, trailing_times(50, low, high))

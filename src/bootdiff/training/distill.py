@@ -109,8 +109,8 @@ def distill(
         BootdiffError: for bad input, before anything is written; ``Interrupted`` after Ctrl-C.
     """
     plan = plan_distillation(teacher, output, settings, method)
-    if plan.finished and (plan.output / "student-path" / "unet").exists():
-        return load_student(plan.output / "student-path")
+    if plan.finished:
+        return load_student(plan.output / "student-path", plan.teacher)
     return run_plan(plan, report_to)
 
 

@@ -104,6 +104,8 @@ class Loop:
         self.preview = preview
         for module in objective.frozen():
             module.to(accelerator.device)
+        if settings.compile:
+            compile_networks([*objective.frozen(), *(learner.module for learner in objective.learners().values())])
         self.learners = {
             name: LearnerState(learner, settings, accelerator) for name, learner in objective.learners().items()
         }
@@ -301,6 +303,16 @@ class Loop:
         if asked and self.step < self.settings.steps:
             self.save()
             raise Interrupted(f"stopped at step {self.step} of {self.settings.steps}; run the same command to go on.")
+
+
+def compile_networks(modules: Sequence[nn.Module]) -> None:
+    """torch.compile every diffusers network inside, in place; what else there is runs as it is."""
+    from diffusers import ModelMixin
+
+    for module in modules:
+        for part in module.modules():
+            if isinstance(part, ModelMixin):
+                part.compile()
 
 
 @contextmanager
