@@ -100,7 +100,8 @@ class Objective(Protocol):
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
         """The terms of the turn's loss, each still to be computed; gradients reach the turn's own network only.
 
-        The loop differentiates one before it computes the next: the activations of one pass are alive at a time.
+        What needs no gradients (targets) is made at once. A term is a pass with gradients: the loop differentiates one
+        before it computes the next, so that the activations of one pass are alive at a time.
         """
         ...
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from bootdiff.data.sources import Batch, Noise
 from bootdiff.objectives.base import Learner, Loss, Networks, Stateless, Turn
@@ -120,28 +120,33 @@ class Boot(Stateless):
         return ("student",)
 
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
-        """L_BS, and on every k-th step beta L_BC."""
-        student = networks["student"]
-        terms = [lambda: self.bootstrap(student, turn, batch)]
-        if self.boundary_weight > 0 and turn.step % self.boundary_every == 0:
-            terms.append(lambda: self.boundary(student, batch))
-        return terms
-
-    def bootstrap(self, student: nn.Module, turn: Turn, batch: Batch) -> Loss:
-        """L_BS = E w(t, s) d(y_theta(eps, s), SG[y_t + kappa (f(x̂_t, t) − y_t)]), Eqs. 8, 14, 15."""
-        eps, condition, schedule = batch.noise, batch.condition, self.teacher.schedule
+        """L_BS, and on every k-th step beta L_BC; the targets of both are made here, without gradients."""
+        student, teacher, schedule = networks["student"], self.teacher, self.teacher.schedule
+        eps, condition = batch.noise, batch.condition
+        boundary = self.boundary_weight > 0 and turn.step % self.boundary_every == 0
         # t ~ U(t_min, t_max). Where the weight diverges at s → t, t stays delta above t_min.
         t = self.times(turn, self.t_min + self.delta * self.weight.singular, self.t_max)
         # Differs from the poster's Algorithm 1, which misprints min.
         s = (t - self.delta).clamp(min=self.t_min)
+        t_max = torch.full_like(t, self.t_max)
         with torch.no_grad():
             y_t = student(eps, t, condition)
             x_t = noisy(y_t, eps, t, schedule)  # x̂_t = alpha_t y_t + sigma_t eps
-            f_t = self.teacher.x0(x_t, t, condition)
-            target = self.solver.step(self.teacher, y_t, f_t, eps, t, s, condition)  # Eq. 5, or 16
-        y_s = student(eps, s, condition)
+            if boundary:  # one batch for both of the teacher's answers
+                x_T = schedule.start_scale(self.t_max) * eps
+                both = teacher.x0(torch.cat([x_t, x_T]), torch.cat([t, t_max]), condition.repeat(2))
+                f_t, f_T = both.chunk(2)
+            else:
+                f_t = teacher.x0(x_t, t, condition)
+            target = self.solver.step(teacher, y_t, f_t, eps, t, s, condition)  # Eq. 5, or 16
+        terms = [lambda: self.bootstrap(student(eps, s, condition), target, t, s)]
+        if boundary:
+            terms.append(lambda: self.boundary(student(eps, t_max, condition), f_T))
+        return terms
 
-        kappa = schedule.kappa(t, s)
+    def bootstrap(self, y_s: Tensor, target: Tensor, t: Tensor, s: Tensor) -> Loss:
+        """L_BS = E w(t, s) d(y_theta(eps, s), SG[y_t + kappa (f(x̂_t, t) − y_t)]), Eqs. 8, 14, 15."""
+        kappa = self.teacher.schedule.kappa(t, s)
         distance = self.distance(y_s, target)
         weight = self.weight(distance.detach(), kappa, t, self.distance.degree)
         loss = (weight * distance).mean()
@@ -150,12 +155,7 @@ class Boot(Stateless):
         residual = torch.where(t - s > 0.5 * self.delta, residual, torch.nan)
         return Loss(loss, {"bootstrap": loss.detach()}, {"residual": (t, residual)})
 
-    def boundary(self, student: nn.Module, batch: Batch) -> Loss:
+    def boundary(self, y_T: Tensor, f_T: Tensor) -> Loss:
         """beta L_BC = beta E d(f(x_T, t_max), y_theta(eps, t_max)), Eq. 9."""
-        eps, condition = batch.noise, batch.condition
-        t_max = torch.full((len(eps),), self.t_max, device=eps.device)
-        x_T = self.teacher.schedule.start_scale(self.t_max) * eps
-        with torch.no_grad():
-            f_T = self.teacher.x0(x_T, t_max, condition)
-        edge = self.distance(student(eps, t_max, condition), f_T).mean()
+        edge = self.distance(y_T, f_T).mean()
         return Loss(self.boundary_weight * edge, {"boundary": edge.detach()})

@@ -156,7 +156,8 @@ class Loop:
         for part, draw in enumerate(self._draws(name)):
             batch = self.objective.source.batch(draw)
             turn = Turn(name, self.step, self.step / settings.steps, draw)
-            terms = self.objective.losses(networks, turn, batch)
+            with accelerator.autocast():
+                terms = self.objective.losses(networks, turn, batch)
             losses = []
             for number, term in enumerate(terms):
                 # Gradients are exchanged between processes with the last backward pass only.
