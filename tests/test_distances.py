@@ -7,7 +7,8 @@ from torch.nn import functional
 
 from bootdiff.errors import BootdiffError
 from bootdiff.objectives.distances import make_distance
-from bootdiff.objectives.perceptual import SCALE, SHIFT, VGG_CHANNELS, VGG_STAGES, Perceptual
+from bootdiff.objectives.lpips_weights import VGG_CHANNELS, VGG_STAGES
+from bootdiff.objectives.perceptual import SCALE, SHIFT, Perceptual
 
 GENERATOR = torch.Generator().manual_seed(0)
 

@@ -13,50 +13,29 @@ from torch import Tensor, nn
 from bootdiff.data.sources import Batch, Noise
 from bootdiff.objectives.base import Learner, Loss, Networks, Stateless, Turn
 from bootdiff.objectives.distances import Distance, SquaredError, make_distance
+from bootdiff.objectives.settings import DistillationSettings, target_limit
 from bootdiff.objectives.times import TIME_SAMPLINGS, TimeSampling, UniformTime
 from bootdiff.objectives.weights import WEIGHTS, UniformWeight, Weight
 from bootdiff.solvers import SOLVERS, Euler, Solver, noisy
 from bootdiff.student import Student
-from bootdiff.teachers import Clip, DynamicThreshold, Limit, NoLimit, Teacher, limited
-from bootdiff.training.settings import TrainingSettings
+from bootdiff.teachers import Teacher, limited
 
 
-class BootSettings(TrainingSettings):
+class BootSettings(DistillationSettings):
     """BOOT's own settings; the defaults are the paper's where it states them."""
 
     delta: float = Field(0.04, gt=0, lt=1, description="step t − s of the bootstrap, in units of t in [0, 1]")
-    t_min: float | None = Field(None, ge=0, le=1, description="time of the image; none = the teacher's first step")
-    t_max: float | None = Field(None, ge=0, le=1, description="time of the noise; none = the last with alpha ≥ 0.02")
     solver: Literal["euler", "heun"] = Field("euler", description="of the target: first or second order")
     loss_weight: Literal["uniform", "signal", "adaptive"] = Field("uniform", description="of the bootstrap loss")
-    distance: Literal["l2", "l1", "huber", "lpips", "digits"] = Field(
-        "l2", description="between prediction and target; digits: perceptual, by the builtin digit classifier"
-    )
     time_sampling: Literal["uniform", "progressive"] = Field("uniform", description="how t is drawn")
     boundary_weight: float = Field(1.0, ge=0, description="beta, of the boundary loss; 0 = none")
     boundary_every: int = Field(4, ge=1, description="steps between boundary losses")
-    lpips_weights: str | None = Field(None, description="for distance lpips: a file or folder with VGG's and LPIPS's")
-    target_limit: Literal["teacher", "none", "clip", "dynamic"] = Field(
-        "teacher", description="how the targets' x_0 is limited: as the teacher's scheduler says, or otherwise"
-    )
-    dynamic_ratio: float = Field(0.995, gt=0, le=1, description="for target_limit dynamic: the quantile of |x_0|")
-    dynamic_maximum: float = Field(100.0, ge=1, description="for target_limit dynamic: the largest divisor")
 
     @model_validator(mode="after")
-    def _times(self) -> BootSettings:
-        low, high = self.t_min or 0.0, 1.0 if self.t_max is None else self.t_max
-        if low >= high:
-            raise ValueError(f"t_min must be below t_max, got t_min = {low:g} and t_max = {high:g}")
-        if self.delta >= high - low:
-            raise ValueError(f"delta must be below t_max − t_min = {high - low:g}, got {self.delta:g}")
+    def _step_fits(self) -> BootSettings:
+        if self.delta >= self.span:
+            raise ValueError(f"delta must be below t_max − t_min = {self.span:g}, got {self.delta:g}")
         return self
-
-
-def target_limit(settings: BootSettings, teacher: Teacher) -> Limit:
-    """How the targets' x_0 is clipped or thresholded."""
-    dynamic = DynamicThreshold(settings.dynamic_ratio, settings.dynamic_maximum)
-    limits: dict[str, Limit] = {"teacher": teacher.limit, "none": NoLimit(), "clip": Clip(), "dynamic": dynamic}
-    return limits[settings.target_limit]
 
 
 @dataclass

@@ -56,6 +56,10 @@ class SchedulerWords(BaseModel):
     clip_sample: bool | None = None
     clip_sample_range: Positive = 1.0
 
+    def read(self, where: Path | str) -> tuple[Schedule, Prediction]:
+        """The schedule and prediction type."""
+        raise TypeError(f"{type(self).__name__} describes no schedule")
+
 
 class BetaWords(SchedulerWords):
     """A table of betas."""
@@ -87,6 +91,11 @@ class BetaWords(SchedulerWords):
             raise ValueError(f"beta_start {self.beta_start:g} is above beta_end {self.beta_end:g}")
         return self
 
+    def read(self, where: Path | str) -> tuple[Schedule, Prediction]:
+        """diffusers' own betas."""
+        kinds = {"epsilon": Noise(), "v_prediction": Velocity()}
+        return BetaTable(betas_of(self, where)), kinds.get(self.prediction_type, Signal())
+
 
 class SigmaWords(SchedulerWords):
     """Noise levels from sigma_min to sigma_max."""
@@ -109,6 +118,12 @@ class EDMWords(SigmaWords):
     sigma_schedule: Literal["karras", "exponential"] = "karras"
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
 
+    def read(self, where: Path | str) -> tuple[Schedule, Prediction]:
+        """Noise levels spaced as its sampler spaces them."""
+        rho = self.rho if self.sigma_schedule == "karras" else None
+        sign = 1.0 if self.prediction_type == "epsilon" else -1.0
+        return EDM(self.sigma_min, self.sigma_max, rho, self.num_train_timesteps), Preconditioned(self.sigma_data, sign)
+
 
 class ScoreWords(SigmaWords):
     """A score model's noise levels."""
@@ -117,6 +132,10 @@ class ScoreWords(SigmaWords):
     sigma_max: Positive = 1348.0
     num_train_timesteps: int = Field(2000, ge=2, le=1_000_000)
 
+    def read(self, where: Path | str) -> tuple[Schedule, Prediction]:
+        """Geometric noise levels, which the network is told."""
+        return SigmaTime(self.sigma_min, self.sigma_max, self.num_train_timesteps), Score()
+
 
 def read_scheduler(config: Mapping[str, Any], where: Path | str) -> tuple[Schedule, Prediction]:
     """The schedule and prediction type that a scheduler's config describes.
@@ -124,17 +143,7 @@ def read_scheduler(config: Mapping[str, Any], where: Path | str) -> tuple[Schedu
     Raises:
         BootdiffError: for a scheduler class or a field that cannot be read, by its name.
     """
-    words = read_words(config, where)
-    if isinstance(words, BetaWords):
-        kinds = {"epsilon": Noise(), "v_prediction": Velocity()}
-        return BetaTable(betas_of(words, where)), kinds.get(words.prediction_type, Signal())
-    if isinstance(words, EDMWords):
-        rho = words.rho if words.sigma_schedule == "karras" else None
-        sign = 1.0 if words.prediction_type == "epsilon" else -1.0
-        schedule = EDM(words.sigma_min, words.sigma_max, rho, words.num_train_timesteps)
-        return schedule, Preconditioned(words.sigma_data, sign)
-    assert isinstance(words, ScoreWords)
-    return SigmaTime(words.sigma_min, words.sigma_max, words.num_train_timesteps), Score()
+    return read_words(config, where).read(where)
 
 
 def read_words(config: Mapping[str, Any], where: Path | str) -> SchedulerWords:

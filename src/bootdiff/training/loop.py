@@ -7,9 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -17,12 +16,12 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from bootdiff.allocator import keep_freed_memory
-from bootdiff.errors import BootdiffError, Interrupted, NonFiniteLossError
-from bootdiff.files import save_tensors, write_json
-from bootdiff.objectives.base import Loss, Objective, Turn
+from bootdiff.errors import BootdiffError, Interrupted
+from bootdiff.objectives.base import Objective, Turn
 from bootdiff.progress import Progress, progress
 from bootdiff.randomness import Draw
 from bootdiff.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from bootdiff.training.health import Health, Watched
 from bootdiff.training.learner_state import LearnerState
 from bootdiff.training.log import Meter, append_line, truncate_log
 from bootdiff.training.settings import TrainingSettings
@@ -66,21 +65,6 @@ def start_tracker(accelerator: Accelerator, settings: TrainingSettings) -> None:
         accelerator.init_trackers("bootdiff", config=plain)
 
 
-@dataclass(frozen=True)
-class Pending:
-    """A turn whose values have not been looked at yet.
-
-    Args:
-        values: the terms' totals and the gradient's norm, on the device.
-    """
-
-    name: str
-    step: int
-    losses: Sequence[Loss]
-    noise: torch.Tensor
-    values: torch.Tensor
-
-
 class Loop:
     """Trains an objective's learners in a run folder, from the latest checkpoint if there is one.
 
@@ -112,7 +96,7 @@ class Loop:
         self.networks = {name: learner.raw for name, learner in self.learners.items()}
         self.meter = Meter(accelerator)
         self.step, self.seconds, self.saved = 0, 0.0, -1
-        self.pending: Pending | None = None
+        self.health = Health(folder, accelerator)
         self.stop_signal: int | None = None
 
     def run(self, show_progress: bool = True) -> dict[str, LearnerState]:
@@ -170,23 +154,8 @@ class Loop:
             self.meter.add(losses, share)
             totals += [loss.total for loss in losses]
         norm, self.rate = learner.update(self.step)
-        self._check()
-        self.pending = Pending(name, self.step, losses, batch.noise, torch.stack([*totals, norm]))
-
-    def _check(self) -> None:
-        """Stop if the turn before was not finite.
-
-        One turn late, so that a GPU never waits: what is checked has been computed by then. Weights that such a turn
-        has spoiled are not kept, because every checkpoint is preceded by a check.
-        """
-        turn, self.pending = self.pending, None
-        if turn is None:
-            return
-        finite = torch.isfinite(turn.values).tolist()
-        if not all(finite[:-1]):
-            self._fail(turn, "loss")
-        if not finite[-1] and self.accelerator.scaler is None:
-            self._fail(turn, "gradient")
+        self.health.check()
+        self.health.watch(Watched(name, self.step, losses, batch.noise, torch.stack([*totals, norm])))
 
     def _draws(self, turn: str) -> Iterator[Draw]:
         """This process's slices of the global batch, one an accumulation step."""
@@ -203,7 +172,7 @@ class Loop:
         """Write a checkpoint of the present step."""
         if self.saved == self.step:
             return
-        self._check()
+        self.health.check()
         self.saved = self.step
         if self.accelerator.is_main_process:
             tensors = {"objective": self.objective.state_dict()}
@@ -253,26 +222,6 @@ class Loop:
         if due and self.preview is not None and self.accelerator.is_main_process:
             with averaged(self.learners) as networks:
                 self.preview(step, networks)
-
-    def _fail(self, turn: Pending, what: str) -> NoReturn:
-        """Stop at a value that is not finite, with everything needed to look at it."""
-        folder = self.folder / f"failure-step-{turn.step:08d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        by_time = {key: value for loss in turn.losses for key, value in loss.by_time.items()}
-        times = {f"{key}.t": t for key, (t, _) in by_time.items()}
-        values = {f"{key}.value": value for key, (_, value) in by_time.items()}
-        process = self.accelerator.process_index
-        save_tensors(folder / f"batch-{process}.safetensors", {"noise": turn.noise, **times, **values})
-        bounds = [float(v) for t in times.values() if len(t) for v in (t.min(), t.max())]
-        span = [min(bounds), max(bounds)] if bounds else []
-        scalars = {key: str(value.item()) for loss in turn.losses for key, value in loss.scalars.items()}
-        words = {"step": turn.step, "turn": turn.name, "what": what, "t_from_to": span, "scalars": scalars}
-        write_json(folder / f"failure-{process}.json", words)
-        times_met = f" (t from {span[0]:.3g} to {span[1]:.3g})" if span else ""
-        raise NonFiniteLossError(
-            f"the {what} of '{turn.name}' is not finite at step {turn.step}{times_met}; its batch is in {folder}. "
-            "Lower the learning rate, or set gradient_clip, and start a new run; the last good checkpoint is unchanged."
-        )
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -1,0 +1,87 @@
+"""Values that are not finite stop a run, with everything needed to look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import torch
+from torch import Tensor
+
+from bootdiff.errors import NonFiniteLossError
+from bootdiff.files import save_tensors, write_json
+from bootdiff.objectives.base import Loss
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A turn whose values have not been looked at yet.
+
+    Args:
+        name: the learner's.
+        step: counted from 0.
+        losses: the terms of its last accumulation step.
+        noise: that step's batch.
+        values: all terms' totals and the gradient's norm, on the device.
+    """
+
+    name: str
+    step: int
+    losses: Sequence[Loss]
+    noise: Tensor
+    values: Tensor
+
+
+class Health:
+    """Looks at a turn when the next one has been started, so that a GPU never waits.
+
+    Weights that a bad turn has spoiled are not kept, because every checkpoint is preceded by a check.
+    """
+
+    def __init__(self, folder: Path, accelerator: Accelerator) -> None:
+        self.folder, self.accelerator = folder, accelerator
+        self.watched: Watched | None = None
+
+    def watch(self, turn: Watched) -> None:
+        """Keep a turn for the next check."""
+        self.watched = turn
+
+    def check(self) -> None:
+        """Look at the turn that is kept, if there is one.
+
+        Raises:
+            NonFiniteLossError: if its loss or gradient is not finite; its batch is saved.
+        """
+        turn, self.watched = self.watched, None
+        if turn is None:
+            return
+        finite = torch.isfinite(turn.values).tolist()
+        if not all(finite[:-1]):
+            self._fail(turn, "loss")
+        # With fp16 a gradient that overflows is normal: the scaler leaves that step out.
+        if not finite[-1] and self.accelerator.scaler is None:
+            self._fail(turn, "gradient")
+
+    def _fail(self, turn: Watched, what: str) -> NoReturn:
+        folder = self.folder / f"failure-step-{turn.step:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        by_time = {key: value for loss in turn.losses for key, value in loss.by_time.items()}
+        times = {f"{key}.t": t for key, (t, _) in by_time.items()}
+        values = {f"{key}.value": value for key, (_, value) in by_time.items()}
+        process = self.accelerator.process_index
+        save_tensors(folder / f"batch-{process}.safetensors", {"noise": turn.noise, **times, **values})
+        bounds = [float(v) for t in times.values() if len(t) for v in (t.min(), t.max())]
+        span = [min(bounds), max(bounds)] if bounds else []
+        scalars = {key: str(value.item()) for loss in turn.losses for key, value in loss.scalars.items()}
+        words = {"step": turn.step, "turn": turn.name, "what": what, "t_from_to": span, "scalars": scalars}
+        write_json(folder / f"failure-{process}.json", words)
+        times_met = f" (t from {span[0]:.3g} to {span[1]:.3g})" if span else ""
+        raise NonFiniteLossError(
+            f"the {what} of '{turn.name}' is not finite at step {turn.step}{times_met}; its batch is in {folder}. "
+            "Lower the learning rate, or set gradient_clip, and start a new run; the last good checkpoint is unchanged."
+        )
