@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import yaml
+from diffusers import UNet2DModel
 from PIL import Image
 
 from conftest import save_teacher
@@ -113,6 +114,18 @@ def test_train_teacher_makes_a_pipeline_that_can_be_distilled(cli, tmp_path):
     assert cli("distill", teacher, "--output", tmp_path / "run", *SMALL).code == 0
 
 
+def test_a_teacher_s_dtype_belongs_to_the_run(cli, tiny, tmp_path):
+    run = tmp_path / "run"
+    words = ["distill", tiny, "--output", run, *SMALL]
+    assert cli(*words, "--dtype", "bfloat16").code == 0
+    assert yaml.safe_load((run / "config.yaml").read_text())["teacher_options"] == {"dtype": "bfloat16"}
+    assert cli(*words, "--dtype", "bfloat16").out.startswith("done")
+    other = cli(*words)
+    assert other.code == 2 and "another run" in other.err
+    assert cli("evaluate", run, "--num", 4, "--ddim-steps", "1", "--no-heun", "--output", tmp_path / "e.json").code == 0
+    assert json.loads(cli("inspect", tiny, "--dtype", "bfloat16", "--json").out)["dtype"] == "bfloat16"
+
+
 def test_a_folder_goes_before_a_builtin_name(cli, tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_teacher(tmp_path / "digits", channels=3)
@@ -185,6 +198,7 @@ BAD = {
     "teacher: bad schedule": (["train-teacher", "PICTURES", "--output", "OUT", "--schedule", "step"], "schedule"),
     "teacher: odd size": (["train-teacher", "PICTURES", "--output", "OUT"], "image_size"),
     "zero SNR: noise prediction at t = 1": (["distill", "MADE", "--output", "OUT", "--set", "t_max=1"], "lower t_max"),
+    "NaN weights: anywhere": (["distill", "MADE", "--output", "OUT"], "not finite"),
     "revision of a folder": (["distill", "TINY", "--output", "OUT", "--revision", "main"], "revision"),
     "no such variant": (["distill", "TINY", "--output", "OUT", "--variant", "fp16"], "variant 'fp16'"),
     "unknown dtype": (["inspect", "TINY", "--dtype", "float8"], "dtype"),
@@ -267,6 +281,11 @@ def make_teacher(folder, name):
         return save_teacher(folder, scheduler=BAD_SCHEDULERS[which][0])
     if kind == "network":
         return save_teacher(folder, unet=BAD_NETWORKS[which][0])
+    if kind == "NaN weights":
+        network = UNet2DModel.from_pretrained(save_teacher(folder) / "unet")
+        network.conv_in.weight.data[0] = float("nan")
+        network.save_pretrained(folder / "unet")
+        return folder
     if kind == "zero SNR":
         return save_teacher(folder, prediction_type="epsilon", rescale_betas_zero_snr=True)
     return save_teacher(folder, channels=3)

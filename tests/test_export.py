@@ -125,6 +125,14 @@ def test_the_card_says_what_it_is(tmp_path):
     assert type(DiffusionPipeline.from_pretrained(tmp_path / "student")).__name__ == "ConsistencyModelPipeline"
 
 
+def test_a_time_that_a_scheduler_cannot_hold_is_refused(tmp_path):
+    teacher = load_teacher(str(save_teacher(tmp_path / "t", channels=3, scheduler=SCORE, unet=SKIP)))
+    with pytest.raises(BootdiffError, match="nearest_start"):
+        export_student(Student.from_teacher(teacher, 0.0, 0.95), tmp_path / "student", {})
+    assert not (tmp_path / "student").exists()
+    export_student(Student.from_teacher(teacher, 0.0, teacher.nearest_start(0.95)), tmp_path / "student", {})
+
+
 def test_one_step_is_the_student_and_a_plain_student_comes_back_with_its_teacher(tmp_path):
     student, _ = trained(tmp_path / "teacher", prediction_type="v_prediction")
     eps = sample_noise(0, 0, 3, student.shape)

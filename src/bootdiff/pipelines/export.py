@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bootdiff.errors import BootdiffError
 from bootdiff.files import write_json, write_text, write_whole
 from bootdiff.pipelines.card import model_card
@@ -17,15 +19,24 @@ def one_step_scheduler(student: Student) -> Any:
     """A DDIMScheduler with a single timestep, at t_max: one step returns exactly x_0, and more are refused.
 
     Raises:
-        BootdiffError: for rectified flow, whose ``x_T − t out`` no variance-preserving scheduler can say.
+        BootdiffError: for rectified flow, whose ``x_T − t out`` no variance-preserving scheduler can say, or for a
+            t_max whose alpha it cannot hold in float32.
     """
     from diffusers import DDIMScheduler
 
-    if student.call.alpha is None:
+    alpha = student.call.alpha
+    if alpha is None:
         raise BootdiffError(f"a student of {student.teacher_name}, a flow model, cannot be exported yet.")
+    beta = torch.tensor(1 - alpha**2, dtype=torch.float64)
+    held = (1 - beta.float().double()).sqrt().item()
+    if abs(held / alpha - 1) > 1e-4:
+        raise BootdiffError(
+            f"a stock scheduler holds alpha = {held:.6g} where this student needs {alpha:.6g} at t_max = "
+            f"{student.t_max:g}; choose its t_max with teacher.nearest_start(t_max), as bootdiff.distill does."
+        )
     return DDIMScheduler(
         num_train_timesteps=1,
-        trained_betas=[1 - student.call.alpha**2],
+        trained_betas=[beta.item()],
         prediction_type=student.call.prediction_type,
         set_alpha_to_one=True,
         steps_offset=0,
