@@ -80,7 +80,6 @@ def literal(objective: Boot, batch_size: int) -> Callable[[], None]:
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimiser.step()
         torch._foreach_lerp_(averages, list(student.parameters()), 1e-4)
-        loss.item()
 
     def several() -> None:
         for _ in range(PERIOD):

@@ -217,6 +217,9 @@ BAD = {
                                "a.json"], "b.png cannot be read"),
     "reference: mixed sizes": (["evaluate", "RUN", "--features", "pixels", "--reference", "MIXED", "--output",
                                 "a.json"], "b.png is 4×4"),
+    "reference: other height": (["evaluate", "RUN", "--features", "digits", "--reference", "TALL", "--output",
+                                 "a.json"], "(1, 12, 8)"),
+    "revision of a builtin": (["inspect", "digits", "--revision", "main"], "no revisions"),
     "reference: empty": (["evaluate", "RUN", "--features", "pixels", "--reference", "EMPTY", "--output", "a.json"],
                          "no images"),
 }  # fmt: skip
@@ -240,8 +243,9 @@ BAD_SCHEDULERS = {
     "unknown prediction": ({"prediction_type": "image"}, "prediction_type"),
     "flow prediction": ({"prediction_type": "flow_prediction"}, "flow"),
     "flow sigmas": ({"use_flow_sigmas": True}, "flow"),
+    "a score model": ({"_class_name": "ScoreSdeVeScheduler"}, "ScoreSdeVe"),
     "unknown spacing": ({"timestep_spacing": "random"}, "timestep_spacing"),
-    "continuous time": ({"timestep_type": "continuous"}, "timestep_type"),
+    "continuous time": ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "timestep_type"),
     "offset negative": ({"steps_offset": -1}, "steps_offset"),
     "offset past the end": ({"steps_offset": 1000}, "steps_offset"),
     "zero SNR a word": ({"rescale_betas_zero_snr": "yes"}, "rescale_betas_zero_snr"),
@@ -260,7 +264,7 @@ BAD_SCHEDULERS = {
     "rho negative": ({"_class_name": "EDMEulerScheduler", "rho": -7}, "rho"),
     "unknown sigmas": ({"_class_name": "EDMEulerScheduler", "sigma_schedule": "linear"}, "sigma_schedule"),
     "EDM of samples": ({"_class_name": "EDMEulerScheduler", "prediction_type": "sample"}, "prediction_type"),
-    "score sigma_max zero": ({"_class_name": "ScoreSdeVeScheduler", "sigma_max": 0}, "sigma_max"),
+    "sigma_max infinite": ({"_class_name": "EDMEulerScheduler", "sigma_max": float("inf")}, "sigma_max"),
 }  # fmt: skip
 #: networks that a teacher's folder may hold, and what the answer must name
 BAD_NETWORKS = {
@@ -294,7 +298,7 @@ def make_teacher(folder, name):
 @pytest.fixture
 def places(tiny, run, tmp_path):
     here = tmp_path / "here"
-    for name in ("here", "empty", "pictures", "coloured", "broken", "mixed"):
+    for name in ("here", "empty", "pictures", "coloured", "broken", "mixed", "tall"):
         (tmp_path / name).mkdir()
     (here / "note.txt").write_text("mine")
     for name, text in (("list", "- 1\n"), ("noyaml", "a: [1"), ("code", "a: !!python/object/apply:os.getcwd []")):
@@ -305,11 +309,12 @@ def places(tiny, run, tmp_path):
         Image.new("L", (8, 8)).save(tmp_path / name / "a.png")
     (tmp_path / "broken" / "b.png").write_bytes(b"no picture")
     Image.new("L", (4, 4)).save(tmp_path / "mixed" / "b.png")
+    Image.new("L", (8, 12)).save(tmp_path / "tall" / "a.png")
     return {
         "OUT": tmp_path / "out", "HERE": here, "TINY": tiny, "RUN": run, "EMPTY": tmp_path / "empty",
         "LIST": tmp_path / "list.yaml", "NOYAML": tmp_path / "noyaml.yaml", "CODE": tmp_path / "code.yaml",
         "PICTURES": tmp_path / "pictures", "STUDENT": run / "student", "COLOURED": tmp_path / "coloured",
-        "BROKEN": tmp_path / "broken", "MIXED": tmp_path / "mixed",
+        "BROKEN": tmp_path / "broken", "MIXED": tmp_path / "mixed", "TALL": tmp_path / "tall",
     }  # fmt: skip
 
 

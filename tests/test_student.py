@@ -31,19 +31,16 @@ def edm_config(**fields) -> dict:
 
 
 def ve_teachers(tmp_path):
-    """EDM's preconditioning, and score models that are told sigma, with and without skip blocks."""
+    """EDM's preconditioning, with and without skip blocks."""
     yield load_teacher(str(save_teacher(tmp_path / "edm", scheduler=edm_config())))
     yield load_teacher(str(save_teacher(tmp_path / "edm-v", scheduler=edm_config(prediction_type="v_prediction"))))
-    score = {"_class_name": "ScoreSdeVeScheduler", "sigma_min": 0.05, "sigma_max": 30.0, "num_train_timesteps": 100}
-    yield load_teacher(str(save_teacher(tmp_path / "score", scheduler=score, unet={"time_embedding_type": "fourier"})))
     skip = {
-        "time_embedding_type": "fourier",
         "down_block_types": ("SkipDownBlock2D", "SkipDownBlock2D"),
         "up_block_types": ("SkipUpBlock2D", "SkipUpBlock2D"),
         "norm_num_groups": None,
         "block_out_channels": (16, 16),
     }
-    yield load_teacher(str(save_teacher(tmp_path / "skip", channels=3, scheduler=score, unet=skip)))
+    yield load_teacher(str(save_teacher(tmp_path / "skip", channels=3, scheduler=edm_config(), unet=skip)))
 
 
 def odd_teachers(tmp_path):

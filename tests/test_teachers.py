@@ -1,20 +1,24 @@
 """Teachers: x_0 equals diffusers' own, wrappers limit it, what cannot be read is refused."""
 
+import inspect
 import json
 import shutil
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, EDMEulerScheduler, UNet2DModel
 
 from bootdiff.errors import BootdiffError
+from bootdiff.objectives.boot import BootSettings
 from bootdiff.schedules import EDM, BetaTable, Cosine, RectifiedFlow, SigmaTime
 from bootdiff.solvers import ddim
 from bootdiff.student import Student
 from bootdiff.teachers import CallableTeacher, Clip, DynamicThreshold, Gaussian, Limited, Mixture, load_teacher
 from bootdiff.teachers.prediction import PREDICTIONS
-from bootdiff.teachers.scheduler import BETA_SCHEDULERS, CLIP_BY_DEFAULT, betas_of, read_words
+from bootdiff.teachers.scheduler import BETA_SCHEDULERS
+from bootdiff.training.distill import plan_distillation
 from conftest import save_teacher
 
 
@@ -44,11 +48,16 @@ KINDS = {
 }
 
 
-def reference(teacher, **fields) -> DDIMScheduler:
-    """A DDIMScheduler with the same betas, prediction and clipping."""
-    betas = betas_of(read_words(teacher.denoiser.scheduler_config, "here"), "here")
-    words = {"num_train_timesteps": len(betas), "trained_betas": betas, **teacher.limit.scheduler_fields()}
-    return DDIMScheduler(prediction_type=teacher.denoiser.prediction.name, **words, **fields)
+def reference(folder, kind, **fields) -> DDIMScheduler:
+    """A DDIMScheduler with the betas, prediction and clipping that diffusers' own class reads from the folder."""
+    theirs = getattr(diffusers, kind).from_pretrained(folder / "scheduler")
+    config = inspect.signature(type(theirs).__init__).parameters
+    own = {name: theirs.config[name] for name in LIMITS if name in config}
+    words = {"clip_sample": False, **own, "num_train_timesteps": len(theirs.betas), **fields}
+    return DDIMScheduler(trained_betas=theirs.betas.tolist(), prediction_type=theirs.config.prediction_type, **words)
+
+
+LIMITS = ("clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio", "sample_max_value")
 
 
 @pytest.mark.parametrize("betas", KINDS)
@@ -61,8 +70,11 @@ def test_every_scheduler_s_x0_and_ddim_equal_diffusers_ddim(tiny, tmp_path, kind
     folder = shutil.copytree(tiny, tmp_path / "t")
     (folder / "scheduler/scheduler_config.json").write_text(json.dumps(config))
     teacher = load_teacher(str(folder))
-    assert isinstance(teacher, Limited) == (kind in CLIP_BY_DEFAULT)
-    scheduler = reference(teacher, timestep_spacing="trailing", set_alpha_to_one=False)
+    try:
+        scheduler = reference(folder, kind, timestep_spacing="trailing", set_alpha_to_one=False)
+    except (NotImplementedError, ImportError):
+        pytest.skip("diffusers' own class does not take such betas, or its dependency is missing")
+    assert isinstance(teacher, Limited) == (scheduler.config.clip_sample or scheduler.config.thresholding)
     count = len(scheduler.betas)
     network, x = teacher.denoiser.network, torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -113,15 +125,55 @@ def test_edm_equals_its_scheduler(tmp_path, prediction):
     torch.testing.assert_close(ddim(teacher, x, times), step.pred_original_sample, rtol=1e-4, atol=1e-4)
 
 
-def test_a_score_model_is_read_as_its_score(tmp_path):
-    config = {"_class_name": "ScoreSdeVeScheduler", "sigma_min": 0.05, "sigma_max": 30.0}
-    folder = save_teacher(tmp_path / "t", scheduler=config, unet={"time_embedding_type": "fourier"})
-    teacher, x = load_teacher(str(folder)), 10 * torch.randn(2, 1, 8, 8)
-    sigma = torch.tensor([3.0, 20.0])
-    with torch.no_grad():
-        score = teacher.network(x, sigma).sample
-    expected = x + sigma[:, None, None, None] ** 2 * score
-    torch.testing.assert_close(teacher.x0(x, teacher.schedule.time(sigma)), expected, rtol=1e-3, atol=1e-3)
+def test_a_score_is_read_as_its_formula():
+    """From Python: score pipelines are refused, because their images lie in [0, 1]."""
+    schedule, x, sigma = SigmaTime(0.05, 30.0), 10 * torch.randn(2, 3), torch.tensor([3.0, 20.0])
+
+    class Network(torch.nn.Module):
+        def forward(self, x, timestep):
+            return -x / timestep[:, None] ** 2 + 1
+
+    teacher = CallableTeacher(Network(), schedule, "score", (3,))
+    expected = (sigma**2)[:, None].expand(2, 3)
+    torch.testing.assert_close(teacher.x0(x, schedule.time(sigma)), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_a_class_s_own_defaults_are_read(tiny, tmp_path):
+    """Heun's betas run from 0.00085 to 0.012; Euler does not clip, whatever its config has inherited."""
+    folder = shutil.copytree(tiny, tmp_path / "t")
+    for config, limited in (({"_class_name": "HeunDiscreteScheduler"}, False),
+                            ({"_class_name": "EulerDiscreteScheduler", "clip_sample": True}, False),
+                            ({"_class_name": "DDPMScheduler"}, True)):  # fmt: skip
+        (folder / "scheduler/scheduler_config.json").write_text(json.dumps(config))
+        teacher = load_teacher(str(folder))
+        theirs = getattr(diffusers, config["_class_name"]).from_pretrained(folder / "scheduler")
+        alpha, _ = teacher.schedule.alpha_sigma(torch.tensor([0.5]))
+        expected = theirs.alphas_cumprod.sqrt()[[499, 500]].mean()
+        assert float(alpha) == pytest.approx(float(expected), rel=1e-3)
+        assert isinstance(teacher, Limited) == limited
+
+
+def test_betas_that_leave_no_signal_are_refused(tiny, tmp_path):
+    folder = shutil.copytree(tiny, tmp_path / "t")
+    config = {"_class_name": "DDPMScheduler", "beta_start": 0.9999, "beta_end": 0.9999, "prediction_type": "epsilon"}
+    (folder / "scheduler/scheduler_config.json").write_text(json.dumps(config))
+    with pytest.raises(BootdiffError, match="no time with alpha"):
+        _ = load_teacher(str(folder)).t_range
+
+
+def test_zero_terminal_snr_may_start_at_the_very_end(tmp_path):
+    folder = save_teacher(tmp_path / "t", prediction_type="v_prediction", rescale_betas_zero_snr=True)
+    plan = plan_distillation(str(folder), tmp_path / "run", BootSettings(t_max=1.0))
+    assert plan.settings.t_max == 1.0
+
+
+def test_noise_that_no_scheduler_can_hold_is_refused_before_the_training(tmp_path):
+    config = {"_class_name": "EDMEulerScheduler", "sigma_max": 5000.0}
+    folder = save_teacher(tmp_path / "t", scheduler=config)
+    _, high = load_teacher(str(folder)).t_range
+    assert 0.7 < high < 1 and plan_distillation(str(folder), tmp_path / "run").settings.t_max == high
+    with pytest.raises(BootdiffError, match="lower t_max"):
+        plan_distillation(str(folder), tmp_path / "run", BootSettings(t_max=1.0))
 
 
 def test_of_a_learned_variance_the_image_is_read(tmp_path):
@@ -323,6 +375,11 @@ BROKEN = {
     "unknown scheduler": (lambda f: edit(f / "scheduler/scheduler_config.json", _class_name="MyScheduler"), "MySched"),
     "unknown prediction": (lambda f: edit(f / "scheduler/scheduler_config.json", prediction_type="x"), "prediction_ty"),
     "unknown betas": (lambda f: edit(f / "scheduler/scheduler_config.json", beta_schedule="x"), "beta_schedule"),
+    "latents": (lambda f: edit(f / "model_index.json", vqvae=["diffusers", "VQModel"]), "latents"),
+    "score model": (lambda f: edit(f / "unet/config.json", time_embedding_type="fourier"), "fourier"),
+    "blocks no list": (lambda f: edit(f / "unet/config.json", down_block_types=4), "down_block_types"),
+    "channels no number": (lambda f: edit(f / "unet/config.json", in_channels="one"), "in_channels"),
+    "not square": (lambda f: edit(f / "unet/config.json", sample_size=[8, 16]), "square"),
     "other pipeline": (lambda f: edit(f / "model_index.json", unet=["diffusers", "UNet2DConditionModel"]), "supported"),
 }
 

@@ -169,6 +169,18 @@ def test_a_loss_that_is_not_finite_stops_with_its_batch(tmp_path):
     assert not (tmp_path / "run" / "student-path").exists()
 
 
+def test_of_an_accumulated_step_the_part_that_failed_is_saved(tmp_path):
+    """Four parts of eight: only some of them hold a time below 500 steps, where this network gives no number."""
+    teacher = CallableTeacher(Overflowing(), Cosine(), "sample", (3,))
+    words = settings(batch_size=8, gradient_accumulation=8, t_min=0.45, t_max=0.99, delta=0.01, seed=1)
+    with pytest.raises(NonFiniteLossError) as error:
+        distill(teacher, tmp_path / "run", words)
+    folder = next((tmp_path / "run").glob("failure-*"))
+    saved = load_file(folder / "batch-0.safetensors")
+    assert str(folder) in str(error.value) and saved["noise"].shape == (1, 3)
+    assert float(saved["residual.t"].min()) * 999 < 510
+
+
 def test_a_plain_module_is_distilled_and_kept(tmp_path):
     torch.manual_seed(0)
     teacher = CallableTeacher(Overflowing(), Cosine(), "sample", (3,))

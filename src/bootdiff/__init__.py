@@ -13,6 +13,12 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Clip": "bootdiff.teachers",
+    "DynamicThreshold": "bootdiff.teachers",
+    "EDM": "bootdiff.schedules",
+    "Limited": "bootdiff.teachers",
+    "Preconditioned": "bootdiff.teachers.prediction",
+    "SigmaTime": "bootdiff.schedules",
     "BetaTable": "bootdiff.schedules",
     "BootSettings": "bootdiff.objectives.boot",
     "BootdiffError": "bootdiff.errors",

@@ -23,5 +23,6 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):  # another C library
         return
-    mallopt(_TRIM, _LARGE)
-    mallopt(_MMAP, _LARGE)
+    # Older versions refuse thresholds above 32 MiB; without one, setting the other would make things worse.
+    if mallopt(_MMAP, _LARGE) or mallopt(_MMAP, 2**25):
+        mallopt(_TRIM, _LARGE)

@@ -107,13 +107,12 @@ def evaluate(
     heun: Annotated[bool, typer.Option(help="A row for 50 Heun steps, the path's exact end.")] = True,
     revision: Revision = None,
     variant: Variant = None,
-    dtype: DType = "float32",
+    dtype: Annotated[str | None, typer.Option(help="Another one than the student's teacher ran in.")] = None,
 ) -> None:
     """Measure a student beside its teacher's own samplers, from the same noises."""
     from bootdiff.cli.evaluate import run_evaluate
 
-    options = {"revision": revision, "variant": variant, "dtype": None if dtype == "float32" else dtype}
-    given = _given(options)
+    given = _given({"revision": revision, "variant": variant, "dtype": dtype})
     run_evaluate(student, teacher, reference, features, num, seed, repeats, ddim_steps, heun, output, given)
 
 

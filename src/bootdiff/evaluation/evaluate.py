@@ -194,12 +194,13 @@ def image_statistics(data: str, features: Features) -> Statistics:
     from bootdiff.data.sources import to_unit
 
     pixels = load_images(data)
-    missing = features.shape[-1] - pixels.shape[-1]
-    if pixels.shape[1] != features.shape[0] or missing < 0:
+    rows, columns = (want - have for want, have in zip(features.shape[1:], pixels.shape[2:], strict=True))
+    if pixels.shape[1] != features.shape[0] or min(rows, columns) < 0:
         raise BootdiffError(
             f"the images of {data} are {tuple(pixels.shape[1:])} but {features.name} takes {features.shape}."
         )
-    pixels = torch.nn.functional.pad(pixels, (missing // 2, missing - missing // 2) * 2)
+    frame = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+    pixels = torch.nn.functional.pad(pixels, frame)
     accumulator = Accumulator()
     for batch in pixels.split(BATCH):
         accumulator.add(features(to_unit(batch)))

@@ -8,7 +8,10 @@ from torch import Tensor
 
 
 class Distance(Protocol):
-    """A per-sample distance; ``degree`` is its power law, d(k a, k b) = k^degree d(a, b), for large differences."""
+    """A per-sample distance.
+
+    ``degree`` is its power law, d(a, a + k h) ∝ k^degree: by it a weight brings steps of other sizes to one scale.
+    """
 
     degree: int
 

@@ -36,7 +36,7 @@ def read_lpips(path: Path) -> dict[str, Tensor]:
             elif match := re.fullmatch(r"lins?\.?(\d)\.model\.1\.weight", key):
                 found[f"lin{match[1]}"] = value
     _check_shapes(found, path)
-    return found
+    return {name: value.float() for name, value in found.items()}
 
 
 def _read_state(file: Path) -> Mapping[str, Tensor]:
@@ -65,3 +65,5 @@ def _check_shapes(found: Mapping[str, Tensor], path: Path) -> None:
             raise BootdiffError(f"lpips_weights: {path} lacks {name} of VGG-16 with LPIPS's linear layers.")
         if tuple(found[name].shape) != shape:
             raise BootdiffError(f"lpips_weights: {name} in {path} is {tuple(found[name].shape)}, expected {shape}.")
+        if not bool(torch.isfinite(found[name]).all()):
+            raise BootdiffError(f"lpips_weights: {name} in {path} has values that are not finite.")

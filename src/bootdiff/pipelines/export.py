@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from bootdiff.errors import BootdiffError
 from bootdiff.files import write_json, write_text, write_whole
 from bootdiff.pipelines.card import model_card
 from bootdiff.pipelines.student_files import FILE, student_facts
 from bootdiff.student import Student
+from bootdiff.teachers.one_call import check_exportable
 
 
 def one_step_scheduler(student: Student) -> Any:
@@ -24,19 +22,9 @@ def one_step_scheduler(student: Student) -> Any:
     """
     from diffusers import DDIMScheduler
 
-    alpha = student.call.alpha
-    if alpha is None:
-        raise BootdiffError(f"a student of {student.teacher_name}, a flow model, cannot be exported yet.")
-    beta = torch.tensor(1 - alpha**2, dtype=torch.float64)
-    held = (1 - beta.float().double()).sqrt().item()
-    if abs(held / alpha - 1) > 1e-4:
-        raise BootdiffError(
-            f"a stock scheduler holds alpha = {held:.6g} where this student needs {alpha:.6g} at t_max = "
-            f"{student.t_max:g}; choose its t_max with teacher.nearest_start(t_max), as bootdiff.distill does."
-        )
     return DDIMScheduler(
         num_train_timesteps=1,
-        trained_betas=[beta.item()],
+        trained_betas=[check_exportable(student.call, student.t_max)],
         prediction_type=student.call.prediction_type,
         set_alpha_to_one=True,
         steps_offset=0,
@@ -49,7 +37,10 @@ def one_step_network(student: Student) -> Any:
     """The folded network, scaled to what ``one_step_scheduler`` expects of it; where nothing is to scale, as it is."""
     from bootdiff.student.unet2d import rescale
 
-    network, call = student.fold(), student.call
+    network: Any = student.fold()
+    call = student.call
+    # The stock pipeline takes the side of a square.
+    network.register_to_config(sample_size=student.shape[-1])
     if call.scale != 1 or abs(call.output_scale - 1) > 1e-6:
         rescale(network, call.scale, call.output_scale)
     return network

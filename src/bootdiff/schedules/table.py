@@ -28,10 +28,13 @@ class BetaTable(VariancePreserving):
         alphas_cumprod = torch.cumprod(1 - betas, dim=0)
         self.table = 0.5 * (torch.log1p(-alphas_cumprod) - torch.log(alphas_cumprod))
         self.finite = bool(torch.isfinite(self.table).all())
+        self.copies: dict[torch.device, Tensor] = {self.table.device: self.table}
 
     def log_sigma_over_alpha(self, t: Tensor) -> Tensor:
         """lambda_t by linear interpolation of the table."""
-        table = self.table.to(t.device)
+        if t.device not in self.copies:  # copied once: a copy at each call would make a GPU wait
+            self.copies[t.device] = self.table.to(t.device)
+        table = self.copies[t.device]
         position = t.clamp(0, 1) * (self.num_timesteps - 1)
         low = position.long().clamp_(max=self.num_timesteps - 2)
         weight = position - low

@@ -18,11 +18,11 @@ from bootdiff.teachers.one_call import OneCall
 class Student(nn.Module):
     """The teacher's network with a target-time slot, read at its own time t_max with the teacher's prediction type.
 
-    At initialisation ``y_theta(eps, t) = f(x_T, t_max)`` exactly, for every t.
+    Grown from a teacher's network, it begins as ``y_theta(eps, t) = f(x_T, t_max)`` exactly, for every t.
 
     Args:
         network: grown from the teacher's (``Student.from_teacher`` does it), or any other for analytic teachers.
-        teacher: gives the schedule and the shape; its weights are not kept.
+        teacher: gives the schedule, the shape and the limit of the images; its weights are not kept.
         t_min, t_max: the range of target times; ``t_min`` is the image.
         call: how the network's output is read; as x_0 itself where it is not given.
     """
@@ -53,9 +53,9 @@ class Student(nn.Module):
         low, high = teacher.t_range
         low, high = low if t_min is None else t_min, high if t_max is None else t_max
         if isinstance(denoiser, NetworkTeacher):
-            return cls(grow(denoiser.network), denoiser, low, high, denoiser.one_call(high))
+            return cls(grow(denoiser.network), teacher, low, high, denoiser.one_call(high))
         span = denoiser.schedule.timestep(torch.tensor([low, high])).tolist()
-        return cls(PlainNetwork(denoiser.shape, (span[0], span[1])), denoiser, low, high)
+        return cls(PlainNetwork(denoiser.shape, (span[0], span[1])), teacher, low, high)
 
     def forward(self, eps: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """y_theta(eps, t), (b, *shape) in float32, for noises (b, *shape) and target times (b,) in [t_min, t_max]."""
@@ -97,12 +97,13 @@ class OneStep(nn.Module):
         super().__init__()
         self.network = network.requires_grad_(False).eval()
         self.call, self.limit, self.shape = student.call, student.limit, student.shape
+        self.own: Tensor
         self.register_buffer("own", torch.tensor(student.own_timestep))
 
     @torch.no_grad()
     def forward(self, eps: Tensor) -> Tensor:
         """Images, (b, *shape) in the data's range, for noises (b, *shape)."""
         call = self.call
-        out = self.network(eps if call.scale == 1 else call.scale * eps, self.own)
+        out = self.network(eps if call.scale == 1 else call.scale * eps, self.own.expand(len(eps)))
         out = out if isinstance(out, Tensor) else out.sample
         return self.limit(call.b * out if call.a == 0 else torch.add(call.a * eps, out, alpha=call.b))

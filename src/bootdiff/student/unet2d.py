@@ -44,21 +44,16 @@ class GrownUNet2D(GrownNetwork):
     def fold(self, timestep: float, target: float) -> UNet2DModel:
         """Both times moved into the biases of the time embedding; it may then be told any timestep."""
         grown = self.network
-        told_sigma = grown.config.time_embedding_type == "fourier"
-        kind = "positional" if told_sigma else grown.config.time_embedding_type
-        folded = UNet2DModel.from_config(grown.config, class_embed_type=None, time_embedding_type=kind)
-        # The first layer's weights see the time only: they end as zero, whatever they are.
-        weights = {k: v for k, v in grown.state_dict().items() if k != "time_embedding.linear_1.weight"}
-        folded.load_state_dict(weights, strict=False)
+        folded = UNet2DModel.from_config(grown.config, class_embed_type=None)
+        folded.load_state_dict(grown.state_dict(), strict=False)
         embedding = grown.time_embedding
         times = torch.tensor([timestep, target], device=embedding.linear_1.weight.device)
         own, wanted = grown.time_proj(times)[:, None]
         folded = folded.to(times.device)
+        # The own time is always t_max: with it in the bias, the timestep that a pipeline passes no longer matters.
         folded.time_embedding.linear_1.weight.zero_()
         folded.time_embedding.linear_1.bias += embedding.linear_1.weight @ own[0]
         folded.time_embedding.linear_2.bias += grown.class_embedding(wanted)[0]
-        if told_sigma:  # such a network divides its output by sigma
-            rescale(folded, 1.0, 1 / timestep)
         return folded.eval()
 
 

@@ -70,7 +70,7 @@ class Mixture(Teacher):
         self.register_buffer("means", means.float())
         self.deviation, self.shape = deviation, tuple(means.shape[1:])
         self.schedule = schedule or Cosine()
-        self.name = f"mixture of {len(means)}"
+        self.name = f"mixture of {len(means)}, deviation {deviation:g}"
 
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """The modes' posterior means, weighted by their posterior probabilities."""

@@ -16,7 +16,7 @@ from bootdiff.condition import Condition
 from bootdiff.errors import BootdiffError
 from bootdiff.schedules import Schedule, expand
 from bootdiff.teachers.limits import Limit, NoLimit
-from bootdiff.teachers.one_call import OneCall, exportable_time
+from bootdiff.teachers.one_call import SMALLEST_HELD, OneCall, exportable_time
 from bootdiff.teachers.prediction import Prediction
 
 NO_CONDITION = Condition()
@@ -71,10 +71,18 @@ class Teacher(nn.Module, ABC):
         """(t_min, t_max) to use where the user names none: the table's first step, and the last with alpha ≥ 0.02."""
         steps = self.schedule.num_timesteps
         t = torch.arange(steps, dtype=torch.float64) / (steps - 1)
-        alpha, _ = self.schedule.alpha_sigma(t)
-        usable = (alpha >= SMALLEST_ALPHA).nonzero()
+        usable = self.usable(t).nonzero()
+        if len(usable) == 0:
+            raise BootdiffError(
+                f"the schedule of {self.name} has no time with alpha ≥ {SMALLEST_ALPHA:g}, so nothing is left of an "
+                "image at any of them; check its betas."
+            )
         first = 0.0 if bool(torch.isfinite(self.schedule.lambda_(t[:1]))) else t[1].item()
         return first, self.nearest_start(t[usable[-1, 0]].item())
+
+    def usable(self, t: Tensor) -> Tensor:
+        """At which times sampling may start by default, bool, (b,)."""
+        return self.schedule.alpha_sigma(t)[0] >= SMALLEST_ALPHA
 
     def nearest_start(self, t: float) -> float:
         """The t_max next to ``t`` that an exported student can start from; ``t`` itself where nothing hinders it."""
@@ -134,8 +142,16 @@ class NetworkTeacher(Teacher):
             )
         return call
 
+    def usable(self, t: Tensor) -> Tensor:
+        """Those, and where a stock scheduler can hold the alpha of an exported student."""
+        calls = [self._one_call(time) for time in t.tolist()]
+        held = [call.a == 0 or call.alpha is None or call.alpha >= SMALLEST_HELD for call in calls]
+        return super().usable(t) & torch.tensor(held)
+
     def nearest_start(self, t: float) -> float:
         """The time next to ``t`` whose alpha a stock scheduler can hold (``exportable_time``)."""
+        if self._one_call(t).a == 0:  # signal prediction, or velocity at alpha = 0: nothing to hold
+            return t
         return exportable_time(lambda time: self._one_call(time).alpha, t)
 
     def _one_call(self, time: float) -> OneCall:
@@ -159,6 +175,8 @@ def _check_fit(prediction: Prediction, schedule: Schedule) -> None:
     alpha, sigma = schedule.split(schedule.lambda_(t))
     x_0, eps = torch.tensor([0.7, -0.4], dtype=torch.float64), torch.tensor([-0.3, 1.1], dtype=torch.float64)
     out = prediction.output(x_0, eps, alpha, sigma)
+    if not bool(torch.isfinite(prediction.x0(out, alpha * x_0 + sigma * eps, alpha, sigma)).all()):
+        return  # alpha = 0 so early: t_range says so
     if not torch.allclose(prediction.x0(out, alpha * x_0 + sigma * eps, alpha, sigma), x_0):
         raise BootdiffError(
             f"prediction type '{prediction.name}' does not fit the schedule {type(schedule).__name__}: v_prediction "

@@ -34,6 +34,7 @@ def load_teacher(name: str, revision: str | None = None, variant: str | None = N
     index = read_json(folder / "model_index.json")
     if (folder / "bootdiff.json").exists():
         raise BootdiffError(f"{name} is a one-step student that bootdiff made, not a teacher; name its teacher.")
+    _check_pixels(index, name)
     part = index.get("unet")
     kind = part[1] if isinstance(part, list) and len(part) == 2 else None
     if kind != "UNet2DModel":
@@ -60,6 +61,8 @@ def resolve_pipeline(name: str, revision: str | None = None, variant: str | None
             raise BootdiffError(f"{name} is a folder, which has no revision '{revision}'; revisions are for hub ids.")
         return folder
     if name in BUILTIN_TEACHERS:
+        if revision is not None or variant is not None:
+            raise BootdiffError(f"the builtin {name} has no revisions and no variants; leave both out.")
         return builtin_folder(name) / "teacher"
     # A hub id has the form owner/model; anything else with a slash or a dot was meant as a path.
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
@@ -75,9 +78,13 @@ def _download(name: str, revision: str | None, variant: str | None) -> Path:
     # Without a variant, those of other precisions would be downloaded for nothing.
     others = None if variant else ["*.fp16*", "*.bf16*", "*.non_ema*"]
     try:
-        folder = snapshot_download(name, revision=revision, allow_patterns=["*.json", *weights], ignore_patterns=others)
+        folder = snapshot_download(name, revision=revision, allow_patterns=["*.json"])
+        _check_pixels(read_json(Path(folder) / "model_index.json"), name)
+        snapshot_download(name, revision=revision, allow_patterns=weights, ignore_patterns=others)
         if not list(Path(folder).rglob("*.safetensors")):
             snapshot_download(name, revision=revision, allow_patterns=["*.bin"], ignore_patterns=others)
+    except BootdiffError:
+        raise
     except Exception as error:  # the hub client raises many kinds; to the user each means "not to be had"
         where = f"'{name}'" if revision is None else f"'{name}' at revision '{revision}'"
         raise BootdiffError(
@@ -85,6 +92,13 @@ def _download(name: str, revision: str | None, variant: str | None) -> Path:
             "spelling and the connection, or give a local folder."
         ) from error
     return Path(folder)
+
+
+def _check_pixels(index: dict, name: str) -> None:
+    """Refuse pipelines whose network denoises latents, before their weights are fetched."""
+    coder = next((part for part in ("vae", "vqvae", "movq") if index.get(part)), None)
+    if coder is not None:
+        raise BootdiffError(f"{name} denoises latents (it has a {coder}), which is not supported yet; {SUPPORTED} are.")
 
 
 def _denoiser_of(index: dict) -> str:

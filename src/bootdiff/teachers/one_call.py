@@ -8,8 +8,12 @@ from dataclasses import dataclass
 
 import torch
 
+from bootdiff.errors import BootdiffError
+
 #: how far ``exportable_time`` may move a time
 REACH = 0.02
+#: the smallest alpha that may be exported: float32 holds 1 − alpha² in steps of 6e-8
+SMALLEST_HELD = 1e-3
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def exportable_time(alpha_at: Callable[[float], float | None], t: float) -> floa
         t: in [0, 1].
     """
     alpha = alpha_at(t)
-    if alpha is None or not 0 < alpha < 1 or alpha_at(t) == alpha_at(max(0.0, t - REACH)):
+    if alpha is None or not 0 < alpha < 1:
         return t
     beta = torch.tensor(1 - alpha**2, dtype=torch.float64)
     wanted = beta.float()
@@ -66,3 +70,22 @@ def exportable_time(alpha_at: Callable[[float], float | None], t: float) -> floa
         below = here is not None and 1 - here**2 < float(wanted.double())
         low, high = (middle, high) if below else (low, middle)
     return low
+
+
+def check_exportable(call: OneCall, t_max: float) -> float:
+    """The beta with which a stock scheduler says this call.
+
+    Raises:
+        BootdiffError: for rectified flow, whose ``x_T − t out`` no variance-preserving scheduler can say, or where the
+            float32 beta stands for another alpha.
+    """
+    if call.alpha is None:
+        raise BootdiffError("a student of a flow model cannot be exported yet.")
+    beta = torch.tensor(1 - call.alpha**2, dtype=torch.float64)
+    held = (1 - beta.float().double()).sqrt().item()
+    if abs(held / call.alpha - 1) > 1e-4:
+        raise BootdiffError(
+            f"a stock scheduler would hold alpha = {held:.4g} where t_max = {t_max:g} needs {call.alpha:.4g}; lower "
+            "t_max, or from Python take teacher.nearest_start(t_max)."
+        )
+    return beta.item()

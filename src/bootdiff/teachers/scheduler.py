@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bootdiff.errors import BootdiffError
-from bootdiff.schedules import EDM, BetaTable, Schedule, SigmaTime
+from bootdiff.schedules import EDM, BetaTable, Schedule
 from bootdiff.teachers.limits import Limit, limit_from
-from bootdiff.teachers.prediction import Noise, Preconditioned, Prediction, Score, Signal, Velocity
+from bootdiff.teachers.prediction import Noise, Preconditioned, Prediction, Signal, Velocity
 
 #: schedulers whose config is a table of betas and a prediction type
 BETA_SCHEDULERS = (
@@ -36,15 +38,12 @@ BETA_SCHEDULERS = (
 )
 #: schedulers with EDM's preconditioning (``sigma_data``)
 EDM_SCHEDULERS = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
-#: score models, whose networks are told sigma
-SCORE_SCHEDULERS = ("ScoreSdeVeScheduler",)
-#: schedulers that clip where their config does not say
-CLIP_BY_DEFAULT = ("DDPMScheduler", "DDPMParallelScheduler", "DDIMScheduler", "DDIMParallelScheduler")
 
+Model = TypeVar("Model", bound=BaseModel)
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class SchedulerWords(BaseModel):
+class SchedulerConfig(BaseModel, ABC):
     """The fields that every kind shares, with the ranges in which they mean something."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
@@ -53,15 +52,15 @@ class SchedulerWords(BaseModel):
     thresholding: bool = False
     dynamic_thresholding_ratio: float = Field(0.995, gt=0, le=1)
     sample_max_value: float = Field(1.0, ge=1, allow_inf_nan=False)
-    clip_sample: bool | None = None
+    clip_sample: bool = False
     clip_sample_range: Positive = 1.0
 
+    @abstractmethod
     def read(self, where: Path | str) -> tuple[Schedule, Prediction]:
         """The schedule and prediction type."""
-        raise TypeError(f"{type(self).__name__} describes no schedule")
 
 
-class BetaWords(SchedulerWords):
+class BetaConfig(SchedulerConfig):
     """A table of betas."""
 
     prediction_type: Literal["epsilon", "sample", "original_sample", "v_prediction"] = "epsilon"
@@ -73,13 +72,12 @@ class BetaWords(SchedulerWords):
     timestep_spacing: Literal["linspace", "leading", "trailing"] = "leading"
     timestep_type: Literal["discrete"] = "discrete"
     steps_offset: int = Field(0, ge=0)
-    use_flow_sigmas: Literal[False] | None = False
     variance_type: (
         Literal["fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned", "learned_range"] | None
     ) = None
 
     @model_validator(mode="after")
-    def _agree(self) -> BetaWords:
+    def _agree(self) -> BetaConfig:
         if self.trained_betas is not None and len(self.trained_betas) != self.num_train_timesteps:
             raise ValueError(
                 f"trained_betas has {len(self.trained_betas)} entries but num_train_timesteps is "
@@ -97,26 +95,21 @@ class BetaWords(SchedulerWords):
         return BetaTable(betas_of(self, where)), kinds.get(self.prediction_type, Signal())
 
 
-class SigmaWords(SchedulerWords):
-    """Noise levels from sigma_min to sigma_max."""
+class EDMConfig(SchedulerConfig):
+    """EDM's noise levels and preconditioning."""
 
     sigma_min: Positive = 0.002
     sigma_max: Positive = 80.0
-
-    @model_validator(mode="after")
-    def _rise(self) -> SigmaWords:
-        if self.sigma_min >= self.sigma_max:
-            raise ValueError(f"sigma_min {self.sigma_min:g} is not below sigma_max {self.sigma_max:g}")
-        return self
-
-
-class EDMWords(SigmaWords):
-    """EDM's preconditioning."""
-
     sigma_data: Positive = 0.5
     rho: Positive = 7.0
     sigma_schedule: Literal["karras", "exponential"] = "karras"
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
+
+    @model_validator(mode="after")
+    def _rise(self) -> EDMConfig:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min {self.sigma_min:g} is not below sigma_max {self.sigma_max:g}")
+        return self
 
     def read(self, where: Path | str) -> tuple[Schedule, Prediction]:
         """Noise levels spaced as its sampler spaces them."""
@@ -125,28 +118,16 @@ class EDMWords(SigmaWords):
         return EDM(self.sigma_min, self.sigma_max, rho, self.num_train_timesteps), Preconditioned(self.sigma_data, sign)
 
 
-class ScoreWords(SigmaWords):
-    """A score model's noise levels."""
-
-    sigma_min: Positive = 0.01
-    sigma_max: Positive = 1348.0
-    num_train_timesteps: int = Field(2000, ge=2, le=1_000_000)
-
-    def read(self, where: Path | str) -> tuple[Schedule, Prediction]:
-        """Geometric noise levels, which the network is told."""
-        return SigmaTime(self.sigma_min, self.sigma_max, self.num_train_timesteps), Score()
-
-
 def read_scheduler(config: Mapping[str, Any], where: Path | str) -> tuple[Schedule, Prediction]:
     """The schedule and prediction type that a scheduler's config describes.
 
     Raises:
         BootdiffError: for a scheduler class or a field that cannot be read, by its name.
     """
-    return read_words(config, where).read(where)
+    return read_config(config, where).read(where)
 
 
-def read_words(config: Mapping[str, Any], where: Path | str) -> SchedulerWords:
+def read_config(config: Mapping[str, Any], where: Path | str) -> SchedulerConfig:
     """The config's fields, checked.
 
     Raises:
@@ -159,14 +140,18 @@ def read_words(config: Mapping[str, Any], where: Path | str) -> SchedulerWords:
         or config.get("prediction_type") == ("flow_prediction")
     ):
         raise BootdiffError(f"{where} describes a flow model ({kind}); flow teachers are not supported yet.")
-    kinds: dict[tuple[str, ...], type[SchedulerWords]] = {
-        BETA_SCHEDULERS: BetaWords,
-        EDM_SCHEDULERS: EDMWords,
-        SCORE_SCHEDULERS: ScoreWords,
+    kinds: dict[tuple[str, ...], type[SchedulerConfig]] = {
+        BETA_SCHEDULERS: BetaConfig,
+        EDM_SCHEDULERS: EDMConfig,
     }
     for names, words in kinds.items():
         if kind in names:
-            return _checked(words, config, where)
+            # As in diffusers: what the class does not take is ignored (a config may carry fields of the scheduler that
+            # it was made from), and what is missing or null is the class's own default.
+            own = _defaults(kind)
+            given = {key: value for key, value in config.items() if key in own and value is not None}
+            fields = {key: value for key, value in {**own, **given}.items() if value is not None}
+            return checked(words, fields, where)
     known = ", ".join(name.removesuffix("Scheduler") for names in kinds for name in names)
     raise BootdiffError(f"{where} is a {kind}, which cannot be read; supported schedulers: {known}.")
 
@@ -177,12 +162,11 @@ def read_limit(config: Mapping[str, Any], where: Path | str) -> Limit:
     Raises:
         BootdiffError: for a field that cannot be read.
     """
-    words = read_words(config, where)
-    clip = words.clip_sample if words.clip_sample is not None else config.get("_class_name") in CLIP_BY_DEFAULT
-    return limit_from({**words.model_dump(), "clip_sample": clip})
+    words = read_config(config, where)
+    return limit_from(words.model_dump())
 
 
-def betas_of(words: BetaWords, where: Path | str) -> list[float]:
+def betas_of(words: BetaConfig, where: Path | str) -> list[float]:
     """The beta table that diffusers itself builds from the config (N values in float32)."""
     from diffusers import DDPMScheduler
 
@@ -220,9 +204,12 @@ def spaced_timesteps(config: Mapping[str, Any], steps: int) -> list[int] | None:
     return [int(t) for t in scheduler.timesteps]
 
 
-def _checked(kind: type[SchedulerWords], config: Mapping[str, Any], where: Path | str) -> SchedulerWords:
-    # A field that is null stands for its default, as in diffusers.
-    fields = {key: value for key, value in config.items() if value is not None and not key.startswith("_")}
+def checked(kind: type[Model], fields: Mapping[str, Any], where: Path | str) -> Model:
+    """Fields of a file as a model.
+
+    Raises:
+        BootdiffError: naming the first field that cannot be read, what it is and what it should be.
+    """
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
@@ -233,3 +220,13 @@ def _checked(kind: type[SchedulerWords], config: Mapping[str, Any], where: Path 
         field = ".".join(map(str, first["loc"]))
         words = message[0].lower() + message[1:]
         raise BootdiffError(f"{where}: field {field} cannot be read: {words}, got {first['input']!r:.60}.") from None
+
+
+def _defaults(kind: str) -> dict[str, Any]:
+    """What a scheduler class takes, with its defaults."""
+    import diffusers
+
+    parameters = inspect.signature(getattr(diffusers, kind).__init__).parameters
+    own = {name: p.default for name, p in parameters.items() if p.default is not inspect.Parameter.empty}
+    # A class whose own dependency is not installed (scipy, torchsde) is a placeholder without a signature.
+    return own or {name: None for name in BetaConfig.model_fields}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import UNet2DModel
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from bootdiff.condition import Condition
@@ -14,7 +15,8 @@ from bootdiff.errors import BootdiffError
 from bootdiff.files import read_json
 from bootdiff.schedules import Schedule
 from bootdiff.teachers.base import NetworkTeacher
-from bootdiff.teachers.scheduler import BetaWords, read_limit, read_scheduler, read_words
+from bootdiff.teachers.limits import limit_from
+from bootdiff.teachers.scheduler import BetaConfig, SchedulerConfig, checked, read_config
 from bootdiff.teachers.weights import load_network
 
 
@@ -41,10 +43,10 @@ class UNet2DTeacher(NetworkTeacher):
         """
         unet, scheduler = (folder / part if (folder / part).is_dir() else folder for part in ("unet", "scheduler"))
         scheduler_config = read_json(scheduler / "scheduler_config.json")
-        config = read_json(unet / "config.json")
-        check_supported(config, scheduler_config, unet)
-        schedule, prediction = read_scheduler(scheduler_config, scheduler)
-        limit = read_limit(scheduler_config, scheduler)
+        words = read_config(scheduler_config, scheduler)
+        check_supported(read_json(unet / "config.json"), words, unet)
+        schedule, prediction = words.read(scheduler)
+        limit = limit_from(words.model_dump())
         network = load_network(UNet2DModel, unet, dtype, variant)
         return cls.from_parts(network, schedule, prediction, limit, name, scheduler_config)
 
@@ -67,67 +69,85 @@ def image_shape(config: Any) -> tuple[int, int, int]:
     return config["in_channels"], height, width
 
 
-def check_supported(config: dict[str, Any], scheduler: dict[str, Any], where: Path) -> None:
+class UNet2DConfig(BaseModel):
+    """What of a UNet2DModel's config decides whether, and how, it can be read; the defaults are the class's own."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    sample_size: int | list[int]
+    in_channels: int = Field(3, ge=1)
+    out_channels: int = Field(3, ge=1)
+    down_block_types: list[str] = Field(["a", "b", "c", "d"], min_length=1)
+    time_embedding_type: Literal["positional", "learned"] = "positional"
+    num_train_timesteps: int | None = None
+    center_input_sample: bool = False
+    class_embed_type: str | None = None
+    num_class_embeds: int | None = None
+
+    @property
+    def side(self) -> int:
+        """Of its images, 0 if they are not square."""
+        sides = {self.sample_size} if isinstance(self.sample_size, int) else set(self.sample_size)
+        return sides.pop() if len(sides) == 1 else 0
+
+
+def check_supported(fields: dict[str, Any], scheduler: SchedulerConfig, where: Path) -> None:
     """Refuse networks that this adapter would run wrongly.
 
     Raises:
         BootdiffError: naming the field met.
     """
-    words = read_words(scheduler, where.parent / "scheduler")
-    table = words.num_train_timesteps if isinstance(words, BetaWords) else None
-    _check_conditions(config, where)
-    _check_size(config, where)
-    _check_channels(config, words, where)
-    if config.get("center_input_sample") and not isinstance(words, BetaWords):
+    if fields.get("time_embedding_type") == "fourier":
         raise BootdiffError(
-            f"{where} shifts its input (center_input_sample), which cannot be exported together with the scaled input "
-            f"of a {scheduler.get('_class_name')}; expected center_input_sample: false."
+            f"{where} has time_embedding_type 'fourier': score models (ScoreSdeVe), whose images lie in [0, 1], are "
+            "not supported; expected positional or learned."
         )
-    kind = config.get("time_embedding_type", "positional")
-    if kind == "learned" and config.get("num_train_timesteps") != table:
-        raise BootdiffError(
-            f"{where} looks time up in a table of {config.get('num_train_timesteps')} timesteps (num_train_timesteps) "
-            f"but its scheduler has {table}; both must be the same number."
-        )
-    if kind == "fourier" and isinstance(words, BetaWords):
-        raise BootdiffError(
-            f"{where} has time_embedding_type 'fourier', which is told sigma, but its scheduler "
-            f"({scheduler.get('_class_name')}) counts timesteps; expected a ScoreSdeVeScheduler."
-        )
-    if kind not in ("positional", "learned", "fourier"):
-        raise BootdiffError(f"{where}: time_embedding_type '{kind}' cannot be read; expected positional or learned.")
-
-
-def _check_conditions(config: dict[str, Any], where: Path) -> None:
-    if config.get("num_class_embeds") is not None or config.get("class_embed_type") is not None:
-        raise BootdiffError(
-            f"{where} is conditioned on class labels (num_class_embeds = {config.get('num_class_embeds')}); class-"
-            "conditional teachers are not supported yet. Supported: unconditional UNet2DModel pipelines."
-        )
-
-
-def _check_size(config: dict[str, Any], where: Path) -> None:
-    size = config.get("sample_size")
-    if size is None:
+    if fields.get("sample_size") is None:
         raise BootdiffError(f"{where}/config.json has no sample_size, so the image size is unknown; add it there.")
-    sides = [size, size] if isinstance(size, int) else list(size) if isinstance(size, list | tuple) else []
-    halvings = len(config.get("down_block_types", "four")) - 1
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise BootdiffError(f"{where}/config.json: sample_size should be a number of pixels, got {size!r}.")
-    if any(side % 2**halvings for side in sides):
+    config = checked(UNet2DConfig, {k: v for k, v in fields.items() if v is not None}, where / "config.json")
+    if config.num_class_embeds is not None or config.class_embed_type is not None:
         raise BootdiffError(
-            f"{where} halves its images {halvings} times (down_block_types), and a sample_size of {size} cannot be; "
-            f"expected a multiple of {2**halvings}."
+            f"{where} is conditioned on class labels (num_class_embeds = {config.num_class_embeds}); class-conditional "
+            "teachers are not supported yet. Supported: unconditional UNet2DModel pipelines."
+        )
+    _check_size(config, where)
+    _check_channels(config, scheduler, where)
+    _check_time(config, scheduler, where)
+
+
+def _check_size(config: UNet2DConfig, where: Path) -> None:
+    halvings = len(config.down_block_types) - 1
+    if config.side <= 0:
+        raise BootdiffError(
+            f"{where}: sample_size should be the side of a square, got {config.sample_size}."
+        )
+    if config.side % 2**halvings:
+        raise BootdiffError(
+            f"{where} halves its images {halvings} times (down_block_types), and a sample_size of {config.side} cannot "
+            f"be; expected a multiple of {2**halvings}."
         )
 
 
-def _check_channels(config: dict[str, Any], words: Any, where: Path) -> None:
-    given, made = config.get("in_channels", 3), config.get("out_channels", 3)
-    learned = getattr(words, "variance_type", None) in ("learned", "learned_range")
-    if made == given or (made == 2 * given and learned):
-        return
-    raise BootdiffError(
-        f"{where} takes {given} channels and gives {made} (out_channels); expected the same number, or twice as many "
-        "where the scheduler's variance_type is learned or learned_range (image-conditioned networks are not "
-        "supported yet)."
-    )
+def _check_channels(config: UNet2DConfig, scheduler: SchedulerConfig, where: Path) -> None:
+    given, made = config.in_channels, config.out_channels
+    learned = getattr(scheduler, "variance_type", None) in ("learned", "learned_range")
+    if made != given and not (made == 2 * given and learned):
+        raise BootdiffError(
+            f"{where} takes {given} channels and gives {made} (out_channels); expected the same number, or twice as "
+            "many where the scheduler's variance_type is learned or learned_range (image-conditioned networks are not "
+            "supported yet)."
+        )
+
+
+def _check_time(config: UNet2DConfig, scheduler: SchedulerConfig, where: Path) -> None:
+    if config.center_input_sample and not isinstance(scheduler, BetaConfig):
+        raise BootdiffError(
+            f"{where} shifts its input (center_input_sample), which cannot be exported together with EDM's scaled "
+            "input; expected center_input_sample: false."
+        )
+    table = scheduler.num_train_timesteps if isinstance(scheduler, BetaConfig) else None
+    if config.time_embedding_type == "learned" and config.num_train_timesteps != table:
+        raise BootdiffError(
+            f"{where} looks time up in a table of {config.num_train_timesteps} timesteps (num_train_timesteps) but its "
+            f"scheduler has {table}; both must be the same number."
+        )

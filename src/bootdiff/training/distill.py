@@ -12,13 +12,16 @@ import torch
 
 from bootdiff.errors import BootdiffError
 from bootdiff.files import write_json, write_whole
+from bootdiff.objectives.distances import make_distance
 from bootdiff.objectives.registry import load_method
+from bootdiff.objectives.settings import DistillationSettings
 from bootdiff.pictures import grid, is_picture
 from bootdiff.pipelines.export import export_student
 from bootdiff.pipelines.student_files import load_student, save_student
 from bootdiff.randomness import sample_noise
 from bootdiff.runs import Run
-from bootdiff.teachers import Teacher, load_teacher
+from bootdiff.teachers import NetworkTeacher, Teacher, load_teacher
+from bootdiff.teachers.one_call import check_exportable
 from bootdiff.teachers.weights import weights_hash
 from bootdiff.training.settings import TrainingSettings, make_settings
 
@@ -49,8 +52,10 @@ class Plan:
     def teacher_hash(self) -> str:
         """Of the teacher's weights, and of everything that says what they mean."""
         denoiser = self.teacher.denoiser
-        prediction = getattr(getattr(denoiser, "prediction", None), "name", None)
-        levels = [v.tolist() for v in denoiser.schedule.alpha_sigma(torch.linspace(0.05, 0.95, 7))]
+        read = getattr(denoiser, "prediction", None)
+        prediction = [read.name, *map(str, vars(read).values())] if read is not None else None
+        probe = torch.linspace(0.05, 0.95, 7)
+        levels = [v.tolist() for v in (*denoiser.schedule.alpha_sigma(probe), denoiser.schedule.timestep(probe))]
         scheduler = getattr(denoiser, "scheduler_config", None)
         words = json.dumps(
             [prediction, self.teacher.shape, repr(self.teacher.limit), levels, scheduler], sort_keys=True
@@ -82,9 +87,21 @@ def plan_distillation(
     if "t_max" in chosen:
         chosen["t_max"] = teacher.nearest_start(chosen["t_max"])
     resolved = make_settings(settings_type, settings.model_dump(), times, chosen)
+    _check(teacher, resolved)
     plan = Plan(teacher, method, resolved, Path(output))
     Run(plan.output).check(plan.config, plan.teacher_hash)
     return plan
+
+
+def _check(teacher: Teacher, settings: TrainingSettings) -> None:
+    """What would otherwise fail after the training, or after something was written."""
+    denoiser, t_max = teacher.denoiser, getattr(settings, "t_max", None)
+    if isinstance(denoiser, NetworkTeacher) and t_max is not None:
+        call = denoiser.one_call(t_max)
+        if getattr(denoiser, "scheduler_config", None) is not None:
+            check_exportable(call, t_max)
+    if isinstance(settings, DistillationSettings):
+        make_distance(settings.distance, teacher.shape, settings.lpips_weights)
 
 
 def distill(

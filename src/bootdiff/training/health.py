@@ -25,16 +25,14 @@ class Watched:
     Args:
         name: the learner's.
         step: counted from 0.
-        losses: the terms of its last accumulation step.
-        noise: that step's batch.
-        values: all terms' totals and the gradient's norm, on the device.
+        parts: (terms, noise) of each accumulation step.
+        norm: the gradient's.
     """
 
     name: str
     step: int
-    losses: Sequence[Loss]
-    noise: Tensor
-    values: Tensor
+    parts: Sequence[tuple[Sequence[Loss], Tensor]]
+    norm: Tensor
 
 
 class Health:
@@ -46,10 +44,19 @@ class Health:
     def __init__(self, folder: Path, accelerator: Accelerator) -> None:
         self.folder, self.accelerator = folder, accelerator
         self.watched: Watched | None = None
+        self.finite: Tensor | None = None
+        self.ready: torch.cuda.Event | None = None
 
     def watch(self, turn: Watched) -> None:
         """Keep a turn for the next check."""
-        self.watched = turn
+        totals = [loss.total for losses, _ in turn.parts for loss in losses]
+        self.watched, self.finite = turn, torch.isfinite(torch.stack([*totals, turn.norm]))
+        if self.finite.is_cuda:
+            # Copied behind this turn's work; waiting for the copy later does not wait for what was queued since.
+            host = torch.empty(self.finite.shape, dtype=torch.bool, pin_memory=True)
+            self.finite = host.copy_(self.finite, non_blocking=True)
+            self.ready = torch.cuda.Event()
+            self.ready.record()
 
     def check(self) -> None:
         """Look at the turn that is kept, if there is one.
@@ -58,9 +65,11 @@ class Health:
             NonFiniteLossError: if its loss or gradient is not finite; its batch is saved.
         """
         turn, self.watched = self.watched, None
-        if turn is None:
+        if turn is None or self.finite is None:
             return
-        finite = torch.isfinite(turn.values).tolist()
+        if self.ready is not None:
+            self.ready.synchronize()
+        finite = self.finite.tolist()
         if not all(finite[:-1]):
             self._fail(turn, "loss")
         # With fp16 a gradient that overflows is normal: the scaler leaves that step out.
@@ -68,16 +77,18 @@ class Health:
             self._fail(turn, "gradient")
 
     def _fail(self, turn: Watched, what: str) -> NoReturn:
+        bad = [part for part in turn.parts if not all(bool(torch.isfinite(loss.total)) for loss in part[0])]
+        losses, noise = (bad or turn.parts)[0]
         folder = self.folder / f"failure-step-{turn.step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
-        by_time = {key: value for loss in turn.losses for key, value in loss.by_time.items()}
+        by_time = {key: value for loss in losses for key, value in loss.by_time.items()}
         times = {f"{key}.t": t for key, (t, _) in by_time.items()}
         values = {f"{key}.value": value for key, (_, value) in by_time.items()}
         process = self.accelerator.process_index
-        save_tensors(folder / f"batch-{process}.safetensors", {"noise": turn.noise, **times, **values})
+        save_tensors(folder / f"batch-{process}.safetensors", {"noise": noise, **times, **values})
         bounds = [float(v) for t in times.values() if len(t) for v in (t.min(), t.max())]
         span = [min(bounds), max(bounds)] if bounds else []
-        scalars = {key: str(value.item()) for loss in turn.losses for key, value in loss.scalars.items()}
+        scalars = {key: str(value.item()) for loss in losses for key, value in loss.scalars.items()}
         words = {"step": turn.step, "turn": turn.name, "what": what, "t_from_to": span, "scalars": scalars}
         write_json(folder / f"failure-{process}.json", words)
         times_met = f" (t from {span[0]:.3g} to {span[1]:.3g})" if span else ""

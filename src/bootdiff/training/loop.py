@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import sys
 import time
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, DistributedType
 from torch import nn
 
 from bootdiff.allocator import keep_freed_memory
@@ -48,6 +50,11 @@ def make_accelerator(settings: TrainingSettings, folder: Path, report_to: str | 
         raise BootdiffError(f"--report-to {report_to}: {report_to} is not installed; install it with pip.")
     if settings.mixed_precision == "fp16" and accelerator.device.type != "cuda":
         raise BootdiffError("mixed_precision fp16 needs a CUDA device, found none; use bf16 or no.")
+    if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+        raise BootdiffError(
+            f"accelerate is set to {accelerator.distributed_type.value}; expected one process, or several with "
+            "plain data parallelism (no FSDP, no DeepSpeed)."
+        )
     parts = accelerator.num_processes * settings.gradient_accumulation
     if settings.batch_size % parts:
         raise BootdiffError(
@@ -88,8 +95,8 @@ class Loop:
         self.preview = preview
         for module in objective.frozen():
             module.to(accelerator.device)
-        if settings.compile:
-            compile_networks([*objective.frozen(), *(learner.module for learner in objective.learners().values())])
+        learning = [learner.module for learner in objective.learners().values()]
+        self.compiled = compile_networks([*objective.frozen(), *learning]) if settings.compile else []
         self.learners = {
             name: LearnerState(learner, settings, accelerator) for name, learner in objective.learners().items()
         }
@@ -124,6 +131,8 @@ class Loop:
                     self.save()
                 self._stop_if_asked()
         self.save()
+        for network in self.compiled:  # whoever uses them next may be on another device
+            network._compiled_call_impl = None
         return self.learners
 
     def _turn(self, name: str) -> None:
@@ -136,7 +145,7 @@ class Loop:
         # leave DistributedDataParallel waiting.
         networks = {**self.networks, name: learner.prepared}
         share = 1 / settings.gradient_accumulation
-        totals: list[torch.Tensor] = []
+        parts = []
         for part, draw in enumerate(self._draws(name)):
             batch = self.objective.source.batch(draw)
             turn = Turn(name, self.step, self.step / settings.steps, draw)
@@ -152,10 +161,10 @@ class Loop:
                     accelerator.backward(loss.total * share)
                 losses.append(replace(loss, total=loss.total.detach()))
             self.meter.add(losses, share)
-            totals += [loss.total for loss in losses]
+            parts.append((losses, batch.noise))
         norm, self.rate = learner.update(self.step)
         self.health.check()
-        self.health.watch(Watched(name, self.step, losses, batch.noise, torch.stack([*totals, norm])))
+        self.health.watch(Watched(name, self.step, parts, norm))
 
     def _draws(self, turn: str) -> Iterator[Draw]:
         """This process's slices of the global batch, one an accumulation step."""
@@ -255,14 +264,21 @@ class Loop:
             raise Interrupted(f"stopped at step {self.step} of {self.settings.steps}; run the same command to go on.")
 
 
-def compile_networks(modules: Sequence[nn.Module]) -> None:
-    """torch.compile every diffusers network inside, in place; what else there is runs as it is."""
+def compile_networks(modules: Sequence[nn.Module]) -> list[nn.Module]:
+    """torch.compile every diffusers network inside, in place, and return them; what else there is runs as it is.
+
+    Raises:
+        BootdiffError: if there is nothing to compile with.
+    """
     from diffusers import ModelMixin
 
-    for module in modules:
-        for part in module.modules():
-            if isinstance(part, ModelMixin):
-                part.compile()
+    compilers = ("g++", "clang++", "c++", os.environ.get("CXX", "g++"))
+    if not torch.cuda.is_available() and not any(shutil.which(compiler) for compiler in compilers):
+        raise BootdiffError("compile=true needs a C++ compiler, found none; install g++, or leave compile out.")
+    networks = [part for module in modules for part in module.modules() if isinstance(part, ModelMixin)]
+    for network in networks:
+        network.compile()
+    return networks
 
 
 @contextmanager
