@@ -171,7 +171,7 @@ def test_noise_that_no_scheduler_can_hold_is_refused_before_the_training(tmp_pat
     config = {"_class_name": "EDMEulerScheduler", "sigma_max": 5000.0}
     folder = save_teacher(tmp_path / "t", scheduler=config)
     _, high = load_teacher(str(folder)).t_range
-    assert 0.7 < high < 1 and plan_distillation(str(folder), tmp_path / "run").settings.t_max == high
+    assert 0.5 < high < 1 and plan_distillation(str(folder), tmp_path / "run").settings.t_max == high
     with pytest.raises(BootdiffError, match="lower t_max"):
         plan_distillation(str(folder), tmp_path / "run", BootSettings(t_max=1.0))
 

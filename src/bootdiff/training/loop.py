@@ -277,7 +277,8 @@ def compile_networks(modules: Sequence[nn.Module]) -> list[nn.Module]:
         raise BootdiffError("compile=true needs a C++ compiler, found none; install g++, or leave compile out.")
     networks = [part for module in modules for part in module.modules() if isinstance(part, ModelMixin)]
     for network in networks:
-        network.compile()
+        # On a CPU, torch 2.13's layout optimisation gives convolutions gradients that are zero (docs/log.md).
+        network.compile(options={"layout_optimization": torch.cuda.is_available()})
     return networks
 
 
