@@ -58,7 +58,7 @@ def estimate(teacher: Teacher, batch_size: int) -> dict[str, float]:
     teacher.x0(x, t)
     a_pass = (time.perf_counter() - started) / PROBE * batch_size
     parameters = sum(p.numel() for p in teacher.parameters())
-    memory = 4 * COPIES * parameters + 2 * activations / PROBE * batch_size
+    memory = 4 * COPIES * parameters + activations / PROBE * batch_size
     return {"memory_gib": memory / 2**30, "pass_seconds": a_pass, "step_seconds": PASSES * a_pass}
 
 
