@@ -82,6 +82,8 @@ def test_the_digits_distance_teaches_images_and_not_its_own_network(shape):
     distance(a, b).sum().backward()
     assert isinstance(distance, Perceptual) and float(a.grad.abs().sum()) > 0
     assert not any(p.requires_grad for p in distance.parameters())
+    rows = distance(torch.cat([a, b]), torch.cat([b, a]))
+    torch.testing.assert_close(rows[:4], rows[4:])
     near = distance(a, a + 0.01 * torch.randn(a.shape, generator=GENERATOR))
     assert bool((near < distance(a, b)).all())
 

@@ -25,13 +25,18 @@ class Perceptual(nn.Module):
         stages: applied one after another; each one's output (b, c, h, w) or (b, c) is compared.
         weights: (c,) a stage, not negative.
         prepare: from images in [−1, 1] to the first stage's input.
+        softness: share of the batch's mean length that is added to each length. LPIPS has none; a small network is
+            silent on the background, where unit length would make noise as loud as the image.
     """
 
     #: about quadratic in small differences
     degree = 2
 
-    def __init__(self, stages: Sequence[nn.Module], weights: Sequence[Tensor], prepare: nn.Module) -> None:
+    def __init__(
+        self, stages: Sequence[nn.Module], weights: Sequence[Tensor], prepare: nn.Module, softness: float = 0.0
+    ) -> None:
         super().__init__()
+        self.softness = softness
         self.stages, self.prepare = nn.ModuleList(stages), prepare
         self.weights = nn.ParameterList(weights)
         self.requires_grad_(False).eval()
@@ -42,7 +47,8 @@ class Perceptual(nn.Module):
         total = torch.zeros(len(a), device=a.device)
         for stage, weight in zip(self.stages, self.weights, strict=True):
             both = stage(both)
-            unit = both / (both.square().sum(1, keepdim=True).sqrt() + 1e-10)
+            length = both.square().sum(1, keepdim=True).sqrt()
+            unit = both / (length + self.softness * length.detach().mean() + 1e-10)
             squared = (unit[: len(a)] - unit[len(a) :]).square().flatten(2 if both.ndim > 2 else 1)
             per_channel = squared.mean(2) if both.ndim > 2 else squared
             total = total + per_channel @ weight
@@ -97,7 +103,7 @@ def lpips(shape: tuple[int, ...], where: str | None) -> Perceptual:
 
 
 def digits_distance(shape: tuple[int, ...]) -> Perceptual:
-    """The same with the builtin digit classifier; its stages count alike.
+    """The same with the builtin digit classifier, softly normalised; its stages count alike.
 
     Raises:
         BootdiffError: for images that are not 1×8×8.
@@ -106,4 +112,4 @@ def digits_distance(shape: tuple[int, ...]) -> Perceptual:
         raise BootdiffError(f"distance digits takes images of shape {DigitsClassifier.shape}, got {tuple(shape)}.")
     body = DigitsClassifier.builtin().body
     stages = [body[:2], body[2:4], body[4:]]
-    return Perceptual(stages, [torch.ones(32), torch.ones(64), torch.ones(64)], nn.Identity())
+    return Perceptual(stages, [torch.ones(32), torch.ones(64), torch.ones(64)], nn.Identity(), softness=0.5)
