@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -198,6 +199,10 @@ BAD = {
     "teacher: bad schedule": (["train-teacher", "PICTURES", "--output", "OUT", "--schedule", "step"], "schedule"),
     "teacher: odd size": (["train-teacher", "PICTURES", "--output", "OUT"], "image_size"),
     "zero SNR: noise prediction at t = 1": (["distill", "MADE", "--output", "OUT", "--set", "t_max=1"], "lower t_max"),
+    "a date for a number": (["distill", "TINY", "--output", "OUT", "--set", "t_max=2024-13-45"], "t_max"),
+    "no finite decay": (["distill", "TINY", "--output", "OUT", "--set", "weight_decay=.inf"], "weight_decay"),
+    "output is a folder": (["sample", "RUN", "--output", "KEEP"], "is a folder"),
+    "damaged run": (["report", "DAMAGED"], "damaged"),
     "NaN weights: anywhere": (["distill", "MADE", "--output", "OUT"], "not finite"),
     "revision of a folder": (["distill", "TINY", "--output", "OUT", "--revision", "main"], "revision"),
     "no such variant": (["distill", "TINY", "--output", "OUT", "--variant", "fp16"], "variant 'fp16'"),
@@ -273,6 +278,8 @@ BAD_NETWORKS = {
     "a size that cannot be halved": ({"sample_size": 9}, "sample_size"),
     "no size": ({"sample_size": None}, "sample_size"),
     "a table of another length": ({"time_embedding_type": "learned", "num_train_timesteps": 50}, "num_train_timesteps"),
+    "three sides": ({"sample_size": (8, 8, 8)}, "sample_size"),
+    "a norm that fails": ({"norm_eps": -5.0}, "not finite"),
     "sigma embedding without sigmas": ({"time_embedding_type": "fourier"}, "fourier"),
 }  # fmt: skip
 BAD.update({f"scheduler: {name}": (["inspect", "MADE"], words) for name, (_, words) in BAD_SCHEDULERS.items()})
@@ -307,6 +314,10 @@ def places(tiny, run, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "coloured" / "a.png")
     for name in ("broken", "mixed"):
         Image.new("L", (8, 8)).save(tmp_path / name / "a.png")
+    (tmp_path / "keep.png").mkdir()
+    (tmp_path / "keep.png" / "mine.txt").write_text("precious")
+    shutil.copytree(run, tmp_path / "damaged")
+    (tmp_path / "damaged" / "meta.json").write_text("{}")
     (tmp_path / "broken" / "b.png").write_bytes(b"no picture")
     Image.new("L", (4, 4)).save(tmp_path / "mixed" / "b.png")
     Image.new("L", (8, 12)).save(tmp_path / "tall" / "a.png")
@@ -315,6 +326,7 @@ def places(tiny, run, tmp_path):
         "LIST": tmp_path / "list.yaml", "NOYAML": tmp_path / "noyaml.yaml", "CODE": tmp_path / "code.yaml",
         "PICTURES": tmp_path / "pictures", "STUDENT": run / "student", "COLOURED": tmp_path / "coloured",
         "BROKEN": tmp_path / "broken", "MIXED": tmp_path / "mixed", "TALL": tmp_path / "tall",
+        "KEEP": tmp_path / "keep.png", "DAMAGED": tmp_path / "damaged",
     }  # fmt: skip
 
 

@@ -12,14 +12,15 @@ from diffusers import DDIMScheduler, DDPMScheduler, EDMEulerScheduler, UNet2DMod
 
 from bootdiff.errors import BootdiffError
 from bootdiff.objectives.boot import BootSettings
+from bootdiff.pipelines.student_files import load_student
 from bootdiff.schedules import EDM, BetaTable, Cosine, RectifiedFlow, SigmaTime
 from bootdiff.solvers import ddim
 from bootdiff.student import Student
 from bootdiff.teachers import CallableTeacher, Clip, DynamicThreshold, Gaussian, Limited, Mixture, load_teacher
 from bootdiff.teachers.prediction import PREDICTIONS
 from bootdiff.teachers.scheduler import BETA_SCHEDULERS
-from bootdiff.training.distill import plan_distillation
-from conftest import save_teacher
+from bootdiff.training.distill import distill, plan_distillation
+from conftest import save_teacher, tiny_unet
 
 
 @pytest.mark.parametrize("prediction", ["sample", "epsilon", "v_prediction"])
@@ -198,6 +199,25 @@ def test_a_network_with_a_table_is_told_the_nearest_timestep(tmp_path):
             assert torch.equal(teacher.x0(x, torch.tensor([t])), expected)
 
 
+def test_a_diffusers_network_is_a_callable_teacher_too(tmp_path):
+    network = tiny_unet()
+    teacher, x = CallableTeacher(network, Cosine(), "sample", (1, 8, 8)), torch.randn(2, 1, 8, 8)
+    torch.testing.assert_close(teacher.x0(x, torch.full((2,), 0.5)), network(x, torch.tensor(499.5)).sample)
+    student = distill(teacher, tmp_path / "run", BootSettings(steps=2, batch_size=2, sample_every=0))
+    again = load_student(tmp_path / "run", teacher)
+    assert torch.equal(again.sample(x), student.sample(x))
+
+
+def test_a_network_that_does_not_fit_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(BootdiffError, match="fails on an image"):
+        distill(CallableTeacher(tiny_unet(), Cosine(), "sample", (3, 8, 8)), tmp_path / "run")
+    with pytest.raises(BootdiffError, match="answers with shape"):
+        distill(CallableTeacher(Narrow(), Cosine(), "sample", (3, 4)), tmp_path / "run")
+    with pytest.raises(BootdiffError, match="CallableTeacher"):
+        distill(tiny_unet(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_callable_is_told_integers_if_it_asks(tmp_path):
     class Table(torch.nn.Module):
         def __init__(self):
@@ -348,6 +368,17 @@ def poison(folder):
     network = UNet2DModel.from_pretrained(folder / "unet")
     network.conv_in.weight.data[0, 0, 0, 0] = float("nan")
     network.save_pretrained(folder / "unet")
+
+
+class Narrow(torch.nn.Module):
+    """Gives one channel of three."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Conv1d(3, 1, 1)
+
+    def forward(self, x, timestep):
+        return self.layer(x)
 
 
 class Evil:

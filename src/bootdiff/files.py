@@ -79,6 +79,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove(temporary)
         write(temporary)
+        if path.is_dir() and not temporary.is_dir():
+            raise BootdiffError(f"{path} is a folder; expected a file to write, so choose another name.")
         if path.is_dir():
             _swap(temporary, path)
         else:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from bootdiff.teachers import NetworkTeacher, Teacher
+from bootdiff.teachers.probe import check_answers
 
 PROBE = 8
 #: passes of a BOOT step (Euler, boundary every 4th step): 1 without a gradient, 3 with, 1 teacher, (1 + 3) / 4
@@ -19,6 +20,7 @@ COPIES = 6
 
 def inspect_teacher(teacher: Teacher, batch_size: int = 128) -> dict[str, Any]:
     """Network, size, prediction, schedule, conditions and costs, JSON-ready."""
+    check_answers(teacher)
     denoiser = teacher.denoiser
     read = denoiser if isinstance(denoiser, NetworkTeacher) else None
     low, high = teacher.t_range

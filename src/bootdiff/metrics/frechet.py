@@ -43,6 +43,14 @@ class Statistics:
             raise BootdiffError(
                 f"{path} cannot be read as reference statistics ({error}); expected .npz with mu, sigma."
             ) from error
+        size = mean.numel()
+        if mean.shape != (size,) or covariance.shape != (size, size):
+            raise BootdiffError(
+                f"{path} holds mu of shape {tuple(mean.shape)} and sigma of {tuple(covariance.shape)}; expected (d,) "
+                "and (d, d)."
+            )
+        if not bool(torch.isfinite(mean).all() and torch.isfinite(covariance).all()):
+            raise BootdiffError(f"{path} has values that are not finite; make the reference anew.")
         return cls(mean, covariance, count), features
 
 

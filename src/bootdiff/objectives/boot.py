@@ -28,7 +28,7 @@ class BootSettings(DistillationSettings):
     solver: Literal["euler", "heun"] = Field("euler", description="of the target: first or second order")
     loss_weight: Literal["uniform", "signal", "adaptive"] = Field("uniform", description="of the bootstrap loss")
     time_sampling: Literal["uniform", "progressive"] = Field("uniform", description="how t is drawn")
-    boundary_weight: float = Field(1.0, ge=0, description="beta, of the boundary loss; 0 = none")
+    boundary_weight: float = Field(1.0, ge=0, le=1e6, description="beta, of the boundary loss; 0 = none")
     boundary_every: int = Field(4, ge=1, description="steps between boundary losses")
 
     @model_validator(mode="after")

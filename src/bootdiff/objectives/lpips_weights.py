@@ -46,7 +46,7 @@ def _read_state(file: Path) -> Mapping[str, Tensor]:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged, or a pickle that asks for more than tensors
         raise BootdiffError(f"{file} cannot be read as weights ({str(error).splitlines()[0][:120]}).") from error
-    if not isinstance(state, dict):
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) and isinstance(k, str) for k, v in state.items()):
         raise BootdiffError(f"{file} should hold named weights, found a {type(state).__name__}.")
     return state
 

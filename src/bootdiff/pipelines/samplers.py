@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from bootdiff.errors import BootdiffError
-from bootdiff.files import read_json
-from bootdiff.pipelines.student_files import FILE, load_student, student_facts
+from bootdiff.pipelines.student_files import FILE, load_student, read_facts, student_facts
 from bootdiff.randomness import sample_noise
 from bootdiff.student import Student
 
@@ -53,7 +52,7 @@ class StockStudent:
         config = self.pipeline.unet.config
         size = config.sample_size
         self.shape = (config.in_channels, *((size, size) if isinstance(size, int) else size))
-        self.facts = read_json(folder / FILE) if (folder / FILE).exists() else {}
+        self.facts = read_facts(folder / FILE) if (folder / FILE).exists() else {}
 
     @torch.no_grad()
     def __call__(self, eps: Tensor) -> Tensor:

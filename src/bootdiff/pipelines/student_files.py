@@ -45,7 +45,7 @@ def save_student(student: Student, folder: Path, scheduler_config: dict | None) 
 
 
 def load_student(folder: Path | str, teacher: Teacher | None = None) -> Student:
-    """Read a ``student-path`` folder.
+    """Read a ``student-path`` folder, or a run's.
 
     Args:
         teacher: needed where the student was grown from a plain ``nn.Module`` or an analytic teacher.
@@ -54,11 +54,9 @@ def load_student(folder: Path | str, teacher: Teacher | None = None) -> Student:
         BootdiffError: if it is none, or its files are damaged or do not fit the teacher.
     """
     folder = Path(folder)
-    words = read_json(folder / FILE)
-    missing = [key for key in ("teacher", "t_min", "t_max") if key not in words]
-    if missing:
-        raise BootdiffError(f"{folder / FILE} lacks '{missing[0]}'; it is damaged, so repeat the run's command.")
-    times = float(words["t_min"]), float(words["t_max"])
+    folder = folder / "student-path" if (folder / "student-path").is_dir() else folder
+    words = read_facts(folder / FILE)
+    times = words["t_min"], words["t_max"]
     if (folder / "unet").is_dir():
         student = _load_unet(folder, str(words["teacher"]), words.get("teacher_options", {}), times)
     else:
@@ -66,6 +64,24 @@ def load_student(folder: Path | str, teacher: Teacher | None = None) -> Student:
     if "targets" in words:
         student.target_limit = limit_from(words["targets"])
     return student.eval()
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """``bootdiff.json``, checked.
+
+    Raises:
+        BootdiffError: naming what it lacks, or what is of another kind.
+    """
+    words = read_json(path)
+    wanted: dict[str, Any] = {"teacher": str, "t_min": float | int, "t_max": float | int}
+    kinds = {**wanted, **{key: dict for key in ("teacher_options", "targets") if key in words}}
+    for key, kind in kinds.items():
+        if not isinstance(words.get(key), kind) or isinstance(words[key], bool):
+            raise BootdiffError(f"{path}: '{key}' is missing or no {kind}; it is damaged, so repeat the run's command.")
+    unknown = set(words.get("teacher_options", {})) - {"revision", "variant", "dtype"}
+    if unknown:
+        raise BootdiffError(f"{path}: teacher_options holds '{unknown.pop()}', which is none; repeat its command.")
+    return words
 
 
 def _load_plain(folder: Path, teacher: Teacher | None, times: tuple[float, float]) -> Student:

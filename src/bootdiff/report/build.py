@@ -35,11 +35,17 @@ def build_report(folder: Path) -> Path:
         raise BootdiffError(f"the run in {folder} is not finished; repeat its command to finish it, then report.")
     evaluation = read_json(folder / "evaluation.json") if (folder / "evaluation.json").exists() else None
     config = run.config
-    parts = [_pictures(folder, config), _losses(folder), _table(evaluation), _settings(run, config)]
+    try:
+        parts = [_pictures(folder, config), _losses(folder), _table(evaluation), _settings(run, config)]
+        first_line = headline(evaluation)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BootdiffError(
+            f"{folder} holds a damaged file ({type(error).__name__}: {error}); repeat the commands that made it."
+        ) from error
     page = Template((Path(__file__).parent / "page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(f"One-step student of {config['teacher']}"),
         subtitle=html.escape(f"method {config['method']}, run {folder}"),
-        headline=html.escape(headline(evaluation)),
+        headline=html.escape(first_line),
         body="\n".join(part for part in parts if part),
     )
     path = folder / "report.html"

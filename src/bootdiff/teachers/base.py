@@ -120,12 +120,17 @@ class NetworkTeacher(Teacher):
 
     def call(self, network: nn.Module, x_t: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Run a network of this teacher's kind and return its raw output, (b, *shape)."""
-        return network(x_t, timestep, **condition)
+        out = network(x_t, timestep, **condition)
+        return out if isinstance(out, Tensor) else out.sample  # as diffusers' networks wrap it
 
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """f(x_t, t); the conversion runs in float32 whatever the network runs in."""
         scale, a, b = (expand(v.to(x_t.device, torch.float32), x_t) for v in self._factors(t))
         out = self.call(self.network, scale * x_t, self.schedule.timestep(t), condition)
+        if out.shape != x_t.shape:
+            raise BootdiffError(
+                f"the network of {self.name} answers with shape {tuple(out.shape)}, expected {tuple(x_t.shape)}."
+            )
         return a * x_t.float() + b * out.float()
 
     def one_call(self, t_max: float) -> OneCall:

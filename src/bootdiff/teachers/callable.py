@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from bootdiff.errors import BootdiffError
@@ -44,6 +45,10 @@ class CallableTeacher(NetworkTeacher):
     ) -> None:
         if not isinstance(network, nn.Module):
             raise BootdiffError(f"expected a torch.nn.Module as the teacher's network, got {type(network).__name__}.")
+        if not isinstance(schedule, Schedule):
+            raise BootdiffError(f"expected a schedule such as bootdiff.Cosine(), got {schedule!r}.")
+        if not isinstance(shape, tuple | list | torch.Size):
+            raise BootdiffError(f"expected the shape of one sample such as (3, 32, 32), got {shape!r}.")
         kind = prediction if isinstance(prediction, Prediction) else prediction_named(prediction)
         if integer_timesteps:
             schedule = schedule.with_integer_timesteps()

@@ -103,6 +103,6 @@ def _check_pixels(index: dict, name: str) -> None:
 
 def _denoiser_of(index: dict) -> str:
     for part in ("unet", "transformer", "prior"):
-        if isinstance(index.get(part), list):
-            return str(index[part][1])
+        if isinstance(index.get(part), list) and index[part]:
+            return str(index[part][-1])
     return "no denoising network"

@@ -80,7 +80,9 @@ def check_exportable(call: OneCall, t_max: float) -> float:
             float32 beta stands for another alpha.
     """
     if call.alpha is None:
-        raise BootdiffError("a student of a flow model cannot be exported yet.")
+        raise BootdiffError(
+            "a student that adds its noise as it is (a flow model, or no noise at t_max) cannot be exported."
+        )
     beta = torch.tensor(1 - call.alpha**2, dtype=torch.float64)
     held = (1 - beta.float().double()).sqrt().item()
     if abs(held / call.alpha - 1) > 1e-4:

@@ -98,10 +98,10 @@ class BetaConfig(SchedulerConfig):
 class EDMConfig(SchedulerConfig):
     """EDM's noise levels and preconditioning."""
 
-    sigma_min: Positive = 0.002
-    sigma_max: Positive = 80.0
-    sigma_data: Positive = 0.5
-    rho: Positive = 7.0
+    sigma_min: float = Field(0.002, ge=1e-8, le=1e8)
+    sigma_max: float = Field(80.0, ge=1e-8, le=1e8)
+    sigma_data: float = Field(0.5, gt=0, le=1e4)
+    rho: float = Field(7.0, ge=1, le=100)
     sigma_schedule: Literal["karras", "exponential"] = "karras"
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
 

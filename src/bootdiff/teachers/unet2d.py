@@ -87,8 +87,8 @@ class UNet2DConfig(BaseModel):
     @property
     def side(self) -> int:
         """Of its images, 0 if they are not square."""
-        sides = {self.sample_size} if isinstance(self.sample_size, int) else set(self.sample_size)
-        return sides.pop() if len(sides) == 1 else 0
+        sides = [self.sample_size] * 2 if isinstance(self.sample_size, int) else self.sample_size
+        return sides[0] if len(sides) == 2 and sides[0] == sides[1] else 0
 
 
 def check_supported(fields: dict[str, Any], scheduler: SchedulerConfig, where: Path) -> None:
@@ -118,9 +118,7 @@ def check_supported(fields: dict[str, Any], scheduler: SchedulerConfig, where: P
 def _check_size(config: UNet2DConfig, where: Path) -> None:
     halvings = len(config.down_block_types) - 1
     if config.side <= 0:
-        raise BootdiffError(
-            f"{where}: sample_size should be the side of a square, got {config.sample_size}."
-        )
+        raise BootdiffError(f"{where}: sample_size should be the side of a square, got {config.sample_size}.")
     if config.side % 2**halvings:
         raise BootdiffError(
             f"{where} halves its images {halvings} times (down_block_types), and a sample_size of {config.side} cannot "

@@ -22,6 +22,7 @@ from bootdiff.randomness import sample_noise
 from bootdiff.runs import Run
 from bootdiff.teachers import NetworkTeacher, Teacher, load_teacher
 from bootdiff.teachers.one_call import check_exportable
+from bootdiff.teachers.probe import check_answers
 from bootdiff.teachers.weights import weights_hash
 from bootdiff.training.settings import TrainingSettings, make_settings
 
@@ -64,8 +65,10 @@ class Plan:
 
     @property
     def finished(self) -> bool:
-        """Whether the run's student is there."""
-        return (self.output / "student-path").exists() and (self.output / "done.json").exists()
+        """Whether the run's results are all there."""
+        exported = getattr(self.teacher.denoiser, "scheduler_config", None) is not None
+        parts = ("student-path", "done.json", *(["student/model_index.json"] if exported else []))
+        return all((self.output / part).exists() for part in parts)
 
 
 def plan_distillation(
@@ -76,6 +79,10 @@ def plan_distillation(
     Raises:
         BootdiffError: if the teacher cannot be read, the settings do not fit it, or the folder holds another run.
     """
+    if not isinstance(teacher, str | Teacher):
+        raise BootdiffError(
+            f"expected a teacher, got {type(teacher).__name__}; wrap a module as bootdiff.CallableTeacher(module, …)."
+        )
     settings_type = load_method(method)[1]
     settings = settings or settings_type()
     if not isinstance(settings, settings_type):
@@ -100,6 +107,7 @@ def _check(teacher: Teacher, settings: TrainingSettings) -> None:
         call = denoiser.one_call(t_max)
         if getattr(denoiser, "scheduler_config", None) is not None:
             check_exportable(call, t_max)
+    check_answers(teacher, t_max)
     if isinstance(settings, DistillationSettings):
         make_distance(settings.distance, teacher.shape, settings.lpips_weights)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -200,19 +201,27 @@ class Loop:
         self.accelerator.wait_for_everyone()
         path = path or latest_checkpoint(self.folder / "checkpoints")
         if path is not None:
-            tensors, state = load_checkpoint(path)
-            for name, learner in self.learners.items():
-                prefix = f"{name}."
-                files = {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
-                learner.restore(files, state["learners"][name])
-            self.objective.load_state_dict(tensors["objective"])
-            if self.accelerator.scaler and state["scaler"]:
-                self.accelerator.scaler.load_state_dict(state["scaler"])
-            self.step, self.seconds, self.saved = state["step"], state["seconds"], state["step"]
+            try:
+                self._restore(*load_checkpoint(path))
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                raise BootdiffError(
+                    f"the checkpoint {path} is damaged ({type(error).__name__}: {str(error).splitlines()[0]:.100}); "
+                    "remove it to resume from the one before."
+                ) from error
             if self.accelerator.is_main_process and self.step < self.settings.steps:
                 print(f"resuming from step {self.step}.", file=sys.stderr)
         if self.accelerator.is_main_process:
             truncate_log(self.folder / "log.jsonl", self.step)
+
+    def _restore(self, tensors: dict[str, dict[str, torch.Tensor]], state: dict[str, Any]) -> None:
+        for name, learner in self.learners.items():
+            prefix = f"{name}."
+            files = {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
+            learner.restore(files, state["learners"][name])
+        self.objective.load_state_dict(tensors["objective"])
+        if self.accelerator.scaler and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.step, self.seconds, self.saved = state["step"], state["seconds"], state["step"]
 
     def _report(self, bar: Progress) -> None:
         """Log and preview, where they are due."""

@@ -17,7 +17,7 @@ S = TypeVar("S", bound="TrainingSettings")
 class TrainingSettings(BaseModel):
     """What every training run has, whatever its method."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     def __init__(self, **values: Any) -> None:
         # pydantic's report has many lines; ours names the setting in one, from Python as from the command line.
@@ -32,7 +32,7 @@ class TrainingSettings(BaseModel):
     learning_rate: float = Field(1e-4, gt=0, le=1, description="AdamW's rate")
     lr_schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="how the rate falls to 0")
     warmup_steps: int = Field(0, ge=0, description="steps over which the rate rises from 0")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's")
+    weight_decay: float = Field(0.0, ge=0, le=100, description="AdamW's")
     ema_decay: float = Field(0.9999, ge=0, lt=1, description="of the averaged weights that are sampled; 0 = none")
     gradient_clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 = no clipping")
     gradient_accumulation: int = Field(1, ge=1, description="passes a step is split into, to save memory")
@@ -80,7 +80,7 @@ def read_config(path: Path | None) -> dict[str, Any]:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BootdiffError(f"no config file at {path}.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         line = " ".join(str(error).split())
         raise BootdiffError(f"{path} cannot be read as YAML ({line}).") from error
     if value is None:
@@ -103,7 +103,7 @@ def read_assignments(assignments: list[str]) -> dict[str, Any]:
             raise BootdiffError(f"--set expects key=value, got '{word}'.")
         try:
             values[key.strip()] = _number(yaml.safe_load(value))
-        except yaml.YAMLError as error:
+        except (ValueError, RecursionError, yaml.YAMLError) as error:
             raise BootdiffError(f"--set {word}: the value cannot be read ({' '.join(str(error).split())}).") from error
     return values
 

@@ -1,0 +1,41 @@
+"""One small question to a teacher, before anything is built on its answers."""
+
+from __future__ import annotations
+
+import torch
+
+from bootdiff.errors import BootdiffError
+from bootdiff.teachers.base import Teacher
+
+
+@torch.no_grad()
+def check_answers(teacher: Teacher, t: float | None = None) -> None:
+    """Ask for one x_0, and refuse a teacher that cannot answer.
+
+    Args:
+        t: where; at the end of its range where none is given.
+
+    Raises:
+        BootdiffError: if its network fails, answers in another shape, or gives values that are not finite.
+    """
+    time = torch.full((1,), teacher.t_range[1] if t is None else t)
+    try:
+        answer = teacher.x0(teacher.schedule.start_scale(float(time)) * torch.ones(1, *teacher.shape), time)
+    except BootdiffError:
+        raise
+    except Exception as error:  # a network may raise anything; to the user each means that it does not fit
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BootdiffError(
+            f"the network of {teacher.name} fails on an image of shape {tuple(teacher.shape)} ({line:.160}); check its "
+            "config, or the shape given."
+        ) from error
+    if tuple(answer.shape[1:]) != tuple(teacher.shape):
+        raise BootdiffError(
+            f"the network of {teacher.name} answers with shape {tuple(answer.shape[1:])}, expected "
+            f"{tuple(teacher.shape)}."
+        )
+    if not bool(torch.isfinite(answer).all()):
+        raise BootdiffError(
+            f"the network of {teacher.name} gives values that are not finite at t = {float(time):g}; its weights or "
+            "its config are damaged."
+        )
