@@ -74,7 +74,8 @@ def read_facts(path: Path) -> dict[str, Any]:
     """
     words = read_json(path)
     wanted: dict[str, Any] = {"teacher": str, "t_min": float | int, "t_max": float | int}
-    kinds = {**wanted, **{key: dict for key in ("teacher_options", "targets") if key in words}}
+    kinds = dict(wanted)
+    kinds.update({key: dict for key in ("teacher_options", "targets") if key in words})
     for key, kind in kinds.items():
         if not isinstance(words.get(key), kind) or isinstance(words[key], bool):
             raise BootdiffError(f"{path}: '{key}' is missing or no {kind}; it is damaged, so repeat the run's command.")
