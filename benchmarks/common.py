@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from bootdiff.objectives.boot import Boot, BootSettings
-from bootdiff.schedules import BetaTable
 from bootdiff.teachers import Teacher, load_teacher
 from bootdiff.training.loop import Loop, make_accelerator
 
@@ -35,9 +34,7 @@ def open_teacher(name: str) -> Teacher:
         return load_teacher(name).to(device())
     from diffusers import DDPMScheduler, UNet2DModel
 
-    from bootdiff.teachers.limits import Clip
-    from bootdiff.teachers.prediction import Noise
-    from bootdiff.teachers.unet2d import UNet2DTeacher
+    from bootdiff.teachers.load import from_network
 
     torch.manual_seed(0)
     network = UNet2DModel(
@@ -49,8 +46,7 @@ def open_teacher(name: str) -> Teacher:
     )
     scheduler = DDPMScheduler()
     config = {**scheduler.config, "_class_name": "DDPMScheduler"}
-    teacher = UNet2DTeacher.from_parts(network, BetaTable(scheduler.betas), Noise(), Clip(), "cifar", config)
-    return teacher.to(device())
+    return from_network(network, config, "cifar").to(device())
 
 
 def device() -> torch.device:

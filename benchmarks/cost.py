@@ -12,7 +12,6 @@ import torch
 from common import arguments, device, make_loop, measure, save, steps, table
 
 from bootdiff.allocator import keep_freed_memory
-from bootdiff.schedules import BetaTable
 from bootdiff.teachers import Teacher
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -23,9 +22,7 @@ def teacher_of(size: int) -> Teacher:
     """The digits teacher's network with random weights, for images of another size."""
     from diffusers import DDPMScheduler, UNet2DModel
 
-    from bootdiff.teachers.limits import Clip
-    from bootdiff.teachers.prediction import Signal
-    from bootdiff.teachers.unet2d import UNet2DTeacher
+    from bootdiff.teachers.load import from_network
 
     torch.manual_seed(0)
     network = UNet2DModel(
@@ -39,10 +36,9 @@ def teacher_of(size: int) -> Teacher:
         norm_num_groups=8,
         attention_head_dim=8,
     )
-    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2")
+    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
     config = {**scheduler.config, "_class_name": "DDPMScheduler"}
-    teacher = UNet2DTeacher.from_parts(network, BetaTable(scheduler.betas), Signal(), Clip(), f"{size}×{size}", config)
-    return teacher.to(device())
+    return from_network(network, config, f"{size}×{size}").to(device())
 
 
 def medians(cases: list[tuple[int, int]], repeats: int) -> list[float]:

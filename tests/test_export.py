@@ -45,14 +45,14 @@ SKIP = {
 }
 
 
-def trained(folder, **fields) -> tuple[Student, dict]:
+def trained(folder, **fields) -> Student:
     teacher = load_teacher(str(save_teacher(folder, **fields)))
     student = Student.from_teacher(teacher)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in student.parameters():
             parameter += 0.02 * torch.randn_like(parameter)
-    return student, teacher.denoiser.scheduler_config
+    return student
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def trained(folder, **fields) -> tuple[Student, dict]:
     ids=["signal", "noise", "v", "threshold", "edm", "edm-skip", "edm-v", "learned-variance", "table"],
 )  # fmt: skip
 def test_stock_diffusers_makes_our_images_without_bootdiff(tmp_path, fields):
-    student, _ = trained(tmp_path / "teacher", **fields)
+    student = trained(tmp_path / "teacher", **fields)
     export_student(student, tmp_path / "student", {"method": "boot", "settings": {}})
     words = [sys.executable, "-c", STOCK, str(tmp_path / "student"), str(tmp_path / "images.pt")]
     done = subprocess.run(words, capture_output=True, text=True)
@@ -79,7 +79,7 @@ def test_stock_diffusers_makes_our_images_without_bootdiff(tmp_path, fields):
 
 
 def test_a_noise_prediction_is_exported_to_five_digits_where_alpha_is_small(tmp_path):
-    student, _ = trained(tmp_path / "teacher", prediction_type="epsilon", clip_sample=False)
+    student = trained(tmp_path / "teacher", prediction_type="epsilon", clip_sample=False)
     export_student(student, tmp_path / "student", {})
     eps = sample_noise(0, 0, 4, student.shape)
     stock, ours = open_student(str(tmp_path / "student"))[0](eps), student.sample(eps)
@@ -88,8 +88,8 @@ def test_a_noise_prediction_is_exported_to_five_digits_where_alpha_is_small(tmp_
 
 
 def test_the_unfolded_student_comes_back_whole(tmp_path):
-    student, scheduler = trained(tmp_path / "teacher")
-    save_student(student, tmp_path / "path", scheduler)
+    student = trained(tmp_path / "teacher")
+    save_student(student, tmp_path / "path")
     again = load_student(tmp_path / "path")
     eps = sample_noise(0, 0, 3, student.shape)
     for t in (student.t_min, 0.4, student.t_max):
@@ -98,16 +98,16 @@ def test_the_unfolded_student_comes_back_whole(tmp_path):
 
 
 def test_our_sampler_opens_both(tmp_path):
-    student, scheduler = trained(tmp_path / "teacher")
+    student = trained(tmp_path / "teacher")
     export_student(student, tmp_path / "stock", {})
-    save_student(student, tmp_path / "path", scheduler)
+    save_student(student, tmp_path / "path")
     eps = sample_noise(0, 0, 3, student.shape)
     images = [open_student(str(tmp_path / name))[0](eps) for name in ("stock", "path")]
     torch.testing.assert_close(*images, rtol=0, atol=1e-5)
 
 
 def test_the_card_says_what_it_is(tmp_path):
-    student, _ = trained(tmp_path / "teacher")
+    student = trained(tmp_path / "teacher")
     export_student(student, tmp_path / "student", {"method": "boot", "settings": {"delta": 0.04}})
     card = (tmp_path / "student" / "README.md").read_text()
     assert student.teacher_name in card and "| delta | 0.04 |" in card and "method: boot" in card
@@ -132,13 +132,13 @@ class Net(torch.nn.Module):
 
 
 def test_one_step_is_the_student_and_a_plain_student_comes_back_with_its_teacher(tmp_path):
-    student, _ = trained(tmp_path / "teacher", prediction_type="v_prediction")
+    student = trained(tmp_path / "teacher", prediction_type="v_prediction")
     eps = sample_noise(0, 0, 3, student.shape)
     torch.testing.assert_close(student.one_step()(eps), student.sample(eps), rtol=0, atol=1e-5)
     teacher = Mixture(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
     plain = Student.from_teacher(teacher, 0.02, 0.9)
     torch.nn.init.normal_(plain.network.last.weight)
-    save_student(plain, tmp_path / "path", None)
+    save_student(plain, tmp_path / "path")
     again, eps = load_student(tmp_path / "path", teacher), sample_noise(0, 0, 3, (2,))
     assert torch.equal(again.sample(eps), plain.sample(eps))
     torch.testing.assert_close(plain.one_step()(eps), plain.sample(eps))
@@ -157,7 +157,7 @@ def test_a_student_remembers_how_its_teacher_was_loaded_and_its_targets_limited(
     teacher = load_teacher(str(folder), dtype="bfloat16")
     student = Student.from_teacher(teacher)
     student.target_limit = DynamicThreshold(0.9, 2.0)
-    save_student(student, tmp_path / "path", teacher.denoiser.scheduler_config)
+    save_student(student, tmp_path / "path")
     again = load_student(tmp_path / "path")
     assert again.origin == teacher.denoiser.origin and again.target_limit == student.target_limit
     assert next(again.parameters()).dtype == torch.float32

@@ -402,7 +402,7 @@ BROKEN = {
     "a pickle that runs code": (lambda f: evil(f), "cannot be read"),
     "weights of another net": (lambda f: edit(f / "unet/config.json", layers_per_block=2), "weights"),
     "nan weights": (poison, "not finite"),
-    "class labels": (lambda f: edit(f / "unet/config.json", num_class_embeds=10), "class"),
+    "class projections": (lambda f: edit(f / "unet/config.json", class_embed_type="timestep"), "class_embed_type"),
     "unknown scheduler": (lambda f: edit(f / "scheduler/scheduler_config.json", _class_name="MyScheduler"), "MySched"),
     "unknown prediction": (lambda f: edit(f / "scheduler/scheduler_config.json", prediction_type="x"), "prediction_ty"),
     "unknown betas": (lambda f: edit(f / "scheduler/scheduler_config.json", beta_schedule="x"), "beta_schedule"),
@@ -411,7 +411,10 @@ BROKEN = {
     "blocks no list": (lambda f: edit(f / "unet/config.json", down_block_types=4), "down_block_types"),
     "channels no number": (lambda f: edit(f / "unet/config.json", in_channels="one"), "in_channels"),
     "not square": (lambda f: edit(f / "unet/config.json", sample_size=[8, 16]), "square"),
-    "other pipeline": (lambda f: edit(f / "model_index.json", unet=["diffusers", "UNet2DConditionModel"]), "supported"),
+    "other pipeline": (
+        lambda f: edit(f / "model_index.json", _class_name="XPipeline", unet=["diffusers", "UNet2DConditionModel"]),
+        "a XPipeline with UNet2DConditionModel, which is not supported; supported: .*DiTPipeline",
+    ),
 }
 
 

@@ -13,7 +13,11 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Adapter": "bootdiff.teachers.adapters.base",
+    "Classes": "bootdiff.data.conditions",
     "Clip": "bootdiff.teachers",
+    "Clock": "bootdiff.teachers.adapters.base",
+    "Condition": "bootdiff.condition",
     "DynamicThreshold": "bootdiff.teachers",
     "EDM": "bootdiff.schedules",
     "Limited": "bootdiff.teachers",
@@ -25,6 +29,7 @@ _PUBLIC = {
     "CallableTeacher": "bootdiff.teachers",
     "Cosine": "bootdiff.schedules",
     "Gaussian": "bootdiff.teachers",
+    "Guided": "bootdiff.teachers",
     "Linear": "bootdiff.schedules",
     "Mixture": "bootdiff.teachers",
     "RectifiedFlow": "bootdiff.schedules",
@@ -36,6 +41,7 @@ _PUBLIC = {
     "export_student": "bootdiff.pipelines.export",
     "load_student": "bootdiff.pipelines.student_files",
     "load_teacher": "bootdiff.teachers",
+    "register_adapter": "bootdiff.teachers.adapters",
     "sample_noise": "bootdiff.randomness",
     "save_student": "bootdiff.pipelines.student_files",
     "train_teacher": "bootdiff.training.teach",

@@ -33,6 +33,10 @@ class Condition(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    def add(self, **entries: Tensor) -> Condition:
+        """With further entries, or others in place of those of the same name."""
+        return Condition({**self._entries, **entries})
+
     def index(self, where: Tensor | slice) -> Condition:
         """Select samples of the batch."""
         return Condition({name: value[where] for name, value in self.items()})

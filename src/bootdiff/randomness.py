@@ -78,12 +78,20 @@ def _epoch_order(seed: int, epoch: int, count: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(_key(seed, "epoch", epoch)))
 
 
-def sample_noise(seed: int, start: int, stop: int, shape: Sequence[int]) -> Tensor:
+def sample_noise(seed: int, start: int, stop: int, shape: Sequence[int], after: Sequence[int] | None = None) -> Tensor:
     """Starting noises of the samples ``start`` … ``stop − 1`` of a sampling run, (n, *shape).
 
     Sample i is drawn with ``torch.Generator("cpu").manual_seed(seed + i)``, diffusers' own convention, so a stock
     pipeline that is given the same generators starts from the same noise.
+
+    Args:
+        after: the shape of what each generator has drawn before, such as the first of two noises.
     """
-    return torch.stack(
-        [torch.randn(*shape, generator=torch.Generator("cpu").manual_seed(seed + i)) for i in range(start, stop)]
-    )
+
+    def one(number: int) -> Tensor:
+        generator = torch.Generator("cpu").manual_seed(seed + number)
+        if after is not None:
+            torch.randn(*after, generator=generator)
+        return torch.randn(*shape, generator=generator)
+
+    return torch.stack([one(number) for number in range(start, stop)])

@@ -22,7 +22,7 @@ def run_distill(
     options: Mapping[str, Any],
     report_to: str | None,
     dry_run: bool,
-    teacher_options: Mapping[str, str] | None = None,
+    teacher_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Plan, run, report."""
     _, settings_type = load_method(method)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.evaluate import default_features, evaluate, find_reference, open_features
+from bootdiff.evaluation.opening import open_pair
 from bootdiff.evaluation.rows import DDIM_STEPS
 from bootdiff.files import read_json, write_json, write_text
 from bootdiff.pipelines.card import model_card
-from bootdiff.pipelines.samplers import open_student
 from bootdiff.pipelines.student_files import FILE
 from bootdiff.runs import Run, environment
-from bootdiff.teachers import limited, load_teacher
-from bootdiff.teachers.limits import limit_from
+from bootdiff.teachers.adapters import adapter_for
+from bootdiff.teachers.parts import Parts
 
 
 def run_evaluate(
@@ -30,6 +30,9 @@ def run_evaluate(
     heun: bool,
     output: Path,
     teacher_options: Mapping[str, str] | None = None,
+    prompts: Sequence[str] | None = None,
+    classes: Sequence[int] | None = None,
+    weight: float | None = None,
 ) -> dict[str, Any]:
     """Measure, print a table, write JSON; a run also keeps it for its report and model card.
 
@@ -39,23 +42,25 @@ def run_evaluate(
     if output.suffix != ".json":
         raise BootdiffError(f"--output {output}: expected a file that ends in .json.")
     steps = read_steps(ddim_steps)
-    sampler, facts = open_student(student)
-    name = teacher or facts.get("teacher")
-    if name is None:
-        raise BootdiffError(f"{student} does not say who its teacher is; give --teacher.")
-    its_own = facts.get("teacher_options", {}) if name == facts.get("teacher") else {}
-    model = load_teacher(name, **{**its_own, **(teacher_options or {})})
-    if tuple(model.shape) != tuple(sampler.shape):
-        raise BootdiffError(
-            f"{student} makes {sampler.shape} and {name} {model.shape}; it is a student of another teacher."
-        )
+    pair = open_pair(student, teacher, teacher_options, prompts, classes, weight)
+    model, facts = pair.teacher, pair.facts
     feature_name, reference_name = default_features(model, features, reference)
     space = open_features(feature_name, model)
     statistics = find_reference(reference_name, space) if space is not None else None
     times = float(facts.get("t_min", model.t_range[0])), float(facts.get("t_max", model.t_range[1]))
-    learned = limited(model, limit_from(facts["targets"])) if "targets" in facts else model
     result = evaluate(
-        {"student": sampler}, model, times, space, statistics, num, seed, repeats, steps, heun, path_of=learned
+        {"student": pair.sampler},
+        model,
+        times,
+        space,
+        statistics,
+        num,
+        seed,
+        repeats,
+        steps,
+        heun,
+        path_of=pair.path_of,
+        conditions=pair.conditions,
     )
     result = {"student": student, "reference": reference_name, **result, **environment()}
     write_json(output, result)
@@ -89,7 +94,10 @@ def keep(folder: Path, result: Mapping[str, Any]) -> None:
     if (folder / "student" / FILE).exists():
         facts = read_json(folder / "student" / FILE)
         words = {**facts, "method": config["method"], "settings": config["settings"], "figures": result}
-        write_text(folder / "student" / "README.md", model_card(words))
+        parts = Parts(folder / "student")
+        parts.size = facts.get("teacher_options", {}).get("size")
+        adapter = adapter_for(facts["pipeline"], str(folder))(parts)
+        write_text(folder / "student" / "README.md", model_card(words, adapter))
 
 
 def print_table(result: Mapping[str, Any]) -> None:

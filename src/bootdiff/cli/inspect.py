@@ -8,10 +8,13 @@ from typing import Any
 
 import torch
 
-from bootdiff.teachers import NetworkTeacher, Teacher
+from bootdiff.condition import Condition
+from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, blank_condition
 from bootdiff.teachers.probe import check_answers
 
 PROBE = 8
+#: parameters from which one sample is enough of a probe
+LARGE = 100_000_000
 #: passes of a BOOT step (Euler, boundary every 4th step): 1 without a gradient, 3 with, 1 teacher, (1 + 3) / 4
 PASSES = 6
 #: float32 copies a parameter: teacher, student, gradient, two AdamW moments, average
@@ -44,7 +47,7 @@ def inspect_teacher(teacher: Teacher, batch_size: int = 128) -> dict[str, Any]:
         "t_max": high,
         "alpha_at_t_max": alpha[1].item(),
         "sigma_at_t_min": sigma[0].item(),
-        "conditions": [],
+        **conditions(teacher),
         "batch_size": batch_size,
         **estimate(teacher, batch_size),
     }
@@ -53,15 +56,33 @@ def inspect_teacher(teacher: Teacher, batch_size: int = 128) -> dict[str, Any]:
 @torch.no_grad()
 def estimate(teacher: Teacher, batch_size: int) -> dict[str, float]:
     """Memory and time of a BOOT step, from the parameters and one small pass measured on this machine's CPU."""
-    x = torch.zeros(PROBE, *teacher.shape)
-    t = torch.full((PROBE,), teacher.t_range[1])
-    activations = _activation_bytes(teacher, x, t)
-    started = time.perf_counter()
-    teacher.x0(x, t)
-    a_pass = (time.perf_counter() - started) / PROBE * batch_size
     parameters = sum(p.numel() for p in teacher.parameters())
-    memory = 4 * COPIES * parameters + activations / PROBE * batch_size
+    probe = PROBE if parameters < LARGE else 1
+    x, t = torch.zeros(probe, *teacher.shape), torch.full((probe,), teacher.t_range[1])
+    condition = blank_condition(teacher, probe)
+    activations = _activation_bytes(teacher, x, t, condition)
+    started = time.perf_counter()
+    teacher.x0(x, t, condition)
+    a_pass = (time.perf_counter() - started) / probe * batch_size
+    memory = 4 * COPIES * parameters + activations / probe * batch_size
     return {"memory_gib": memory / 2**30, "pass_seconds": a_pass, "step_seconds": PASSES * a_pass}
+
+
+def conditions(teacher: Teacher) -> dict[str, Any]:
+    """What a teacher is conditioned on, and how guidance enters."""
+    adapter = adapter_of(teacher)
+    if adapter is None:
+        return {"conditions": []}
+    entries = {name: list(value.shape[1:]) for name, value in adapter.blank(1).items()}
+    facts: dict[str, Any] = {
+        "pipeline": adapter.parts.pipeline_class,
+        "latent": adapter.latent,
+        "conditions": [f"{name} {shape}" if shape else name for name, shape in entries.items()],
+        "guidance": adapter.guidance,
+    }
+    if adapter.takes == "classes":
+        facts.update(classes=adapter.classes, null_class=adapter.null_class)
+    return facts
 
 
 def print_inspection(teacher: Teacher, as_json: bool) -> None:
@@ -81,7 +102,7 @@ def print_inspection(teacher: Teacher, as_json: bool) -> None:
     Console().print(table)
 
 
-def _activation_bytes(teacher: Teacher, x: torch.Tensor, t: torch.Tensor) -> int:
+def _activation_bytes(teacher: Teacher, x: torch.Tensor, t: torch.Tensor, condition: Condition) -> int:
     """Bytes of every module's output in one pass: roughly what a pass with gradients keeps."""
     total = 0
 
@@ -92,7 +113,7 @@ def _activation_bytes(teacher: Teacher, x: torch.Tensor, t: torch.Tensor) -> int
 
     leaves = [m for m in teacher.modules() if not list(m.children())]
     hooks = [leaf.register_forward_hook(count) for leaf in leaves]
-    teacher.x0(x, t)
+    teacher.x0(x, t, condition)
     for hook in hooks:
         hook.remove()
     return total

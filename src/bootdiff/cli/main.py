@@ -28,6 +28,17 @@ Seed = Annotated[int | None, typer.Option(help="Seed of training.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")]
 Variant = Annotated[str | None, typer.Option(help="Of the weight files, such as fp16.")]
 DType = Annotated[str, typer.Option(help="What the teacher runs in: float32, float16 or bfloat16.")]
+Lora = Annotated[str | None, typer.Option(help="A LoRA to add to the teacher: a file, folder or hub id.")]
+LoraScale = Annotated[float, typer.Option(help="Its strength.")]
+PipelineConfig = Annotated[str | None, typer.Option(help="For a single file: a pipeline with its configs.")]
+Size = Annotated[int | None, typer.Option(min=1, help="Side of the images in pixels, for latent models.")]
+Teacher = Annotated[
+    str, typer.Argument(help="A folder, a builtin name (digits), a single .safetensors file or a hub id.")
+]
+Classes = Annotated[str | None, typer.Option(help="N,N,...: class labels; default: all.")]
+PromptFile = Annotated[Path | None, typer.Option(help="A file of prompts: text, CSV, TSV, JSON lines, parquet.")]
+PromptColumn = Annotated[str | None, typer.Option(help="Of the prompts file, where it has several.")]
+GuidanceScale = Annotated[float | None, typer.Option(help="Guidance weight w.")]
 Report = Annotated[str | None, typer.Option(help="Also log to tensorboard, wandb or trackio.")]
 
 
@@ -41,22 +52,27 @@ def quickstart(output: Output = Path("runs/quickstart")) -> None:
 
 @app.command()
 def inspect(
-    teacher: Annotated[str, typer.Argument(help="A folder, a builtin name (digits) or a hub id.")],
+    teacher: Teacher,
     revision: Revision = None,
     variant: Variant = None,
     dtype: DType = "float32",
+    lora: Lora = None,
+    lora_scale: LoraScale = 1.0,
+    pipeline_config: PipelineConfig = None,
+    size: Size = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """What a teacher is, whether it is supported, and what distilling it costs."""
     from bootdiff.cli.inspect import print_inspection
     from bootdiff.teachers import load_teacher
 
-    print_inspection(load_teacher(teacher, revision, variant, dtype), json)
+    loaded = load_teacher(teacher, revision, variant, dtype, lora, lora_scale, pipeline_config, size)
+    print_inspection(loaded, json)
 
 
 @app.command(cls=DistillCommand)
 def distill(
-    teacher: Annotated[str, typer.Argument(help="A folder, a builtin name (digits) or a hub id.")],
+    teacher: Teacher,
     output: Annotated[Path, typer.Option(help="The run's folder; the same command resumes it.")],
     method: Annotated[str, typer.Option(help="With --help: list this method's settings.")] = "boot",
     config: Config = None,
@@ -64,33 +80,90 @@ def distill(
     steps: Steps = None,
     batch_size: Batch = None,
     seed: Seed = None,
+    prompts: PromptFile = None,
+    prompt_column: PromptColumn = None,
+    classes: Classes = None,
+    null_class: Annotated[int | None, typer.Option(help="The label that stands for no class.")] = None,
+    guidance_scale: GuidanceScale = None,
+    guidance_range: Annotated[
+        tuple[float, float] | None, typer.Option(metavar="MIN MAX", help="The student takes w as an input.")
+    ] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What guidance leads away from.")] = None,
+    base: Annotated[str | None, typer.Option(help="For a super-resolution teacher: its base stage's run.")] = None,
     revision: Revision = None,
     variant: Variant = None,
     dtype: DType = "float32",
+    lora: Lora = None,
+    lora_scale: LoraScale = 1.0,
+    pipeline_config: PipelineConfig = None,
+    size: Size = None,
     report_to: Report = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved plan and stop.")] = False,
 ) -> None:
     """Distil a teacher into a one-step student."""
     from bootdiff.cli.distill import run_distill
+    from bootdiff.cli.sample import read_classes
 
-    options = {"steps": steps, "batch_size": batch_size, "seed": seed}
-    origin, tracker = {"revision": revision, "variant": variant, "dtype": dtype}, _tracker(report_to)
+    options = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "seed": seed,
+        "prompts": None if prompts is None else str(prompts),
+        "prompt_column": prompt_column,
+        "classes": read_classes(classes),
+        "null_class": null_class,
+        "guidance_scale": guidance_scale,
+        "guidance_range": None if guidance_range is None else list(guidance_range),
+        "negative_prompt": negative_prompt,
+        "base": base,
+    }
+    origin = {
+        "revision": revision,
+        "variant": variant,
+        "dtype": dtype,
+        "lora": lora,
+        "lora_scale": lora_scale,
+        "pipeline_config": pipeline_config,
+        "size": size,
+    }
+    tracker = _tracker(report_to)
     run_distill(teacher, output, method, config, assign, _given(options), tracker, dry_run, _given(origin))
 
 
 @app.command()
 def sample(
-    student: Annotated[str, typer.Argument(help="A run, a student-path folder or an exported student.")],
+    student: Annotated[
+        list[str], typer.Argument(help="A run, a student-path folder or an exported student; for a cascade, two.")
+    ],
     output: Annotated[Path, typer.Option(help="FILE.png for a grid, or a new folder for one file a sample.")],
     num: Annotated[int, typer.Option(min=1, help="How many samples.")] = 16,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Sample i starts from the noise of seed + i.")] = 0,
     times: Annotated[str | None, typer.Option(help="T,T,...: y_t along the path, a row a noise.")] = None,
+    prompt: Annotated[list[str], typer.Option(help="A prompt; may be repeated.")] = [],  # noqa: B006  as above
+    prompts: PromptFile = None,
+    prompt_column: PromptColumn = None,
+    classes: Classes = None,
+    guidance_scale: GuidanceScale = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples a network call.")] = 256,
 ) -> None:
-    """Draw samples in one network call each."""
-    from bootdiff.cli.sample import run_sample
+    """Draw samples in one network call each; a base stage and its super-resolution stage make two."""
+    from bootdiff.cli.sample import Wanted, read_classes, read_words, run_sample
 
-    run_sample(student, num, seed, times, output, batch_size)
+    words = read_words(prompt, prompts, prompt_column)
+    wanted = Wanted(num, seed, words, read_classes(classes), guidance_scale, batch_size)
+    run_sample(student, wanted, times, output)
+
+
+@app.command()
+def export(
+    student: Annotated[str, typer.Argument(help="A run or a student-path folder.")],
+    output: Annotated[Path, typer.Option(help="A new folder for the stock pipeline.")],
+    guidance_scale: Annotated[float | None, typer.Option(help="The weight to fold, of a learned range.")] = None,
+) -> None:
+    """Write a student as a stock diffusers pipeline, with the guidance weight of your choice."""
+    from bootdiff.cli.export import run_export
+
+    run_export(student, output, guidance_scale)
 
 
 @app.command()
@@ -105,15 +178,21 @@ def evaluate(
     repeats: Annotated[int, typer.Option(min=1, help="Noise seeds; figures are means over them.")] = 1,
     ddim_steps: Annotated[str | None, typer.Option(help="K,K,...: the teacher's DDIM rows.")] = None,
     heun: Annotated[bool, typer.Option(help="A row for 50 Heun steps, the path's exact end.")] = True,
+    prompts: PromptFile = None,
+    prompt_column: PromptColumn = None,
+    classes: Classes = None,
+    guidance_scale: GuidanceScale = None,
     revision: Revision = None,
     variant: Variant = None,
     dtype: Annotated[str | None, typer.Option(help="Another one than the student's teacher ran in.")] = None,
 ) -> None:
     """Measure a student beside its teacher's own samplers, from the same noises."""
     from bootdiff.cli.evaluate import run_evaluate
+    from bootdiff.cli.sample import read_classes, read_words
 
     given = _given({"revision": revision, "variant": variant, "dtype": dtype})
-    run_evaluate(student, teacher, reference, features, num, seed, repeats, ddim_steps, heun, output, given)
+    asked = read_words((), prompts, prompt_column), read_classes(classes), guidance_scale
+    run_evaluate(student, teacher, reference, features, num, seed, repeats, ddim_steps, heun, output, given, *asked)
 
 
 @app.command("train-teacher", cls=TeachCommand)

@@ -2,42 +2,109 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from bootdiff.data.conditions import Conditions
+from bootdiff.data.prompts import read_prompts
 from bootdiff.errors import BootdiffError
+from bootdiff.evaluation.opening import cascade, run_conditions
 from bootdiff.files import write_whole
 from bootdiff.pictures import grid, is_picture, to_image
-from bootdiff.pipelines.samplers import noise_batches, open_student, path_folder
-from bootdiff.pipelines.student_files import load_student
+from bootdiff.pipelines.samplers import PathSampler, Sampler, noise_batches, open_student
+from bootdiff.pipelines.student_files import load_student, path_folder
+from bootdiff.progress import progress
 
 
-def run_sample(student: str, num: int, seed: int, times: str | None, output: Path, batch_size: int) -> None:
-    """Draw samples and save them as a grid or as files."""
+@dataclass(frozen=True)
+class Wanted:
+    """What to sample.
+
+    Args:
+        num, seed: sample i starts from the noise of seed + i.
+        prompts, classes: one after the other; the run's own where none are given.
+        weight: guidance weight, of a student that learned a range.
+        batch_size: samples a network call.
+    """
+
+    num: int = 16
+    seed: int = 0
+    prompts: Sequence[str] | None = None
+    classes: Sequence[int] | None = None
+    weight: float | None = None
+    batch_size: int = 256
+
+
+def run_sample(students: Sequence[str], wanted: Wanted, times: str | None, output: Path) -> None:
+    """Draw samples and save them as a grid or as files; a second student enlarges the first one's images.
+
+    Raises:
+        BootdiffError: for students, words or an output that do not fit.
+    """
+    if len(students) > 2:
+        raise BootdiffError(f"expected a student, or a base and its super-resolution student, got {len(students)}.")
+    check_output(output)
+    name, base = students[-1], students[0] if len(students) == 2 else None
     if times is not None:
-        images, columns = path_images(student, num, seed, read_times(times), batch_size)
+        student = load_student(path_folder(Path(name)))
+        moments = read_times(times)
+        outside = [t for t in moments if not student.t_min <= t <= student.t_max]
+        if outside:
+            raise BootdiffError(
+                f"--times {outside[0]:g} is outside this student's [{student.t_min:g}, {student.t_max:g}]."
+            )
+        samplers: list[Sampler] = [PathSampler(student, t) for t in moments]
     else:
-        sampler, _ = open_student(student)
-        images = torch.cat([sampler(eps) for eps in noise_batches(seed, num, sampler.shape, batch_size)])
-        columns = None
-    if not is_picture(images.shape[1:]):
-        raise BootdiffError(f"samples of shape {tuple(images.shape[1:])} are no pictures; sample from Python instead.")
-    save_images(images, output, columns)
-    print(f"{len(images)} images: {output}")
+        samplers = [open_student(name)[0]]
+    conditions = _conditions(name, base, samplers[0], wanted)
+    made = draw(samplers, conditions, wanted)
+    if not is_picture(made.shape[1:]):
+        raise BootdiffError(f"samples of shape {tuple(made.shape[1:])} are no pictures; sample from Python instead.")
+    save_images(made, output, len(samplers) if times is not None else None)
+    print(f"{len(made)} images: {output}")
 
 
-def path_images(student: str, num: int, seed: int, times: list[float], batch_size: int) -> tuple[torch.Tensor, int]:
-    """(images, columns): y_t at each time, a row a noise."""
-    path = load_student(path_folder(Path(student)))
-    outside = [t for t in times if not path.t_min <= t <= path.t_max]
-    if outside:
-        raise BootdiffError(f"--times {outside[0]:g} is outside this student's [{path.t_min:g}, {path.t_max:g}].")
-    rows = [
-        torch.stack([path.to(eps.device).sample(eps, t=t) for t in times], dim=1).flatten(0, 1)
-        for eps in noise_batches(seed, num, path.shape, batch_size)
-    ]
-    return torch.cat(rows), len(times)
+def _conditions(name: str, base: str | None, sampler: Sampler, wanted: Wanted) -> Conditions:
+    facts = open_student(name)[1]
+    if base is None:
+        return run_conditions(name, sampler, facts, wanted.prompts, wanted.classes, wanted.weight)
+    if wanted.prompts is None:
+        raise BootdiffError("a cascade is conditioned on text; give --prompt TEXT or --prompts FILE.")
+    from bootdiff.pipelines.samplers import conditions_for
+
+    own = conditions_for(sampler, facts, wanted.prompts, None, wanted.weight)
+    return cascade(base, sampler, facts, own, wanted.prompts)
+
+
+def draw(samplers: Sequence[Sampler], conditions: Conditions, wanted: Wanted) -> torch.Tensor:
+    """Images in [−1, 1], one sampler after the other for each noise."""
+    first, adapter = samplers[0], samplers[0].adapter
+    # A decoder of latents needs far more memory than the network.
+    size = wanted.batch_size if adapter is None or not adapter.latent else min(wanted.batch_size, 4)
+    made, start = [], 0
+    with progress("sampling", wanted.num, 0, wanted.num > 4 * size) as bar:
+        for eps in noise_batches(wanted.seed, wanted.num, first.shape, size):
+            condition = conditions.listed(wanted.seed, start, start + len(eps)).to(eps.device)
+            rows = [sampler(eps, condition) for sampler in samplers]
+            images = rows if adapter is None else [adapter.decode(row) for row in rows]
+            made.append(torch.stack(images, dim=1).flatten(0, 1).cpu())
+            start += len(eps)
+            bar.advance(len(eps))
+    return torch.cat(made)
+
+
+def read_words(prompt: Sequence[str], prompts: Path | None, column: str | None) -> Sequence[str] | None:
+    """The prompts of ``--prompt`` or ``--prompts``.
+
+    Raises:
+        BootdiffError: where both are given, or the file cannot be read.
+    """
+    if prompt and prompts is not None:
+        raise BootdiffError("--prompt and --prompts exclude each other; give one of them.")
+    return read_prompts(prompts, column).prompts if prompts is not None else prompt or None
 
 
 def read_times(words: str) -> list[float]:
@@ -52,19 +119,42 @@ def read_times(words: str) -> list[float]:
         raise BootdiffError(f"--times expects numbers such as 0.9,0.5,0.1, got '{words}'.") from None
 
 
-def save_images(images: torch.Tensor, output: Path, columns: int | None) -> None:
-    """A grid where ``output`` ends in .png, else a folder with one file a sample.
+def read_classes(words: str | None) -> list[int] | None:
+    """Comma-separated class labels.
 
     Raises:
-        BootdiffError: if the folder exists and holds other files.
+        BootdiffError: if one is no whole number.
+    """
+    if words is None:
+        return None
+    try:
+        labels = [int(word) for word in words.split(",")]
+    except ValueError:
+        labels = [-1]
+    if min(labels) < 0:
+        raise BootdiffError(f"--classes expects whole numbers such as 0,3,7, got '{words}'.")
+    return labels
+
+
+def check_output(output: Path) -> None:
+    """Refuse a place that images cannot go to, before they are made.
+
+    Raises:
+        BootdiffError: for another kind of file, or a folder that holds other files.
     """
     if output.suffix.lower() == ".png":
-        write_whole(output, grid(images, columns).save)
         return
     if output.suffix:
         raise BootdiffError(f"--output {output}: expected a file that ends in .png, or a folder.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise BootdiffError(f"{output} exists and holds other files; choose a new folder.")
+
+
+def save_images(images: torch.Tensor, output: Path, columns: int | None) -> None:
+    """A grid where ``output`` ends in .png, else a folder with one file a sample."""
+    if output.suffix.lower() == ".png":
+        write_whole(output, grid(images, columns).save)
+        return
 
     def write(folder: Path) -> None:
         folder.mkdir()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bootdiff.condition import Condition
+from bootdiff.data.conditions import Conditions, Unconditional
 from bootdiff.randomness import Draw
 
 
@@ -34,16 +36,25 @@ class Source(Protocol):
         """The slice of a batch that this draw stands for."""
         ...
 
+    def modules(self) -> Sequence[nn.Module]:
+        """Networks that it asks, to be moved to the training device."""
+        ...
+
 
 @dataclass(frozen=True)
 class Noise:
-    """Pure noise of the given shape: all that data-free methods read."""
+    """Pure noise of the given shape, and what it is conditioned on: all that data-free methods read."""
 
     shape: tuple[int, ...]
+    conditions: Conditions = field(default_factory=Unconditional)
 
     def batch(self, draw: Draw) -> Batch:
         """Fresh noises."""
-        return Batch(draw.normal("noise", self.shape))
+        return Batch(draw.normal("noise", self.shape), self.conditions.draw(draw))
+
+    def modules(self) -> Sequence[nn.Module]:
+        """Those of the conditions."""
+        return self.conditions.modules()
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,10 @@ class Images:
     """Images in memory, (n, c, h, w) in uint8, each visited once an epoch."""
 
     pixels: Tensor
+
+    def modules(self) -> Sequence[nn.Module]:
+        """None."""
+        return ()
 
     def batch(self, draw: Draw) -> Batch:
         """Images in [−1, 1] with fresh noises."""

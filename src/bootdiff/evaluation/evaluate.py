@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,38 @@ from torch import Tensor
 
 from bootdiff.allocator import keep_freed_memory
 from bootdiff.builtin import builtin_folder
+from bootdiff.condition import Condition
+from bootdiff.data.conditions import Conditions, Unconditional
 from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.rows import DDIM_STEPS, Candidate, from_elsewhere, heun_candidate, teacher_candidates
 from bootdiff.metrics.features import DigitsFeatures, Features, load_features
 from bootdiff.metrics.frechet import Accumulator, Statistics, frechet_distance
 from bootdiff.pipelines.samplers import Sampler, best_device, noise_batches
 from bootdiff.progress import progress
-from bootdiff.teachers import Teacher
+from bootdiff.teachers import Teacher, adapter_of
 
 BATCH = 512
 #: noises a seed whose path error is measured where the Heun row is left out
 PATH_NUM = 128
+
+
+@dataclass(frozen=True)
+class Work:
+    """A batch that every candidate samples.
+
+    Args:
+        eps: noises.
+        condition: theirs.
+        decode: from samples to images; latents need it.
+    """
+
+    eps: Tensor
+    condition: Condition
+    decode: Callable[[Tensor], Tensor]
+
+    def first(self, num: int) -> Work:
+        """The first samples only."""
+        return Work(self.eps[:num], self.condition.index(slice(num)), self.decode)
 
 
 @dataclass
@@ -38,20 +59,20 @@ class Measured:
     count: int = 0
     features: Accumulator = field(default_factory=Accumulator)
 
-    def measure(self, eps: Tensor, truth: Tensor | None, features: Features | None) -> Tensor:
-        """Sample from ``eps``; compare the first images with ``truth``, the Signal-ODE's solutions of those noises."""
+    def measure(self, work: Work, truth: Tensor | None, features: Features | None) -> Tensor:
+        """Sample; compare the first samples with ``truth``, the Signal-ODE's solutions of those noises."""
         started = time.perf_counter()
-        images = self.candidate.sample(eps)
-        if images.is_cuda:
+        samples = self.candidate.sample(work.eps, work.condition)
+        if samples.is_cuda:
             torch.cuda.synchronize()
         self.seconds += time.perf_counter() - started
-        self.count += len(images)
+        self.count += len(samples)
         if truth is not None:
-            self.squared += float((images[: len(truth)] - truth).square().flatten(1).mean(1).sum())
+            self.squared += float((samples[: len(truth)] - truth).square().flatten(1).mean(1).sum())
             self.compared += len(truth)
         if features is not None:
-            self.features.add(features(images))
-        return images
+            self.features.add(features(work.decode(samples)))
+        return samples
 
     def close(self, reference: Statistics | None) -> None:
         """End a noise seed."""
@@ -89,8 +110,9 @@ def evaluate(
     ddim_steps: Sequence[int] = DDIM_STEPS,
     heun: bool = True,
     path_of: Teacher | None = None,
+    conditions: Conditions | None = None,
 ) -> dict[str, Any]:
-    """Measure students and their teacher from the same noises.
+    """Measure students and their teacher from the same noises and conditions.
 
     Args:
         students: one-step samplers by name.
@@ -105,6 +127,7 @@ def evaluate(
         heun: a row for 50 Heun steps, the ground truth, and path errors on every sample; without it path errors are
             measured on the first samples of each seed only, which is much cheaper.
         path_of: whose path the students learned, where their targets were limited in another way than the teacher's.
+        conditions: of the samples, for a teacher that is conditioned.
 
     Returns:
         A JSON-ready dictionary; ``rows`` holds the teacher's rows, then the students'.
@@ -116,8 +139,9 @@ def evaluate(
     if heun and from_elsewhere(teacher, t_range):
         rows.append(Measured(heun_candidate(teacher, teacher.t_range)))
     learned = [Measured(Candidate(name, "one call", 1, sampler)) for name, sampler in students.items()]
-    noises = [noise_batches(seed + repeat * num, num, teacher.shape, BATCH) for repeat in range(repeats)]
-    _measure(noises, -(-num // BATCH), truth, [*rows, *learned], features, reference, heun)
+    seeds = [seed + repeat * num for repeat in range(repeats)]
+    work = [_work(teacher, conditions or Unconditional(), first, num) for first in seeds]
+    _measure(work, -(-num // BATCH), truth, [*rows, *learned], features, reference, heun)
     return {
         "teacher": teacher.name,
         "features": features.name if features else None,
@@ -130,8 +154,17 @@ def evaluate(
     }
 
 
+def _work(teacher: Teacher, conditions: Conditions, seed: int, num: int) -> Iterator[Work]:
+    """The batches of one noise seed."""
+    adapter = adapter_of(teacher)
+    decode = adapter.decode if adapter is not None else lambda samples: samples
+    for number, eps in enumerate(noise_batches(seed, num, teacher.shape, BATCH)):
+        first = number * BATCH
+        yield Work(eps, conditions.listed(seed, first, first + len(eps)).to(eps.device), decode)
+
+
 def _measure(
-    noises: Sequence[Iterable[Tensor]],
+    work: Sequence[Iterable[Work]],
     batches: int,
     truth: Measured,
     entries: Sequence[Measured],
@@ -139,17 +172,17 @@ def _measure(
     reference: Statistics | None,
     heun: bool,
 ) -> None:
-    """Run every candidate on the same noises, one iterable of ``batches`` batches a noise seed."""
+    """Run every candidate on the same work, one iterable of ``batches`` batches a noise seed."""
     calls = sum(m.candidate.calls for m in entries) * batches + truth.candidate.calls * (batches if heun else 1)
-    with torch.no_grad(), progress("evaluating", calls * len(noises)) as bar:
-        for noise in noises:
-            for number, eps in enumerate(noise):
+    with torch.no_grad(), progress("evaluating", calls * len(work)) as bar:
+        for seed in work:
+            for number, batch in enumerate(seed):
                 solution = None
                 if heun or number == 0:
-                    solution = truth.measure(eps if heun else eps[:PATH_NUM], None, features if heun else None)
+                    solution = truth.measure(batch if heun else batch.first(PATH_NUM), None, features if heun else None)
                     bar.advance(truth.candidate.calls)
                 for entry in entries:
-                    entry.measure(eps, solution, features)
+                    entry.measure(batch, solution, features)
                     bar.advance(entry.candidate.calls)
             for entry in [*entries, *([truth] if heun else [])]:
                 entry.close(reference)
@@ -225,12 +258,20 @@ def open_features(name: str | None, teacher: Teacher) -> Features | None:
     """
     if name is None:
         return None
-    features = load_features(name, teacher.shape)
-    if tuple(features.shape) != tuple(teacher.shape):
-        raise BootdiffError(
-            f"{features.name} takes images of shape {features.shape}; {teacher.name} makes {teacher.shape}."
-        )
+    shape = image_shape(teacher)
+    features = load_features(name, shape)
+    if tuple(features.shape) != shape:
+        raise BootdiffError(f"{features.name} takes images of shape {features.shape}; {teacher.name} makes {shape}.")
     return features
+
+
+@torch.no_grad()
+def image_shape(teacher: Teacher) -> tuple[int, ...]:
+    """Of a teacher's images: those of a latent teacher are known once one is decoded."""
+    adapter = adapter_of(teacher)
+    if adapter is None or not adapter.latent:
+        return tuple(teacher.shape)
+    return tuple(adapter.decode(torch.zeros(1, *teacher.shape)).shape[1:])
 
 
 def _figure(entry: Measured) -> float:

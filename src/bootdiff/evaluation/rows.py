@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from bootdiff.condition import Condition
 from bootdiff.solvers import Heun, ddim, even_times, solve, trailing_times
 from bootdiff.teachers import NetworkTeacher, Teacher
 
@@ -23,13 +24,13 @@ class Candidate:
         row: the row's name, such as ``"DDIM 10"``.
         spacing: how its times are spaced.
         calls: network calls an image.
-        sample: from noises to images.
+        sample: from noises and their conditions to samples.
     """
 
     row: str
     spacing: str
     calls: int
-    sample: Callable[[Tensor], Tensor]
+    sample: Callable[[Tensor, Condition], Tensor]
 
 
 def teacher_candidates(teacher: Teacher, t_range: tuple[float, float], steps: Sequence[int]) -> list[Candidate]:
@@ -64,10 +65,10 @@ def from_elsewhere(teacher: Teacher, t_range: tuple[float, float]) -> bool:
     return abs(t_range[1] - teacher.t_range[1]) > 1e-3
 
 
-def reference_path(teacher: Teacher, t_min: float, t_max: float) -> Callable[[Tensor], Tensor]:
+def reference_path(teacher: Teacher, t_min: float, t_max: float) -> Callable[[Tensor, Condition], Tensor]:
     """The Signal-ODE's Heun solution: the ground truth of the distillation for each noise (method: Eqs. 6 and 16)."""
     times = even_times(HEUN_STEPS, t_min, t_max)
-    return lambda eps: solve(teacher, eps, times, Heun())[-1]
+    return lambda eps, condition: solve(teacher, eps, times, Heun(), condition)[-1]
 
 
 def own_times(teacher: Teacher, steps: int) -> list[float] | None:
@@ -82,5 +83,5 @@ def own_times(teacher: Teacher, steps: int) -> list[float] | None:
     return None if timesteps is None else [float(teacher.schedule.time(t)) for t in timesteps]
 
 
-def _ddim(teacher: Teacher, times: list[float]) -> Callable[[Tensor], Tensor]:
-    return lambda eps: ddim(teacher, eps, times)
+def _ddim(teacher: Teacher, times: list[float]) -> Callable[[Tensor, Condition], Tensor]:
+    return lambda eps, condition: ddim(teacher, eps, times, condition)

@@ -10,10 +10,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from bootdiff.data.conditions import Conditions, Unconditional
 from bootdiff.data.sources import Batch, Noise
 from bootdiff.objectives.base import Learner, Loss, Networks, Stateless, Turn
 from bootdiff.objectives.distances import Distance, SquaredError, make_distance
-from bootdiff.objectives.settings import DistillationSettings, target_limit
+from bootdiff.objectives.settings import DistillationSettings, learned_weight, target_limit
 from bootdiff.objectives.times import TIME_SAMPLINGS, TimeSampling, UniformTime
 from bootdiff.objectives.weights import WEIGHTS, UniformWeight, Weight
 from bootdiff.solvers import SOLVERS, Euler, Solver, noisy
@@ -48,6 +49,7 @@ class Boot(Stateless):
         delta: the step t − s, in units of t.
         boundary_weight: beta.
         boundary_every: the boundary loss is computed on every k-th step only; k divides beta's effect.
+        conditions: what the noises are conditioned on; f̃ of Eq. 10 is a teacher with guidance.
     """
 
     teacher: Teacher
@@ -59,18 +61,19 @@ class Boot(Stateless):
     times: TimeSampling = field(default_factory=UniformTime)
     boundary_weight: float = 1.0
     boundary_every: int = 1
+    conditions: Conditions = field(default_factory=Unconditional)
 
     def __post_init__(self) -> None:
-        self.source = Noise(self.teacher.shape)
+        self.source = Noise(self.teacher.shape, self.conditions)
         model = self.student.module
         if not isinstance(model, Student):
             raise TypeError(f"expected a Student to learn, got {type(model).__name__}")
         self.t_min, self.t_max = model.t_min, model.t_max
 
     @classmethod
-    def from_settings(cls, teacher: Teacher, settings: BootSettings) -> Boot:
+    def from_settings(cls, teacher: Teacher, settings: BootSettings, conditions: Conditions | None = None) -> Boot:
         """A student grown from the teacher, and the objects that the settings' words stand for."""
-        student = Student.from_teacher(teacher, settings.t_min, settings.t_max)
+        student = Student.from_teacher(teacher, settings.t_min, settings.t_max, learned_weight(settings, teacher))
         student.target_limit = target_limit(settings, teacher)
         return cls(
             teacher=limited(teacher, student.target_limit),
@@ -84,6 +87,7 @@ class Boot(Stateless):
             times=TIME_SAMPLINGS[settings.time_sampling],
             boundary_weight=settings.boundary_weight,
             boundary_every=settings.boundary_every,
+            conditions=conditions or Unconditional(),
         )
 
     def learners(self) -> Mapping[str, Learner]:

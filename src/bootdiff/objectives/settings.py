@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
-from bootdiff.teachers import Clip, DynamicThreshold, Limit, NoLimit, Teacher
+from bootdiff.teachers import Clip, DynamicThreshold, Limit, NoLimit, Teacher, adapter_of
 from bootdiff.training.settings import TrainingSettings
+
+Weight = Annotated[float, Field(ge=0, le=1000)]
 
 
 class DistillationSettings(TrainingSettings):
@@ -24,6 +26,22 @@ class DistillationSettings(TrainingSettings):
     )
     dynamic_ratio: float = Field(0.995, gt=0, le=1, description="for target_limit dynamic: the quantile of |x_0|")
     dynamic_maximum: float = Field(100.0, ge=1, description="for target_limit dynamic: the largest divisor")
+    prompts: str | None = Field(None, description="a file of prompts: text, CSV, TSV, JSON lines or parquet")
+    prompt_column: str | None = Field(None, description="of the prompts file, where it has several")
+    classes: list[NonNegativeInt] | None = Field(None, min_length=1, description="class labels; none = all of them")
+    null_class: int | None = Field(None, ge=0, description="the label of a class teacher that stands for no class")
+    guidance_scale: float | None = Field(None, ge=0, le=1000, description="w of Eq. 10; none = no guidance")
+    guidance_range: list[Weight] | None = Field(
+        None, min_length=2, max_length=2, description="[MIN, MAX]: the student takes w as an input, drawn from here"
+    )
+    export_guidance: float | None = Field(
+        None, ge=0, le=1000, description="w in the export where its pipeline has no slot; none = the range's middle"
+    )
+    negative_prompt: str | None = Field(None, description="what guidance leads away from; none = the empty prompt")
+    base: str | None = Field(None, description="for a super-resolution teacher: the run of its distilled base stage")
+    noise_level: int = Field(250, ge=0, lt=100_000, description="of the base's images, as a super-resolution timestep")
+    prompt_cache_gib: float = Field(8.0, ge=0, description="prompts are encoded once if that fits; 0 = in the loop")
+    offload_encoders: bool = Field(False, description="keep text encoders on the CPU")
 
     @property
     def span(self) -> float:
@@ -36,9 +54,36 @@ class DistillationSettings(TrainingSettings):
             raise ValueError(f"t_min must be below t_max, got t_min = {self.t_min or 0:g} and t_max = {self.t_max:g}")
         return self
 
+    @model_validator(mode="after")
+    def _weights_agree(self) -> DistillationSettings:
+        if self.guidance_range is None:
+            if self.export_guidance is not None:
+                raise ValueError("export_guidance chooses a weight from guidance_range, which is not given")
+            return self
+        low, high = self.guidance_range
+        if self.guidance_scale is not None:
+            raise ValueError("guidance_scale and guidance_range exclude each other; give one of them")
+        if low >= high:
+            raise ValueError(f"guidance_range should be [MIN, MAX] with MIN below MAX, got {self.guidance_range}")
+        if self.export_guidance is not None and not low <= self.export_guidance <= high:
+            raise ValueError(
+                f"export_guidance {self.export_guidance:g} is outside guidance_range {self.guidance_range}"
+            )
+        return self
+
 
 def target_limit(settings: DistillationSettings, teacher: Teacher) -> Limit:
     """How the targets' x_0 is clipped or thresholded."""
     dynamic = DynamicThreshold(settings.dynamic_ratio, settings.dynamic_maximum)
     limits: dict[str, Limit] = {"teacher": teacher.limit, "none": NoLimit(), "clip": Clip(), "dynamic": dynamic}
     return limits[settings.target_limit]
+
+
+def learned_weight(settings: DistillationSettings, teacher: Teacher) -> float | tuple[float, float] | None:
+    """What the student learns of the guidance weight: nothing, one weight, or a range."""
+    if settings.guidance_range is not None:
+        return settings.guidance_range[0], settings.guidance_range[1]
+    adapter = adapter_of(teacher)
+    # A network that must be told a weight is told its pipeline's usual one.
+    usual = adapter.usual_weight if adapter is not None and adapter.guidance == "embedded" else None
+    return usual if settings.guidance_scale is None else settings.guidance_scale

@@ -6,60 +6,67 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bootdiff.errors import BootdiffError
 from bootdiff.files import write_json, write_text, write_whole
 from bootdiff.pipelines.card import model_card
 from bootdiff.pipelines.student_files import FILE, student_facts
 from bootdiff.student import Student
-from bootdiff.teachers.one_call import check_exportable
+from bootdiff.teachers.adapters.base import Adapter
 
 
 def one_step_scheduler(student: Student) -> Any:
-    """A DDIMScheduler with a single timestep, at t_max: one step returns exactly x_0, and more are refused.
+    """The family's scheduler with a single timestep, at t_max: one step returns exactly x_0.
 
     Raises:
-        BootdiffError: for rectified flow, whose ``x_T − t out`` no variance-preserving scheduler can say, or for a
-            t_max whose alpha it cannot hold in float32.
+        BootdiffError: where no stock scheduler can say the student's call.
     """
-    from diffusers import DDIMScheduler
-
-    return DDIMScheduler(
-        num_train_timesteps=1,
-        trained_betas=[check_exportable(student.call, student.t_max)],
-        prediction_type=student.call.prediction_type,
-        set_alpha_to_one=True,
-        steps_offset=0,
-        timestep_spacing="trailing",
-        **student.limit.scheduler_fields(),
-    )
+    return adapter_of_student(student).scheduler(student.call, student.limit, student.t_max)
 
 
-def one_step_network(student: Student) -> Any:
+def one_step_network(student: Student, weight: float | None = None) -> Any:
     """The folded network, scaled to what ``one_step_scheduler`` expects of it; where nothing is to scale, as it is."""
-    from bootdiff.student.unet2d import rescale
-
-    network: Any = student.fold()
+    network: Any = student.fold(weight)
     call = student.call
-    # The stock pipeline takes the side of a square.
-    network.register_to_config(sample_size=student.shape[-1])
     if call.scale != 1 or abs(call.output_scale - 1) > 1e-6:
-        rescale(network, call.scale, call.output_scale)
+        adapter_of_student(student).rescale(network, call.scale, call.output_scale)
     return network
 
 
-def export_student(student: Student, folder: Path, words: Mapping[str, Any]) -> None:
-    """Write a ``ConsistencyModelPipeline`` folder: one step by default, the teacher's own network class.
+def export_student(student: Student, folder: Path | str, words: Mapping[str, Any], weight: float | None = None) -> None:
+    """Write a folder that the family's stock pipeline opens, one step by default or on request.
 
     Args:
-        words: what the model card says beside the student's own facts: teacher, method, settings.
-    """
-    from diffusers import ConsistencyModelPipeline
+        words: what the model card says beside the student's own facts: method, settings.
+        weight: the guidance weight to fold, of a student that learned a range and whose pipeline has no slot for it;
+            the range's middle where none is given.
 
-    pipeline = ConsistencyModelPipeline(one_step_network(student), one_step_scheduler(student))
+    Raises:
+        BootdiffError: for the student of a plain module, or a part of its pipeline that is missing.
+    """
+    adapter = adapter_of_student(student)
+    network, scheduler = one_step_network(student, weight), one_step_scheduler(student)
+    pipeline = adapter.stock(network, scheduler)
+    facts = student_facts(student)
+    if isinstance(student.guidance, tuple) and not adapter.weight_slot:
+        facts["folded_weight"] = student.weight(weight)
 
     def write(temporary: Path) -> None:
         pipeline.save_pretrained(temporary, safe_serialization=True)
-        facts = student_facts(student)
         write_json(temporary / FILE, facts)
-        write_text(temporary / "README.md", model_card({**facts, **words}))
+        write_text(temporary / "README.md", model_card({**facts, **words}, adapter))
 
-    write_whole(folder, write)
+    write_whole(Path(folder), write)
+
+
+def adapter_of_student(student: Student) -> Adapter:
+    """The adapter of a student that was grown from a pipeline's network.
+
+    Raises:
+        BootdiffError: for one that was not.
+    """
+    if student.adapter is None:
+        raise BootdiffError(
+            f"the student of {student.teacher_name} was not grown from a diffusers pipeline, so no stock pipeline can "
+            "hold it; use bootdiff.save_student."
+        )
+    return student.adapter

@@ -1,4 +1,4 @@
-"""Samplers under one contract: noises in, images in [−1, 1] out."""
+"""Samplers under one contract: noises and conditions in, samples out, in one network call."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from bootdiff.condition import Condition
+from bootdiff.data.conditions import Classes, Conditions, Prompts, Unconditional, Weighted
 from bootdiff.errors import BootdiffError
-from bootdiff.pipelines.student_files import FILE, load_student, read_facts, student_facts
+from bootdiff.pipelines.student_files import FILE, guidance_in, load_student, path_folder, read_facts, student_facts
 from bootdiff.randomness import sample_noise
 from bootdiff.student import Student
+from bootdiff.teachers.adapters import adapter_for
+from bootdiff.teachers.adapters.base import Adapter
+from bootdiff.teachers.base import NO_CONDITION
+from bootdiff.teachers.encoding import PromptEncoder
+from bootdiff.teachers.parts import Parts, first_line
 
 
 def best_device() -> torch.device:
@@ -21,47 +28,88 @@ def best_device() -> torch.device:
 
 
 class Sampler(Protocol):
-    """Makes images from starting noises, on the noises' own device."""
+    """Makes samples from starting noises, on the noises' own device."""
 
-    #: of one sample, without the batch
-    shape: tuple[int, ...]
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample, without the batch."""
+        ...
 
-    def __call__(self, eps: Tensor) -> Tensor: ...
+    @property
+    def adapter(self) -> Adapter | None:
+        """Of the pipeline that it belongs to, if it belongs to one."""
+        ...
+
+    def __call__(self, eps: Tensor, condition: Condition = NO_CONDITION) -> Tensor: ...
+
+    def told_weight(self, weight: float | None) -> float | None:
+        """The guidance weight that its condition must hold; None where it holds none."""
+        ...
 
 
 class StockStudent:
     """An exported student, called through stock diffusers' own network and scheduler."""
 
     def __init__(self, folder: Path) -> None:
-        from diffusers import DiffusionPipeline
-        from diffusers.utils import logging
+        import diffusers
 
-        logging.disable_progress_bar()
-        try:
-            self.pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-        except Exception as error:  # diffusers raises many kinds; to the user each means a damaged folder
-            raise BootdiffError(
-                f"{folder} cannot be opened as a pipeline ({str(error).splitlines()[0][:160]})."
-            ) from error
-        timesteps = self.pipeline.scheduler.config.get("num_train_timesteps")
-        if not hasattr(self.pipeline, "unet") or timesteps != 1:
-            raise BootdiffError(
-                f"{folder} is a {type(self.pipeline).__name__} but no one-step student (its scheduler has {timesteps} "
-                "timesteps); expected a run, or a student that bootdiff exported."
-            )
-        config = self.pipeline.unet.config
-        size = config.sample_size
-        self.shape = (config.in_channels, *((size, size) if isinstance(size, int) else size))
         self.facts = read_facts(folder / FILE) if (folder / FILE).exists() else {}
+        try:
+            parts = Parts(folder)
+            parts.size = self.facts.get("teacher_options", {}).get("size")
+            self.adapter: Adapter = adapter_for(parts.pipeline_class, f"{folder} is a {parts.pipeline_class}")(parts)
+            self.network: Any = self.adapter.load()
+            words = parts.scheduler
+            self.scheduler = getattr(diffusers, words["_class_name"]).from_config(words)
+        except BootdiffError as error:
+            raise BootdiffError(f"{folder} cannot be opened as a pipeline ({error})") from error
+        except Exception as error:  # diffusers raises many kinds; to the user each means a damaged folder
+            raise BootdiffError(f"{folder} cannot be opened as a pipeline ({first_line(error)}).") from error
+        if words.get("num_train_timesteps") not in (1, 2):
+            raise BootdiffError(
+                f"{folder} is a {parts.pipeline_class} but no one-step student (its scheduler has "
+                f"{words.get('num_train_timesteps')} timesteps); expected a run, or a student that bootdiff exported."
+            )
+        self.shape = self.adapter.shape
+        self.network.requires_grad_(False).eval()
 
     @torch.no_grad()
-    def __call__(self, eps: Tensor) -> Tensor:
+    def __call__(self, eps: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """One network call and one scheduler step."""
-        self.pipeline.unet.to(eps.device)
-        scheduler = self.pipeline.scheduler
-        scheduler.set_timesteps(1)
-        t = scheduler.timesteps[0]
-        return scheduler.step(self.pipeline.unet(eps, t).sample, t, eps).prev_sample
+        self.network.to(eps.device)
+        self.scheduler.set_timesteps(1)
+        t = self.scheduler.timesteps[0].to(eps.device)
+        out = self.adapter.call(self.network, eps, t.expand(len(eps)), condition).float()
+        return self.scheduler.step(out, t, eps).prev_sample
+
+    def told_weight(self, weight: float | None) -> float | None:
+        """Where the network has a slot for it: a weight from the range that was learned."""
+        learned = guidance_in(self.facts)
+        if self.adapter.guidance != "embedded":
+            here = self.facts.get("folded_weight", 1.0 if learned is None else learned)
+            if weight is not None and weight != here:
+                raise BootdiffError(f"this student has guidance weight {here:g} folded in; it cannot serve {weight:g}.")
+            return None
+        if isinstance(learned, tuple):
+            if weight is not None and not learned[0] <= weight <= learned[1]:
+                raise BootdiffError(f"guidance weight {weight:g} is outside what it learned, {list(learned)}.")
+            return sum(learned) / 2 if weight is None else weight
+        return learned or self.adapter.usual_weight
+
+
+class PathSampler:
+    """An unfolded student, asked for t_min or another time."""
+
+    def __init__(self, student: Student, t: float | None = None) -> None:
+        self.student, self.shape, self.adapter, self.t = student, student.shape, student.adapter, t
+
+    def __call__(self, eps: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
+        """Samples in one call."""
+        return self.student.to(eps.device).sample(eps, condition, self.t)
+
+    def told_weight(self, weight: float | None) -> float | None:
+        """The student's."""
+        return self.student.told_weight(weight)
 
 
 def open_student(name: str) -> tuple[Sampler, dict[str, Any]]:
@@ -80,29 +128,51 @@ def open_student(name: str) -> tuple[Sampler, dict[str, Any]]:
     return PathSampler(student), student_facts(student)
 
 
-def path_folder(folder: Path) -> Path:
-    """The unfolded student of a run, or the folder itself if it is one.
+def conditions_for(
+    sampler: Sampler,
+    facts: dict[str, Any],
+    prompts: Sequence[str] | None = None,
+    classes: Sequence[int] | None = None,
+    weight: float | None = None,
+) -> Conditions:
+    """What a sampler's samples are conditioned on, by number: its prompts or classes, one after the other.
+
+    Args:
+        facts: of the student; they say which classes it learned.
+        weight: guidance weight; the middle of what it learned where none is given.
 
     Raises:
-        BootdiffError: if there is none.
+        BootdiffError: for words that mean nothing to this student, or that it needs and are missing.
     """
-    for candidate in (folder, folder / "student-path"):
-        if (candidate / FILE).exists() and not (candidate / "model_index.json").exists():
-            return candidate
-    if (folder / "config.yaml").exists():
-        raise BootdiffError(f"the run in {folder} has no student yet; repeat its command to finish it.")
-    raise BootdiffError(f"{folder} holds neither a run, an unfolded student (student-path) nor an exported student.")
+    adapter = sampler.adapter
+    takes = adapter.takes if adapter is not None else "nothing"
+    if prompts is not None and takes != "prompts":
+        raise BootdiffError(f"this student is conditioned on {takes}, not on prompts; leave them out.")
+    if classes is not None and takes != "classes":
+        raise BootdiffError(f"this student is conditioned on {takes}, not on classes; leave them out.")
+    conditions: Conditions = Unconditional()
+    if adapter is not None and takes == "classes":
+        conditions = Classes(_labels(adapter, facts, classes))
+    elif adapter is not None and takes == "prompts":
+        if prompts is None:
+            raise BootdiffError("this student is conditioned on text; give --prompt TEXT or --prompts FILE.")
+        encoder, words = PromptEncoder(adapter, best_device()), list(prompts)
+        conditions = Prompts(len(words), lambda numbers: encoder([words[n] for n in numbers]))
+    told = sampler.told_weight(weight)
+    return conditions if told is None else Weighted(conditions, told, told, told)
 
 
-class PathSampler:
-    """An unfolded student, asked for t_min."""
+def _labels(adapter: Adapter, facts: dict[str, Any], asked: Sequence[int] | None) -> list[int]:
+    learned = facts.get("conditions", {}).get("labels") or list(range(adapter.classes))
+    for label in asked or []:
+        if label not in learned:
+            raise BootdiffError(f"class {label} is none that this student learned: {_span(learned)}.")
+    return list(asked or learned)
 
-    def __init__(self, student: Student) -> None:
-        self.student, self.shape = student, student.shape
 
-    def __call__(self, eps: Tensor) -> Tensor:
-        """Images in one call."""
-        return self.student.to(eps.device).sample(eps)
+def _span(labels: Sequence[int]) -> str:
+    """A few labels as they are, many by their ends."""
+    return ", ".join(map(str, labels)) if len(labels) <= 12 else f"{labels[0]} … {labels[-1]}"
 
 
 def noise_batches(seed: int, num: int, shape: Sequence[int], batch_size: int) -> Iterator[Tensor]:

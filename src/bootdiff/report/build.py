@@ -71,20 +71,21 @@ def headline(evaluation: Mapping[str, Any] | None) -> str:
 @torch.no_grad()
 def _pictures(folder: Path, config: Mapping[str, Any]) -> str:
     """Teacher and student from the same noises, and the path."""
+    from bootdiff.evaluation.opening import open_pair
     from bootdiff.evaluation.rows import reference_path
     from bootdiff.pipelines.student_files import load_student
     from bootdiff.randomness import sample_noise
     from bootdiff.solvers import ddim, even_times, trailing_times
-    from bootdiff.teachers import load_teacher
 
     student = load_student(folder / "student-path")
-    if not is_picture(student.shape):
+    if not is_picture(student.shape) and (student.adapter is None or not student.adapter.latent):
         return ""
-    teacher = load_teacher(config["teacher"], **config.get("teacher_options", {}))
+    pair = open_pair(str(folder))
     low, high = student.t_min, student.t_max
-    eps = sample_noise(0, 0, COLUMNS, student.shape)
-    many = ddim(teacher, eps, trailing_times(50, low, high))
-    rows = [many, reference_path(teacher, low, high)(eps), student.sample(eps)]
+    eps, condition = sample_noise(0, 0, COLUMNS, student.shape), pair.conditions.listed(0, 0, COLUMNS)
+    many = ddim(pair.teacher, eps, trailing_times(50, low, high), condition)
+    exact = reference_path(pair.teacher, low, high)(eps, condition)
+    rows = [student.decode(row) for row in (many, exact, student.sample(eps, condition))]
     samples = _figure(
         rows_grid(rows),
         "The same noises, column by column. Top: teacher, 50 DDIM steps. Middle: the path's exact end (50 Heun steps), "
@@ -92,7 +93,8 @@ def _pictures(folder: Path, config: Mapping[str, Any]) -> str:
         pixelated=True,
     )
     times = even_times(PATH_TIMES - 1, low, high)
-    path = torch.stack([student.sample(eps[:PATH_ROWS], t=t) for t in times], dim=1)
+    few = eps[:PATH_ROWS], condition.index(slice(PATH_ROWS))
+    path = torch.stack([student.decode(student.sample(*few, t=t)) for t in times], dim=1)
     labels = ", ".join(f"{t:.2f}" for t in times)
     walk = _figure(rows_grid(list(path)), f"y_t of one noise a row, for t = {labels}.", pixelated=True)
     return f"<h2>Teacher and student</h2>{samples}<h2>The path y<sub>t</sub></h2>{walk}"

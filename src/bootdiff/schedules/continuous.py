@@ -32,15 +32,32 @@ class Linear(VariancePreserving):
 
 
 class RectifiedFlow(Schedule):
-    """alpha_t = 1 − t, sigma_t = t."""
+    """alpha_t = 1 − sigma_t, and sigma_t = shift · t / (1 + (shift − 1) t); sigma_t = t without a shift.
+
+    The shift of large images (Esser et al., 2024, Eq. 23) adds log(shift) to lambda. The network is told sigma · N.
+
+    Raises:
+        BootdiffError: unless the shift is positive.
+    """
+
+    def __init__(self, shift: float = 1.0, num_timesteps: int = 1000) -> None:
+        if not 0 < shift < math.inf:
+            raise BootdiffError(f"expected a shift above 0, got {shift:g}.")
+        self.shift, self.num_timesteps = shift, num_timesteps
 
     def log_sigma_over_alpha(self, t: Tensor) -> Tensor:
-        """lambda_t = log(t / (1 − t))."""
-        return torch.log(t) - torch.log1p(-t)
+        """lambda_t = log(shift) + log(t / (1 − t))."""
+        return math.log(self.shift) + torch.log(t) - torch.log1p(-t)
 
     def split(self, lambda_t: Tensor) -> tuple[Tensor, Tensor]:
         """sigma = sigmoid(lambda), alpha = 1 − sigma."""
         return torch.sigmoid(-lambda_t), torch.sigmoid(lambda_t)
+
+    def _to_timestep(self, t: Tensor) -> Tensor:
+        return torch.sigmoid(self.log_sigma_over_alpha(t)) * self.num_timesteps
+
+    def _from_timestep(self, timestep: Tensor) -> Tensor:
+        return torch.sigmoid(torch.logit(timestep / self.num_timesteps) - math.log(self.shift))
 
 
 class VarianceExploding(Schedule):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bootdiff.condition import Condition
 from bootdiff.errors import BootdiffError
+from bootdiff.teachers import NetworkTeacher, PipelineTeacher
 
 
 class GrownNetwork(nn.Module, ABC):
@@ -26,27 +27,41 @@ class GrownNetwork(nn.Module, ABC):
         """The network's raw output, (b, ...), for its own time ``timestep`` and the target time ``target``, (b,)."""
 
     @abstractmethod
-    def fold(self, timestep: float, target: float) -> nn.Module:
-        """A network of the teacher's class and config that answers for these two constant times."""
+    def fold(self, timestep: float, target: float, weight: float | None = None) -> nn.Module:
+        """A network of the teacher's class and config that answers for these two constant times.
+
+        Args:
+            timestep, target: its own time, t_max, and the target time, t_min.
+            weight: the guidance weight to fold, where the network takes one that its class has no slot for.
+        """
 
 
-#: which growth serves a network class; the first class in the network's method resolution order that is named wins
+#: which growth serves a plain module; the first class in its method resolution order that is named wins
 _GROWTHS: dict[type[nn.Module], Callable[[nn.Module], GrownNetwork]] = {}
 
 
 def register_growth(kind: type[nn.Module], growth: Callable[[nn.Module], GrownNetwork]) -> None:
-    """Teach ``grow`` a network class."""
+    """Teach ``grow`` a module class."""
     _GROWTHS[kind] = growth
 
 
-def grow(network: nn.Module) -> GrownNetwork:
-    """A student's network, equal to ``network`` at every target time; ``network`` itself is left alone."""
-    import bootdiff.student.unet2d  # noqa: F401  registers itself; here, because it imports diffusers' models
+def grow(teacher: NetworkTeacher, guided: bool = False) -> GrownNetwork:
+    """A student's network, equal to the teacher's at every target time; the teacher's own is left alone.
 
-    for kind in type(network).__mro__:
+    Args:
+        guided: whether it also takes a guidance weight, at first without effect.
+
+    Raises:
+        BootdiffError: if a plain module cannot be grown.
+    """
+    if isinstance(teacher, PipelineTeacher):
+        from bootdiff.student.pipeline import GrownPipelineNetwork
+
+        return GrownPipelineNetwork.from_teacher(teacher, guided).eval()
+    for kind in type(teacher.network).__mro__:
         if kind in _GROWTHS:
-            return _GROWTHS[kind](network).eval()
-    return ShiftedNetwork(network).eval()
+            return _GROWTHS[kind](teacher.network).eval()
+    return ShiftedNetwork(teacher.network).eval()
 
 
 def sinusoid(time: Tensor, dim: int) -> Tensor:
@@ -92,13 +107,14 @@ class ShiftedNetwork(GrownNetwork):
             for layer, shift in zip(self._layers(), self.shifts, strict=True)
         ]
         try:
-            return self.network(x_T, timestep, **condition)
+            out = self.network(x_T, timestep, **condition)
+            return out if isinstance(out, Tensor) else out.sample
         finally:
             for hook in hooks:
                 hook.remove()
 
     @torch.no_grad()
-    def fold(self, timestep: float, target: float) -> nn.Module:
+    def fold(self, timestep: float, target: float, weight: float | None = None) -> nn.Module:
         """The module with its biases shifted for ``target``; it is still called with its own time, t_max."""
         folded = copy.deepcopy(self)
         time = torch.tensor([float(target)]).to(next(folded.parameters()).device)

@@ -45,7 +45,7 @@ class PlainNetwork(GrownNetwork):
             x = x + block(x)
         return self.last(nn.functional.silu(x)).reshape(-1, *self.shape)
 
-    def fold(self, timestep: float, target: float) -> nn.Module:
+    def fold(self, timestep: float, target: float, weight: float | None = None) -> nn.Module:
         """The same network, bound to one target time."""
         return _Folded(copy.deepcopy(self), target)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,7 @@ from bootdiff.student.plain import PlainNetwork
 from bootdiff.teachers.base import NO_CONDITION, NetworkTeacher, Teacher
 from bootdiff.teachers.limits import Limit
 from bootdiff.teachers.one_call import OneCall
+from bootdiff.teachers.pipeline import adapter_of
 
 
 class Student(nn.Module):
@@ -25,10 +28,17 @@ class Student(nn.Module):
         teacher: gives the schedule, the shape and the limit of the images; its weights are not kept.
         t_min, t_max: the range of target times; ``t_min`` is the image.
         call: how the network's output is read; as x_0 itself where it is not given.
+        guidance: what it learned of the guidance weight: None, one weight, or a range that it takes as an input.
     """
 
     def __init__(
-        self, network: GrownNetwork, teacher: Teacher, t_min: float, t_max: float, call: OneCall | None = None
+        self,
+        network: GrownNetwork,
+        teacher: Teacher,
+        t_min: float,
+        t_max: float,
+        call: OneCall | None = None,
+        guidance: float | tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         check_times(t_min, t_max)
@@ -38,12 +48,21 @@ class Student(nn.Module):
         self.schedule, self.shape, self.limit = teacher.schedule, tuple(teacher.shape), teacher.limit
         # How the targets that it learned were limited; the images are limited as the teacher's scheduler says.
         self.target_limit: Limit = self.limit
-        self.teacher_name, self.origin = teacher.name, teacher.denoiser.origin
+        self.teacher_name, self.origin, self.adapter = teacher.name, teacher.denoiser.origin, adapter_of(teacher)
+        self.guidance = guidance
+        # What the distillation was asked of conditions: classes, negative prompt, noise level, …
+        self.conditions: dict[str, Any] = {}
         self.own_timestep = self.schedule.timestep(torch.tensor([t_max])).item()
 
     @classmethod
-    def from_teacher(cls, teacher: Teacher, t_min: float | None = None, t_max: float | None = None) -> Student:
-        """Grow a student that equals its teacher; an analytic teacher's gets a plain network of its own.
+    def from_teacher(
+        cls,
+        teacher: Teacher,
+        t_min: float | None = None,
+        t_max: float | None = None,
+        guidance: float | tuple[float, float] | None = None,
+    ) -> Student:
+        """Grow a student that equals its teacher without guidance; an analytic teacher's gets a network of its own.
 
         Raises:
             BootdiffError: if the teacher's network cannot be grown, for an impossible time range, or where the
@@ -53,7 +72,8 @@ class Student(nn.Module):
         low, high = teacher.t_range
         low, high = low if t_min is None else t_min, high if t_max is None else t_max
         if isinstance(denoiser, NetworkTeacher):
-            return cls(grow(denoiser.network), teacher, low, high, denoiser.one_call(high))
+            network = grow(denoiser, guided=isinstance(guidance, tuple))
+            return cls(network, teacher, low, high, denoiser.one_call(high), guidance)
         span = denoiser.schedule.timestep(torch.tensor([low, high])).tolist()
         return cls(PlainNetwork(denoiser.shape, (span[0], span[1])), teacher, low, high)
 
@@ -63,6 +83,39 @@ class Student(nn.Module):
         own = torch.full_like(target, self.own_timestep)
         out = self.network(self.call.scale * eps, own, target, condition).float()
         return self.call.b * out if self.call.a == 0 else self.call.a * eps + self.call.b * out
+
+    def told_weight(self, weight: float | None = None) -> float | None:
+        """The guidance weight that its condition must hold, as ``guidance``; None where its network takes none.
+
+        Args:
+            weight: within the range that it learned; its middle where none is given.
+
+        Raises:
+            BootdiffError: for a weight that it did not learn.
+        """
+        served = self.weight(weight)
+        embedded = self.adapter is not None and self.adapter.guidance == "embedded"
+        if self.adapter is not None and embedded and served is None:
+            return self.adapter.usual_weight
+        return served if embedded or isinstance(self.guidance, tuple) else None
+
+    def weight(self, weight: float | None = None) -> float | None:
+        """The guidance weight of its images: the one asked for, or the one it learned, or the middle of its range.
+
+        Raises:
+            BootdiffError: for a weight that it did not learn.
+        """
+        known = self.guidance
+        if isinstance(known, tuple):
+            if weight is not None and not known[0] <= weight <= known[1]:
+                raise BootdiffError(f"guidance weight {weight:g} is outside what this student learned, {list(known)}.")
+            return sum(known) / 2 if weight is None else weight
+        if weight is not None and weight != (1.0 if known is None else known):
+            learned = "without guidance" if known is None else f"at guidance weight {known:g} only"
+            raise BootdiffError(
+                f"this student learned {learned}, so it cannot serve {weight:g}; distil with --guidance-range."
+            )
+        return known
 
     @torch.no_grad()
     def sample(self, eps: Tensor, condition: Condition = NO_CONDITION, t: float | None = None) -> Tensor:
@@ -80,14 +133,22 @@ class Student(nn.Module):
         times = torch.full((eps.shape[0],), self.t_min if t is None else t, device=eps.device)
         return self.limit(self(eps, times, condition))
 
-    def fold(self) -> nn.Module:
-        """A network of the teacher's class that makes the image in one call."""
-        target = self.schedule.timestep(torch.tensor([self.t_min])).item()
-        return self.network.fold(self.own_timestep, target)
+    def fold(self, weight: float | None = None) -> nn.Module:
+        """A network of the teacher's class that makes the image in one call.
 
-    def one_step(self) -> OneStep:
+        Args:
+            weight: the guidance weight to fold, of a student that learned a range; its middle where none is given.
+        """
+        target = self.schedule.timestep(torch.tensor([self.t_min])).item()
+        return self.network.fold(self.own_timestep, target, self.weight(weight))
+
+    def one_step(self, weight: float | None = None) -> OneStep:
         """The fastest way to sample: the folded network and two numbers."""
-        return OneStep(self.fold(), self)
+        return OneStep(self.fold(weight), self)
+
+    def decode(self, sample: Tensor) -> Tensor:
+        """Images in [−1, 1] from samples: a latent teacher's are decoded."""
+        return sample if self.adapter is None else self.adapter.decode(sample)
 
 
 class OneStep(nn.Module):
@@ -97,13 +158,20 @@ class OneStep(nn.Module):
         super().__init__()
         self.network = network.requires_grad_(False).eval()
         self.call, self.limit, self.shape = student.call, student.limit, student.shape
+        self.adapter = student.adapter
+        # A pipeline's folded network knows its time and is told 0; a plain one is told t_max.
+        own = student.schedule.timestep(torch.tensor([0.0 if self.adapter else student.t_max]))
         self.own: Tensor
-        self.register_buffer("own", torch.tensor(student.own_timestep))
+        self.register_buffer("own", torch.zeros_like(own) if self.adapter else own)
 
     @torch.no_grad()
-    def forward(self, eps: Tensor) -> Tensor:
-        """Images, (b, *shape) in the data's range, for noises (b, *shape)."""
-        call = self.call
-        out = self.network(eps if call.scale == 1 else call.scale * eps, self.own.expand(len(eps)))
-        out = out if isinstance(out, Tensor) else out.sample
+    def forward(self, eps: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
+        """Samples, (b, *shape), for noises (b, *shape)."""
+        call, own = self.call, self.own.expand(len(eps))
+        x_T = eps if call.scale == 1 else call.scale * eps
+        if self.adapter is not None:
+            out = self.adapter.call(self.network, x_T, own, condition)
+        else:
+            out = self.network(x_T, own, **condition)
+            out = out if isinstance(out, Tensor) else out.sample
         return self.limit(call.b * out if call.a == 0 else torch.add(call.a * eps, out, alpha=call.b))

@@ -3,20 +3,27 @@
 from bootdiff.teachers.analytic import Gaussian, Mixture
 from bootdiff.teachers.base import Limited, NetworkTeacher, Teacher, limited
 from bootdiff.teachers.callable import CallableTeacher
+from bootdiff.teachers.guidance import Guided, guided
 from bootdiff.teachers.limits import Clip, DynamicThreshold, Limit, NoLimit
 from bootdiff.teachers.load import load_teacher
+from bootdiff.teachers.pipeline import PipelineTeacher, adapter_of, blank_condition
 
 __all__ = [
     "CallableTeacher",
     "Clip",
     "DynamicThreshold",
     "Gaussian",
+    "Guided",
     "Limit",
     "Limited",
     "Mixture",
     "NetworkTeacher",
     "NoLimit",
+    "PipelineTeacher",
     "Teacher",
+    "adapter_of",
+    "blank_condition",
+    "guided",
     "limited",
     "load_teacher",
 ]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,12 +34,17 @@ class Origin:
     revision: str | None = None
     variant: str | None = None
     dtype: str = "float32"
+    lora: str | None = None
+    lora_scale: float = 1.0
+    pipeline_config: str | None = None
+    size: int | None = None
 
     @property
-    def options(self) -> dict[str, str]:
-        """What was asked beside the name."""
-        asked = {"revision": self.revision, "variant": self.variant, "dtype": self.dtype}
-        return {key: value for key, value in asked.items() if value not in (None, "float32")}
+    def options(self) -> dict[str, Any]:
+        """What was asked beside the name, and differs from the defaults."""
+        asked = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "name"}
+        defaults = {field.name: field.default for field in fields(self)}
+        return {key: value for key, value in asked.items() if value != defaults[key]}
 
 
 class Teacher(nn.Module, ABC):
@@ -202,6 +208,11 @@ class Limited(Teacher):
     def denoiser(self) -> Teacher:
         """The innermost teacher."""
         return self.inner.denoiser
+
+    @property
+    def t_range(self) -> tuple[float, float]:
+        """The inner teacher's."""
+        return self.inner.t_range
 
     def nearest_start(self, t: float) -> float:
         """The inner teacher's."""

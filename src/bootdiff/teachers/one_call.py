@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from bootdiff.errors import BootdiffError
+from bootdiff.teachers.limits import Limit, NoLimit
 
 #: how far ``exportable_time`` may move a time
 REACH = 0.02
@@ -44,6 +46,8 @@ class OneCall:
         """What the network's output must be multiplied by for that scheduler; 1 for its own kinds of network."""
         if self.a == 0:
             return self.b
+        if self.a == 1:  # a flow scheduler's step from sigma = 1
+            return -self.b
         return -self.b / math.sqrt(abs(1 - self.a**2))
 
 
@@ -81,7 +85,8 @@ def check_exportable(call: OneCall, t_max: float) -> float:
     """
     if call.alpha is None:
         raise BootdiffError(
-            "a student that adds its noise as it is (a flow model, or no noise at t_max) cannot be exported."
+            "a student that adds its noise as it is (a flow model's) cannot be exported to a pipeline whose scheduler "
+            "is variance-preserving; flow models are supported as StableDiffusion3Pipeline and FluxPipeline."
         )
     beta = torch.tensor(1 - call.alpha**2, dtype=torch.float64)
     held = (1 - beta.float().double()).sqrt().item()
@@ -91,3 +96,45 @@ def check_exportable(call: OneCall, t_max: float) -> float:
             "t_max, or from Python take teacher.nearest_start(t_max)."
         )
     return beta.item()
+
+
+def stock_scheduler(kind: str, call: OneCall, limit: Limit, t_max: float, **fields: Any) -> Any:
+    """A variance-preserving scheduler with a single timestep, 0: one step returns exactly x_0, more are refused.
+
+    Args:
+        kind: ``"DDIMScheduler"`` or ``"DDPMScheduler"``.
+        fields: of this class of scheduler.
+
+    Raises:
+        BootdiffError: for rectified flow, or a t_max whose alpha it cannot hold in float32.
+    """
+    import diffusers
+
+    own = {"DDIMScheduler": {"set_alpha_to_one": True}}.get(kind, {})
+    words = {"steps_offset": 0, "timestep_spacing": "trailing", **own, **limit.scheduler_fields(), **fields}
+    return getattr(diffusers, kind)(
+        num_train_timesteps=1,
+        trained_betas=[check_exportable(call, t_max)],
+        prediction_type=call.prediction_type,
+        **words,
+    )
+
+
+#: of the one-step flow scheduler: its second sigma is 1 − 1e-5
+STANDSTILL = 316.0
+
+
+def flow_scheduler(call: OneCall, limit: Limit) -> Any:
+    """A flow scheduler with one step from sigma = 1: ``x_0 = x_T − out``.
+
+    It cannot refuse more steps. Its shift packs all of them between sigma = 1 and 1 − 1e-5, where next to nothing
+    moves, and the last one leads to the image: they cost time and change nothing.
+
+    Raises:
+        BootdiffError: for a call of another kind, or where x_0 is to be clipped.
+    """
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    if call.a != 1 or not isinstance(limit, NoLimit):
+        raise BootdiffError("a flow pipeline can be exported with a flow model's scheduler only, without clipping.")
+    return FlowMatchEulerDiscreteScheduler(num_train_timesteps=2, shift=STANDSTILL)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import torch
 
+from bootdiff.condition import Condition
 from bootdiff.errors import BootdiffError
 from bootdiff.teachers.base import Teacher
+from bootdiff.teachers.pipeline import blank_condition
 
 
 @torch.no_grad()
-def check_answers(teacher: Teacher, t: float | None = None) -> None:
+def check_answers(teacher: Teacher, t: float | None = None, condition: Condition | None = None) -> None:
     """Ask for one x_0, and refuse a teacher that cannot answer.
 
     Args:
         t: where; at the end of its range where none is given.
+        condition: a batch of one; zeros in the shape of the teacher's own where none is given.
 
     Raises:
         BootdiffError: if its network fails, answers in another shape, or gives values that are not finite.
@@ -21,10 +24,10 @@ def check_answers(teacher: Teacher, t: float | None = None) -> None:
     # Wherever the caller has put it: an analytic teacher may have no tensors at all.
     device = next((v.device for v in (*teacher.parameters(), *teacher.buffers())), torch.device("cpu"))
     time = torch.full((1,), teacher.t_range[1] if t is None else t, device=device)
+    asked = (blank_condition(teacher, 1) if condition is None else condition).to(device)
+    x_T = teacher.schedule.start_scale(float(time)) * torch.ones(1, *teacher.shape, device=device)
     try:
-        answer = teacher.x0(
-            teacher.schedule.start_scale(float(time)) * torch.ones(1, *teacher.shape, device=device), time
-        )
+        answer = teacher.x0(x_T, time, asked)
     except BootdiffError:
         raise
     except Exception as error:  # a network may raise anything; to the user each means that it does not fit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -12,9 +13,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bootdiff.errors import BootdiffError
-from bootdiff.schedules import EDM, BetaTable, Schedule
+from bootdiff.schedules import EDM, BetaTable, RectifiedFlow, Schedule
 from bootdiff.teachers.limits import Limit, limit_from
-from bootdiff.teachers.prediction import Noise, Preconditioned, Prediction, Signal, Velocity
+from bootdiff.teachers.prediction import FlowVelocity, Noise, Preconditioned, Prediction, Signal, Velocity
 
 #: schedulers whose config is a table of betas and a prediction type
 BETA_SCHEDULERS = (
@@ -38,6 +39,8 @@ BETA_SCHEDULERS = (
 )
 #: schedulers with EDM's preconditioning (``sigma_data``)
 EDM_SCHEDULERS = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
+#: schedulers of rectified flow
+FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 
 Model = TypeVar("Model", bound=BaseModel)
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -56,8 +59,8 @@ class SchedulerConfig(BaseModel, ABC):
     clip_sample_range: Positive = 1.0
 
     @abstractmethod
-    def read(self, where: Path | str) -> tuple[Schedule, Prediction]:
-        """The schedule and prediction type."""
+    def read(self, where: Path | str, tokens: int | None = None) -> tuple[Schedule, Prediction]:
+        """The schedule and prediction type; ``tokens`` is the length of an image, for shifts that depend on it."""
 
 
 class BetaConfig(SchedulerConfig):
@@ -89,7 +92,7 @@ class BetaConfig(SchedulerConfig):
             raise ValueError(f"beta_start {self.beta_start:g} is above beta_end {self.beta_end:g}")
         return self
 
-    def read(self, where: Path | str) -> tuple[Schedule, Prediction]:
+    def read(self, where: Path | str, tokens: int | None = None) -> tuple[Schedule, Prediction]:
         """diffusers' own betas."""
         kinds = {"epsilon": Noise(), "v_prediction": Velocity()}
         return BetaTable(betas_of(self, where)), kinds.get(self.prediction_type, Signal())
@@ -111,11 +114,37 @@ class EDMConfig(SchedulerConfig):
             raise ValueError(f"sigma_min {self.sigma_min:g} is not below sigma_max {self.sigma_max:g}")
         return self
 
-    def read(self, where: Path | str) -> tuple[Schedule, Prediction]:
+    def read(self, where: Path | str, tokens: int | None = None) -> tuple[Schedule, Prediction]:
         """Noise levels spaced as its sampler spaces them."""
         rho = self.rho if self.sigma_schedule == "karras" else None
         sign = 1.0 if self.prediction_type == "epsilon" else -1.0
         return EDM(self.sigma_min, self.sigma_max, rho, self.num_train_timesteps), Preconditioned(self.sigma_data, sign)
+
+
+class FlowConfig(SchedulerConfig):
+    """Rectified flow, with the shift of its times towards noise."""
+
+    shift: Positive = 1.0
+    use_dynamic_shifting: bool = False
+    base_shift: float = 0.5
+    max_shift: float = 1.15
+    base_image_seq_len: int = Field(256, ge=1)
+    max_image_seq_len: int = Field(4096, ge=2)
+    time_shift_type: Literal["exponential", "linear"] = "exponential"
+    invert_sigmas: Literal[False] = False
+
+    def read(self, where: Path | str, tokens: int | None = None) -> tuple[Schedule, Prediction]:
+        """The path x_t = (1 − sigma) x_0 + sigma eps. Other spacings of sampling steps do not change it."""
+        return RectifiedFlow(self._shift(where, tokens), self.num_train_timesteps), FlowVelocity()
+
+    def _shift(self, where: Path | str, tokens: int | None) -> float:
+        if not self.use_dynamic_shifting:
+            return self.shift
+        if tokens is None:
+            raise BootdiffError(f"{where}: use_dynamic_shifting needs a transformer that says how long an image is.")
+        span = self.max_image_seq_len - self.base_image_seq_len
+        mu = self.base_shift + (self.max_shift - self.base_shift) * (tokens - self.base_image_seq_len) / span
+        return math.exp(mu) if self.time_shift_type == "exponential" else mu
 
 
 def read_scheduler(config: Mapping[str, Any], where: Path | str) -> tuple[Schedule, Prediction]:
@@ -134,15 +163,15 @@ def read_config(config: Mapping[str, Any], where: Path | str) -> SchedulerConfig
         BootdiffError: naming the class or the first field that cannot be read, what it is and what it should be.
     """
     kind = str(config.get("_class_name", "?"))
-    if (
-        kind.startswith("FlowMatch")
-        or config.get("use_flow_sigmas")
-        or config.get("prediction_type") == ("flow_prediction")
-    ):
-        raise BootdiffError(f"{where} describes a flow model ({kind}); flow teachers are not supported yet.")
+    if config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
+        raise BootdiffError(
+            f"{where} describes a flow model by a {kind}, which cannot be read; supported for flow models: "
+            f"{FLOW_SCHEDULERS[0]}, so save the pipeline with that one."
+        )
     kinds: dict[tuple[str, ...], type[SchedulerConfig]] = {
         BETA_SCHEDULERS: BetaConfig,
         EDM_SCHEDULERS: EDMConfig,
+        FLOW_SCHEDULERS: FlowConfig,
     }
     for names, words in kinds.items():
         if kind in names:

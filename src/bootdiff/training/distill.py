@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from bootdiff.condition import Condition
+from bootdiff.data.conditions import Conditions
 from bootdiff.errors import BootdiffError
 from bootdiff.files import write_json, write_whole
 from bootdiff.objectives.distances import make_distance
@@ -20,16 +22,18 @@ from bootdiff.pipelines.export import export_student
 from bootdiff.pipelines.student_files import load_student, save_student
 from bootdiff.randomness import sample_noise
 from bootdiff.runs import Run
-from bootdiff.teachers import NetworkTeacher, Teacher, load_teacher
-from bootdiff.teachers.one_call import check_exportable
+from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, load_teacher
 from bootdiff.teachers.probe import check_answers
 from bootdiff.teachers.weights import weights_hash
+from bootdiff.training.conditioning import ConditionPlan, plan_conditions
 from bootdiff.training.settings import TrainingSettings, make_settings
 
 if TYPE_CHECKING:
     from bootdiff.student import Student
 
 PREVIEWS = 64
+#: latents are decoded one at a time, because a decoder needs much memory
+LATENT_PREVIEWS = 16
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,9 @@ class Plan:
     method: str
     settings: TrainingSettings
     output: Path
+    asked: ConditionPlan
+    #: conditions made in Python, in place of those that the settings describe
+    conditions: Conditions | None = None
 
     @property
     def config(self) -> dict[str, Any]:
@@ -61,70 +68,78 @@ class Plan:
         words = json.dumps(
             [prediction, self.teacher.shape, repr(self.teacher.limit), levels, scheduler], sort_keys=True
         )
-        return f"{weights_hash(denoiser)}-{hashlib.blake2b(words.encode(), digest_size=4).hexdigest()}"
+        own = f"{weights_hash(denoiser)}-{hashlib.blake2b(words.encode(), digest_size=4).hexdigest()}"
+        return f"{own}-{self.asked.digest}" if self.asked.digest else own
 
     @property
     def finished(self) -> bool:
         """Whether the run's results are all there."""
-        exported = getattr(self.teacher.denoiser, "scheduler_config", None) is not None
+        exported = adapter_of(self.teacher) is not None
         parts = ("student-path", "done.json", *(["student/model_index.json"] if exported else []))
         return all((self.output / part).exists() for part in parts)
 
 
 def plan_distillation(
-    teacher: Teacher | str, output: Path | str, settings: TrainingSettings | None = None, method: str = "boot"
+    teacher: Any,
+    output: Path | str,
+    settings: TrainingSettings | None = None,
+    method: str = "boot",
+    conditions: Conditions | None = None,
 ) -> Plan:
     """Load what has to be loaded and check everything that can be checked without writing anything.
 
     Raises:
         BootdiffError: if the teacher cannot be read, the settings do not fit it, or the folder holds another run.
     """
-    if not isinstance(teacher, str | Teacher):
-        raise BootdiffError(
-            f"expected a teacher, got {type(teacher).__name__}; wrap a module as bootdiff.CallableTeacher(module, …)."
-        )
     settings_type = load_method(method)[1]
     settings = settings or settings_type()
     if not isinstance(settings, settings_type):
         raise BootdiffError(f"method {method} takes {settings_type.__name__}, got {type(settings).__name__}.")
-    teacher = load_teacher(teacher) if isinstance(teacher, str) else teacher
+    teacher = teacher if isinstance(teacher, Teacher) else load_teacher(teacher)
+    if conditions is None:
+        asked = plan_conditions(teacher, settings)  # first: what is missing is soon told
+    else:
+        asked = ConditionPlan(teacher, cast("DistillationSettings", settings))
     low, high = teacher.t_range
     times = {key: t for key, t in {"t_min": low, "t_max": high}.items() if key in settings_type.model_fields}
     chosen = {key: getattr(settings, key) for key in times if getattr(settings, key, None) is not None}
     if "t_max" in chosen:
         chosen["t_max"] = teacher.nearest_start(chosen["t_max"])
     resolved = make_settings(settings_type, settings.model_dump(), times, chosen)
-    _check(teacher, resolved)
-    plan = Plan(teacher, method, resolved, Path(output))
+    asked = replace(asked, settings=cast("DistillationSettings", resolved))
+    _check(teacher, resolved, asked.blank(1) if conditions is None else conditions.listed(0, 0, 1))
+    plan = Plan(teacher, method, resolved, Path(output), asked, conditions)
     Run(plan.output).check(plan.config, plan.teacher_hash)
     return plan
 
 
-def _check(teacher: Teacher, settings: TrainingSettings) -> None:
+def _check(teacher: Teacher, settings: TrainingSettings, example: Condition) -> None:
     """What would otherwise fail after the training, or after something was written."""
     denoiser, t_max = teacher.denoiser, getattr(settings, "t_max", None)
     if isinstance(denoiser, NetworkTeacher) and t_max is not None:
-        call = denoiser.one_call(t_max)
-        if getattr(denoiser, "scheduler_config", None) is not None:
-            check_exportable(call, t_max)
-    check_answers(teacher, t_max)
+        call, adapter = denoiser.one_call(t_max), adapter_of(teacher)
+        if adapter is not None:
+            adapter.scheduler(call, teacher.limit, t_max)
+    check_answers(teacher, t_max, example)
     if isinstance(settings, DistillationSettings):
         make_distance(settings.distance, teacher.shape, settings.lpips_weights)
 
 
 def distill(
-    teacher: Teacher | str,
+    teacher: Any,
     output: Path | str,
     settings: TrainingSettings | None = None,
     method: str = "boot",
     report_to: str | None = None,
+    conditions: Conditions | None = None,
 ) -> Student:
     """Distil a teacher into a one-step student; the same call resumes an interrupted run.
 
     Args:
-        teacher: from ``load_teacher`` or ``CallableTeacher``, or a name for ``load_teacher``.
+        teacher: from ``load_teacher`` or ``CallableTeacher``, or a name or a diffusers pipeline for ``load_teacher``.
         output: the run's folder.
-        settings: the method's, for instance ``BootSettings(steps=2000)``.
+        settings: the method's, for instance ``BootSettings(steps=2000, prompts="prompts.txt")``.
+        conditions: what a teacher of your own is conditioned on; a pipeline's are described by the settings.
 
     Returns:
         The student with its averaged weights, also saved as ``output/student`` (stock diffusers) and
@@ -133,7 +148,7 @@ def distill(
     Raises:
         BootdiffError: for bad input, before anything is written; ``Interrupted`` after Ctrl-C.
     """
-    plan = plan_distillation(teacher, output, settings, method)
+    plan = plan_distillation(teacher, output, settings, method, conditions)
     if plan.finished:
         return load_student(plan.output / "student-path", plan.teacher)
     return run_plan(plan, report_to)
@@ -145,18 +160,20 @@ def run_plan(plan: Plan, report_to: str | None = None) -> Student:
 
     settings, output = plan.settings, plan.output
     accelerator = make_accelerator(settings, output, report_to)
-    torch.manual_seed(settings.seed)
-    objective = load_method(plan.method)[0].from_settings(plan.teacher, settings)
     if accelerator.is_main_process:
         Run(output).start(plan.config, plan.teacher_hash)
+    made = plan.asked.make(output, accelerator.device) if plan.conditions is None else (plan.teacher, plan.conditions)
+    torch.manual_seed(settings.seed)
+    objective = load_method(plan.method)[0].from_settings(made[0], settings, made[1])
     start_tracker(accelerator, settings)
-    loop = Loop(objective, settings, output, accelerator, _preview(plan))
+    loop = Loop(objective, settings, output, accelerator, _preview(plan, made[1]))
     learner = loop.run(show_progress=not plan.finished)["student"]
     # Mixed precision patches the network's forward; the student that is handed out is the one that is saved.
     student = cast("Student", accelerator.unwrap_model(learner.prepared, keep_fp32_wrapper=False))
     if learner.ema is not None:
         learner.ema.swap()
     student.requires_grad_(False).eval().cpu()
+    student.conditions = plan.asked.facts
     plan.teacher.cpu()
     if accelerator.is_main_process and not plan.finished:
         save_results(plan, student)
@@ -168,22 +185,30 @@ def run_plan(plan: Plan, report_to: str | None = None) -> Student:
 
 def save_results(plan: Plan, student: Student) -> None:
     """``student-path`` for every teacher, and ``student`` where stock diffusers has a pipeline for it."""
-    scheduler = getattr(plan.teacher.denoiser, "scheduler_config", None)
-    save_student(student, plan.output / "student-path", scheduler)
-    if scheduler is not None:
+    save_student(student, plan.output / "student-path")
+    if student.adapter is not None:
         words = {"method": plan.method, "settings": plan.settings.model_dump()}
-        export_student(student, plan.output / "student", words)
+        weight = getattr(plan.settings, "export_guidance", None)
+        export_student(student, plan.output / "student", words, weight)
 
 
-def _preview(plan: Plan) -> Any:
-    if not is_picture(plan.teacher.shape):
+def _preview(plan: Plan, conditions: Conditions) -> Any:
+    adapter = adapter_of(plan.teacher)
+    latent = adapter is not None and adapter.latent
+    if not is_picture(plan.teacher.shape) and not latent:
         return None
-    noise = sample_noise(0, 0, PREVIEWS, plan.teacher.shape)
+    count = LATENT_PREVIEWS if latent else PREVIEWS
+    noise, listed = sample_noise(0, 0, count, plan.teacher.shape), conditions.listed(0, 0, count).to("cpu")
 
     def preview(step: int, networks: dict[str, Any]) -> None:
         student: Student = networks["student"]
         device = next(student.parameters()).device
-        picture = grid(student.sample(noise.to(device)).cpu())
-        write_whole(plan.output / "samples" / f"step-{step:08d}.png", picture.save)
+        made = [
+            student.decode(student.sample(eps.to(device), listed.index(slice(i, i + 1)).to(device))).cpu()
+            for i, eps in enumerate(noise.split(1))
+        ] if latent else [student.sample(noise.to(device), listed.to(device)).cpu()]  # fmt: skip
+        if adapter is not None:
+            adapter.parts.release("vae")
+        write_whole(plan.output / "samples" / f"step-{step:08d}.png", grid(torch.cat(made)).save)
 
     return preview

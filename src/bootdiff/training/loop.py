@@ -94,9 +94,11 @@ class Loop:
     ) -> None:
         self.objective, self.settings, self.folder, self.accelerator = objective, settings, folder, accelerator
         self.preview = preview
-        for module in objective.frozen():
+        for module in (*objective.frozen(), *objective.source.modules()):
             module.to(accelerator.device)
         learning = [learner.module for learner in objective.learners().values()]
+        if settings.gradient_checkpointing:
+            checkpoint_networks(learning)
         self.compiled = compile_networks([*objective.frozen(), *learning]) if settings.compile else []
         self.learners = {
             name: LearnerState(learner, settings, accelerator) for name, learner in objective.learners().items()
@@ -148,7 +150,8 @@ class Loop:
         share = 1 / settings.gradient_accumulation
         parts = []
         for part, draw in enumerate(self._draws(name)):
-            batch = self.objective.source.batch(draw)
+            with torch.no_grad():
+                batch = self.objective.source.batch(draw)
             turn = Turn(name, self.step, self.step / settings.steps, draw)
             with accelerator.autocast():
                 terms = self.objective.losses(networks, turn, batch)
@@ -271,6 +274,23 @@ class Loop:
         if asked and self.step < self.settings.steps:
             self.save()
             raise Interrupted(f"stopped at step {self.step} of {self.settings.steps}; run the same command to go on.")
+
+
+def checkpoint_networks(modules: Sequence[nn.Module]) -> None:
+    """Have every diffusers network inside compute its activations twice instead of keeping them.
+
+    Raises:
+        BootdiffError: if one of them cannot.
+    """
+    from diffusers import ModelMixin
+
+    networks = [part for module in modules for part in module.modules() if isinstance(part, ModelMixin)]
+    for network in networks:
+        if not network._supports_gradient_checkpointing:
+            raise BootdiffError(f"a {type(network).__name__} has no gradient checkpointing; leave it out.")
+        network.enable_gradient_checkpointing()
+    if not networks:
+        raise BootdiffError("gradient_checkpointing is for diffusers networks; this student is none, so leave it out.")
 
 
 def compile_networks(modules: Sequence[nn.Module]) -> list[nn.Module]:

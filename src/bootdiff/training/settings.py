@@ -37,6 +37,7 @@ class TrainingSettings(BaseModel):
     gradient_clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 = no clipping")
     gradient_accumulation: int = Field(1, ge=1, description="passes a step is split into, to save memory")
     mixed_precision: Literal["no", "fp16", "bf16"] = Field("no", description="autocast of the networks")
+    gradient_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
     compile: bool = Field(False, description="torch.compile the diffusers networks: a minute of waiting, then faster")
     log_every: int = Field(20, ge=1, description="steps between log lines")
     sample_every: int = Field(500, ge=0, description="steps between sample grids; 0 = none")

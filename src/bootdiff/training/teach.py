@@ -18,6 +18,7 @@ from bootdiff.pictures import grid
 from bootdiff.randomness import sample_noise
 from bootdiff.runs import Run
 from bootdiff.solvers import ddim, trailing_times
+from bootdiff.teachers import PipelineTeacher
 from bootdiff.training.settings import TeacherSettings
 
 #: diffusers' names of the beta schedules
@@ -38,8 +39,6 @@ def train_teacher(data: str, output: Path, settings: TeacherSettings, report_to:
     Raises:
         BootdiffError: if the data cannot be read, do not fit the network, or the folder holds something else.
     """
-    from bootdiff.teachers.unet2d import UNet2DTeacher
-
     pixels = prepare_images(load_images(data), settings)
     data_hash = hash_images(pixels)
     run = Run(output)
@@ -52,7 +51,7 @@ def train_teacher(data: str, output: Path, settings: TeacherSettings, report_to:
 
     accelerator = make_accelerator(settings, output, report_to)
     torch.manual_seed(settings.seed)
-    reading = _untrained(UNet2DTeacher, pixels, settings)
+    reading = _untrained(pixels, settings)
     if accelerator.is_main_process:
         run.start(config, data_hash)
     start_tracker(accelerator, settings)
@@ -97,11 +96,10 @@ def hash_images(pixels: Tensor) -> str:
     return hashlib.blake2b(pixels.numpy().tobytes(), digest_size=8).hexdigest()
 
 
-def _untrained(kind: Any, pixels: Tensor, settings: TeacherSettings) -> Any:
+def _untrained(pixels: Tensor, settings: TeacherSettings) -> PipelineTeacher:
     from diffusers import UNet2DModel
 
-    from bootdiff.teachers.limits import Clip
-    from bootdiff.teachers.scheduler import read_scheduler
+    from bootdiff.teachers.load import from_network
 
     depth = range(len(settings.channels))
     attention = set(settings.attention_levels)
@@ -117,8 +115,7 @@ def _untrained(kind: Any, pixels: Tensor, settings: TeacherSettings) -> Any:
         attention_head_dim=math.gcd(*settings.channels, 32),
     )
     config = {**_scheduler(settings).config, "_class_name": "DDPMScheduler"}
-    schedule, prediction = read_scheduler(config, "the new teacher")
-    return kind.from_parts(network, schedule, prediction, Clip(), "new teacher", config)
+    return from_network(network, config, "new teacher")
 
 
 def _preview(reading: Any, output: Path) -> Any:

@@ -1,0 +1,88 @@
+"""Encoded prompts on disk: one ``.npy`` file an entry, read row by row."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bootdiff.condition import Condition
+from bootdiff.errors import BootdiffError
+from bootdiff.files import read_json, write_json, write_whole
+
+INDEX = "index.json"
+
+
+def row_bytes(example: Condition) -> int:
+    """What one prompt needs, from a condition of one."""
+    return sum(math.prod(value.shape[1:]) * value.element_size() for value in example.values())
+
+
+def fits(folder: Path, needed: int, limit_gib: float) -> bool:
+    """Whether a cache of this size may be made: below the limit, and half of the free disk stays free."""
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return needed <= min(limit_gib * 2**30, shutil.disk_usage(there).free / 2)
+
+
+def write_cache(folder: Path, count: int, batches: Iterable[Condition], digest: str) -> None:
+    """Write conditions of ``count`` prompts, given in order and in batches; there whole or not at all.
+
+    Args:
+        digest: of what was encoded by what; ``PromptCache`` asks for it.
+    """
+
+    def write(temporary: Path) -> None:
+        temporary.mkdir()
+        files: dict[str, np.memmap] = {}
+        kinds: dict[str, str] = {}
+        done = 0
+        for batch in batches:
+            for name, value in batch.items():
+                rows = _numpy(value)
+                if name not in files:
+                    shape = (count, *rows.shape[1:])
+                    files[name] = np.lib.format.open_memmap(temporary / f"{name}.npy", "w+", rows.dtype, shape)
+                    kinds[name] = str(value.dtype).removeprefix("torch.")
+                files[name][done : done + len(rows)] = rows
+            done += len(next(iter(batch.values())))
+        for file in files.values():
+            file.flush()
+        write_json(temporary / INDEX, {"count": count, "digest": digest, "entries": kinds})
+
+    write_whole(folder, write)
+
+
+class PromptCache:
+    """A cache that ``write_cache`` made.
+
+    Raises:
+        BootdiffError: if it is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        words = read_json(folder / INDEX)
+        try:
+            self.count, self.digest, self.kinds = int(words["count"]), str(words["digest"]), dict(words["entries"])
+            self.files = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in self.kinds}
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise BootdiffError(f"the prompt cache in {folder} is damaged ({error}); remove that folder.") from error
+
+    def rows(self, numbers: Sequence[int]) -> Condition:
+        """The conditions of these prompts, by number."""
+        return Condition({name: _tensor(file[list(numbers)], self.kinds[name]) for name, file in self.files.items()})
+
+
+def _numpy(value: Tensor) -> np.ndarray:
+    value = value.detach().cpu().contiguous()
+    # numpy knows no bfloat16: its bits are kept.
+    return (value.view(torch.int16) if value.dtype == torch.bfloat16 else value).numpy()
+
+
+def _tensor(rows: np.ndarray, kind: str) -> Tensor:
+    value = torch.from_numpy(np.ascontiguousarray(rows))
+    return value.view(torch.bfloat16) if kind == "bfloat16" else value

@@ -1,0 +1,217 @@
+"""Reading prompts for text-conditional distillation: text, CSV, TSV, JSON, JSON lines and parquet files."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from bootdiff.errors import BootdiffError, nearest
+
+#: the columns taken when none is named, most telling first; compared in lower case
+COLUMNS = ("prompt", "prompts", "caption", "text")
+
+#: what no prompt may hold: NUL, and the halves of characters that stand for bytes outside UTF-8
+_BROKEN = re.compile("[\0\ud800-\udfff]")
+
+#: what a reader yields: where a cell stands ("line 3") and what it holds
+Cells = Iterator[tuple[str, object]]
+
+
+@dataclass(frozen=True)
+class PromptFile:
+    """The prompts of a file, in its order; repeated ones are kept, since repetition is a weight.
+
+    Args:
+        prompts: the prompts, without the white space around them.
+        blank: how many lines or cells held no prompt and were left out.
+        source: the file's name as it was given.
+    """
+
+    prompts: tuple[str, ...]
+    blank: int
+    source: str
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that change with any prompt or with their order, and with nothing else."""
+        digest = hashlib.blake2b(digest_size=8)
+        for prompt in self.prompts:
+            digest.update(prompt.encode() + b"\0")  # no prompt holds NUL, so two lists never run into one
+        return digest.hexdigest()
+
+
+def read_prompts(path: Path | str, column: str | None = None) -> PromptFile:
+    """Read the prompts of a file; its suffix names the format.
+
+    Args:
+        path: ``.csv`` or ``.tsv`` with a header; ``.jsonl``, ``.ndjson`` or ``.json`` with strings or objects;
+            ``.parquet``; with any other suffix, or none, text with one prompt a line.
+        column: the column or key with the prompts; by default the first of ``COLUMNS``, or the only one there is.
+
+    Raises:
+        BootdiffError: if the file cannot be read, holds no prompts, or does not say which column holds them.
+    """
+    source, path = str(path), Path(path)
+    prompts: list[str] = []
+    blank = 0
+    limit = csv.field_size_limit(2**31 - 1)  # the most that fits a C long everywhere; the default refuses 128 KiB
+    try:
+        if not path.exists() or path.is_dir():
+            found = "a folder" if path.is_dir() else "no such file"
+            raise _error(path, f"should be a file of prompts, found {found}; check its name.")
+        for place, cell in _READERS.get(path.suffix.lower(), _read_lines)(path, column):
+            if prompt := _clean(path, place, cell):
+                prompts.append(prompt)
+            else:
+                blank += 1
+    except OSError as error:
+        raise _error(path, f"cannot be read ({error.strerror}); expected a file of prompts: name another.") from error
+    finally:
+        csv.field_size_limit(limit)
+    if not prompts:
+        raise _error(path, f"holds no prompts (blank ones: {blank}); expected at least one, so add some.")
+    return PromptFile(tuple(prompts), blank, source)
+
+
+def _error(path: Path, problem: str) -> BootdiffError:
+    """One line that any terminal can print, whatever line breaks or broken characters the file brought into it."""
+    return BootdiffError(" ".join(f"{path} {problem}".encode(errors="replace").decode().split()))
+
+
+def _clean(path: Path, place: str, cell: object) -> str:
+    """The prompt in a cell, or an empty string for a blank or null one."""
+    if cell is None:
+        return ""
+    if not isinstance(cell, str):
+        raise _error(path, f"{place} holds a value of type {type(cell).__name__}; expected a string with a prompt.")
+    if _BROKEN.search(cell):
+        raise _error(path, f"{place} holds a NUL or half a character; expected plain text, so mend or remove it.")
+    return cell.strip()
+
+
+def _choose(path: Path, place: str, columns: list[str], column: str | None) -> str:
+    """The column with the prompts: the one asked for, else the first of ``COLUMNS``, else the only one."""
+    if column in columns:
+        return column
+    listed = textwrap.shorten(", ".join(columns), 300, placeholder=" …") or "none"
+    if column is not None:
+        close = nearest(column, columns)
+        raise _error(path, f"{place} has no column '{column}'; name one of its columns: {listed}.{close}")
+    lowered = {name.lower(): name for name in reversed(columns)}
+    likely = [lowered[name] for name in COLUMNS if name in lowered] or columns
+    if likely is columns and len(columns) != 1:
+        raise _error(path, f"{place} has columns {listed}; expected one of {', '.join(COLUMNS)}: use --prompt-column.")
+    return likely[0]
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file, with or without a byte order mark, whichever way they end."""
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        for number, line in enumerate(file, 1):
+            if broken := _BROKEN.search(line):
+                byte = ord(broken[0]) & 0xFF
+                raise _error(path, f"line {number} is not UTF-8 text (byte 0x{byte:02x}); save the file as UTF-8.")
+            yield line
+
+
+def _read_lines(path: Path, column: str | None) -> Cells:
+    if column is not None:
+        raise _error(path, f"is text with one prompt a line and has no columns; leave out --prompt-column {column}.")
+    for number, line in enumerate(_lines(path), 1):
+        yield f"line {number}", line
+
+
+def _read_table(path: Path, column: str | None) -> Cells:
+    tabs = path.suffix.lower() == ".tsv"
+    rows = _rows(path, tabs)
+    place, header = next((entry for entry in rows if entry[1]), ("", []))
+    header = [name.strip() for name in header]
+    if not header:
+        return
+    # Spreadsheets in much of Europe write semicolons: all in one column then, the prompts with what stood beside them.
+    if column is None and len(header) == 1 and any(mark in header[0] for mark in ",;\t"):
+        mark = "tabs" if tabs else "commas"
+        raise _error(path, f"{place} is one column, '{header[0]}'; expected {mark} between columns, so save it anew.")
+    index = header.index(_choose(path, place, header, column))
+    for place, row in rows:
+        if any(cell.strip() for cell in row[len(header) :]):
+            cure = "take the tabs out of its prompt" if tabs else "put a prompt with commas in double quotes"
+            raise _error(path, f"{place} has {len(row)} cells, expected {len(header)} as in the header; {cure}.")
+        yield place, row[index] if index < len(row) else None
+
+
+def _rows(path: Path, tabs: bool) -> Iterator[tuple[str, list[str]]]:
+    """The rows and the line each starts on. Strict: a quote left open would make one prompt of all that follows."""
+    # Tab-separated files have no quoting: PartiPrompts has a prompt that starts with a quoted word and goes on.
+    lines = _lines(path)
+    reader = csv.reader(lines, csv.excel_tab, quoting=csv.QUOTE_NONE) if tabs else csv.reader(lines, strict=True)
+    start = 1
+    try:
+        for row in reader:
+            yield f"line {start}", row
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise _error(path, f"line {start} is not CSV ({error}); close its quotes, and double those inside.") from None
+
+
+def _parse(path: Path, text: str, line: int = 1) -> object:
+    try:
+        return json.loads(text) if text.strip() else None
+    except (ValueError, RecursionError) as error:
+        line += getattr(error, "lineno", 1) - 1
+        raise _error(path, f"line {line} is not JSON ({getattr(error, 'msg', error)}); mend or remove it.") from None
+
+
+def _read_json_lines(path: Path, column: str | None) -> Cells:
+    lines = enumerate(_lines(path), 1)
+    return _pick(path, ((f"line {number}", _parse(path, line.strip(), number)) for number, line in lines), column)
+
+
+def _read_json(path: Path, column: str | None) -> Cells:
+    values = _parse(path, "".join(_lines(path)))
+    if not isinstance(values, list | None):
+        raise _error(path, f"holds a JSON value of type {type(values).__name__}; expected a list of prompts.")
+    return _pick(path, ((f"item {number}", value) for number, value in enumerate(values or [], 1)), column)
+
+
+def _pick(path: Path, values: Iterable[tuple[str, object]], column: str | None) -> Cells:
+    """Take the prompt out of each object; every one must have the column that the first settled."""
+    for place, value in values:
+        if isinstance(value, dict):
+            column = _choose(path, place, list(value), column)
+            value = value[column]
+        elif isinstance(value, str) and column is not None:
+            raise _error(path, f"{place} is a string without columns; expected an object with the column '{column}'.")
+        yield place, value
+
+
+def _read_parquet(path: Path, column: str | None) -> Cells:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise BootdiffError("parquet files need pyarrow; install it with: pip install 'bootdiff[train]'.") from None
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            name = _choose(path, "its schema", file.schema_arrow.names, column)
+            batches = (batch.column(0).to_pylist() for batch in file.iter_batches(columns=[name]))
+            yield from ((f"row {number}", cell) for number, cell in enumerate((c for b in batches for c in b), 1))
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        said = textwrap.shorten(str(error), 200, placeholder=" …")
+        raise _error(path, f"cannot be read as parquet ({said}); it may be cut short, so fetch it again.") from error
+
+
+_READERS: dict[str, Callable[[Path, str | None], Cells]] = {
+    ".csv": _read_table,
+    ".tsv": _read_table,
+    ".json": _read_json,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+    ".parquet": _read_parquet,
+}

@@ -1,0 +1,137 @@
+"""A student, its teacher with the guidance that it learned, and the conditions to compare them on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from bootdiff.condition import Condition
+from bootdiff.data.conditions import Cascade, Conditions
+from bootdiff.data.prompts import read_prompts
+from bootdiff.errors import BootdiffError
+from bootdiff.pipelines.samplers import Sampler, best_device, conditions_for, open_student
+from bootdiff.runs import Run
+from bootdiff.teachers import Teacher, adapter_of, guided, limited, load_teacher
+from bootdiff.teachers.encoding import PromptEncoder
+from bootdiff.teachers.limits import limit_from
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What an evaluation or a report compares.
+
+    Args:
+        teacher: with the student's guidance.
+        path_of: the same with the limit of the student's targets.
+        conditions: of the samples, by number.
+    """
+
+    sampler: Sampler
+    facts: dict[str, Any]
+    teacher: Teacher
+    path_of: Teacher
+    conditions: Conditions
+
+
+def open_pair(
+    student: str,
+    teacher: str | None = None,
+    teacher_options: Mapping[str, Any] | None = None,
+    prompts: Sequence[str] | None = None,
+    classes: Sequence[int] | None = None,
+    weight: float | None = None,
+) -> Opened:
+    """Open a student beside its teacher.
+
+    Args:
+        teacher: another one than the student names.
+        teacher_options: for ``load_teacher``, over those of the student's own.
+        prompts, classes: those of the run where none are given.
+        weight: guidance weight, of a student that learned a range.
+
+    Raises:
+        BootdiffError: if they do not belong together.
+    """
+    sampler, facts = open_student(student)
+    name = teacher or facts.get("teacher")
+    if name is None:
+        raise BootdiffError(f"{student} does not say who its teacher is; give --teacher.")
+    its_own = facts.get("teacher_options", {}) if name == facts.get("teacher") else {}
+    model = load_teacher(name, **{**its_own, **(teacher_options or {})})
+    if tuple(model.shape) != tuple(sampler.shape):
+        raise BootdiffError(
+            f"{student} makes {sampler.shape} and {name} {model.shape}; it is a student of another teacher."
+        )
+    conditions = run_conditions(student, sampler, facts, prompts, classes, weight)
+    model = with_guidance(model, sampler, facts, weight)
+    learned = limited(model, limit_from(facts["targets"])) if "targets" in facts else model
+    return Opened(sampler, facts, model, learned, conditions)
+
+
+def run_conditions(
+    student: str,
+    sampler: Sampler,
+    facts: dict[str, Any],
+    prompts: Sequence[str] | None = None,
+    classes: Sequence[int] | None = None,
+    weight: float | None = None,
+) -> Conditions:
+    """What to sample: the given prompts or classes, or those that the run was distilled on, and its base's images."""
+    settings = Run(student).config.get("settings", {}) if Run(student).started else {}
+    takes = sampler.adapter.takes if sampler.adapter is not None else "nothing"
+    if prompts is None and takes == "prompts" and settings.get("prompts"):
+        prompts = read_prompts(settings["prompts"], settings.get("prompt_column")).prompts
+    conditions = conditions_for(sampler, facts, prompts, classes, weight)
+    if settings.get("base"):
+        return cascade(settings["base"], sampler, facts, conditions, prompts or ())
+    return conditions
+
+
+def cascade(
+    base: str, sampler: Sampler, facts: Mapping[str, Any], conditions: Conditions, prompts: Sequence[str]
+) -> Conditions:
+    """The conditions of a super-resolution student whose small images are made by ``base``.
+
+    Raises:
+        BootdiffError: if one of the two is no such stage, or their sizes do not fit.
+    """
+    from bootdiff.teachers.adapters.deepfloyd import DeepFloydUpscaler
+
+    stage = sampler.adapter
+    small, small_facts = open_student(base)
+    if not isinstance(stage, DeepFloydUpscaler):
+        raise BootdiffError(f"the second student makes no larger images of {base}'s: it is no super-resolution stage.")
+    side, small_side = stage.shape[-1], small.shape[-1]
+    if small.shape[0] != stage.shape[0] or side <= small_side or side % small_side:
+        raise BootdiffError(f"{base} makes {tuple(small.shape)}, which cannot be enlarged to {tuple(stage.shape)}.")
+    level = int(facts.get("conditions", {}).get("noise_level", 250))
+    own = conditions_for(small, small_facts, list(prompts))
+    return Cascade(conditions, _Module(small), own, tuple(small.shape), stage, level)
+
+
+class _Module(torch.nn.Module):
+    """A sampler as a module on the accelerator, which is what a cascade asks."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        super().__init__()
+        self.sampler = sampler
+        self.where: torch.nn.Parameter = torch.nn.Parameter(torch.zeros((), device=best_device()), requires_grad=False)
+
+    def forward(self, eps: torch.Tensor, condition: Condition) -> torch.Tensor:
+        return self.sampler(eps, condition)
+
+
+def with_guidance(teacher: Teacher, sampler: Sampler, facts: Mapping[str, Any], weight: float | None) -> Teacher:
+    """The teacher with the guidance that its student learned, at the weight that it is sampled with."""
+    learned, adapter = facts.get("guidance"), adapter_of(teacher)
+    if adapter is None or adapter.guidance != "free" or learned is None or learned == 1:
+        return teacher
+    here = facts.get("folded_weight", sampler.told_weight(weight)) if isinstance(learned, list) else learned
+    words = facts.get("conditions", {})
+    if adapter.takes == "classes":
+        return guided(teacher, Condition({"classes": torch.tensor([int(words.get("null_class", 0))])}), here)
+    null = PromptEncoder(adapter, best_device()).negative(words.get("negative_prompt"))
+    return guided(teacher, null, here)

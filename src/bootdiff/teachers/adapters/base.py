@@ -1,0 +1,232 @@
+"""What an adapter is: everything that bootdiff must know of one kind of diffusers pipeline. One file each."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from bootdiff.condition import Condition
+from bootdiff.errors import BootdiffError
+from bootdiff.schedules import Schedule
+from bootdiff.teachers.limits import Limit
+from bootdiff.teachers.one_call import OneCall, stock_scheduler
+from bootdiff.teachers.parts import Parts
+from bootdiff.teachers.scheduler import SchedulerConfig
+
+Guidance = Literal["none", "free", "embedded"]
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where a network takes its time: ``embedder(proj(timestep))``, the embedder being diffusers' TimestepEmbedding."""
+
+    proj: Any
+    embedder: Any
+
+
+class Adapter(ABC):
+    """How one kind of pipeline is read, called, conditioned, grown, decoded and written again.
+
+    An adapter holds no weights of the denoising network: teacher and student share it.
+
+    Args:
+        parts: of the pipeline.
+
+    Raises:
+        BootdiffError: if this adapter would run the network wrongly; the message names the field met.
+    """
+
+    #: the stock pipeline classes that it reads
+    pipelines: ClassVar[tuple[str, ...]] = ()
+    #: the pipeline's denoising network: its component and its class in diffusers
+    network_part: ClassVar[str] = "unet"
+    network_class: ClassVar[str] = "UNet2DModel"
+    #: what a teacher of this kind is conditioned on
+    takes: Literal["nothing", "classes", "prompts"] = "nothing"
+    #: the components that turn prompts into embeddings, and the longest prompt each tokenizer takes
+    encoders: tuple[str, ...] = ()
+    windows: tuple[tuple[str, int], ...] = ()
+    #: how a guidance weight enters: two answers of the network (free), as its own input (embedded), or not at all
+    guidance: Guidance = "none"
+    #: the weight of a network that must be told one, where the user names none
+    usual_weight: float = 1.0
+    #: whether the student's network has a slot for the weight that the stock pipeline serves
+    weight_slot: bool = False
+    #: whether its schedulers are those of rectified flow
+    flow: ClassVar[bool] = False
+    #: whether its images may have another size than the pipeline's default
+    resizable: ClassVar[bool] = False
+    #: whether the pipeline is a network and a scheduler, and nothing else
+    alone: ClassVar[bool] = False
+    #: how the exported pipeline is called, for the model card
+    usage: str = 'pipe("a prompt", num_inference_steps=1, guidance_scale={weight}, generator=generator)'
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.fields = {k: v for k, v in parts.config(self.network_part).items() if v is not None}
+        if parts.kind("vae") is not None:
+            parts.check("vae")
+        if parts.size is not None and not self.resizable:
+            raise BootdiffError(f"a {parts.pipeline_class} makes images of one size only; leave --size out.")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Adapter:
+        return self
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample of the network, without the batch: an image or a latent."""
+
+    @property
+    def tokens(self) -> int | None:
+        """The length of a sample as a transformer sees it, where the noise schedule depends on it."""
+        return None
+
+    def check(self, scheduler: SchedulerConfig) -> None:
+        """Refuse a network and a scheduler that do not fit each other.
+
+        Raises:
+            BootdiffError: naming the field met.
+        """
+        return None
+
+    def schedule(self, schedule: Schedule) -> Schedule:
+        """The schedule as this network takes its times."""
+        return schedule
+
+    def load(self) -> nn.Module:
+        """The teacher's denoising network."""
+        import diffusers
+
+        return self.parts.network(self.network_part, getattr(diffusers, self.network_class))
+
+    # --- answering ---------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def call(self, network: nn.Module, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """The network's prediction, (b, *shape), without a learned variance."""
+
+    # --- conditions --------------------------------------------------------------------------------------------------
+
+    #: how many classes there are, and the one that stands for "no class"
+    classes: int = 0
+    null_class: int | None = None
+
+    def blank(self, batch: int) -> Condition:
+        """Zeros in the shape of a condition: to try a network, or to measure it."""
+        if self.takes == "classes":
+            return Condition({"classes": torch.zeros(batch, dtype=torch.long)})
+        return Condition()
+
+    def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
+        """Prompts as embeddings; ``pipeline`` is the stock pipeline without its network."""
+        raise NotImplementedError(f"{type(self).__name__} takes no prompts")
+
+    def stand_in(self) -> Any:
+        """What takes the network's place in the pipeline that encodes prompts."""
+        return None
+
+    def encode_negative(self, pipeline: Any, prompt: str | None) -> Condition:
+        """What guidance leads away from, a batch of one; None is the pipeline's own empty prompt."""
+        return self.encode(pipeline, [prompt or ""])
+
+    # --- growing -----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def clocks(self, network: nn.Module) -> Sequence[Clock]:
+        """Every place where the network takes its time; the first one's embedding also embeds the target time."""
+
+    def weight_clock(self, network: nn.Module) -> Clock | None:
+        """Where the network takes a guidance weight that can be folded."""
+        return None
+
+    def trainable(self, network: nn.Module, guided: bool) -> nn.Module:
+        """A float32 copy to train; ``guided`` asks for the stock slot of the guidance weight, where there is one."""
+        return copy.deepcopy(network).float().requires_grad_(True)
+
+    # --- images ------------------------------------------------------------------------------------------------------
+
+    @property
+    def latent(self) -> bool:
+        """Whether samples are latents."""
+        return self.parts.kind("vae") is not None
+
+    @property
+    def factor(self) -> int:
+        """How many times smaller than its image a latent is, to a side."""
+        return 2 ** (len(self.parts.config("vae")["block_out_channels"]) - 1)
+
+    def side(self, usual: int, patch: int = 1) -> int:
+        """Of a latent: the pipeline's usual one, or that of the images asked for.
+
+        Raises:
+            BootdiffError: for a size that latents and patches do not divide.
+        """
+        size, unit = self.parts.size, self.factor * patch
+        if size is None:
+            return usual
+        if size < unit or size % unit:
+            raise BootdiffError(
+                f"--size {size}: expected a multiple of {unit} pixels for a {self.parts.pipeline_class}."
+            )
+        return size // self.factor
+
+    @torch.no_grad()
+    def decode(self, sample: Tensor) -> Tensor:
+        """Images in [−1, 1], (b, c, h, w) in float32, from samples of the network."""
+        if not self.latent:
+            return sample
+        vae = self.parts.load("vae").to(sample.device)
+        latents = sample / vae.config.scaling_factor
+        mean, deviation = (getattr(vae.config, name, None) for name in ("latents_mean", "latents_std"))
+        if mean is not None and deviation is not None:
+            view = (1, -1, 1, 1)
+            latents = latents * torch.tensor(deviation).view(view).to(latents) + torch.tensor(mean).view(view).to(
+                latents
+            )
+        latents = latents + (getattr(vae.config, "shift_factor", None) or 0.0)
+        return vae.decode(latents.to(vae.dtype)).sample.float()
+
+    # --- the stock pipeline ------------------------------------------------------------------------------------------
+
+    def scheduler(self, call: OneCall, limit: Limit, t_max: float) -> Any:
+        """A stock scheduler with a single timestep that turns the folded network's output into the image.
+
+        Raises:
+            BootdiffError: if none can say this call.
+        """
+        return stock_scheduler("DDIMScheduler", call, limit, t_max)
+
+    def rescale(self, network: nn.Module, input_scale: float, output_scale: float) -> None:
+        """Change the weights so that the network gives ``output_scale · network(input_scale · x)``.
+
+        Raises:
+            BootdiffError: if this kind of network cannot be.
+        """
+        raise BootdiffError(
+            f"the input and output of a {self.network_class} with this scheduler cannot be scaled for export."
+        )
+
+    def stock(self, network: nn.Module, scheduler: Any) -> Any:
+        """The stock pipeline around a student's folded network, in the precision of its other components."""
+        if dtype_of(network) != self.parts.dtype:
+            network = network.to(self.parts.dtype)
+        return self.parts.pipeline(**{self.network_part: network, "scheduler": scheduler})
+
+
+def dtype_of(network: nn.Module) -> torch.dtype:
+    """What a network runs in."""
+    return next(network.parameters()).dtype
+
+
+def square(size: int | Sequence[int]) -> tuple[int, int]:
+    """(height, width) from diffusers' ``sample_size``."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

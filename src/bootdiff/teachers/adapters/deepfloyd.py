@@ -1,0 +1,104 @@
+"""DeepFloyd IF: pixel-space U-Nets on T5 prompts, a base stage and a super-resolution stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from bootdiff.condition import Condition
+from bootdiff.errors import BootdiffError
+from bootdiff.teachers.adapters.base import dtype_of
+from bootdiff.teachers.adapters.stable_diffusion import ConditionalUNet, device_of
+from bootdiff.teachers.one_call import OneCall, stock_scheduler
+from bootdiff.teachers.parts import Parts
+
+
+class DeepFloyd(ConditionalUNet):
+    """An IFPipeline: stage I. Its learned variance stays in the network, because the stock pipeline drops it."""
+
+    pipelines = ("IFPipeline",)
+    windows = (("tokenizer", 77),)
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        given, made = self.channels, self.fields.get("out_channels", 6)
+        if made != 2 * given:
+            raise BootdiffError(
+                f"{parts.where('unet')} makes images of {given} channels and gives {made} (out_channels); expected "
+                f"{2 * given}, because the stock pipeline drops a learned variance."
+            )
+
+    def blank(self, batch: int) -> Condition:
+        """An empty embedding."""
+        return Condition({"text": torch.zeros(batch, *self.text_shape())})
+
+    def call(self, network: Any, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """The network's output without the variance, (b, 3, h, w)."""
+        out = network(x.to(dtype_of(network)), timestep, **self.text(network, condition))
+        return out.sample[:, : self.channels]
+
+    def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
+        """T5's embeddings of the cleaned prompts, as the stock pipeline cleans them."""
+        text, _ = pipeline.encode_prompt(list(prompts), False, device=device_of(pipeline), clean_caption=True)
+        return Condition({"text": text})
+
+    def scheduler(self, call: OneCall, limit: Any, t_max: float) -> Any:
+        """The pipeline asks its scheduler for a variance_type; with a fixed one it drops the learned variance."""
+        return stock_scheduler("DDPMScheduler", call, limit, t_max, variance_type="fixed_small")
+
+
+class DeepFloydUpscaler(DeepFloyd):
+    """An IFSuperResolutionPipeline: also conditioned on a small image, enlarged and noised to a level it is told."""
+
+    pipelines = ("IFSuperResolutionPipeline",)
+    usage = (
+        'pipe("a prompt", image=images_of_the_base_stage, num_inference_steps=1, guidance_scale=1, '
+        "noise_level={noise_level}, generator=generator)"
+    )
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        parts.check("image_noising_scheduler")
+        if self.fields.get("class_embed_type") != "timestep":
+            raise BootdiffError(
+                f"{parts.where('unet')} is told no noise level (class_embed_type is "
+                f"{self.fields.get('class_embed_type')}); expected timestep, as in a super-resolution stage."
+            )
+
+    @property
+    def channels(self) -> int:
+        """The network takes the noisy image and the small one."""
+        return self.fields.get("in_channels", 6) // 2
+
+    def blank(self, batch: int) -> Condition:
+        """An empty embedding and a grey image."""
+        level = torch.zeros(batch, dtype=torch.long)
+        return Condition({**super().blank(batch), "image": torch.zeros(batch, *self.shape), "noise_level": level})
+
+    def call(self, network: Any, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """The network's output without the variance, (b, 3, h, w)."""
+        both = torch.cat([x, condition["image"].to(x)], dim=1).to(dtype_of(network))
+        words = self.text(network, condition)
+        out = network(both, timestep, class_labels=condition["noise_level"], **words)
+        return out.sample[:, : self.channels]
+
+    def upscaled(self, images: Tensor, noise: Tensor, level: int) -> Condition:
+        """Small images in [−1, 1], enlarged and noised as the stock pipeline does it.
+
+        Args:
+            images: (b, 3, h, w) of the base stage.
+            noise: (b, *shape), standard normal.
+            level: timestep of the noising scheduler.
+        """
+        large = interpolate(images, self.shape[1:], mode="bilinear", align_corners=True)
+        levels = torch.full((len(images),), level, dtype=torch.long, device=images.device)
+        scheduler = self.parts.load("image_noising_scheduler")
+        return Condition({"image": scheduler.add_noise(large, noise, timesteps=levels), "noise_level": levels})
+
+    def rescale(self, network: nn.Module, input_scale: float, output_scale: float) -> None:
+        """The small image enters by the same convolution."""
+        raise BootdiffError("a super-resolution stage with this scheduler cannot be scaled for export.")

@@ -1,0 +1,49 @@
+"""DiT: transformers on latents and class labels (Peebles & Xie, 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from bootdiff.condition import Condition
+from bootdiff.errors import BootdiffError
+from bootdiff.teachers.adapters.base import Adapter, Clock, dtype_of, square
+from bootdiff.teachers.parts import Parts
+
+
+class DiT(Adapter):
+    """A DiTPipeline; the learned variance stays in the student's network, because the stock pipeline drops it."""
+
+    pipelines = ("DiTPipeline",)
+    network_part, network_class = "transformer", "DiTTransformer2DModel"
+    takes = "classes"
+    guidance = "free"
+    usage = "pipe(class_labels=[0], num_inference_steps=1, guidance_scale=1, generator=generator)"
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        given, made = self.fields.get("in_channels", 4), self.fields.get("out_channels")
+        if made not in (None, given, 2 * given):
+            raise BootdiffError(
+                f"{parts.where('transformer')} takes {given} channels and gives {made} (out_channels); expected the "
+                "same number, or twice as many where it learned a variance."
+            )
+        # The table has one row more than there are classes: what the label dropout of training used.
+        self.classes = self.null_class = int(self.fields.get("num_embeds_ada_norm", 1000))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of a latent."""
+        return (self.fields.get("in_channels", 4), *square(self.fields.get("sample_size", 32)))
+
+    def call(self, network: nn.Module, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """The network's output, (b, c, h, w); it must be in evaluation mode, where labels are never dropped."""
+        out = network(x.to(dtype_of(network)), timestep=timestep, class_labels=condition["classes"])
+        return out.sample[:, : self.shape[0]]
+
+    def clocks(self, network: Any) -> Sequence[Clock]:
+        """One in every block."""
+        embeddings = [block.norm1.emb for block in network.transformer_blocks]
+        return [Clock(embedding.time_proj, embedding.timestep_embedder) for embedding in embeddings]

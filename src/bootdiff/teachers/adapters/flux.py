@@ -1,0 +1,94 @@
+"""Flux: a flow transformer on packed latents and prompts, told its guidance weight (Black Forest Labs, 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bootdiff.condition import Condition
+from bootdiff.teachers.adapters.base import Clock, dtype_of
+from bootdiff.teachers.adapters.stable_diffusion import device_of
+from bootdiff.teachers.adapters.stable_diffusion_3 import FlowTransformer
+from bootdiff.teachers.one_call import OneCall
+from bootdiff.teachers.parts import Parts
+
+#: latents of the pipeline's default size
+SIDE = 128
+
+
+class Flux(FlowTransformer):
+    """A FluxPipeline. Samples are latents (c, h, w); the network sees 2×2 patches of them in a row."""
+
+    pipelines = ("FluxPipeline",)
+    network_class = "FluxTransformer2DModel"
+    encoders = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
+    windows = (("tokenizer_2", 512),)
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self.guidance = "free"
+        if self.fields.get("guidance_embeds"):
+            self.guidance, self.usual_weight, self.weight_slot = "embedded", 3.5, True
+        if parts.size is not None:  # no config of the pipeline holds a default size
+            self.usage = self.usage.replace("num_inf", f"height={parts.size}, width={parts.size}, num_inf")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of a latent."""
+        side = self.side(SIDE, patch=2)
+        return (self.fields.get("in_channels", 64) // 4, side, side)
+
+    @property
+    def tokens(self) -> int:
+        """Patches of a latent."""
+        return self.shape[1] * self.shape[2] // 4
+
+    def blank(self, batch: int) -> Condition:
+        """Empty embeddings."""
+        text = torch.zeros(batch, 512, self.fields.get("joint_attention_dim", 4096))
+        pooled = torch.zeros(batch, self.fields.get("pooled_projection_dim", 768))
+        return Condition({"text": text, "pooled": pooled})
+
+    def call(self, network: Any, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """The velocity, (b, c, h, w)."""
+        from diffusers import FluxPipeline
+
+        dtype, (channels, height, width) = dtype_of(network), self.shape
+        packed = FluxPipeline._pack_latents(x.to(dtype), len(x), channels, height, width)
+        text = condition["text"].to(dtype)
+        out = network(
+            hidden_states=packed,
+            timestep=timestep / 1000,  # the network multiplies it again
+            guidance=condition["guidance"].float() if network.config.guidance_embeds else None,
+            pooled_projections=condition["pooled"].to(dtype),
+            encoder_hidden_states=text,
+            txt_ids=torch.zeros(text.shape[1], 3, device=x.device, dtype=dtype),
+            img_ids=FluxPipeline._prepare_latent_image_ids(len(x), height // 2, width // 2, x.device, dtype),
+        ).sample
+        return unpack(out, height, width)
+
+    def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
+        """T5's embeddings, and CLIP's summaries."""
+        text, pooled, _ = pipeline.encode_prompt(list(prompts), device=device_of(pipeline))
+        return Condition({"text": text, "pooled": pooled})
+
+    def scheduler(self, call: OneCall, limit: Any, t_max: float) -> Any:
+        """This pipeline spaces its steps itself, unless its scheduler says that it uses flow sigmas."""
+        scheduler = super().scheduler(call, limit, t_max)
+        scheduler.register_to_config(use_flow_sigmas=True)
+        return scheduler
+
+    def weight_clock(self, network: Any) -> Clock | None:
+        """The weight's own embedder."""
+        embedding = network.time_text_embed
+        return Clock(embedding.time_proj, embedding.guidance_embedder) if network.config.guidance_embeds else None
+
+
+def unpack(packed: Tensor, height: int, width: int) -> Tensor:
+    """A row of 2×2 patches, (b, h/2 · w/2, 4c), as latents (b, c, h, w)."""
+    batch, _, channels = packed.shape
+    grid = packed.view(batch, height // 2, width // 2, channels // 4, 2, 2)
+    return grid.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels // 4, height, width)

@@ -1,0 +1,186 @@
+"""Stable Diffusion 1.x, 2.x and XL: U-Nets on latents and prompts (Rombach et al., 2022; Podell et al., 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers.models.embeddings import get_timestep_embedding
+from torch import Tensor, nn
+
+from bootdiff.condition import Condition
+from bootdiff.errors import BootdiffError
+from bootdiff.teachers.adapters.base import Adapter, Clock, Guidance, dtype_of, square
+from bootdiff.teachers.adapters.unet2d import rescale_unet
+from bootdiff.teachers.one_call import OneCall, stock_scheduler
+from bootdiff.teachers.parts import Parts
+
+#: of the embedded guidance weight, as in LCM
+WEIGHT_DIM = 256
+
+
+class ConditionalUNet(Adapter):
+    """What every UNet2DConditionModel on prompts has in common."""
+
+    network_class = "UNet2DConditionModel"
+    takes = "prompts"
+    guidance: Guidance = "free"
+    encoders: tuple[str, ...] = ("tokenizer", "text_encoder")
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        if self.fields.get("sample_size") is None:
+            where = parts.where("unet")
+            raise BootdiffError(f"{where}/config.json has no sample_size, so the image size is unknown; add it there.")
+        if self.fields.get("time_cond_proj_dim") is not None:
+            self.guidance, self.usual_weight, self.weight_slot = "embedded", 7.5, True
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of a sample."""
+        return (self.channels, *square(self.fields["sample_size"]))
+
+    @property
+    def channels(self) -> int:
+        """Of a sample."""
+        return self.fields.get("in_channels", 4)
+
+    def clocks(self, network: Any) -> Sequence[Clock]:
+        """One."""
+        return [Clock(network.time_proj, network.time_embedding)]
+
+    def text(self, network: Any, condition: Condition) -> dict[str, Tensor]:
+        """The prompt's embedding, and the weight where the network takes one."""
+        dtype, words = dtype_of(network), {"encoder_hidden_states": condition["text"]}
+        width = network.config.time_cond_proj_dim
+        if width is not None:
+            words["timestep_cond"] = weight_embedding(condition["guidance"], width)
+        return {name: value.to(dtype) for name, value in words.items()}
+
+    def rescale(self, network: nn.Module, input_scale: float, output_scale: float) -> None:
+        """Scale the first and last convolutions."""
+        rescale_unet(network, input_scale, output_scale)
+
+    def text_shape(self) -> tuple[int, int]:
+        """(tokens, width) of a prompt's embedding."""
+        width = self.fields.get("encoder_hid_dim") or self.fields.get("cross_attention_dim", 1280)
+        return 77, width
+
+
+class StableDiffusion(ConditionalUNet):
+    """A StableDiffusionPipeline."""
+
+    pipelines = ("StableDiffusionPipeline",)
+    windows: tuple[tuple[str, int], ...] = (("tokenizer", 77),)
+    weight_slot = True
+    resizable = True
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        made = self.fields.get("out_channels", 4)
+        if made != self.channels:
+            raise BootdiffError(
+                f"{parts.where('unet')} takes {self.channels} channels and gives {made}: an inpainting, depth or "
+                "instruction model, which is not supported; expected a text-to-image model."
+            )
+        parts.check("vae")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of a latent."""
+        height, width = square(self.fields["sample_size"])
+        halvings = 2 ** (len(self.fields["block_out_channels"]) - 1)
+        return self.channels, self.side(height, halvings), self.side(width, halvings)
+
+    def stock(self, network: Any, scheduler: Any) -> Any:
+        """With the size that was distilled as its default."""
+        if self.parts.size is not None:
+            network.register_to_config(sample_size=self.shape[1])
+        return super().stock(network, scheduler)
+
+    def blank(self, batch: int) -> Condition:
+        """An empty embedding."""
+        return Condition({"text": torch.zeros(batch, *self.text_shape())})
+
+    def call(self, network: Any, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """The network's output, (b, c, h, w)."""
+        return network(x.to(dtype_of(network)), timestep, **self.text(network, condition)).sample
+
+    def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
+        """CLIP's embeddings."""
+        text, _ = pipeline.encode_prompt(list(prompts), device_of(pipeline), 1, False)
+        return Condition({"text": text})
+
+    def trainable(self, network: Any, guided: bool) -> nn.Module:
+        """With ``cond_proj`` at zero for the weight, as LCM has it: the stock pipeline feeds it."""
+        return with_weight_slot(network) if guided else super().trainable(network, guided)
+
+    def scheduler(self, call: OneCall, limit: Any, t_max: float) -> Any:
+        """The pipeline insists on steps_offset 1, which trailing spacing ignores."""
+        return stock_scheduler("DDIMScheduler", call, limit, t_max, steps_offset=1)
+
+
+class StableDiffusionXL(StableDiffusion):
+    """A StableDiffusionXLPipeline: two encoders, and the image's size and crop as a condition."""
+
+    pipelines = ("StableDiffusionXLPipeline",)
+    encoders = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
+    windows = (
+        ("tokenizer", 77),
+        ("tokenizer_2", 77),
+    )
+
+    def blank(self, batch: int) -> Condition:
+        """Empty embeddings."""
+        width = self.fields["projection_class_embeddings_input_dim"] - 6 * self.fields["addition_time_embed_dim"]
+        return Condition({**super().blank(batch), "pooled": torch.zeros(batch, width)})
+
+    def call(self, network: Any, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """The network's output; sizes are those of the whole image, the crop starts at its corner."""
+        factor = self.factor
+        height, width = self.shape[1] * factor, self.shape[2] * factor
+        ids = torch.tensor([height, width, 0, 0, height, width], device=x.device, dtype=dtype_of(network))
+        pooled = condition["pooled"].to(dtype_of(network))
+        added = {"text_embeds": pooled, "time_ids": ids.expand(len(x), -1)}
+        words = self.text(network, condition)
+        return network(x.to(dtype_of(network)), timestep, added_cond_kwargs=added, **words).sample
+
+    def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
+        """Both encoders' embeddings, and the second one's summary."""
+        text, _, pooled, _ = pipeline.encode_prompt(
+            list(prompts), device=device_of(pipeline), do_classifier_free_guidance=False
+        )
+        return Condition({"text": text, "pooled": pooled})
+
+    def encode_negative(self, pipeline: Any, prompt: str | None) -> Condition:
+        """Zeros where the pipeline says so of an empty prompt."""
+        _, text, _, pooled = pipeline.encode_prompt([""], device=device_of(pipeline), negative_prompt=prompt)
+        return Condition({"text": text, "pooled": pooled})
+
+
+def with_weight_slot(network: Any) -> nn.Module:
+    """A trainable copy of a UNet2DConditionModel that also takes a guidance weight, at first without effect."""
+    from diffusers import UNet2DConditionModel
+
+    if network.config.time_cond_proj_dim is not None:
+        weights = {name: value.float() for name, value in network.state_dict().items()}
+        grown: Any = UNet2DConditionModel.from_config(network.config)
+        grown.load_state_dict(weights)
+        return grown
+    # The override must be a keyword argument: inside the config it would be ignored without a word.
+    grown = UNet2DConditionModel.from_config(network.config, time_cond_proj_dim=WEIGHT_DIM)
+    grown.load_state_dict({name: value.float() for name, value in network.state_dict().items()}, strict=False)
+    nn.init.zeros_(grown.time_embedding.cond_proj.weight)
+    return grown.eval()
+
+
+def weight_embedding(weight: Tensor, width: int) -> Tensor:
+    """The embedding of w − 1 that stock pipelines make, (b, width) in float32."""
+    return get_timestep_embedding((weight.float() - 1) * 1000, width, flip_sin_to_cos=False, downscale_freq_shift=1)
+
+
+def device_of(pipeline: Any) -> torch.device:
+    """Where a pipeline's encoders are."""
+    encoders = [part for name, part in pipeline.components.items() if "encoder" in name and isinstance(part, nn.Module)]
+    return next((next(encoder.parameters()).device for encoder in encoders), torch.device("cpu"))

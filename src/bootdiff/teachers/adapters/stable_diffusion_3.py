@@ -1,0 +1,124 @@
+"""Stable Diffusion 3: a flow transformer on latents and prompts (Esser et al., 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bootdiff.condition import Condition
+from bootdiff.errors import BootdiffError
+from bootdiff.teachers.adapters.base import Adapter, Clock, Guidance, dtype_of, square
+from bootdiff.teachers.adapters.stable_diffusion import device_of
+from bootdiff.teachers.one_call import OneCall, flow_scheduler
+from bootdiff.teachers.parts import Parts
+
+
+class FlowTransformer(Adapter):
+    """What the flow transformers have in common."""
+
+    network_part = "transformer"
+    takes = "prompts"
+    flow = True
+    resizable = True
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        parts.check("vae")
+
+    def clocks(self, network: Any) -> Sequence[Clock]:
+        """One; text and weight are added to it."""
+        embedding = network.time_text_embed
+        return [Clock(embedding.time_proj, embedding.timestep_embedder)]
+
+    def scheduler(self, call: OneCall, limit: Any, t_max: float) -> Any:
+        """A flow scheduler with one step from sigma = 1 to 0."""
+        return flow_scheduler(call, limit)
+
+    @torch.no_grad()
+    def rescale(self, network: Any, input_scale: float, output_scale: float) -> None:
+        """Scale the last layer."""
+        if input_scale != 1:
+            super().rescale(network, input_scale, output_scale)
+        network.proj_out.weight *= output_scale
+        network.proj_out.bias *= output_scale
+
+
+class StableDiffusion3(FlowTransformer):
+    """A StableDiffusion3Pipeline."""
+
+    pipelines = ("StableDiffusion3Pipeline",)
+    network_class = "SD3Transformer2DModel"
+    guidance: Guidance = "free"
+    encoders: tuple[str, ...] = (
+        "tokenizer",
+        "text_encoder",
+        "tokenizer_2",
+        "text_encoder_2",
+        "tokenizer_3",
+        "text_encoder_3",
+    )
+    windows = (("tokenizer_3", 256),)
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        if parts.kind("text_encoder_3") is None:  # the pipeline runs without T5, on CLIP's window
+            self.encoders, self.windows = self.encoders[:4], (("tokenizer", 77),)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of a latent."""
+        height, width = square(self.fields.get("sample_size", 128))
+        patch, largest = self.fields.get("patch_size", 2), self.fields.get("pos_embed_max_size", 96)
+        shape = self.fields.get("in_channels", 16), self.side(height, patch), self.side(width, patch)
+        if max(shape[1:]) > patch * largest:
+            raise BootdiffError(
+                f"--size {self.parts.size} is above {patch * largest * self.factor}, this model's limit."
+            )
+        return shape
+
+    def stock(self, network: Any, scheduler: Any) -> Any:
+        """With the size that was distilled as its default."""
+        if self.parts.size is not None:
+            network.register_to_config(sample_size=self.shape[1])
+        return super().stock(network, scheduler)
+
+    @property
+    def tokens(self) -> int:
+        """Patches of a latent."""
+        patch = self.fields.get("patch_size", 2)
+        return (self.shape[1] // patch) * (self.shape[2] // patch)
+
+    def blank(self, batch: int) -> Condition:
+        """Empty embeddings: 77 tokens of CLIP and 256 of T5."""
+        text = torch.zeros(batch, 77 + 256, self.fields.get("joint_attention_dim", 4096))
+        return Condition({"text": text, "pooled": torch.zeros(batch, self.fields.get("pooled_projection_dim", 2048))})
+
+    def call(self, network: Any, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """The velocity, (b, c, h, w)."""
+        dtype = dtype_of(network)
+        return network(
+            hidden_states=x.to(dtype),
+            timestep=timestep,
+            encoder_hidden_states=condition["text"].to(dtype),
+            pooled_projections=condition["pooled"].to(dtype),
+        ).sample
+
+    def stand_in(self) -> Any:
+        """Without T5 the pipeline asks the network for the width of its embedding: one without weights will do."""
+        from diffusers import SD3Transformer2DModel
+
+        if self.parts.kind("text_encoder_3") is not None:
+            return None
+        with torch.device("meta"):
+            return SD3Transformer2DModel.from_config(self.fields)
+
+    def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
+        """The three encoders' embeddings, and CLIP's summaries."""
+        words = list(prompts)
+        text, _, pooled, _ = pipeline.encode_prompt(
+            words, words, words, device=device_of(pipeline), do_classifier_free_guidance=False
+        )
+        return Condition({"text": text, "pooled": pooled})

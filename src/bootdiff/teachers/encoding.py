@@ -1,0 +1,80 @@
+"""Prompts to conditions, through the stock pipeline's own text encoders."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from bootdiff.condition import Condition
+from bootdiff.teachers.adapters.base import Adapter
+
+#: prompts whose length is looked at
+COUNTED = 100_000
+
+
+class PromptEncoder:
+    """The encoders of an adapter's pipeline, loaded when this is made and gone with it.
+
+    Args:
+        adapter: of a teacher that takes prompts.
+        device: where the encoders run.
+
+    Raises:
+        BootdiffError: if one of them is missing or damaged.
+    """
+
+    def __init__(self, adapter: Adapter, device: torch.device | str = "cpu") -> None:
+        adapter.parts.check(*adapter.encoders)
+        left_out = (adapter.network_part, "vae", "safety_checker", "image_encoder")
+        with _quiet():
+            left = {part: None for part in left_out if adapter.parts.kind(part) is not None}
+            pipeline = adapter.parts.pipeline(**{**left, adapter.network_part: adapter.stand_in()})
+        self.adapter, self.pipeline = adapter, pipeline
+        for module in self.modules:
+            module.requires_grad_(False).eval().to(device)
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[str]) -> Condition:
+        """Embeddings of a batch of prompts."""
+        with _quiet():
+            return self.adapter.encode(self.pipeline, prompts)
+
+    @torch.no_grad()
+    def negative(self, prompt: str | None) -> Condition:
+        """What guidance leads away from, a batch of one."""
+        with _quiet():
+            return self.adapter.encode_negative(self.pipeline, prompt)
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The networks."""
+        parts = self.pipeline.components.items()
+        return [part for name, part in parts if isinstance(part, nn.Module) and name != self.adapter.network_part]
+
+    def too_long(self, prompts: Sequence[str]) -> tuple[int, int]:
+        """(how many prompts are cut off, the longest a tokenizer takes), of the first ``COUNTED``."""
+        count, window = 0, 0
+        for part, window in self.adapter.windows:
+            tokenizer = getattr(self.pipeline, part)
+            with _quiet():
+                lengths = [len(ids) for ids in tokenizer(list(prompts[:COUNTED])).input_ids]
+            count = max(count, sum(length > window for length in lengths))
+        return count, window
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' own words: they would speak of every long prompt, and of the parts left out."""
+    logs = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)

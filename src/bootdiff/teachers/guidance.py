@@ -1,0 +1,59 @@
+"""Classifier-free guidance as a teacher."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bootdiff.condition import Condition
+from bootdiff.schedules import expand
+from bootdiff.teachers.base import NO_CONDITION, Limited, Teacher
+
+
+class Guided(Teacher):
+    """f̃(x_t, t, c) = f(x_t, t, n) + w (f(x_t, t, c) − f(x_t, t, n)), Eq. 10, both passes as one batch.
+
+    Args:
+        inner: f, not limited: clipping comes after guidance, as in stock pipelines.
+        null: n, a batch of one: the entries that differ from c (an empty prompt, the class "none").
+        weight: w; None reads it from the condition's entry ``guidance``, (b,).
+    """
+
+    def __init__(self, inner: Teacher, null: Condition, weight: float | None = None) -> None:
+        super().__init__()
+        self.inner, self.weight = inner, weight
+        self.name, self.schedule, self.shape, self.limit = inner.name, inner.schedule, inner.shape, inner.limit
+        self.entries = tuple(null)
+        for name, value in null.items():
+            self.register_buffer(f"null_{name}", value, persistent=False)
+
+    @property
+    def denoiser(self) -> Teacher:
+        """The innermost teacher."""
+        return self.inner.denoiser
+
+    @property
+    def t_range(self) -> tuple[float, float]:
+        """The inner teacher's."""
+        return self.inner.t_range
+
+    def nearest_start(self, t: float) -> float:
+        """The inner teacher's."""
+        return self.inner.nearest_start(t)
+
+    def x0(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
+        """f̃, (b, *shape) in float32."""
+        null = {name: getattr(self, f"null_{name}").expand(len(x_t), *[-1] * (value.ndim - 1))
+                for name, value in condition.items() if name in self.entries}  # fmt: skip
+        both = Condition.cat([condition.add(**null), condition])
+        f_n, f_c = self.inner.x0(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
+        weight = condition["guidance"] if self.weight is None else torch.full_like(t, self.weight, dtype=torch.float32)
+        # Eq. 10
+        return f_n + expand(weight.float(), x_t) * (f_c - f_n)
+
+
+def guided(teacher: Teacher, null: Condition, weight: float | None = None) -> Teacher:
+    """``teacher`` with guidance, and its limit after it."""
+    if isinstance(teacher, Limited):
+        return Limited(Guided(teacher.inner, null, weight), teacher.limit)
+    return Guided(teacher, null, weight)

@@ -1,0 +1,226 @@
+"""The components of a diffusers pipeline, loaded when they are asked for and dropped when nobody needs them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bootdiff.errors import BootdiffError
+from bootdiff.files import read_json
+from bootdiff.teachers.weights import aligned, check_finite, load_network
+
+#: the libraries whose classes a pipeline may name; anything else would be somebody's own code
+LIBRARIES = ("diffusers", "transformers")
+
+
+class Parts:
+    """A pipeline in a folder.
+
+    Args:
+        folder: holds ``model_index.json``.
+        variant: of the weight files, such as ``"fp16"``.
+        dtype: of every component.
+    """
+
+    #: the side of the images in pixels, where it is another than the pipeline's default
+    size: int | None = None
+
+    def __init__(self, folder: Path, variant: str | None = None, dtype: torch.dtype = torch.float32) -> None:
+        self.folder, self.variant, self.dtype = folder, variant, dtype
+        self.index = read_json(folder / "model_index.json")
+        self._loaded: dict[str, Any] = {}
+
+    @property
+    def pipeline_class(self) -> str:
+        """The stock pipeline's class name."""
+        return str(self.index.get("_class_name", "?"))
+
+    def kind(self, part: str) -> str | None:
+        """The class name of a component, None where the pipeline has none."""
+        entry = self.index.get(part)
+        return entry[1] if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str) else None
+
+    def where(self, part: str) -> Path:
+        """Its folder; in the hub's oldest pipelines the network and the scheduler lie in the pipeline's own."""
+        inside = self.folder / part
+        return inside if inside.is_dir() or part not in ("unet", "scheduler") else self.folder
+
+    def config(self, part: str) -> dict[str, Any]:
+        """A component's ``config.json``."""
+        return read_json(self.where(part) / "config.json")
+
+    @property
+    def scheduler(self) -> dict[str, Any]:
+        """The scheduler's config, with its class name."""
+        return read_json(self.where("scheduler") / "scheduler_config.json")
+
+    def network(self, part: str, kind: type[Any]) -> nn.Module:
+        """The denoising network, complete and finite.
+
+        Raises:
+            BootdiffError: if its weights cannot be read.
+        """
+        return load_network(kind, self.where(part), self.dtype, self.variant)
+
+    def check(self, *parts: str) -> None:
+        """Refuse a pipeline that lacks one of these components.
+
+        Raises:
+            BootdiffError: naming it.
+        """
+        for part in parts:
+            if self.kind(part) is None or not self.where(part).is_dir():
+                raise BootdiffError(
+                    f"{self.folder} has no {part}, which a {self.pipeline_class} needs; expected a folder "
+                    f"{self.folder / part} named in its model_index.json."
+                )
+
+    def load(self, part: str) -> Any:
+        """A component, kept until ``release``.
+
+        Raises:
+            BootdiffError: if it is missing, of a library that is not known, or cannot be read.
+        """
+        if part not in self._loaded:
+            self.check(part)
+            library, kind = self.index[part]
+            self._loaded[part] = self._read(part, library, kind)
+        return self._loaded[part]
+
+    def release(self, *parts: str) -> None:
+        """Forget components, so that their memory can be used again; all of them where none is named."""
+        for part in parts or tuple(self._loaded):
+            self._loaded.pop(part, None)
+
+    def pipeline(self, **replaced: Any) -> Any:
+        """The stock pipeline, with these components in place of its own; None leaves one out.
+
+        Raises:
+            BootdiffError: if one of its other components cannot be read.
+        """
+        from diffusers import DiffusionPipeline
+
+        options: dict[str, Any] = {"torch_dtype": self.dtype, "local_files_only": True}
+        if self.variant is not None:
+            options["variant"] = self.variant
+        try:
+            return quiet(DiffusionPipeline.from_pretrained(self.folder, **options, **replaced))
+        except Exception as error:  # diffusers and transformers raise many kinds; each means a part that is damaged
+            raise BootdiffError(f"the pipeline in {self.folder} cannot be loaded ({first_line(error)}).") from error
+
+    def _read(self, part: str, library: str, kind: str) -> Any:
+        where = self.where(part)
+        if library not in LIBRARIES:
+            raise BootdiffError(
+                f"{self.folder}: its {part} is a {kind} of {library}, which would run foreign code; expected a class "
+                f"of {' or '.join(LIBRARIES)}."
+            )
+        from importlib import import_module
+
+        options: dict[str, Any] = {}
+        if not any(word in kind for word in ("Tokenizer", "Scheduler", "Processor", "Extractor")):
+            safe = any(where.glob("*.safetensors"))
+            options = {"torch_dtype": self.dtype, "use_safetensors": safe or None}
+            options.update({"variant": self.variant} if self.variant is not None else {})
+        try:
+            loaded = getattr(import_module(library), kind).from_pretrained(where, local_files_only=True, **options)
+        except Exception as error:  # as above
+            raise BootdiffError(f"the {part} in {where} cannot be read ({first_line(error)}).") from error
+        if isinstance(loaded, nn.Module):
+            check_finite(loaded.requires_grad_(False).eval(), where)
+        return loaded
+
+
+class LoadedParts(Parts):
+    """A pipeline that is in memory already: with a LoRA, from a single file, or made in Python."""
+
+    def __init__(self, pipeline: Any, dtype: torch.dtype | None = None) -> None:
+        self.stock = pipeline
+        self.folder, self.variant, self.dtype = Path(type(pipeline).__name__), None, dtype or torch.float32
+        self.index = {"_class_name": type(pipeline).__name__}
+        for name, component in pipeline.components.items():
+            module = type(component).__module__.split(".")[0]
+            self.index[name] = [None, None] if component is None else [module, type(component).__name__]
+        self._loaded = {}
+
+    def where(self, part: str) -> Path:
+        """A name for messages."""
+        return self.folder / part
+
+    def config(self, part: str) -> dict[str, Any]:
+        """The component's own config."""
+        return plain(getattr(self.stock, part).config)
+
+    @property
+    def scheduler(self) -> dict[str, Any]:
+        """The scheduler's config."""
+        return {**plain(self.stock.scheduler.config), "_class_name": type(self.stock.scheduler).__name__}
+
+    def network(self, part: str, kind: type[Any]) -> nn.Module:
+        """The network that the pipeline holds."""
+        return aligned(getattr(self.stock, part).to(self.dtype))
+
+    def check(self, *parts: str) -> None:
+        """Refuse a pipeline without one of these components."""
+        for part in parts:
+            if self.kind(part) is None:
+                raise BootdiffError(f"this {self.pipeline_class} has no {part}, which it needs here.")
+
+    def load(self, part: str) -> Any:
+        """The component."""
+        self.check(part)
+        return getattr(self.stock, part)
+
+    def pipeline(self, **replaced: Any) -> Any:
+        """A pipeline of the same class with these components in place."""
+        known = {**plain(self.stock.config), **self.stock.components, **replaced}
+        wanted = inspect.signature(type(self.stock).__init__).parameters
+        return quiet(type(self.stock)(**{name: value for name, value in known.items() if name in wanted}))
+
+
+def network_parts(pipeline_class: str, part: str, network: nn.Module, scheduler: Mapping[str, Any]) -> Parts:
+    """The parts of a pipeline that consists of a network in memory and a scheduler's config."""
+    parts = object.__new__(_NetworkParts)
+    parts.folder, parts.variant, parts.dtype = Path(pipeline_class), None, next(network.parameters()).dtype
+    parts.index = {"_class_name": pipeline_class, part: ["diffusers", type(network).__name__]}
+    parts._loaded, parts.held, parts.words = {}, network, dict(scheduler)
+    return parts
+
+
+class _NetworkParts(Parts):
+    held: nn.Module
+    words: dict[str, Any]
+
+    def config(self, part: str) -> dict[str, Any]:
+        return plain(self.held.config)
+
+    @property
+    def scheduler(self) -> dict[str, Any]:
+        return self.words
+
+    def network(self, part: str, kind: type[Any]) -> nn.Module:
+        return self.held
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A config as its JSON file would say it: lists for tuples."""
+    words = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    return json.loads(json.dumps(words, default=str))
+
+
+def quiet(pipeline: Any) -> Any:
+    """A pipeline without progress bars."""
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error, not too long."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

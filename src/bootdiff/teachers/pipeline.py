@@ -1,0 +1,74 @@
+"""A diffusers pipeline's denoising network as a teacher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bootdiff.condition import Condition
+from bootdiff.errors import BootdiffError
+from bootdiff.teachers.adapters.base import Adapter
+from bootdiff.teachers.base import NetworkTeacher, Teacher
+from bootdiff.teachers.limits import limit_from
+from bootdiff.teachers.prediction import FlowVelocity
+from bootdiff.teachers.scheduler import FLOW_SCHEDULERS, read_config
+
+
+class PipelineTeacher(NetworkTeacher):
+    """What an adapter reads, with the schedule, prediction type and limit that its scheduler describes.
+
+    Args:
+        adapter: of the pipeline's kind.
+        network: the denoising network; frozen here.
+        name: for reports.
+
+    Raises:
+        BootdiffError: if the scheduler cannot be read or does not fit the network.
+    """
+
+    def __init__(self, adapter: Adapter, network: nn.Module, name: str) -> None:
+        self.scheduler_config = adapter.parts.scheduler
+        where = adapter.parts.where("scheduler")
+        words = read_config(self.scheduler_config, where)
+        adapter.check(words)
+        if (self.scheduler_config["_class_name"] in FLOW_SCHEDULERS) != adapter.flow:
+            expected = "that of a flow model" if adapter.flow else "one with betas or EDM's"
+            raise BootdiffError(
+                f"{where} is a {self.scheduler_config['_class_name']}, which a {adapter.parts.pipeline_class} cannot "
+                f"be exported with; expected {expected}."
+            )
+        schedule, prediction = words.read(where, adapter.tokens)
+        limit = limit_from(words.model_dump())
+        super().__init__(network, adapter.schedule(schedule), prediction, adapter.shape, name, limit)
+        self.adapter = adapter
+
+    def call(self, network: nn.Module, x_t: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """The adapter's."""
+        return self.adapter.call(network, x_t, timestep, condition)
+
+    @property
+    def t_range(self) -> tuple[float, float]:
+        """A flow model's path starts at pure noise: its x_0 is not divided by alpha."""
+        low, high = super().t_range
+        return low, 1.0 if isinstance(self.prediction, FlowVelocity) else high
+
+    def blank(self, batch: int, device: torch.device | str = "cpu") -> Condition:
+        """Zeros in the shape of this teacher's condition, with its usual guidance weight where it takes one."""
+        blank = self.adapter.blank(batch)
+        if self.adapter.guidance == "embedded":
+            blank = blank.add(guidance=torch.full((batch,), self.adapter.usual_weight))
+        return blank.to(device)
+
+
+def adapter_of(teacher: Teacher) -> Adapter | None:
+    """The adapter of a teacher that was read from a pipeline, through its wrappers; None for others."""
+    denoiser = teacher.denoiser
+    return denoiser.adapter if isinstance(denoiser, PipelineTeacher) else None
+
+
+def blank_condition(teacher: Teacher, batch: int, device: torch.device | str = "cpu") -> Condition:
+    """What a teacher can be tried with: zeros in the shape of its condition."""
+    denoiser: Any = teacher.denoiser
+    return denoiser.blank(batch, device) if isinstance(denoiser, PipelineTeacher) else Condition()

@@ -1,0 +1,158 @@
+"""Every family of pipelines: read, grown, folded, exported, opened again by stock diffusers, from one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tiny_pipelines as tiny
+from bootdiff.pipelines.export import export_student
+from bootdiff.pipelines.samplers import conditions_for, open_student
+from bootdiff.pipelines.student_files import load_student, save_student
+from bootdiff.randomness import sample_noise
+from bootdiff.student import Student
+from bootdiff.teachers import adapter_of, load_teacher
+from bootdiff.teachers.encoding import PromptEncoder
+
+SEED, COUNT = 5, 2
+WORDS = ["a red cat", "the blue dog"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """How a tiny pipeline is made, and how the stock pipeline is called for the same images."""
+
+    make: Callable[..., Path]
+    call: dict[str, Any]
+    fields: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    refuses: bool = True
+    t_max: float | None = None  # where alpha would be so small that float32 noise in eps is 1e-5 in x_0
+
+
+ONCE = {"num_inference_steps": 1, "guidance_scale": 1.0}
+PROMPTS = {"prompt": WORDS, **ONCE, "output_type": "pt"}
+FLUX = {"prompt": WORDS, "num_inference_steps": 1, "height": 16, "width": 16, "output_type": "pt"}
+LABELS = {"class_labels": [1, 3], "output_type": "pt"}
+FAMILIES = {
+    "classes": Family(tiny.save_class_unet, {**LABELS, "batch_size": 2}, {"prediction_type": "v_prediction"}),
+    "classes, noise": Family(tiny.save_class_unet, {**LABELS, "batch_size": 2}, t_max=0.6),
+    "dit": Family(tiny.save_dit, {**LABELS, **ONCE}),
+    "dit without variance": Family(tiny.save_dit, {**LABELS, **ONCE}, {"learned": False}),
+    "sd": Family(tiny.save_sd, PROMPTS),
+    "sd v": Family(tiny.save_sd, PROMPTS, {"prediction_type": "v_prediction"}),
+    "sd larger": Family(tiny.save_sd, PROMPTS, options={"size": 32}),
+    "sdxl": Family(tiny.save_sdxl, PROMPTS),
+    "if": Family(tiny.save_if, PROMPTS, t_max=0.9),
+    "if stage 2": Family(tiny.save_if_sr, {**PROMPTS, "noise_level": 100}, t_max=0.9),
+    "sd3": Family(tiny.save_sd3, PROMPTS, refuses=False),
+    "flux": Family(tiny.save_flux, {**FLUX, "guidance_scale": 3.5}, options={"size": 16}, refuses=False),
+    "flux schnell": Family(tiny.save_flux, FLUX, {"guidance_embeds": False}, {"size": 16}, refuses=False),
+}
+
+
+def opened(name: str, folder: Path):
+    family = FAMILIES[name]
+    return family, load_teacher(str(family.make(folder, **family.fields)), **family.options)
+
+
+def conditions(teacher) -> Any:
+    """Two different conditions of a teacher's own kind."""
+    adapter = adapter_of(teacher)
+    if adapter.takes == "classes":
+        made = adapter.blank(2).add(classes=torch.tensor([1, 3]))
+    else:
+        made = PromptEncoder(adapter)(WORDS)
+    if adapter.guidance == "embedded":
+        made = made.add(guidance=torch.full((2,), adapter.usual_weight))
+    if hasattr(adapter, "upscaled"):
+        small = sample_noise(9, 0, COUNT, (3, 8, 8)).clamp(-1, 1)
+        noise = sample_noise(SEED, 0, COUNT, adapter.shape, after=adapter.shape)
+        made = made.add(**adapter.upscaled(small, noise, 100))
+    return made
+
+
+def grown(name: str, teacher) -> Student:
+    t_max = FAMILIES[name].t_max
+    return Student.from_teacher(teacher, t_max=None if t_max is None else teacher.nearest_start(t_max))
+
+
+def disturbed(student: Student, size: float = 0.02) -> Student:
+    """Stand in for training: every weight moves, the zero-initialised ones too."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter += size * torch.randn_like(parameter)
+    return student
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_new_student_is_its_teacher_exactly(tmp_path, name):
+    _, teacher = opened(name, tmp_path)
+    # Frozen like its teacher: torch multiplies by another kernel where a weight wants gradients.
+    student, condition = Student.from_teacher(teacher).requires_grad_(False), conditions(teacher)
+    eps = sample_noise(0, 0, COUNT, teacher.shape)
+    with torch.no_grad():
+        expected = teacher.denoiser.x0(eps, torch.full((COUNT,), student.t_max), condition)
+        for t in (student.t_min, 0.4, student.t_max):
+            assert float((student(eps, torch.full((COUNT,), t), condition) - expected).abs().max()) == 0
+        swapped = student(eps, torch.full((COUNT,), 0.4), condition.index(torch.tensor([1, 0])))
+    assert float((swapped - expected).abs().max()) > 1e-4, "the condition has no effect"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_stock_diffusers_makes_our_images(tmp_path, name):
+    from diffusers import DiffusionPipeline
+
+    family, teacher = opened(name, tmp_path / "teacher")
+    student, condition = disturbed(grown(name, teacher).requires_grad_(False)), conditions(teacher)
+    eps = sample_noise(SEED, 0, COUNT, student.shape)
+    assert float((student.sample(eps, condition) - student.sample(eps, condition, t=0.5)).abs().max()) > 1e-4
+    ours = student.decode(student.sample(eps, condition))
+    export_student(student, tmp_path / "student", {})
+
+    pipe = DiffusionPipeline.from_pretrained(tmp_path / "student")
+    assert type(pipe).__name__ in (teacher.denoiser.adapter.parts.pipeline_class, "ConsistencyModelPipeline")
+    pipe.set_progress_bar_config(disable=True)
+    call = dict(family.call)
+    if name == "if stage 2":
+        call["image"] = sample_noise(9, 0, COUNT, (3, 8, 8)).clamp(-1, 1)
+    generators = [torch.Generator("cpu").manual_seed(SEED + i) for i in range(COUNT)]
+    stock = pipe(**call, generator=generators).images
+    if not name.startswith("if"):  # these hand out [−1, 1] as it is
+        ours = (ours.clamp(-1, 1) + 1) / 2
+    size = max(1.0, float(ours.abs().max()))
+    torch.testing.assert_close(stock, ours, rtol=0, atol=1e-5 * size)
+
+    again = {**call, "num_inference_steps": 4, "generator": [g.manual_seed(SEED + i) for i, g in enumerate(generators)]}
+    if family.refuses:
+        with pytest.raises(ValueError):
+            pipe(**again)
+    else:  # nothing moves before the last step
+        torch.testing.assert_close(pipe(**again).images, stock, rtol=0, atol=3e-5)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_files_bring_the_student_back(tmp_path, name):
+    _, teacher = opened(name, tmp_path / "teacher")
+    student, condition = disturbed(grown(name, teacher).requires_grad_(False)), conditions(teacher)
+    eps = sample_noise(0, 0, COUNT, student.shape)
+    save_student(student, tmp_path / "run/student-path")
+    export_student(student, tmp_path / "run/student", {})
+    again = load_student(tmp_path / "run")
+    for t in (student.t_min, 0.4):
+        assert torch.equal(again.sample(eps, condition, t=t), student.sample(eps, condition, t=t))
+    expected = student.sample(eps, condition)
+    size = max(1.0, float(expected.abs().max()))
+    torch.testing.assert_close(student.one_step()(eps, condition), expected, rtol=0, atol=1e-5 * size)
+    sampler, facts = open_student(str(tmp_path / "run/student"))
+    torch.testing.assert_close(sampler(eps, condition), expected, rtol=0, atol=2e-5 * size)
+    if not hasattr(student.adapter, "upscaled"):
+        takes = {"prompts": WORDS} if student.adapter.takes == "prompts" else {"classes": [1, 3]}
+        listed = conditions_for(sampler, facts, **takes).listed(0, 0, COUNT)
+        torch.testing.assert_close(sampler(eps, listed), expected, rtol=0, atol=2e-5 * size)
