@@ -10,6 +10,7 @@ from bootdiff.errors import BootdiffError
 from bootdiff.files import write_json, write_text, write_whole
 from bootdiff.pipelines.card import model_card
 from bootdiff.pipelines.student_files import FILE, student_facts
+from bootdiff.quiet import quietly
 from bootdiff.student import Student
 from bootdiff.teachers.adapters.base import Adapter
 
@@ -45,13 +46,15 @@ def export_student(student: Student, folder: Path | str, words: Mapping[str, Any
     """
     adapter = adapter_of_student(student)
     network, scheduler = one_step_network(student, weight), one_step_scheduler(student)
-    pipeline = adapter.stock(network, scheduler)
+    with quietly():
+        pipeline = adapter.stock(network, scheduler)
     facts = student_facts(student)
     if isinstance(student.guidance, tuple) and not adapter.weight_slot:
         facts["folded_weight"] = student.weight(weight)
 
     def write(temporary: Path) -> None:
-        pipeline.save_pretrained(temporary, safe_serialization=True)
+        with quietly():
+            pipeline.save_pretrained(temporary, safe_serialization=True)
         write_json(temporary / FILE, facts)
         write_text(temporary / "README.md", model_card({**facts, **words}, adapter))
 

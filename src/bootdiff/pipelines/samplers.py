@@ -13,6 +13,7 @@ from bootdiff.condition import Condition
 from bootdiff.data.conditions import Classes, Conditions, Prompts, Unconditional, Weighted
 from bootdiff.errors import BootdiffError
 from bootdiff.pipelines.student_files import FILE, guidance_in, load_student, path_folder, read_facts, student_facts
+from bootdiff.quiet import quietly
 from bootdiff.randomness import sample_noise
 from bootdiff.student import Student
 from bootdiff.teachers.adapters import adapter_for
@@ -60,7 +61,8 @@ class StockStudent:
             self.adapter: Adapter = adapter_for(parts.pipeline_class, f"{folder} is a {parts.pipeline_class}")(parts)
             self.network: Any = self.adapter.load()
             words = parts.scheduler
-            self.scheduler = getattr(diffusers, words["_class_name"]).from_config(words)
+            with quietly():
+                self.scheduler = getattr(diffusers, words["_class_name"]).from_config(words)
         except BootdiffError as error:
             raise BootdiffError(f"{folder} cannot be opened as a pipeline ({error})") from error
         except Exception as error:  # diffusers raises many kinds; to the user each means a damaged folder

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from bootdiff.condition import Condition
+from bootdiff.quiet import quietly
 from bootdiff.teachers.adapters.base import Adapter
 
 #: prompts whose length is looked at
@@ -30,7 +29,7 @@ class PromptEncoder:
     def __init__(self, adapter: Adapter, device: torch.device | str = "cpu") -> None:
         adapter.parts.check(*adapter.encoders)
         left_out = (adapter.network_part, "vae", "safety_checker", "image_encoder")
-        with _quiet():
+        with quietly():
             left = {part: None for part in left_out if adapter.parts.kind(part) is not None}
             pipeline = adapter.parts.pipeline(**{**left, adapter.network_part: adapter.stand_in()})
         self.adapter, self.pipeline = adapter, pipeline
@@ -40,13 +39,13 @@ class PromptEncoder:
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> Condition:
         """Embeddings of a batch of prompts."""
-        with _quiet():
+        with quietly():
             return self.adapter.encode(self.pipeline, prompts)
 
     @torch.no_grad()
     def negative(self, prompt: str | None) -> Condition:
         """What guidance leads away from, a batch of one."""
-        with _quiet():
+        with quietly():
             return self.adapter.encode_negative(self.pipeline, prompt)
 
     @property
@@ -60,21 +59,7 @@ class PromptEncoder:
         count, window = 0, 0
         for part, window in self.adapter.windows:
             tokenizer = getattr(self.pipeline, part)
-            with _quiet():
+            with quietly():
                 lengths = [len(ids) for ids in tokenizer(list(prompts[:COUNTED])).input_ids]
             count = max(count, sum(length > window for length in lengths))
         return count, window
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the libraries' own words: they would speak of every long prompt, and of the parts left out."""
-    logs = [logging.getLogger(name) for name in ("diffusers", "transformers")]
-    levels = [log.level for log in logs]
-    for log in logs:
-        log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for log, level in zip(logs, levels, strict=True):
-            log.setLevel(level)

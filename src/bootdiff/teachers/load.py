@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ import torch
 from bootdiff.builtin import BUILTIN_TEACHERS, builtin_folder
 from bootdiff.errors import BootdiffError, choose, nearest
 from bootdiff.files import read_json
+from bootdiff.quiet import quietly
 from bootdiff.teachers.adapters import ADAPTERS, adapter_for
 from bootdiff.teachers.base import Limited, Origin, Teacher
 from bootdiff.teachers.limits import NoLimit
-from bootdiff.teachers.parts import LoadedParts, Parts, first_line, network_parts, quiet
+from bootdiff.teachers.parts import LoadedParts, Parts, first_line, network_parts, silent
 from bootdiff.teachers.pipeline import PipelineTeacher
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -126,7 +126,8 @@ def _single_file(origin: Origin) -> Any:
     if origin.pipeline_config is not None:
         options["config"] = origin.pipeline_config
     try:
-        return quiet(getattr(diffusers, kind).from_single_file(str(path), **options))
+        with quietly():
+            return silent(getattr(diffusers, kind).from_single_file(str(path), **options))
     except Exception as error:  # diffusers raises many kinds; to the user each means that it cannot be read
         raise BootdiffError(
             f"{path} cannot be read as a {kind} ({first_line(error)}); where its configs cannot be fetched from the "
@@ -162,20 +163,17 @@ def _with_lora(parts: Parts, lora: str, scale: float) -> Any:
         raise BootdiffError(f"no LoRA at {lora}; expected a .safetensors file, a folder or a hub id.")
     where = {"pretrained_model_name_or_path_or_dict": path.parent, "weight_name": path.name} if path.is_file() else {
         "pretrained_model_name_or_path_or_dict": lora}  # fmt: skip
-    log = logging.getLogger("diffusers")
-    before, log_level = _fingerprint(pipeline), log.level
-    log.setLevel(logging.ERROR)
+    before = _fingerprint(pipeline)
     try:
-        pipeline.load_lora_weights(**where, use_safetensors=True)
-        pipeline.fuse_lora(lora_scale=scale)
-        pipeline.unload_lora_weights()
+        with quietly():
+            pipeline.load_lora_weights(**where, use_safetensors=True)
+            pipeline.fuse_lora(lora_scale=scale)
+            pipeline.unload_lora_weights()
     except Exception as error:  # peft and diffusers raise many kinds; each means that it does not fit
         raise BootdiffError(
             f"the LoRA {lora} does not fit this {parts.pipeline_class} ({first_line(error)}); expected one that was "
             "trained for the same architecture."
         ) from error
-    finally:
-        log.setLevel(log_level)
     if scale != 0 and _fingerprint(pipeline) == before:
         raise BootdiffError(
             f"the LoRA {lora} changes nothing in this {parts.pipeline_class}: none of its layers is there; expected "

@@ -13,6 +13,7 @@ from torch import nn
 
 from bootdiff.errors import BootdiffError
 from bootdiff.files import read_json
+from bootdiff.quiet import quietly
 from bootdiff.teachers.weights import aligned, check_finite, load_network
 
 #: the libraries whose classes a pipeline may name; anything else would be somebody's own code
@@ -110,7 +111,8 @@ class Parts:
         if self.variant is not None:
             options["variant"] = self.variant
         try:
-            return quiet(DiffusionPipeline.from_pretrained(self.folder, **options, **replaced))
+            with quietly():
+                return silent(DiffusionPipeline.from_pretrained(self.folder, **options, **replaced))
         except Exception as error:  # diffusers and transformers raise many kinds; each means a part that is damaged
             raise BootdiffError(f"the pipeline in {self.folder} cannot be loaded ({first_line(error)}).") from error
 
@@ -129,7 +131,8 @@ class Parts:
             options = {"torch_dtype": self.dtype, "use_safetensors": safe or None}
             options.update({"variant": self.variant} if self.variant is not None else {})
         try:
-            loaded = getattr(import_module(library), kind).from_pretrained(where, local_files_only=True, **options)
+            with quietly():
+                loaded = getattr(import_module(library), kind).from_pretrained(where, local_files_only=True, **options)
         except Exception as error:  # as above
             raise BootdiffError(f"the {part} in {where} cannot be read ({first_line(error)}).") from error
         if isinstance(loaded, nn.Module):
@@ -164,7 +167,9 @@ class LoadedParts(Parts):
 
     def network(self, part: str, kind: type[Any]) -> nn.Module:
         """The network that the pipeline holds."""
-        return aligned(getattr(self.stock, part).to(self.dtype))
+        network = getattr(self.stock, part)
+        with quietly():
+            return aligned(network.to(self.dtype))
 
     def check(self, *parts: str) -> None:
         """Refuse a pipeline without one of these components."""
@@ -181,7 +186,7 @@ class LoadedParts(Parts):
         """A pipeline of the same class with these components in place."""
         known = {**plain(self.stock.config), **self.stock.components, **replaced}
         wanted = inspect.signature(type(self.stock).__init__).parameters
-        return quiet(type(self.stock)(**{name: value for name, value in known.items() if name in wanted}))
+        return silent(type(self.stock)(**{name: value for name, value in known.items() if name in wanted}))
 
 
 def network_parts(pipeline_class: str, part: str, network: nn.Module, scheduler: Mapping[str, Any]) -> Parts:
@@ -214,7 +219,7 @@ def plain(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(words, default=str))
 
 
-def quiet(pipeline: Any) -> Any:
+def silent(pipeline: Any) -> Any:
     """A pipeline without progress bars."""
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from bootdiff.errors import BootdiffError
+from bootdiff.quiet import quietly
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -29,14 +30,15 @@ def load_network(
     """
     safe = _check_files(folder, variant)
     try:
-        network, info = kind.from_pretrained(  # type: ignore[attr-defined]  # every diffusers network has it
-            folder,
-            use_safetensors=safe,
-            variant=variant,
-            torch_dtype=dtype,
-            output_loading_info=True,
-            local_files_only=True,
-        )
+        with quietly():
+            network, info = kind.from_pretrained(  # type: ignore[attr-defined]  # every diffusers network has it
+                folder,
+                use_safetensors=safe,
+                variant=variant,
+                torch_dtype=dtype,
+                output_loading_info=True,
+                local_files_only=True,
+            )
     except Exception as error:  # diffusers raises many kinds here; every one means that the file cannot be read
         raise BootdiffError(
             f"the weights in {folder} cannot be read ({_first_line(error)}); save them anew."

@@ -132,7 +132,7 @@ class ConditionPlan:
         digest = f"{self.prompts.digest}-{_fingerprint(encoder, prompts[0])}"
         needed = row_bytes(encoder(prompts[:1])) * len(prompts)
         state = PartialState()
-        if state.is_main_process:
+        if state.is_main_process and folder.name == "prompts":  # not again for the base stage
             _report(self.prompts, *encoder.too_long(prompts))
         if not fits(folder, needed, self.settings.prompt_cache_gib):
             rows = _InLoop(encoder, prompts)
@@ -307,7 +307,9 @@ def _fingerprint(encoder: PromptEncoder, prompt: str) -> str:
 def _report(prompts: PromptFile, cut: int, window: int) -> None:
     """Say once what of the file was left out or is cut off."""
     if prompts.blank:
-        print(f"{prompts.source}: {prompts.blank} blank lines were left out.", file=sys.stderr)
+        print(
+            f"{prompts.source}: {len(prompts.prompts)} prompts; blank ones left out: {prompts.blank}.", file=sys.stderr
+        )
     if cut:
         print(
             f"warning: {cut} of {len(prompts.prompts)} prompts are longer than the tokenizer's {window} tokens; their "

@@ -54,19 +54,16 @@ class Flux(FlowTransformer):
 
     def call(self, network: Any, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """The velocity, (b, c, h, w)."""
-        from diffusers import FluxPipeline
-
-        dtype, (channels, height, width) = dtype_of(network), self.shape
-        packed = FluxPipeline._pack_latents(x.to(dtype), len(x), channels, height, width)
+        dtype, (_, height, width) = dtype_of(network), self.shape
         text = condition["text"].to(dtype)
         out = network(
-            hidden_states=packed,
+            hidden_states=pack(x.to(dtype)),
             timestep=timestep / 1000,  # the network multiplies it again
             guidance=condition["guidance"].float() if network.config.guidance_embeds else None,
             pooled_projections=condition["pooled"].to(dtype),
             encoder_hidden_states=text,
             txt_ids=torch.zeros(text.shape[1], 3, device=x.device, dtype=dtype),
-            img_ids=FluxPipeline._prepare_latent_image_ids(len(x), height // 2, width // 2, x.device, dtype),
+            img_ids=patch_ids(height // 2, width // 2).to(x.device, dtype),
         ).sample
         return unpack(out, height, width)
 
@@ -85,6 +82,20 @@ class Flux(FlowTransformer):
         """The weight's own embedder."""
         embedding = network.time_text_embed
         return Clock(embedding.time_proj, embedding.guidance_embedder) if network.config.guidance_embeds else None
+
+
+def pack(latents: Tensor) -> Tensor:
+    """Latents (b, c, h, w) as a row of 2×2 patches, (b, h/2 · w/2, 4c)."""
+    batch, channels, height, width = latents.shape
+    patches = latents.view(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return patches.reshape(batch, height * width // 4, 4 * channels)
+
+
+def patch_ids(rows: int, columns: int) -> Tensor:
+    """(0, row, column) of every patch, (rows · columns, 3)."""
+    ids = torch.zeros(rows, columns, 3)
+    ids[..., 1], ids[..., 2] = torch.arange(rows)[:, None], torch.arange(columns)[None, :]
+    return ids.reshape(-1, 3)
 
 
 def unpack(packed: Tensor, height: int, width: int) -> Tensor:

@@ -1,0 +1,32 @@
+"""Other libraries' progress bars and remarks, kept from the user's terminal; their errors still come through."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """While pipelines are loaded, saved or asked: what they have to say is said by bootdiff, in a line, where needed."""
+    from diffusers.utils import logging as diffusers_log
+    from transformers.utils import logging as transformers_log
+
+    logs = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    levels = [log.level for log in logs]
+    bars = [log for log in (diffusers_log, transformers_log) if log.is_progress_bar_enabled()]
+    for log in logs:
+        log.setLevel(logging.ERROR)
+    for bar in bars:
+        bar.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
+        for bar in bars:
+            bar.enable_progress_bar()
