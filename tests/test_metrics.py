@@ -83,7 +83,7 @@ def test_evaluation_measures_path_error_and_takes_the_better_spacing():
     """A "student" that solves the path exactly has path error 0; the teacher's rows improve with steps."""
     teacher = Gaussian(shape=(1, 8, 8))
     times = even_times(50, 0.02, 0.95)
-    exact = lambda eps: solve(teacher, eps, times, Heun())[-1]  # noqa: E731
+    exact = lambda eps, condition: solve(teacher, eps, times, Heun())[-1]  # noqa: E731
     result = evaluate({"student": exact}, teacher, (0.02, 0.95), num=64, ddim_steps=(1, 4, 16))
     errors = {row["name"]: row["path_error"] for row in result["rows"]}
     assert errors["student"] == 0 and errors["Heun 50 from t = 0.95"] == 0

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bootdiff.objectives.registry import load_method
 from bootdiff.report.build import build_report
 from bootdiff.teachers import load_teacher
 from bootdiff.training.distill import Plan, plan_distillation, run_plan
 from bootdiff.training.settings import make_settings, read_assignments, read_config
+
+if TYPE_CHECKING:
+    from bootdiff.objectives.settings import DistillationSettings
 
 
 def run_distill(
@@ -45,16 +48,18 @@ def run_distill(
 def print_plan(plan: Plan) -> None:
     """The resolved plan, a line a setting."""
     from bootdiff.cli.inspect import estimate
+    from bootdiff.training.memory import describe_memory, memory_need
 
     print(f"teacher: {plan.teacher.name}, samples of shape {tuple(plan.teacher.shape)}")
     print(f"method: {plan.method}")
     print(f"output: {plan.output}")
     for key, value in plan.settings.model_dump().items():
         print(f"  {key}: {value}")
+    need = memory_need(plan.teacher, cast("DistillationSettings", plan.settings))
+    for line in describe_memory(need, cast("DistillationSettings", plan.settings)) if need is not None else ():
+        print(line)
     costs = estimate(plan.teacher, plan.settings.batch_size)
-    print(
-        f"estimate: {costs['memory_gib']:.2g} GiB, {costs['step_seconds'] * plan.settings.steps / 60:.2g} minutes here"
-    )
+    print(f"time: {costs['step_seconds'] * plan.settings.steps / 60:.2g} minutes on this machine's CPU, roughly")
     print("nothing was written (--dry-run).")
 
 
