@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """While pipelines are loaded, saved or asked: what they have to say is said by bootdiff, in a line, where needed."""
+    """While pipelines are loaded, saved or asked; what matters to the user, bootdiff says itself, in a line."""
     from diffusers.utils import logging as diffusers_log
     from transformers.utils import logging as transformers_log
 

@@ -1,0 +1,510 @@
+"""Conditions without images: classes, prompts, guidance weights, a base stage; and what is refused."""
+
+from __future__ import annotations
+
+import gc
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import tiny_pipelines as tiny
+from bootdiff.condition import Condition
+from bootdiff.data.conditions import Cascade, Classes, Prompts, Weighted
+from bootdiff.data.prompt_cache import PromptCache, fits, row_bytes, write_cache
+from bootdiff.errors import BootdiffError
+from bootdiff.objectives.boot import BootSettings
+from bootdiff.randomness import Draw, sample_noise
+from bootdiff.teachers import load_teacher
+from bootdiff.training.conditioning import plan_conditions
+from conftest import save_teacher
+
+SMALL = ["--steps", "4", "--batch-size", "4", "--set", "sample_every=0", "--set", "log_every=2"]
+WORDS = ["a red cat", "the blue dog", "a photo of the cat", "red", "the dog"]
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory) -> Path:
+    """A folder with one tiny pipeline of each kind; tests must not change it."""
+    folder = tmp_path_factory.mktemp("families")
+    tiny.save_class_unet(folder / "classes")
+    tiny.save_dit(folder / "dit")
+    tiny.save_sd(folder / "sd")
+    tiny.save_sdxl(folder / "sdxl")
+    tiny.save_if(folder / "if")
+    tiny.save_if_sr(folder / "sr")
+    tiny.save_sd3(folder / "sd3")
+    tiny.save_flux(folder / "flux")
+    tiny.save_lora(folder / "lora", folder / "sd")
+    tiny.save_single_file(folder / "single.safetensors", folder / "sd")
+    save_teacher(folder / "plain", channels=3)
+    (folder / "words.txt").write_text("\n".join([*WORDS, ""]))
+    return folder
+
+
+def draw(start: int = 0, stop: int = 4, step: int = 0) -> Draw:
+    return Draw(7, step, "student", start, stop, 4)
+
+
+def test_classes_are_drawn_uniformly_and_by_slices():
+    whole = Classes([0, 3, 7]).draw(Draw(1, 0, "student", 0, 3000, 3000))["classes"]
+    shares = [float((whole == label).float().mean()) for label in (0, 3, 7)]
+    assert sum(shares) == pytest.approx(1) and all(abs(share - 1 / 3) < 0.04 for share in shares)
+    halves = [
+        Classes([0, 3, 7]).draw(Draw(1, 0, "student", a, b, 3000))["classes"] for a, b in ((0, 1000), (1000, 3000))
+    ]
+    assert torch.equal(torch.cat(halves), whole)
+    assert Classes([0, 3, 7]).listed(0, 2, 6)["classes"].tolist() == [7, 0, 3, 7]
+
+
+def test_every_prompt_is_visited_once_an_epoch_in_an_order_of_seed_and_epoch():
+    prompts = Prompts(6, lambda numbers: Condition({"number": torch.tensor(list(numbers))}))
+    seen = [prompts.draw(draw(step=step))["number"].tolist() for step in range(6)]  # 24 visits: 4 epochs
+    flat = [number for step in seen for number in step]
+    epochs = [flat[i : i + 6] for i in range(0, 24, 6)]
+    assert all(sorted(epoch) == list(range(6)) for epoch in epochs) and epochs[0] != epochs[1]
+    slices = [prompts.draw(Draw(7, 1, "student", a, a + 2, 4))["number"].tolist() for a in (0, 2)]
+    assert [number for part in slices for number in part] == seen[1]
+
+
+def test_a_cache_gives_back_what_was_written_in_any_precision(tmp_path):
+    for kind in (torch.float32, torch.float16, torch.bfloat16):
+        rows = {"text": torch.randn(5, 3, 2).to(kind), "pooled": torch.randn(5, 4).to(kind)}
+        batches = [Condition({k: v[a:b] for k, v in rows.items()}) for a, b in ((0, 2), (2, 5))]
+        write_cache(tmp_path / str(kind), 5, batches, "digest")
+        cache = PromptCache(tmp_path / str(kind))
+        got = cache.rows([4, 0, 4])
+        assert all(torch.equal(got[k], v[[4, 0, 4]]) for k, v in rows.items())
+        assert row_bytes(batches[0]) == 10 * rows["text"].element_size() and cache.digest == "digest"
+    assert fits(tmp_path, 10, 1e-7) and not fits(tmp_path, 1000, 1e-7)
+
+
+def encoders_alive() -> int:
+    gc.collect()
+    return sum("TextModel" in type(o).__name__ or "T5Encoder" in type(o).__name__ for o in gc.get_objects())
+
+
+def test_cached_prompts_equal_those_encoded_in_the_loop_and_their_encoder_leaves_memory(teachers, tmp_path):
+    before = encoders_alive()
+    made = {}
+    for cache in (8.0, 0.0):
+        settings = BootSettings(prompts=str(teachers / "words.txt"), prompt_cache_gib=cache, guidance_scale=3.0)
+        teacher = load_teacher(str(teachers / "sd"))
+        guided, conditions = plan_conditions(teacher, settings).make(tmp_path / str(cache), "cpu")
+        made[cache] = conditions.draw(draw())["text"], guided.null_text
+        if cache:
+            assert encoders_alive() == before and not list(conditions.modules())
+            assert (tmp_path / "8.0/prompts/text.npy").exists()
+        else:
+            assert encoders_alive() > before and list(conditions.modules())
+            assert not (tmp_path / "0.0").exists()
+    torch.testing.assert_close(made[8.0][0], made[0.0][0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(made[8.0][1], made[0.0][1])
+
+
+def test_a_prompt_that_is_too_long_is_counted_once(teachers, tmp_path, capsys):
+    (tmp_path / "long.txt").write_text("a cat\n" + "red " * 200 + "\n\n" + "blue " * 100 + "\n")
+    settings = BootSettings(prompts=str(tmp_path / "long.txt"))
+    plan_conditions(load_teacher(str(teachers / "sd")), settings).make(tmp_path / "run", "cpu")
+    err = capsys.readouterr().err
+    assert err.count("2 of 3 prompts are longer than the tokenizer's 77 tokens") == 1 and "left out: 1" in err
+
+
+def test_guidance_weights_lie_in_their_range_and_are_shown_in_the_middle():
+    weights = Weighted(Classes([0]), 1.0, 5.0, 3.0)
+    drawn = weights.draw(Draw(1, 0, "student", 0, 2000, 2000))["guidance"]
+    assert float(drawn.min()) >= 1 and float(drawn.max()) <= 5 and abs(float(drawn.mean()) - 3) < 0.1
+    assert weights.listed(0, 0, 2)["guidance"].tolist() == [3.0, 3.0]
+
+
+def test_a_cascade_asks_the_base_for_its_images_of_the_same_prompts(teachers):
+    stage = load_teacher(str(teachers / "sr")).denoiser.adapter
+    asked = []
+
+    class Base(torch.nn.Module):
+        def forward(self, eps, condition):
+            asked.append((eps, condition["number"]))
+            return torch.tanh(eps)
+
+    prompts = Prompts(5, lambda numbers: Condition({"number": torch.tensor(list(numbers))}))
+    base = Base()
+    base.register_parameter("p", torch.nn.Parameter(torch.zeros(1)))
+    conditions = Cascade(prompts, base, prompts, (3, 8, 8), stage, 250)
+    condition = conditions.draw(draw())
+    assert torch.equal(condition["number"], asked[0][1]) and condition["noise_level"].tolist() == [250] * 4
+    eps = draw().normal("base noise", (3, 8, 8))
+    assert torch.equal(asked[0][0], eps)
+    noise = draw().normal("augmentation", stage.shape)
+    torch.testing.assert_close(condition["image"], stage.upscaled(torch.tanh(eps), noise, 250)["image"])
+    assert float((condition["image"] - stage.upscaled(torch.tanh(eps), noise, 0)["image"]).std()) > 0.1, "no noise"
+
+
+# --- the command line ------------------------------------------------------------------------------------------------
+
+RUNS = {
+    "classes": ["classes", "--null-class", "3", "--guidance-range", "1", "4"],
+    "dit": ["dit", "--classes", "0,3", "--guidance-scale", "2"],
+    "sd": ["sd", "--prompts", "WORDS", "--guidance-range", "1", "5"],
+    "sdxl": ["sdxl", "--prompts", "WORDS", "--guidance-scale", "5", "--negative-prompt", "a dog"],
+    "sd3": ["sd3", "--prompts", "WORDS", "--guidance-scale", "4"],
+    "flux": ["flux", "--prompts", "WORDS", "--size", "16"],
+    "lora": ["sd", "--prompts", "WORDS", "--lora", "LORA", "--lora-scale", "0.5"],
+    "single file": ["single.safetensors", "--prompts", "WORDS", "--pipeline-config", "SD"],
+}
+
+
+def words_of(teachers: Path, words: list[str]) -> list[str]:
+    names = {"WORDS": teachers / "words.txt", "LORA": teachers / "lora/pytorch_lora_weights.safetensors"}
+    names["SD"] = teachers / "sd"
+    return [str(teachers / words[0]), *(str(names.get(word, word)) for word in words[1:])]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_one_command_distils_and_one_samples(cli, teachers, tmp_path, name):
+    run = tmp_path / "run"
+    words = words_of(teachers, RUNS[name])
+    done = cli("distill", *words, "--output", run, *SMALL)
+    assert done.code == 0, done.err
+    assert cli("distill", *words, "--output", run, *SMALL).out.startswith("done")
+    assert not list((run / "student").glob("*.py")) and (run / "report.html").exists()
+    prompt = ["--prompt", "a red cat"] if "--prompts" in words else []
+    for student in (run, run / "student"):
+        picture = tmp_path / f"{student.name}.png"
+        sampled = cli("sample", student, "--num", 3, *prompt, "--output", picture)
+        assert sampled.code == 0 and picture.exists(), sampled.err
+    assert (tmp_path / "run.png").read_bytes()
+    measured = cli("evaluate", run, "--num", 4, "--ddim-steps", "1,2", "--no-heun", "--output", tmp_path / "e.json")
+    assert measured.code == 0, measured.err
+
+
+def test_a_cascade_is_distilled_stage_by_stage_and_sampled_in_two_calls(cli, teachers, tmp_path):
+    base, upscaled = tmp_path / "base", tmp_path / "large"
+    words = ["--prompts", teachers / "words.txt", *SMALL]
+    assert cli("distill", teachers / "if", "--output", base, "--guidance-scale", 7, *words).code == 0
+    done = cli("distill", teachers / "sr", "--base", base, "--output", upscaled, "--guidance-scale", 4, *words)
+    assert done.code == 0, done.err
+    facts = json.loads((upscaled / "student/bootdiff.json").read_text())
+    assert facts["conditions"]["noise_level"] == 250
+    pictures = []
+    for number, pair in enumerate([(base, upscaled), (base / "student", upscaled / "student")]):
+        picture = tmp_path / f"{number}.png"
+        sampled = cli("sample", *pair, "--num", 2, "--prompt", "a red cat", "--output", picture)
+        assert sampled.code == 0, sampled.err
+        pictures.append(picture)
+    from PIL import Image
+
+    first, second = (torch.tensor(list(Image.open(p).convert("RGB").getdata())).float() for p in pictures)
+    assert float((first - second).abs().max()) <= 1, "the runs' students and their exports differ"
+
+
+def test_a_cascade_is_what_two_stock_pipelines_in_a_row_make(cli, teachers, tmp_path):
+    from diffusers import DiffusionPipeline
+
+    from bootdiff.evaluation.opening import cascade
+    from bootdiff.pipelines.samplers import conditions_for, open_student
+
+    words = ["--prompts", teachers / "words.txt", *SMALL, "--set", "t_max=0.9"]
+    base, upscaled = tmp_path / "base", tmp_path / "large"
+    assert cli("distill", teachers / "if", "--output", base, *words).code == 0
+    assert cli("distill", teachers / "sr", "--base", base, "--output", upscaled, *words).code == 0
+    sampler, facts = open_student(str(upscaled))
+    own = conditions_for(sampler, facts, WORDS[:2])
+    conditions = cascade(str(base), sampler, facts, own, WORDS[:2])
+    ours = sampler(sample_noise(3, 0, 2, sampler.shape), conditions.listed(3, 0, 2))
+    image = None
+    for folder in (base, upscaled):
+        pipe = DiffusionPipeline.from_pretrained(folder / "student")
+        generators = [torch.Generator("cpu").manual_seed(3 + i) for i in range(2)]
+        given = {} if image is None else {"image": image, "noise_level": 250}
+        image = pipe(
+            WORDS[:2], num_inference_steps=1, guidance_scale=1.0, generator=generators, output_type="pt", **given
+        ).images
+    torch.testing.assert_close(image, ours, rtol=0, atol=1e-4)
+
+
+def test_an_interrupted_run_with_prompts_ends_with_the_same_bits(cli, teachers, tmp_path):
+    words = [teachers / "sd", "--prompts", teachers / "words.txt", "--guidance-scale", 3, "--batch-size", 4]
+    options = ["--set", "checkpoint_every=2", "--set", "sample_every=0", "--steps", 4]
+    assert cli("distill", *words, "--output", tmp_path / "whole", *options).code == 0
+    assert cli("distill", *words, "--output", tmp_path / "cut", *options).code == 0
+    import shutil
+
+    for name in ("student", "student-path", "done.json", "checkpoints/step-00000004", "prompts"):
+        path = tmp_path / "cut" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert "resuming from step 2" in cli("distill", *words, "--output", tmp_path / "cut", *options).err
+    files = [tmp_path / name / "student-path/unet/diffusion_pytorch_model.safetensors" for name in ("whole", "cut")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_run_with_changed_prompts_is_another_run(cli, teachers, tmp_path):
+    words = [teachers / "sd", "--prompts", tmp_path / "p.txt", "--output", tmp_path / "run", *SMALL]
+    (tmp_path / "p.txt").write_text("a cat\n")
+    assert cli("distill", *words).code == 0
+    (tmp_path / "p.txt").write_text("a dog\n")
+    again = cli("distill", *words)
+    assert again.code == 2 and "another run" in again.err
+
+
+def test_the_export_folds_the_weight_that_is_asked_for_and_says_so(cli, teachers, tmp_path):
+    run = tmp_path / "run"
+    words = [teachers / "classes", "--null-class", 3, "--guidance-range", 1, 4, "--set", "learning_rate=0.01"]
+    assert cli("distill", *words, "--output", run, *SMALL).code == 0
+    assert json.loads((run / "student/bootdiff.json").read_text())["folded_weight"] == 2.5
+    assert "2.5 is folded in" in (run / "student/README.md").read_text()
+    assert cli("export", run, "--output", tmp_path / "w4", "--guidance-scale", 4).code == 0
+    for folder, weight, code in (("w4", 4, 0), ("run", 4, 0), ("run", 2, 0), ("w4", 2, 2), ("run", 5, 2)):
+        out = tmp_path / f"{folder}-{weight}"
+        assert cli("sample", tmp_path / folder, "--num", 2, "--guidance-scale", weight, "--output", out).code == code
+    same, other = ((tmp_path / name / "00000.png").read_bytes() for name in ("run-4", "run-2"))
+    assert (tmp_path / "w4-4/00000.png").read_bytes() == same != other
+
+
+def test_a_lora_changes_the_teacher_and_its_student_as_it_does_the_stock_pipeline(teachers, tmp_path):
+    from diffusers import DiffusionPipeline
+
+    lora = str(teachers / "lora/pytorch_lora_weights.safetensors")
+    plain, with_lora = load_teacher(str(teachers / "sd")), load_teacher(str(teachers / "sd"), lora=lora)
+    pipe = DiffusionPipeline.from_pretrained(teachers / "sd")
+    pipe.load_lora_weights(lora)
+    x, t = sample_noise(0, 0, 2, plain.shape), torch.full((2,), 500.0)
+    text = torch.randn(2, 77, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        stock = pipe.unet(x, t, encoder_hidden_states=text).sample
+        made, before = (
+            teacher.adapter.call(teacher.network, x, t, Condition({"text": text}))
+            for teacher in (with_lora.denoiser, plain.denoiser)
+        )
+    torch.testing.assert_close(made, stock, rtol=0, atol=1e-5)
+    assert float((made - before).abs().max()) > 1e-2
+
+
+def test_a_single_file_and_a_pipeline_in_memory_are_the_folder(teachers):
+    from diffusers import DiffusionPipeline
+
+    folder = load_teacher(str(teachers / "sd"))
+    single = load_teacher(str(teachers / "single.safetensors"), pipeline_config=str(teachers / "sd"))
+    memory = load_teacher(DiffusionPipeline.from_pretrained(teachers / "sd"))
+    for other in (single, memory):
+        states = folder.denoiser.network.state_dict(), other.denoiser.network.state_dict()
+        assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+        assert other.shape == folder.shape and other.t_range == folder.t_range
+
+
+BAD = {
+    "no prompts": (["sd"], "--prompts FILE"),
+    "prompts missing": (["sd", "--prompts", "none.txt"], "none.txt"),
+    "prompts empty": (["sd", "--prompts", "EMPTY"], "no prompt"),
+    "prompts not utf-8": (["sd", "--prompts", "LATIN"], "UTF-8"),
+    "prompts without the column": (["sd", "--prompts", "TABLE", "--prompt-column", "captoin"], "caption"),
+    "prompts for a class teacher": (["classes", "--prompts", "WORDS"], "conditioned on classes"),
+    "prompts for an unconditional one": (["plain", "--prompts", "WORDS"], "conditioned on nothing"),
+    "negative prompt for a class teacher": (["classes", "--negative-prompt", "x", "--guidance-scale", "2"], "classes"),
+    "negative prompt without guidance": (["sd", "--prompts", "WORDS", "--negative-prompt", "x"], "--guidance-scale"),
+    "guidance for an unconditional teacher": (["plain", "--guidance-scale", "2"], "conditioned on nothing"),
+    "guidance without a null class": (["classes", "--guidance-scale", "2"], "--null-class"),
+    "class out of range": (["classes", "--classes", "0,9"], "0 to 3"),
+    "null class out of range": (["classes", "--null-class", "9"], "0 to 3"),
+    "null class among classes": (["classes", "--null-class", "1", "--classes", "0,1"], "stands for no class"),
+    "classes no numbers": (["classes", "--classes", "a,b"], "--classes expects"),
+    "classes for a text teacher": (["sd", "--prompts", "WORDS", "--classes", "1"], "conditioned on prompts"),
+    "both guidances": (
+        ["classes", "--null-class", "1", "--guidance-scale", "2", "--guidance-range", "1", "2"],
+        "exclude each other",
+    ),
+    "range upside down": (["classes", "--null-class", "1", "--guidance-range", "4", "1"], "below"),
+    "negative prompt for an embedded weight": (
+        ["flux", "--prompts", "WORDS", "--size", "16", "--guidance-scale", "2", "--negative-prompt", "x"],
+        "no second pass",
+    ),
+    "stage 2 without a base": (["sr", "--prompts", "WORDS"], "--base RUN"),
+    "stage 2 with no such base": (["sr", "--prompts", "WORDS", "--base", "nowhere"], "nowhere"),
+    "stage 2 with a base of its own size": (["sr", "--prompts", "WORDS", "--base", "LARGE"], "cannot enlarge"),
+    "stage 2 with an unconditional base": (["sr", "--prompts", "WORDS", "--base", "PLAINRUN"], "takes no prompts"),
+    "a base for a base": (["if", "--prompts", "WORDS", "--base", "LARGE"], "super-resolution"),
+    "text encoder missing": (["no text_encoder", "--prompts", "WORDS"], "text_encoder"),
+    "tokenizer missing": (["no tokenizer", "--prompts", "WORDS"], "tokenizer"),
+    "vae missing": (["no vae", "--prompts", "WORDS"], "vae"),
+    "lora of another architecture": (
+        ["sd", "--prompts", "WORDS", "--lora", "OTHERLORA"],
+        "does not fit|changes nothing",
+    ),
+    "lora of another network": (["sd", "--prompts", "WORDS", "--lora", "FOREIGN"], "the same architecture"),
+    "lora missing": (["sd", "--prompts", "WORDS", "--lora", "none.safetensors"], "none.safetensors"),
+    "lora for a class teacher": (["classes", "--lora", "LORA"], "takes no LoRA"),
+    "lora damaged": (["sd", "--prompts", "WORDS", "--lora", "DAMAGED"], "does not fit"),
+    "single file missing": (["nothing.safetensors", "--prompts", "WORDS"], "nothing.safetensors"),
+    "single file damaged": (["damaged.safetensors", "--prompts", "WORDS"], "safetensors"),
+    "single file that runs code": (["model.ckpt", "--prompts", "WORDS"], "can run code"),
+    "size for pixels": (["classes", "--size", "16"], "one size only"),
+    "size not divisible": (["sd", "--prompts", "WORDS", "--size", "17"], "multiple of 4"),
+    "checkpointing of nothing": (["sd", "--prompts", "WORDS", "--set", "noise_level=-1"], "noise_level"),
+}
+
+
+@pytest.fixture(scope="module")
+def spoiled(teachers, tmp_path_factory) -> Path:
+    """The teachers, and copies of them with something missing."""
+    import shutil
+
+    from bootdiff.pipelines.student_files import save_student
+    from bootdiff.student import Student
+
+    folder = tmp_path_factory.mktemp("spoiled")
+    for name in ("text_encoder", "tokenizer", "vae"):
+        shutil.copytree(teachers / "sd", teachers / f"no {name}")
+        shutil.rmtree(teachers / f"no {name}" / name)
+    (folder / "EMPTY").write_text("\n\n")
+    (folder / "LATIN").write_bytes("ein schöner Tag\n".encode("latin-1"))
+    (folder / "TABLE").write_text("caption,author\na cat,me\n")
+    (folder / "TABLE").rename(folder / "TABLE.csv")
+    (folder / "DAMAGED.safetensors").write_bytes(b"12345678nonsense")
+    (teachers / "damaged.safetensors").write_bytes(b"12345678nonsense")
+    (teachers / "model.ckpt").write_bytes(b"")
+    other = tiny.save_sdxl(folder / "other")
+    from diffusers import StableDiffusionPipeline
+    from safetensors.torch import save_file
+
+    assert other and StableDiffusionPipeline
+    layer = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.lora"
+    save_file(
+        {f"{layer}_A.weight": torch.ones(2, 640), f"{layer}_B.weight": torch.ones(640, 2)}, folder / "OTHER.safetensors"
+    )
+    for name, source in (("LARGE", "sr"), ("PLAINRUN", "plain")):
+        save_student(Student.from_teacher(load_teacher(str(teachers / source))), folder / name / "student-path")
+    return folder
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_exit_2_and_leaves_nothing(cli, teachers, spoiled, tmp_path, monkeypatch, name):
+    words, fragment = BAD[name]
+    monkeypatch.chdir(tmp_path)
+    names = {"TABLE": "TABLE.csv", "DAMAGED": "DAMAGED.safetensors", "OTHERLORA": "OTHER.safetensors"}
+    names["FOREIGN"] = "FOREIGN.safetensors"
+    given = [str(spoiled / names.get(w, w)) if (spoiled / names.get(w, w)).exists() else w for w in words[1:]]
+    asked = words_of(teachers, [words[0], *given])
+    for extra in ([], ["--dry-run"]):
+        result = cli("distill", *asked, "--output", "run", *SMALL, *extra)
+        assert result.code == 2 and result.err.count("\n") == 1 and result.out == "", result.err
+        assert any(part in result.err for part in fragment.split("|")), result.err
+        assert list(tmp_path.iterdir()) == []
+
+
+BAD_SAMPLES = {
+    "a text student without a prompt": (["TEXT/student"], "--prompt"),
+    "classes for a text student": (["TEXT", "--prompt", "x", "--classes", "1"], "not on classes"),
+    "a prompt for a class student": (["CLASS", "--prompt", "x"], "not on prompts"),
+    "a class that it did not learn": (["CLASS", "--classes", "3"], "learned: 0, 1, 2"),
+    "a weight that it did not learn": (["CLASS", "--guidance-scale", "9"], "cannot serve"),
+    "two students that are no cascade": (["TEXT", "CLASS", "--prompt", "x"], "conditioned on classes"),
+    "three students": (["TEXT", "TEXT", "TEXT", "--prompt", "x"], "got 3"),
+    "prompt and prompts": (["TEXT", "--prompt", "x", "--prompts", "WORDS"], "exclude"),
+}
+
+
+@pytest.fixture(scope="module")
+def students(teachers, tmp_path_factory) -> Path:
+    from bootdiff import distill
+
+    folder = tmp_path_factory.mktemp("students")
+    common = {"steps": 1, "batch_size": 2, "sample_every": 0}
+    distill(str(teachers / "sd"), folder / "TEXT", BootSettings(prompts=str(teachers / "words.txt"), **common))
+    distill(str(teachers / "classes"), folder / "CLASS", BootSettings(null_class=3, guidance_scale=2.0, **common))
+    return folder
+
+
+@pytest.mark.parametrize("name", BAD_SAMPLES)
+def test_bad_samples_are_one_line(cli, teachers, students, tmp_path, name):
+    words, fragment = BAD_SAMPLES[name]
+    asked = [students / w if (students / w).exists() else teachers / "words.txt" if w == "WORDS" else w for w in words]
+    result = cli("sample", *asked, "--num", 2, "--output", tmp_path / "a.png")
+    assert result.code == 2 and result.err.count("\n") == 1 and fragment in result.err, result.err
+    assert not (tmp_path / "a.png").exists()
+
+
+# --- the paper's settings --------------------------------------------------------------------------------------------
+
+TABLE_2 = {
+    "ffhq64": ("plain", 0.04, 1e-4, 128, 500_000, "uniform"),
+    "lsun256": ("plain", 0.04, 1e-4, 128, 500_000, "uniform"),
+    "imagenet64": ("classes", 0.04, 3e-4, 1024, 300_000, "uniform"),
+    "sd21-base": ("sd", 0.01, 2e-5, 64, 500_000, "signal"),
+    "if-i-l": ("if", 0.04, 2e-5, 64, 500_000, "signal"),
+    "if-ii-m": ("sr", 0.04, 2e-5, 32, 100_000, "signal"),
+}
+PAPER = Path(__file__).parent.parent / "configs/paper"
+
+
+@pytest.mark.parametrize("name", TABLE_2)
+def test_the_papers_settings_plan_a_run_and_say_what_it_needs(cli, teachers, spoiled, tmp_path, name):
+    teacher, *figures = TABLE_2[name]
+    extra = {"classes": ["--null-class", 3], "sd": ["--prompts", teachers / "words.txt"]}
+    extra["if"] = extra["sd"]
+    if name == "if-ii-m":
+        base = tmp_path / "base"
+        assert cli("distill", teachers / "if", "--output", base, "--prompts", teachers / "words.txt", *SMALL).code == 0
+        extra["sr"] = [*extra["sd"], "--base", base]
+    words = [teachers / teacher, "--output", tmp_path / "run", "--config", PAPER / f"{name}.yaml", "--dry-run"]
+    planned = cli("distill", *words, *extra.get(teacher, []))
+    assert planned.code == 0, planned.err
+    shown = {k: yaml.safe_load(v) for k, _, v in (line.strip().partition(": ") for line in planned.out.splitlines())}
+    keys = ("delta", "learning_rate", "batch_size", "steps", "loss_weight")
+    assert [shown[key] if key != "learning_rate" else float(shown[key]) for key in keys] == figures
+    assert (shown["ema_decay"], shown["lr_schedule"], shown["warmup_steps"], shown["weight_decay"]) == (
+        0.9999, "constant", 0, 0.0,
+    )  # fmt: skip
+    assert all(f"{card} GB card: " in planned.out for card in (24, 40, 80)) and not (tmp_path / "run").exists()
+    if name == "imagenet64":
+        assert shown["guidance_range"] == [1.0, 5.0]
+    if name == "if-ii-m":
+        assert shown["noise_level"] == 250
+
+
+@pytest.mark.parametrize("name, levels", [("ffhq64", [1, 2, 3, 4]), ("lsun256", [1, 1, 2, 2, 4, 4])])
+def test_the_papers_teachers_are_their_table(name, levels):
+    from bootdiff.training.settings import TeacherSettings, make_settings, read_config
+
+    settings = make_settings(TeacherSettings, read_config(PAPER / f"{name}-teacher.yaml"))
+    assert settings.channels == [128 * level for level in levels] and settings.layers_per_block == 1
+    sizes = [settings.image_size // 2**level for level in settings.attention_levels]
+    assert sizes == [16, 8] and (settings.prediction, settings.schedule) == ("sample", "cosine")
+
+
+def test_gradient_checkpointing_keeps_less_and_learns_the_same(cli, teachers, tmp_path):
+    from bootdiff.training.memory import memory_need
+
+    words = [teachers / "sd", "--prompts", teachers / "words.txt", *SMALL, "--set", "learning_rate=0.001"]
+    for name, value in (("plain", "false"), ("saved", "true")):
+        done = cli("distill", *words, "--output", tmp_path / name, "--set", f"gradient_checkpointing={value}")
+        assert done.code == 0, done.err
+    from bootdiff.pipelines.student_files import load_student
+
+    states = [load_student(tmp_path / name).state_dict() for name in ("plain", "saved")]
+    for key, value in states[0].items():
+        torch.testing.assert_close(states[1][key], value, rtol=0, atol=2e-4)
+    need = memory_need(load_teacher(str(teachers / "sd")), BootSettings())
+    assert need.checkpointed < 0.6 * need.sample and need.fitting(24, True) > need.fitting(24, False)
+
+
+def test_half_precision_teachers_convert_in_float32(teachers):
+    for kind in ("bfloat16", "float16"):
+        half, full = (load_teacher(str(teachers / "sd"), dtype=d) for d in (kind, "float32"))
+        condition = Condition({"text": torch.randn(2, 77, 16, generator=torch.Generator().manual_seed(0))})
+        x, t = sample_noise(0, 0, 2, full.shape), torch.full((2,), 0.5)
+        made, exact = (teacher.x0(x, t, condition) for teacher in (half, full))
+        assert made.dtype == torch.float32
+        assert 0 < float((made - exact).abs().max()) < 0.2
+        # The conversion itself loses nothing: x_0 is a x_t + b out to float32, out being what the network said.
+        out = half.adapter.call(half.network, x, torch.full((2,), 499.5), condition).float()
+        alpha, sigma = (v[:, None, None, None] for v in half.schedule.alpha_sigma(t))
+        torch.testing.assert_close(made, (x - sigma * out) / alpha, rtol=1e-5, atol=1e-5)
+
+
+def test_the_refusal_names_the_class_and_those_supported(tmp_path):
+    folder = tiny.save_sd(tmp_path / "t")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "StableDiffusionInpaintPipeline"}))
+    with pytest.raises(BootdiffError, match=r"a StableDiffusionInpaintPipeline with UNet2D.*supported: .*FluxPipeline"):
+        load_teacher(str(folder))
