@@ -137,6 +137,28 @@ def test_stock_diffusers_makes_our_images(tmp_path, name):
         torch.testing.assert_close(pipe(**again).images, stock, rtol=0, atol=3e-5)
 
 
+@pytest.mark.parametrize("name", ["sd", "sdxl", "flux"])
+def test_a_weight_that_is_an_input_is_served_by_the_stock_pipeline(tmp_path, name):
+    from diffusers import DiffusionPipeline
+
+    family, teacher = opened(name, tmp_path / "teacher")
+    student = disturbed(Student.from_teacher(teacher, guidance=(1.0, 5.0)).requires_grad_(False), 0.05)
+    condition, eps = conditions(teacher), sample_noise(SEED, 0, COUNT, student.shape)
+    export_student(student, tmp_path / "student", {})
+    pipe = DiffusionPipeline.from_pretrained(tmp_path / "student")
+    pipe.set_progress_bar_config(disable=True)
+    images = []
+    for weight in (1.5, 4.0):
+        ours = student.decode(student.sample(eps, condition.add(guidance=torch.full((COUNT,), weight))))
+        generators = [torch.Generator("cpu").manual_seed(SEED + i) for i in range(COUNT)]
+        images.append(pipe(**{**family.call, "guidance_scale": weight}, generator=generators).images)
+        torch.testing.assert_close(images[-1], (ours.clamp(-1, 1) + 1) / 2, rtol=0, atol=1e-5)
+    assert float((images[0] - images[1]).abs().max()) > 1e-3, "the weight has no effect"
+    if family.refuses:
+        with pytest.raises(ValueError):
+            pipe(**{**family.call, "num_inference_steps": 2})
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_files_bring_the_student_back(tmp_path, name):
     _, teacher = opened(name, tmp_path / "teacher")

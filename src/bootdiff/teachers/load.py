@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -214,17 +214,17 @@ def resolve_pipeline(name: str, revision: str | None = None, variant: str | None
 def _download(name: str, revision: str | None, variant: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
-    weights = [f"*.{variant}{end}" for end in (".safetensors", "-*.safetensors")] if variant else ["*.safetensors"]
     # Without a variant, those of other precisions would be downloaded for nothing.
     others = None if variant else ["*.fp16*", "*.bf16*", "*.non_ema*"]
     try:
         folder = snapshot_download(name, revision=revision, allow_patterns=["*.json"])
         index = read_json(Path(folder) / "model_index.json")
         adapter_for(_class_of(index), _met(name, index))  # before its weights are fetched
-        small = ["*.txt", "*.model"]  # of tokenizers
-        snapshot_download(name, revision=revision, allow_patterns=[*weights, *small], ignore_patterns=others)
-        if not list(Path(folder).rglob("*.safetensors")):
-            snapshot_download(name, revision=revision, allow_patterns=["*.bin"], ignore_patterns=others)
+        parts = [part for part, entry in index.items() if isinstance(entry, list) and entry[0] is not None]
+        for wanted in _weight_patterns(parts, variant):
+            snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=others)
+            if list(Path(folder).rglob("*.safetensors")) or list(Path(folder).rglob("*.bin")):
+                break
     except BootdiffError:
         raise
     except Exception as error:  # the hub client raises many kinds; to the user each means "not to be had"
@@ -234,6 +234,16 @@ def _download(name: str, revision: str | None, variant: str | None) -> Path:
             "spelling and the connection, or give a local folder."
         ) from error
     return Path(folder)
+
+
+def _weight_patterns(parts: Sequence[str], variant: str | None) -> Iterator[list[str]]:
+    """What to fetch, the best first: safetensors of the components (a repository may hold single files of gigabytes
+    beside them), those of the oldest pipelines in the folder itself, and at last pickles, read without running them."""
+    for folders in ([f"{part}/" for part in parts], [""]):
+        for kind in ("safetensors", "bin"):
+            ends = [f".{variant}.{kind}", f".{variant}-*.{kind}"] if variant else [f".{kind}"]
+            small = [f"{folder}*{end}" for folder in folders for end in (".txt", ".model")]  # of tokenizers
+            yield [*(f"{folder}*{end}" for folder in folders for end in ends), *small]
 
 
 def _denoiser_of(index: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Cascade, Classes, Conditions, Prompts, Unconditional, Weighted
@@ -134,7 +135,9 @@ class ConditionPlan:
         state = PartialState()
         if state.is_main_process and folder.name == "prompts":  # not again for the base stage
             _report(self.prompts, *encoder.too_long(prompts))
-        if not fits(folder, needed, self.settings.prompt_cache_gib):
+        # One process decides for all: what it writes changes what another would find free.
+        answer = [fits(folder, needed, self.settings.prompt_cache_gib) or _cached(folder, digest, len(prompts))]
+        if not broadcast_object_list(answer)[0]:
             rows = _InLoop(encoder, prompts)
             return Prompts(len(prompts), rows, () if self.settings.offload_encoders else encoder.modules), null
         if state.is_main_process and not _cached(folder, digest, len(prompts)):

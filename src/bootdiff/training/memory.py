@@ -58,8 +58,9 @@ def memory_need(teacher: Teacher, settings: DistillationSettings) -> Need | None
 def activations(teacher: PipelineTeacher, settings: DistillationSettings) -> tuple[int, int]:
     """Bytes in float32 that a pass of one sample keeps: (all, with gradient checkpointing)."""
     adapter: Any = teacher.adapter
+    kind: Any = type(teacher.network)
     with torch.device("meta"):
-        network = type(teacher.network).from_config(teacher.network.config)
+        network = kind.from_config(teacher.network.config)
         x, t = torch.empty(1, *teacher.shape), torch.empty(1)
     condition = adapter.blank(1)
     if adapter.guidance == "embedded" or isinstance(learned_weight(settings, teacher), tuple):

@@ -185,6 +185,8 @@ class Adapter(ABC):
         if not self.latent:
             return sample
         vae = self.parts.load("vae").to(sample.device)
+        if vae.dtype == torch.float16:  # some decoders overflow there
+            vae = vae.float()
         latents = sample / vae.config.scaling_factor
         mean, deviation = (getattr(vae.config, name, None) for name in ("latents_mean", "latents_std"))
         if mean is not None and deviation is not None:
