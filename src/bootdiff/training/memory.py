@@ -48,7 +48,8 @@ def memory_need(teacher: Teacher, settings: DistillationSettings) -> Need | None
     parameters = list(denoiser.network.parameters())
     count = sum(p.numel() for p in parameters)
     student = 4 * count * (4 + bool(settings.ema_decay))  # weights, gradients, two moments, average
-    weights = count * parameters[0].element_size() + student
+    cast = 2 * count if settings.mixed_precision != "no" else 0  # autocast keeps a copy of the weights for a pass
+    weights = count * parameters[0].element_size() + student + cast
     full, checkpointed = activations(denoiser, settings)
     if settings.mixed_precision != "no":
         full, checkpointed = full // 2, checkpointed // 2
@@ -128,7 +129,7 @@ def describe_memory(need: Need, settings: DistillationSettings) -> list[str]:
         elif parts == 1:
             lines.append(f"  {card} GB card: fits as it is")
         else:
-            lines.append(f"  {card} GB card: fits with gradient_accumulation={parts} ({fitting} samples a pass)")
+            lines.append(f"  {card} GB card: fits with gradient_accumulation={parts} ({settings.batch_size // parts} samples a pass)")
     return lines
 
 
