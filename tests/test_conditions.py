@@ -203,14 +203,14 @@ def test_a_cascade_is_what_two_stock_pipelines_in_a_row_make(cli, teachers, tmp_
     from diffusers import DiffusionPipeline
 
     from bootdiff.evaluation.opening import cascade
-    from bootdiff.pipelines.samplers import conditions_for, open_student
+    from bootdiff.pipelines.samplers import Choice, conditions_for, open_student
 
     words = ["--prompts", teachers / "words.txt", *SMALL, "--set", "t_max=0.9"]
     base, upscaled = tmp_path / "base", tmp_path / "large"
     assert cli("distill", teachers / "if", "--output", base, *words).code == 0
     assert cli("distill", teachers / "sr", "--base", base, "--output", upscaled, *words).code == 0
     sampler, facts = open_student(str(upscaled))
-    own = conditions_for(sampler, facts, WORDS[:2])
+    own = conditions_for(sampler, facts, Choice(prompts=WORDS[:2]))
     conditions = cascade(str(base), sampler, facts, own, WORDS[:2])
     ours = sampler(sample_noise(3, 0, 2, sampler.shape), conditions.listed(3, 0, 2))
     image = None

@@ -12,7 +12,7 @@ import torch
 
 import tiny_pipelines as tiny
 from bootdiff.pipelines.export import export_student
-from bootdiff.pipelines.samplers import conditions_for, open_student
+from bootdiff.pipelines.samplers import Choice, conditions_for, open_student
 from bootdiff.pipelines.student_files import load_student, save_student
 from bootdiff.randomness import sample_noise
 from bootdiff.student import Student
@@ -175,6 +175,6 @@ def test_files_bring_the_student_back(tmp_path, name):
     sampler, facts = open_student(str(tmp_path / "run/student"))
     torch.testing.assert_close(sampler(eps, condition), expected, rtol=0, atol=2e-5 * size)
     if not hasattr(student.adapter, "upscaled"):
-        takes = {"prompts": WORDS} if student.adapter.takes == "prompts" else {"classes": [1, 3]}
-        listed = conditions_for(sampler, facts, **takes).listed(0, 0, COUNT)
+        choice = Choice(prompts=WORDS) if student.adapter.takes == "prompts" else Choice(classes=[1, 3])
+        listed = conditions_for(sampler, facts, choice).listed(0, 0, COUNT)
         torch.testing.assert_close(sampler(eps, listed), expected, rtol=0, atol=2e-5 * size)

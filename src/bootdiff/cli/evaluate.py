@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from bootdiff.evaluation.opening import open_pair
 from bootdiff.evaluation.rows import DDIM_STEPS
 from bootdiff.files import read_json, write_json, write_text
 from bootdiff.pipelines.card import model_card
+from bootdiff.pipelines.samplers import ANY, Choice
 from bootdiff.pipelines.student_files import FILE
 from bootdiff.runs import Run, environment
 from bootdiff.teachers.adapters import adapter_for
@@ -30,9 +31,7 @@ def run_evaluate(
     heun: bool,
     output: Path,
     teacher_options: Mapping[str, str] | None = None,
-    prompts: Sequence[str] | None = None,
-    classes: Sequence[int] | None = None,
-    weight: float | None = None,
+    choice: Choice = ANY,
 ) -> dict[str, Any]:
     """Measure, print a table, write JSON; a run also keeps it for its report and model card.
 
@@ -42,7 +41,7 @@ def run_evaluate(
     if output.suffix != ".json":
         raise BootdiffError(f"--output {output}: expected a file that ends in .json.")
     steps = read_steps(ddim_steps)
-    pair = open_pair(student, teacher, teacher_options, prompts, classes, weight)
+    pair = open_pair(student, teacher, teacher_options, choice)
     model, facts = pair.teacher, pair.facts
     feature_name, reference_name = default_features(model, features, reference)
     space = open_features(feature_name, model)

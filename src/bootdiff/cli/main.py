@@ -148,9 +148,10 @@ def sample(
 ) -> None:
     """Draw samples in one network call each; a base stage and its super-resolution stage make two."""
     from bootdiff.cli.sample import Wanted, read_classes, read_words, run_sample
+    from bootdiff.pipelines.samplers import Choice
 
     words = read_words(prompt, prompts, prompt_column)
-    wanted = Wanted(num, seed, words, read_classes(classes), guidance_scale, batch_size)
+    wanted = Wanted(num, seed, batch_size, Choice(words, read_classes(classes), guidance_scale))
     run_sample(student, wanted, times, output)
 
 
@@ -189,10 +190,11 @@ def evaluate(
     """Measure a student beside its teacher's own samplers, from the same noises."""
     from bootdiff.cli.evaluate import run_evaluate
     from bootdiff.cli.sample import read_classes, read_words
+    from bootdiff.pipelines.samplers import Choice
 
     given = _given({"revision": revision, "variant": variant, "dtype": dtype})
-    asked = read_words((), prompts, prompt_column), read_classes(classes), guidance_scale
-    run_evaluate(student, teacher, reference, features, num, seed, repeats, ddim_steps, heun, output, given, *asked)
+    choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
+    run_evaluate(student, teacher, reference, features, num, seed, repeats, ddim_steps, heun, output, given, choice)
 
 
 @app.command("train-teacher", cls=TeachCommand)

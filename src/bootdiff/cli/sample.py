@@ -14,7 +14,7 @@ from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.opening import cascade, run_conditions
 from bootdiff.files import write_whole
 from bootdiff.pictures import grid, is_picture, to_image
-from bootdiff.pipelines.samplers import PathSampler, Sampler, noise_batches, open_student
+from bootdiff.pipelines.samplers import ANY, Choice, PathSampler, Sampler, conditions_for, noise_batches, open_student
 from bootdiff.pipelines.student_files import load_student, path_folder
 from bootdiff.progress import progress
 
@@ -25,17 +25,14 @@ class Wanted:
 
     Args:
         num, seed: sample i starts from the noise of seed + i.
-        prompts, classes: one after the other; the run's own where none are given.
-        weight: guidance weight, of a student that learned a range.
         batch_size: samples a network call.
+        choice: of prompts, classes and guidance weight.
     """
 
     num: int = 16
     seed: int = 0
-    prompts: Sequence[str] | None = None
-    classes: Sequence[int] | None = None
-    weight: float | None = None
     batch_size: int = 256
+    choice: Choice = ANY
 
 
 def run_sample(students: Sequence[str], wanted: Wanted, times: str | None, output: Path) -> None:
@@ -59,7 +56,7 @@ def run_sample(students: Sequence[str], wanted: Wanted, times: str | None, outpu
         samplers: list[Sampler] = [PathSampler(student, t) for t in moments]
     else:
         samplers = [open_student(name)[0]]
-    conditions = _conditions(name, base, samplers[0], wanted)
+    conditions = _conditions(name, base, samplers[0], wanted.choice)
     made = draw(samplers, conditions, wanted)
     if not is_picture(made.shape[1:]):
         raise BootdiffError(f"samples of shape {tuple(made.shape[1:])} are no pictures; sample from Python instead.")
@@ -67,16 +64,13 @@ def run_sample(students: Sequence[str], wanted: Wanted, times: str | None, outpu
     print(f"{len(made)} images: {output}")
 
 
-def _conditions(name: str, base: str | None, sampler: Sampler, wanted: Wanted) -> Conditions:
+def _conditions(name: str, base: str | None, sampler: Sampler, choice: Choice) -> Conditions:
     facts = open_student(name)[1]
     if base is None:
-        return run_conditions(name, sampler, facts, wanted.prompts, wanted.classes, wanted.weight)
-    if wanted.prompts is None:
+        return run_conditions(name, sampler, facts, choice)
+    if choice.prompts is None:
         raise BootdiffError("a cascade is conditioned on text; give --prompt TEXT or --prompts FILE.")
-    from bootdiff.pipelines.samplers import conditions_for
-
-    own = conditions_for(sampler, facts, wanted.prompts, None, wanted.weight)
-    return cascade(base, sampler, facts, own, wanted.prompts)
+    return cascade(base, sampler, facts, conditions_for(sampler, facts, choice), choice.prompts)
 
 
 def draw(samplers: Sequence[Sampler], conditions: Conditions, wanted: Wanted) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from bootdiff.condition import Condition
 from bootdiff.data.conditions import Cascade, Conditions
 from bootdiff.data.prompts import read_prompts
 from bootdiff.errors import BootdiffError
-from bootdiff.pipelines.samplers import Sampler, best_device, conditions_for, open_student
+from bootdiff.pipelines.samplers import ANY, Choice, Sampler, best_device, conditions_for, open_student
 from bootdiff.runs import Run
 from bootdiff.teachers import Teacher, adapter_of, guided, limited, load_teacher
 from bootdiff.teachers.encoding import PromptEncoder
@@ -40,17 +40,14 @@ def open_pair(
     student: str,
     teacher: str | None = None,
     teacher_options: Mapping[str, Any] | None = None,
-    prompts: Sequence[str] | None = None,
-    classes: Sequence[int] | None = None,
-    weight: float | None = None,
+    choice: Choice = ANY,
 ) -> Opened:
     """Open a student beside its teacher.
 
     Args:
         teacher: another one than the student names.
         teacher_options: for ``load_teacher``, over those of the student's own.
-        prompts, classes: those of the run where none are given.
-        weight: guidance weight, of a student that learned a range.
+        choice: of prompts, classes and weight.
 
     Raises:
         BootdiffError: if they do not belong together.
@@ -65,28 +62,21 @@ def open_pair(
         raise BootdiffError(
             f"{student} makes {sampler.shape} and {name} {model.shape}; it is a student of another teacher."
         )
-    conditions = run_conditions(student, sampler, facts, prompts, classes, weight)
-    model = with_guidance(model, sampler, facts, weight)
+    conditions = run_conditions(student, sampler, facts, choice)
+    model = with_guidance(model, sampler, facts, choice.weight)
     learned = limited(model, limit_from(facts["targets"])) if "targets" in facts else model
     return Opened(sampler, facts, model, learned, conditions)
 
 
-def run_conditions(
-    student: str,
-    sampler: Sampler,
-    facts: dict[str, Any],
-    prompts: Sequence[str] | None = None,
-    classes: Sequence[int] | None = None,
-    weight: float | None = None,
-) -> Conditions:
+def run_conditions(student: str, sampler: Sampler, facts: dict[str, Any], choice: Choice = ANY) -> Conditions:
     """What to sample: the given prompts or classes, or those that the run was distilled on, and its base's images."""
     settings = Run(student).config.get("settings", {}) if Run(student).started else {}
     takes = sampler.adapter.takes if sampler.adapter is not None else "nothing"
-    if prompts is None and takes == "prompts" and settings.get("prompts"):
-        prompts = read_prompts(settings["prompts"], settings.get("prompt_column")).prompts
-    conditions = conditions_for(sampler, facts, prompts, classes, weight)
+    if choice.prompts is None and takes == "prompts" and settings.get("prompts"):
+        choice = replace(choice, prompts=read_prompts(settings["prompts"], settings.get("prompt_column")).prompts)
+    conditions = conditions_for(sampler, facts, choice)
     if settings.get("base"):
-        return cascade(settings["base"], sampler, facts, conditions, prompts or ())
+        return cascade(settings["base"], sampler, facts, conditions, choice.prompts or ())
     return conditions
 
 
@@ -108,7 +98,7 @@ def cascade(
     if small.shape[0] != stage.shape[0] or side <= small_side or side % small_side:
         raise BootdiffError(f"{base} makes {tuple(small.shape)}, which cannot be enlarged to {tuple(stage.shape)}.")
     level = int(facts.get("conditions", {}).get("noise_level", 250))
-    own = conditions_for(small, small_facts, list(prompts))
+    own = conditions_for(small, small_facts, Choice(prompts=prompts))
     return Cascade(conditions, _Module(small), own, tuple(small.shape), stage, level)
 
 

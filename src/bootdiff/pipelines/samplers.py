@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -130,37 +131,47 @@ def open_student(name: str) -> tuple[Sampler, dict[str, Any]]:
     return PathSampler(student), student_facts(student)
 
 
-def conditions_for(
-    sampler: Sampler,
-    facts: dict[str, Any],
-    prompts: Sequence[str] | None = None,
-    classes: Sequence[int] | None = None,
-    weight: float | None = None,
-) -> Conditions:
-    """What a sampler's samples are conditioned on, by number: its prompts or classes, one after the other.
+@dataclass(frozen=True)
+class Choice:
+    """What samples are asked for.
+
+    Args:
+        prompts, classes: one after the other; by default those of the run, or all classes.
+        weight: guidance weight, of a student that learned a range; its middle by default.
+    """
+
+    prompts: Sequence[str] | None = None
+    classes: Sequence[int] | None = None
+    weight: float | None = None
+
+
+ANY = Choice()
+
+
+def conditions_for(sampler: Sampler, facts: dict[str, Any], choice: Choice = ANY) -> Conditions:
+    """What a sampler's samples are conditioned on, by number.
 
     Args:
         facts: of the student; they say which classes it learned.
-        weight: guidance weight; the middle of what it learned where none is given.
 
     Raises:
         BootdiffError: for words that mean nothing to this student, or that it needs and are missing.
     """
     adapter = sampler.adapter
     takes = adapter.takes if adapter is not None else "nothing"
-    if prompts is not None and takes != "prompts":
+    if choice.prompts is not None and takes != "prompts":
         raise BootdiffError(f"this student is conditioned on {takes}, not on prompts; leave them out.")
-    if classes is not None and takes != "classes":
+    if choice.classes is not None and takes != "classes":
         raise BootdiffError(f"this student is conditioned on {takes}, not on classes; leave them out.")
     conditions: Conditions = Unconditional()
     if adapter is not None and takes == "classes":
-        conditions = Classes(_labels(adapter, facts, classes))
+        conditions = Classes(_labels(adapter, facts, choice.classes))
     elif adapter is not None and takes == "prompts":
-        if prompts is None:
+        if choice.prompts is None:
             raise BootdiffError("this student is conditioned on text; give --prompt TEXT or --prompts FILE.")
-        encoder, words = PromptEncoder(adapter, best_device()), list(prompts)
+        encoder, words = PromptEncoder(adapter, best_device()), list(choice.prompts)
         conditions = Prompts(len(words), lambda numbers: encoder([words[n] for n in numbers]))
-    told = sampler.told_weight(weight)
+    told = sampler.told_weight(choice.weight)
     return conditions if told is None else Weighted(conditions, told, told, told)
 
 

@@ -15,8 +15,9 @@ from bootdiff.student.pipeline import GrownPipelineNetwork
 from bootdiff.teachers import PipelineTeacher, Teacher
 from bootdiff.teachers.adapters import adapter_for
 from bootdiff.teachers.base import Origin
+from bootdiff.teachers.hub import resolve_pipeline
 from bootdiff.teachers.limits import limit_from
-from bootdiff.teachers.load import DTYPES, resolve_pipeline
+from bootdiff.teachers.load import DTYPES
 from bootdiff.teachers.parts import Parts
 from bootdiff.teachers.weights import load_network
 

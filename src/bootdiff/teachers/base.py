@@ -195,14 +195,13 @@ def _check_fit(prediction: Prediction, schedule: Schedule) -> None:
         )
 
 
-class Limited(Teacher):
-    """A teacher whose ``x_0`` is clipped or thresholded."""
+class Wrapper(Teacher):
+    """A teacher around another one, of which it changes the answers only."""
 
-    def __init__(self, inner: Teacher, limit: Limit | None = None) -> None:
+    def __init__(self, inner: Teacher) -> None:
         super().__init__()
         self.inner = inner
-        self.name, self.schedule, self.shape = inner.name, inner.schedule, inner.shape
-        self.limit = limit or inner.limit
+        self.name, self.schedule, self.shape, self.limit = inner.name, inner.schedule, inner.shape, inner.limit
 
     @property
     def denoiser(self) -> Teacher:
@@ -217,6 +216,14 @@ class Limited(Teacher):
     def nearest_start(self, t: float) -> float:
         """The inner teacher's."""
         return self.inner.nearest_start(t)
+
+
+class Limited(Wrapper):
+    """A teacher whose ``x_0`` is clipped or thresholded."""
+
+    def __init__(self, inner: Teacher, limit: Limit | None = None) -> None:
+        super().__init__(inner)
+        self.limit = limit or inner.limit
 
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """The inner teacher's x_0, limited."""

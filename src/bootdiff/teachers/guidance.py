@@ -7,10 +7,10 @@ from torch import Tensor
 
 from bootdiff.condition import Condition
 from bootdiff.schedules import expand
-from bootdiff.teachers.base import NO_CONDITION, Limited, Teacher
+from bootdiff.teachers.base import NO_CONDITION, Limited, Teacher, Wrapper
 
 
-class Guided(Teacher):
+class Guided(Wrapper):
     """f̃(x_t, t, c) = f(x_t, t, n) + w (f(x_t, t, c) − f(x_t, t, n)), Eq. 10, both passes as one batch.
 
     Args:
@@ -20,26 +20,10 @@ class Guided(Teacher):
     """
 
     def __init__(self, inner: Teacher, null: Condition, weight: float | None = None) -> None:
-        super().__init__()
-        self.inner, self.weight = inner, weight
-        self.name, self.schedule, self.shape, self.limit = inner.name, inner.schedule, inner.shape, inner.limit
-        self.entries = tuple(null)
+        super().__init__(inner)
+        self.weight, self.entries = weight, tuple(null)
         for name, value in null.items():
             self.register_buffer(f"null_{name}", value, persistent=False)
-
-    @property
-    def denoiser(self) -> Teacher:
-        """The innermost teacher."""
-        return self.inner.denoiser
-
-    @property
-    def t_range(self) -> tuple[float, float]:
-        """The inner teacher's."""
-        return self.inner.t_range
-
-    def nearest_start(self, t: float) -> float:
-        """The inner teacher's."""
-        return self.inner.nearest_start(t)
 
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """f̃, (b, *shape) in float32."""

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import sys
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 
 from bootdiff.condition import Condition
-from bootdiff.data.conditions import Cascade, Classes, Conditions, Prompts, Unconditional, Weighted
-from bootdiff.data.prompt_cache import PromptCache, fits, row_bytes, write_cache
+from bootdiff.data.conditions import Cascade, Classes, Conditions, Unconditional, Weighted
 from bootdiff.data.prompts import PromptFile, read_prompts
 from bootdiff.errors import BootdiffError
-from bootdiff.files import remove
 from bootdiff.objectives.settings import DistillationSettings, learned_weight
-from bootdiff.progress import progress
 from bootdiff.teachers import Teacher, adapter_of, guided
 from bootdiff.teachers.adapters.base import Adapter
 from bootdiff.teachers.adapters.deepfloyd import DeepFloydUpscaler
-from bootdiff.teachers.encoding import PromptEncoder
+from bootdiff.training.prompts import encode_prompts
 
 if TYPE_CHECKING:
     from bootdiff.student import Student
-
-ENCODED_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -84,11 +74,15 @@ class ConditionPlan:
         if adapter.takes == "classes":
             conditions = Classes(class_labels(adapter, self.settings))
             null = Condition({"classes": torch.tensor([null_class(adapter, self.settings) or 0])})
-        elif adapter.takes == "prompts":
-            speaking = adapter if adapter.parts.kind("text_encoder") or self.base is None else self._base_adapter
-            conditions, null = self._encode(speaking, folder / "prompts", device, self.settings.negative_prompt)
-        if self.base is not None:
-            conditions = self._cascade(conditions, folder, device)
+        elif self.prompts is not None:
+            own = self.base is None or adapter.parts.kind("text_encoder") is not None
+            speaking = adapter if own else adapter_of_base(self.base)
+            conditions, null = encode_prompts(self.prompts, speaking, self.settings, folder / "prompts", device)
+            if self.base is not None and isinstance(adapter, DeepFloydUpscaler):
+                place = folder / "base-prompts"
+                theirs, _ = encode_prompts(self.prompts, adapter_of_base(self.base), self.settings, place, device)
+                small = self.base.one_step(self.base.weight()).to(device)
+                conditions = Cascade(conditions, small, theirs, self.base.shape, adapter, self.settings.noise_level)
         weights = self._weights()
         if weights is not None:
             conditions = Weighted(conditions, *weights)
@@ -110,53 +104,10 @@ class ConditionPlan:
         told = adapter is not None and adapter.guidance == "embedded" and learned is not None
         return (learned, learned, learned) if told and learned is not None else None
 
-    @property
-    def _base_adapter(self) -> Adapter:
-        assert self.base is not None and self.base.adapter is not None
-        return self.base.adapter
 
-    def _cascade(self, conditions: Conditions, folder: Path, device: torch.device | str) -> Conditions:
-        base, adapter = self.base, adapter_of(self.teacher)
-        assert base is not None and isinstance(adapter, DeepFloydUpscaler)
-        own, _ = self._encode(self._base_adapter, folder / "base-prompts", device, None)
-        one_step = base.one_step(base.weight()).to(device)
-        return Cascade(conditions, one_step, own, base.shape, adapter, self.settings.noise_level)
-
-    def _encode(
-        self, adapter: Adapter, folder: Path, device: torch.device | str, negative: str | None
-    ) -> tuple[Conditions, Condition]:
-        """The prompts as conditions, and the negative prompt's."""
-        assert self.prompts is not None
-        prompts = self.prompts.prompts
-        encoder = PromptEncoder(adapter, "cpu" if self.settings.offload_encoders else device)
-        null = encoder.negative(negative).to("cpu")
-        digest = f"{self.prompts.digest}-{_fingerprint(encoder, prompts[0])}"
-        needed = row_bytes(encoder(prompts[:1])) * len(prompts)
-        state = PartialState()
-        if state.is_main_process and folder.name == "prompts":  # not again for the base stage
-            _report(self.prompts, *encoder.too_long(prompts))
-        # One process decides for all: what it writes changes what another would find free.
-        answer = [fits(folder, needed, self.settings.prompt_cache_gib) or _cached(folder, digest, len(prompts))]
-        if not broadcast_object_list(answer)[0]:
-            rows = _InLoop(encoder, prompts)
-            return Prompts(len(prompts), rows, () if self.settings.offload_encoders else encoder.modules), null
-        if state.is_main_process and not _cached(folder, digest, len(prompts)):
-            remove(folder)
-            write_cache(folder, len(prompts), _batches(encoder, prompts), digest)
-        state.wait_for_everyone()
-        adapter.parts.release(*adapter.encoders)
-        return Prompts(len(prompts), PromptCache(folder).rows), null
-
-
-@dataclass(frozen=True)
-class _InLoop:
-    """Prompts encoded when they are drawn."""
-
-    encoder: PromptEncoder
-    prompts: Sequence[str]
-
-    def __call__(self, numbers: Sequence[int]) -> Condition:
-        return self.encoder([self.prompts[number] for number in numbers])
+def adapter_of_base(base: Student | None) -> Adapter:
+    """Of a base stage that has been checked."""
+    return cast("Adapter", base.adapter if base is not None else None)
 
 
 def plan_conditions(teacher: Teacher, settings: Any) -> ConditionPlan:
@@ -278,44 +229,3 @@ def _base(settings: DistillationSettings, adapter: DeepFloydUpscaler, name: str)
     if base.adapter is None or base.adapter.takes != "prompts":
         raise BootdiffError(f"--base {settings.base} takes no prompts, but {name} does; expected its own base stage.")
     return base
-
-
-def _batches(encoder: PromptEncoder, prompts: Sequence[str]) -> Iterator[Condition]:
-    with progress("encoding prompts", len(prompts)) as bar:
-        for start in range(0, len(prompts), ENCODED_AT_ONCE):
-            part = prompts[start : start + ENCODED_AT_ONCE]
-            yield encoder(part)
-            bar.advance(len(part))
-
-
-def _cached(folder: Path, digest: str, count: int) -> bool:
-    if not folder.is_dir():
-        return False
-    try:
-        cache = PromptCache(folder)
-    except BootdiffError:
-        return False
-    return cache.digest == digest and cache.count == count
-
-
-def _fingerprint(encoder: PromptEncoder, prompt: str) -> str:
-    """Of what the encoders answer: another encoder, precision or tokenizer makes another cache."""
-    answer = encoder([prompt])
-    digest = hashlib.blake2b(digest_size=6)
-    for name, value in sorted(answer.items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)} {value.double().sum():.4g}".encode())
-    return digest.hexdigest()
-
-
-def _report(prompts: PromptFile, cut: int, window: int) -> None:
-    """Say once what of the file was left out or is cut off."""
-    if prompts.blank:
-        print(
-            f"{prompts.source}: {len(prompts.prompts)} prompts; blank ones left out: {prompts.blank}.", file=sys.stderr
-        )
-    if cut:
-        print(
-            f"warning: {cut} of {len(prompts.prompts)} prompts are longer than the tokenizer's {window} tokens; their "
-            "ends are cut off.",
-            file=sys.stderr,
-        )

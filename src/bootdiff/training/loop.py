@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +25,7 @@ from bootdiff.training.checkpoint import latest_checkpoint, load_checkpoint, sav
 from bootdiff.training.health import Health, Watched
 from bootdiff.training.learner_state import LearnerState
 from bootdiff.training.log import Meter, append_line, truncate_log
+from bootdiff.training.networks import checkpoint_networks, compile_networks
 from bootdiff.training.settings import TrainingSettings
 
 #: called with (step, networks with averaged weights) to draw samples on the way
@@ -274,41 +273,6 @@ class Loop:
         if asked and self.step < self.settings.steps:
             self.save()
             raise Interrupted(f"stopped at step {self.step} of {self.settings.steps}; run the same command to go on.")
-
-
-def checkpoint_networks(modules: Sequence[nn.Module]) -> None:
-    """Have every diffusers network inside compute its activations twice instead of keeping them.
-
-    Raises:
-        BootdiffError: if one of them cannot.
-    """
-    from diffusers import ModelMixin
-
-    networks = [part for module in modules for part in module.modules() if isinstance(part, ModelMixin)]
-    for network in networks:
-        if not network._supports_gradient_checkpointing:
-            raise BootdiffError(f"a {type(network).__name__} has no gradient checkpointing; leave it out.")
-        network.enable_gradient_checkpointing()
-    if not networks:
-        raise BootdiffError("gradient_checkpointing is for diffusers networks; this student is none, so leave it out.")
-
-
-def compile_networks(modules: Sequence[nn.Module]) -> list[nn.Module]:
-    """torch.compile every diffusers network inside, in place, and return them; what else there is runs as it is.
-
-    Raises:
-        BootdiffError: if there is nothing to compile with.
-    """
-    from diffusers import ModelMixin
-
-    compilers = ("g++", "clang++", "c++", os.environ.get("CXX", "g++"))
-    if not torch.cuda.is_available() and not any(shutil.which(compiler) for compiler in compilers):
-        raise BootdiffError("compile=true needs a C++ compiler, found none; install g++, or leave compile out.")
-    networks = [part for module in modules for part in module.modules() if isinstance(part, ModelMixin)]
-    for network in networks:
-        # On a CPU, torch 2.13's layout optimisation gives convolutions gradients that are zero (docs/log.md).
-        network.compile(options={"layout_optimization": torch.cuda.is_available()})
-    return networks
 
 
 @contextmanager

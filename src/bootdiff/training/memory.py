@@ -129,7 +129,8 @@ def describe_memory(need: Need, settings: DistillationSettings) -> list[str]:
         elif parts == 1:
             lines.append(f"  {card} GB card: fits as it is")
         else:
-            lines.append(f"  {card} GB card: fits with gradient_accumulation={parts} ({settings.batch_size // parts} samples a pass)")
+            each = settings.batch_size // parts
+            lines.append(f"  {card} GB card: fits with gradient_accumulation={parts} ({each} samples a pass)")
     return lines
 
 

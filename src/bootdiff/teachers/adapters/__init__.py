@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module, metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bootdiff.errors import BootdiffError
 
@@ -54,3 +55,24 @@ def adapter_for(pipeline_class: str, met: str) -> type[Adapter]:
         module, name = found.split(":")
         return getattr(import_module(module), name)
     return found
+
+
+def adapter_of_index(index: Mapping[str, Any], name: str) -> type[Adapter]:
+    """The adapter for what a ``model_index.json`` says.
+
+    Raises:
+        BootdiffError: naming the pipeline and network met, and what is supported.
+    """
+    kind = str(index.get("_class_name", "pipeline"))
+    unet = index.get("unet")
+    pixels = not any(index.get(part) for part in ("vae", "vqvae", "movq"))
+    if kind not in ADAPTERS and pixels and isinstance(unet, list) and unet[-1] == "UNet2DModel":
+        kind = "DDPMPipeline"  # somebody's own pipeline around a U-Net in pixel space
+    return adapter_for(kind, f"{name} is a {index.get('_class_name', 'pipeline')} with {_denoiser(index)}")
+
+
+def _denoiser(index: Mapping[str, Any]) -> str:
+    for part in ("unet", "transformer", "prior"):
+        if isinstance(index.get(part), list) and index[part]:
+            return str(index[part][-1])
+    return "no denoising network"
