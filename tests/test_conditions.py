@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import tiny_pipelines as tiny
 from bootdiff.condition import Condition
@@ -174,7 +175,10 @@ def test_one_command_distils_and_one_samples(cli, teachers, tmp_path, name):
         picture = tmp_path / f"{student.name}.png"
         sampled = cli("sample", student, "--num", 3, *prompt, "--output", picture)
         assert sampled.code == 0 and picture.exists(), sampled.err
-    assert (tmp_path / "run.png").read_bytes()
+    pixels = [
+        torch.tensor(list(Image.open(tmp_path / f"{n}.png").convert("RGB").getdata())) for n in ("run", "student")
+    ]
+    assert int((pixels[0] - pixels[1]).abs().max()) <= 1, "the run's student and its export differ"
     measured = cli("evaluate", run, "--num", 4, "--ddim-steps", "1,2", "--no-heun", "--output", tmp_path / "e.json")
     assert measured.code == 0, measured.err
 
@@ -193,8 +197,6 @@ def test_a_cascade_is_distilled_stage_by_stage_and_sampled_in_two_calls(cli, tea
         sampled = cli("sample", *pair, "--num", 2, "--prompt", "a red cat", "--output", picture)
         assert sampled.code == 0, sampled.err
         pictures.append(picture)
-    from PIL import Image
-
     first, second = (torch.tensor(list(Image.open(p).convert("RGB").getdata())).float() for p in pictures)
     assert float((first - second).abs().max()) <= 1, "the runs' students and their exports differ"
 
@@ -293,7 +295,52 @@ def test_a_single_file_and_a_pipeline_in_memory_are_the_folder(teachers):
         assert other.shape == folder.shape and other.t_range == folder.t_range
 
 
+#: fields of components' configs that cannot be read: teacher and component, and what is written there
+SPOILED = {
+    "sd sample_size": (("sd", "unet"), {"sample_size": "x"}),
+    "sd channels": (("sd", "unet"), {"in_channels": "4"}),
+    "dit classes": (("dit", "transformer"), {"num_embeds_ada_norm": "a"}),
+    "sd vae": (("sd", "vae"), {"scaling_factor": 0}),
+    "sd vae blocks": (("sd", "vae"), {"block_out_channels": 5}),
+    "sd3 patch": (("sd3", "transformer"), {"patch_size": 0}),
+    "flux guidance": (("flux", "transformer"), {"guidance_embeds": "yes"}),
+    "flux shift": (("flux", "scheduler"), {"max_image_seq_len": 256}),
+    "sd3 shift": (("sd3", "scheduler"), {"shift": -1}),
+}
+
+
+def spoil(teachers: Path, part: tuple[str, str], config: dict) -> None:
+    """A copy of a teacher with these fields in one component's config."""
+    import shutil
+
+    folder = teachers / f"{part[0]} with {next(iter(config))} {next(iter(config.values()))}"
+    shutil.copytree(teachers / part[0], folder)
+    path = next((folder / part[1]).glob("*config.json"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
+
+
 BAD = {
+    **{
+        name: (
+            [
+                f"{part[0]} with {next(iter(config))} {next(iter(config.values()))}",
+                *(["--prompts", "WORDS"] if part[0] != "dit" else []),
+            ],
+            f"{next(iter(config))}",
+        )
+        for name, (part, config) in SPOILED.items()
+    },
+    "vae without weights": (["empty vae", "--prompts", "WORDS"], "has no weights"),
+    "tokenizer without files": (["empty tokenizer", "--prompts", "WORDS"], "is empty"),
+    "noise level that is none": (
+        ["sr", "--prompts", "WORDS", "--base", "BASE", "--set", "noise_level=1000"],
+        "0 to 999",
+    ),
+    "export_guidance where the pipeline serves all": (
+        ["sd", "--prompts", "WORDS", "--guidance-range", "1", "5", "--set", "export_guidance=2"],
+        "export_guidance",
+    ),
+    "the null class of a DiT as a class": (["dit", "--null-class", "2", "--classes", "0,5"], "0 to 4"),
     "no prompts": (["sd"], "--prompts FILE"),
     "prompts missing": (["sd", "--prompts", "none.txt"], "none.txt"),
     "prompts empty": (["sd", "--prompts", "EMPTY"], "no prompt"),
@@ -327,11 +374,8 @@ BAD = {
     "text encoder missing": (["no text_encoder", "--prompts", "WORDS"], "text_encoder"),
     "tokenizer missing": (["no tokenizer", "--prompts", "WORDS"], "tokenizer"),
     "vae missing": (["no vae", "--prompts", "WORDS"], "vae"),
-    "lora of another architecture": (
-        ["sd", "--prompts", "WORDS", "--lora", "OTHERLORA"],
-        "does not fit|changes nothing",
-    ),
-    "lora of another network": (["sd", "--prompts", "WORDS", "--lora", "FOREIGN"], "the same architecture"),
+    "lora of another architecture": (["sd", "--prompts", "WORDS", "--lora", "OTHERLORA"], "does not fit"),
+    "lora of another network": (["sd", "--prompts", "WORDS", "--lora", "FOREIGN"], "changes nothing"),
     "lora missing": (["sd", "--prompts", "WORDS", "--lora", "none.safetensors"], "none.safetensors"),
     "lora for a class teacher": (["classes", "--lora", "LORA"], "takes no LoRA"),
     "lora damaged": (["sd", "--prompts", "WORDS", "--lora", "DAMAGED"], "does not fit"),
@@ -340,7 +384,7 @@ BAD = {
     "single file that runs code": (["model.ckpt", "--prompts", "WORDS"], "can run code"),
     "size for pixels": (["classes", "--size", "16"], "one size only"),
     "size not divisible": (["sd", "--prompts", "WORDS", "--size", "17"], "multiple of 4"),
-    "checkpointing of nothing": (["sd", "--prompts", "WORDS", "--set", "noise_level=-1"], "noise_level"),
+    "noise level below 0": (["sd", "--prompts", "WORDS", "--set", "noise_level=-1"], "noise_level"),
 }
 
 
@@ -356,6 +400,11 @@ def spoiled(teachers, tmp_path_factory) -> Path:
     for name in ("text_encoder", "tokenizer", "vae"):
         shutil.copytree(teachers / "sd", teachers / f"no {name}")
         shutil.rmtree(teachers / f"no {name}" / name)
+    for name in ("vae", "tokenizer"):
+        shutil.copytree(teachers / "sd", teachers / f"empty {name}")
+        for path in (teachers / f"empty {name}" / name).iterdir():
+            if path.name != "config.json":
+                path.unlink()
     (folder / "EMPTY").write_text("\n\n")
     (folder / "LATIN").write_bytes("ein schöner Tag\n".encode("latin-1"))
     (folder / "TABLE").write_text("caption,author\na cat,me\n")
@@ -363,16 +412,17 @@ def spoiled(teachers, tmp_path_factory) -> Path:
     (folder / "DAMAGED.safetensors").write_bytes(b"12345678nonsense")
     (teachers / "damaged.safetensors").write_bytes(b"12345678nonsense")
     (teachers / "model.ckpt").write_bytes(b"")
-    other = tiny.save_sdxl(folder / "other")
-    from diffusers import StableDiffusionPipeline
     from safetensors.torch import save_file
 
-    assert other and StableDiffusionPipeline
     layer = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.lora"
-    save_file(
-        {f"{layer}_A.weight": torch.ones(2, 640), f"{layer}_B.weight": torch.ones(640, 2)}, folder / "OTHER.safetensors"
-    )
-    for name, source in (("LARGE", "sr"), ("PLAINRUN", "plain")):
+    large = {f"{layer}_A.weight": torch.ones(2, 640), f"{layer}_B.weight": torch.ones(640, 2)}
+    save_file(large, folder / "OTHER.safetensors")
+    foreign = {f"transformer.blocks.0.to_q.lora_{side}.weight": torch.ones(*size) for side, size in
+               (("A", (2, 8)), ("B", (8, 2)))}  # fmt: skip
+    save_file(foreign, folder / "FOREIGN.safetensors")
+    for part, config in SPOILED.values():
+        spoil(teachers, part, config)
+    for name, source in (("LARGE", "sr"), ("PLAINRUN", "plain"), ("BASE", "if")):
         save_student(Student.from_teacher(load_teacher(str(teachers / source))), folder / name / "student-path")
     return folder
 
@@ -381,8 +431,8 @@ def spoiled(teachers, tmp_path_factory) -> Path:
 def test_bad_input_is_one_line_and_exit_2_and_leaves_nothing(cli, teachers, spoiled, tmp_path, monkeypatch, name):
     words, fragment = BAD[name]
     monkeypatch.chdir(tmp_path)
-    names = {"TABLE": "TABLE.csv", "DAMAGED": "DAMAGED.safetensors", "OTHERLORA": "OTHER.safetensors"}
-    names["FOREIGN"] = "FOREIGN.safetensors"
+    names = {"TABLE": "TABLE.csv", "DAMAGED": "DAMAGED.safetensors", "OTHERLORA": "OTHER.safetensors",
+             "FOREIGN": "FOREIGN.safetensors"}  # fmt: skip
     given = [str(spoiled / names.get(w, w)) if (spoiled / names.get(w, w)).exists() else w for w in words[1:]]
     asked = words_of(teachers, [words[0], *given])
     for extra in ([], ["--dry-run"]):
@@ -422,6 +472,104 @@ def test_bad_samples_are_one_line(cli, teachers, students, tmp_path, name):
     result = cli("sample", *asked, "--num", 2, "--output", tmp_path / "a.png")
     assert result.code == 2 and result.err.count("\n") == 1 and fragment in result.err, result.err
     assert not (tmp_path / "a.png").exists()
+
+
+def run_card(folder: Path) -> None:
+    """Run the model card's own lines."""
+    import re
+
+    lines = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S).group(1)
+    exec(lines.replace("this-folder", str(folder)), {})
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["sd", "sdxl", "if", "sd3", "flux", "dit"])
+def test_a_half_precision_teachers_student_is_exported_whole_and_runs_as_its_card_says(teachers, tmp_path, name, kind):
+    from bootdiff.pipelines.export import export_student
+    from bootdiff.pipelines.samplers import open_student
+    from bootdiff.student import Student
+
+    size = 16 if name == "flux" else None
+    teacher = load_teacher(str(teachers / name), dtype=kind, size=size)
+    student = Student.from_teacher(teacher, t_max=teacher.nearest_start(0.7))
+    export_student(student, tmp_path / "student", {})
+    run_card(tmp_path / "student")
+    eps, blank = sample_noise(0, 0, 2, student.shape), student.adapter.blank(2)
+    blank = blank.add(guidance=torch.full((2,), 3.5)) if student.adapter.guidance == "embedded" else blank
+    ours, stock = student.sample(eps, blank), open_student(str(tmp_path / "student"))[0](eps, blank)
+    torch.testing.assert_close(stock, ours, rtol=0, atol=1e-5 * max(1.0, float(ours.abs().max())))
+    assert str(teachers) not in (tmp_path / "student/model_index.json").read_text()
+
+
+def test_a_pipeline_in_memory_stays_as_it_is(teachers, tmp_path):
+    from diffusers import DiffusionPipeline
+
+    from bootdiff import distill
+
+    pipe = DiffusionPipeline.from_pretrained(teachers / "sd", torch_dtype=torch.bfloat16)
+    before = {name: value.clone() for name, value in pipe.unet.state_dict().items()}
+    settings = BootSettings(prompts=str(teachers / "words.txt"), steps=2, batch_size=2, sample_every=1)
+    student = distill(pipe, tmp_path / "run", settings)
+    assert {p.dtype for m in (pipe.unet, pipe.vae, pipe.text_encoder) for p in m.parameters()} == {torch.bfloat16}
+    assert all(p.requires_grad for p in pipe.unet.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in pipe.unet.state_dict().items())
+    assert {p.dtype for p in student.parameters()} == {torch.float32}
+    run_card(tmp_path / "run/student")
+
+
+def test_two_processes_and_four_parts_learn_from_prompts_what_one_does(cli, teachers, tmp_path):
+    import os
+    import subprocess
+    import sys
+
+    words = [str(teachers / "sd"), "--prompts", str(teachers / "words.txt"), "--guidance-range", "1", "4", *SMALL]
+    words += ["--set", "learning_rate=0.001"]
+    assert cli("distill", *words, "--output", tmp_path / "one").code == 0
+    assert cli("distill", *words, "--output", tmp_path / "parts", "--set", "gradient_accumulation=4").code == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29563"]
+    two = [*torchrun, "-m", "bootdiff", "distill", *words, "--output", str(tmp_path / "two")]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(two, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    logs = {name: (tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("one", "two", "parts")}
+    losses = {name: json.loads(lines[-1])["loss"] for name, lines in logs.items()}
+    assert losses["two"] == pytest.approx(losses["one"], rel=1e-3)
+    assert losses["parts"] == pytest.approx(losses["one"], rel=1e-3)
+
+
+def test_offloaded_encoders_and_accumulation_change_nothing(teachers, tmp_path):
+    from bootdiff.training.conditioning import plan_conditions as plan
+
+    made = []
+    for offload in (False, True):
+        settings = BootSettings(prompts=str(teachers / "words.txt"), offload_encoders=offload, prompt_cache_gib=0)
+        conditions = plan(load_teacher(str(teachers / "sd3")), settings).make(tmp_path, "cpu")[1]
+        assert bool(list(conditions.modules())) is not offload
+        made.append(conditions.draw(draw())["text"])
+    torch.testing.assert_close(*made)
+
+
+def test_what_is_fetched_from_the_hub_is_one_kind_of_weights_a_component():
+    from bootdiff.teachers.hub import files_to_fetch
+
+    index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "U"], "vae": ["diffusers", "A"],
+             "text_encoder": ["transformers", "C"], "tokenizer": ["transformers", "T"],
+             "safety_checker": [None, None]}  # fmt: skip
+    weights = "diffusion_pytorch_model"
+    files = ["model_index.json", "README.md", "v1-5-pruned.safetensors", "v1-5-pruned.ckpt", "unet/config.json",
+             f"unet/{weights}.bin", f"unet/{weights}.safetensors", f"unet/{weights}.fp16.safetensors",
+             f"unet/{weights}.non_ema.safetensors", "vae/config.json", f"vae/{weights}.safetensors",
+             "text_encoder/config.json", "text_encoder/pytorch_model.bin", "tokenizer/vocab.json",
+             "tokenizer/merges.txt", "safety_checker/model.safetensors"]  # fmt: skip
+    plain, half = (set(files_to_fetch(files, index, variant)) for variant in (None, "fp16"))
+    common = {"model_index.json", "unet/config.json", "vae/config.json", f"vae/{weights}.safetensors",
+              "text_encoder/config.json", "text_encoder/pytorch_model.bin", "tokenizer/vocab.json",
+              "tokenizer/merges.txt"}  # fmt: skip
+    assert plain == common | {f"unet/{weights}.safetensors"}
+    assert half == common | {f"unet/{weights}.fp16.safetensors"}
+    old = ["model_index.json", "config.json", "scheduler_config.json", f"{weights}.bin", f"{weights}.safetensors"]
+    pixels = {"_class_name": "DDPMPipeline", "unet": ["diffusers", "U"], "scheduler": ["diffusers", "S"]}
+    assert set(files_to_fetch(old, pixels, None)) == set(old) - {f"{weights}.bin"}
 
 
 # --- the paper's settings --------------------------------------------------------------------------------------------

@@ -64,6 +64,21 @@ def test_an_adapter_from_outside_the_package_is_all_it_takes(register, cli, tmp_
         pipe(num_inference_steps=2)
 
 
+def test_an_installed_package_brings_its_adapters(register, tmp_path, monkeypatch):
+    from importlib import metadata
+
+    entry = metadata.EntryPoint("ldm", "ldm_adapter:LatentUNet", "bootdiff.adapters")
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [entry] if group == "bootdiff.adapters" else [])
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    teacher = bootdiff.load_teacher(str(save_ldm(tmp_path / "ldm")))
+    assert teacher.shape == (3, 8, 8) and teacher.denoiser.adapter.latent
+    broken = metadata.EntryPoint("x", "no_such_module:Adapter", "bootdiff.adapters")
+    ADAPTERS.pop("LDMPipeline")
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [broken])
+    with pytest.raises(bootdiff.BootdiffError, match="no_such_module:Adapter cannot be imported"):
+        bootdiff.load_teacher(str(tmp_path / "ldm"))
+
+
 def test_the_guide_shows_the_example_as_it_is():
     guide = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", guide, re.S)

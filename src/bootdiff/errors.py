@@ -38,3 +38,9 @@ def choose(word: str, known: Iterable[str], what: str) -> str:
     if word not in known:
         raise BootdiffError(f"{what} '{word}' is not known; expected one of {', '.join(known)}.{nearest(word, known)}")
     return word
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's words, not too long."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

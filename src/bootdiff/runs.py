@@ -55,8 +55,8 @@ class Run:
         if not self.folder.is_dir():
             raise BootdiffError(f"{self.folder} is a file; expected a folder for the run, so choose another --output.")
         if not self.started:
-            # meta.json alone is what a kill between the two files of ``start`` leaves behind.
-            mine = ("meta.json",)
+            # What a kill leaves behind: encoded prompts, or the first of the two files of ``start``.
+            mine = ("meta.json", "prompts", "base-prompts")
             strangers = [p.name for p in self.folder.iterdir() if p.name not in mine and not p.name.startswith(".")]
             if strangers:
                 raise BootdiffError(

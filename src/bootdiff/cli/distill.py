@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from bootdiff.errors import first_line
 from bootdiff.objectives.registry import load_method
 from bootdiff.report.build import build_report
 from bootdiff.teachers import load_teacher
@@ -37,12 +39,20 @@ def run_distill(
     if plan.finished:
         print(f"done: {output} is finished; its student is {output}/student.")
         if not (output / "report.html").exists() and _is_main():
-            print(f"report:  {build_report(output)}")
+            print_report(output)
         return
     run_plan(plan, report_to)
     if _is_main():
         print(f"student: {output}/student  (diffusers: DiffusionPipeline.from_pretrained)")
+        print_report(output)
+
+
+def print_report(output: Path) -> None:
+    """Build the report of a finished run; whatever goes wrong there, the run is finished."""
+    try:
         print(f"report:  {build_report(output)}")
+    except Exception as error:  # out of memory, a teacher that has moved, …: the student is there
+        print(f"report:  not made ({first_line(error)}); try: bootdiff report {output}", file=sys.stderr)
 
 
 def print_plan(plan: Plan) -> None:
@@ -55,7 +65,7 @@ def print_plan(plan: Plan) -> None:
     print(f"output: {plan.output}")
     for key, value in plan.settings.model_dump().items():
         print(f"  {key}: {value}")
-    need = memory_need(plan.teacher, cast("DistillationSettings", plan.settings))
+    need = memory_need(plan.teacher, cast("DistillationSettings", plan.settings), plan.asked.bytes_beside())
     for line in describe_memory(need, cast("DistillationSettings", plan.settings)) if need is not None else ():
         print(line)
     costs = estimate(plan.teacher, plan.settings.batch_size)

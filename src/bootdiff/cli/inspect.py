@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
-from bootdiff.condition import Condition
+from bootdiff.objectives.boot import BootSettings
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, blank_condition
 from bootdiff.teachers.probe import check_answers
+from bootdiff.training.memory import memory_need
+from bootdiff.training.settings import make_settings
 
 PROBE = 8
 #: parameters from which one sample is enough of a probe
@@ -55,16 +57,15 @@ def inspect_teacher(teacher: Teacher, batch_size: int = 128) -> dict[str, Any]:
 
 @torch.no_grad()
 def estimate(teacher: Teacher, batch_size: int) -> dict[str, float]:
-    """Memory and time of a BOOT step, from the parameters and one small pass measured on this machine's CPU."""
+    """Memory of a BOOT step, counted, and its time, from one small pass measured on this machine's CPU."""
     parameters = sum(p.numel() for p in teacher.parameters())
     probe = PROBE if parameters < LARGE else 1
     x, t = torch.zeros(probe, *teacher.shape), torch.full((probe,), teacher.t_range[1])
-    condition = blank_condition(teacher, probe)
-    activations = _activation_bytes(teacher, x, t, condition)
     started = time.perf_counter()
-    teacher.x0(x, t, condition)
+    teacher.x0(x, t, blank_condition(teacher, probe))
     a_pass = (time.perf_counter() - started) / probe * batch_size
-    memory = 4 * COPIES * parameters + activations / probe * batch_size
+    need = memory_need(teacher, make_settings(BootSettings))
+    memory = need.weights + need.sample * batch_size if need is not None else 4 * COPIES * parameters
     return {"memory_gib": memory / 2**30, "pass_seconds": a_pass, "step_seconds": PASSES * a_pass}
 
 
@@ -100,20 +101,3 @@ def print_inspection(teacher: Teacher, as_json: bool) -> None:
         text = f"{value:.4g}" if isinstance(value, float) else str(value) if value != [] else "none"
         table.add_row(key.removesuffix("_gib").removesuffix("_seconds"), f"{text} {units.get(key, '')}".strip())
     Console().print(table)
-
-
-def _activation_bytes(teacher: Teacher, x: torch.Tensor, t: torch.Tensor, condition: Condition) -> int:
-    """Bytes of every module's output in one pass: roughly what a pass with gradients keeps."""
-    total = 0
-
-    def count(module: torch.nn.Module, inputs: Any, output: Any) -> None:
-        nonlocal total
-        if isinstance(output, torch.Tensor):
-            total += output.numel() * output.element_size()
-
-    leaves = [m for m in teacher.modules() if not list(m.children())]
-    hooks = [leaf.register_forward_hook(count) for leaf in leaves]
-    teacher.x0(x, t, condition)
-    for hook in hooks:
-        hook.remove()
-    return total

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,8 +15,17 @@ from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.opening import cascade, run_conditions
 from bootdiff.files import write_whole
 from bootdiff.pictures import grid, is_picture, to_image
-from bootdiff.pipelines.samplers import ANY, Choice, PathSampler, Sampler, conditions_for, noise_batches, open_student
-from bootdiff.pipelines.student_files import load_student, path_folder
+from bootdiff.pipelines.samplers import (
+    ANY,
+    Choice,
+    PathSampler,
+    Sampler,
+    batch_for,
+    conditions_for,
+    noise_batches,
+    open_student,
+)
+from bootdiff.pipelines.student_files import load_student, path_folder, student_facts
 from bootdiff.progress import progress
 
 
@@ -54,9 +64,11 @@ def run_sample(students: Sequence[str], wanted: Wanted, times: str | None, outpu
                 f"--times {outside[0]:g} is outside this student's [{student.t_min:g}, {student.t_max:g}]."
             )
         samplers: list[Sampler] = [PathSampler(student, t) for t in moments]
+        facts = student_facts(student)
     else:
-        samplers = [open_student(name)[0]]
-    conditions = _conditions(name, base, samplers[0], wanted.choice)
+        sampler, facts = open_student(name)
+        samplers = [sampler]
+    conditions = _conditions(name, base, samplers[0], facts, wanted.choice)
     made = draw(samplers, conditions, wanted)
     if not is_picture(made.shape[1:]):
         raise BootdiffError(f"samples of shape {tuple(made.shape[1:])} are no pictures; sample from Python instead.")
@@ -64,8 +76,7 @@ def run_sample(students: Sequence[str], wanted: Wanted, times: str | None, outpu
     print(f"{len(made)} images: {output}")
 
 
-def _conditions(name: str, base: str | None, sampler: Sampler, choice: Choice) -> Conditions:
-    facts = open_student(name)[1]
+def _conditions(name: str, base: str | None, sampler: Sampler, facts: dict[str, Any], choice: Choice) -> Conditions:
     if base is None:
         return run_conditions(name, sampler, facts, choice)
     if choice.prompts is None:
@@ -76,8 +87,8 @@ def _conditions(name: str, base: str | None, sampler: Sampler, choice: Choice) -
 def draw(samplers: Sequence[Sampler], conditions: Conditions, wanted: Wanted) -> torch.Tensor:
     """Images in [−1, 1], one sampler after the other for each noise."""
     first, adapter = samplers[0], samplers[0].adapter
-    # A decoder of latents needs far more memory than the network.
-    size = wanted.batch_size if adapter is None or not adapter.latent else min(wanted.batch_size, 4)
+    # Small images go many at a time, large ones few.
+    size = min(wanted.batch_size, batch_for(first.shape))
     made, start = [], 0
     with progress("sampling", wanted.num, 0, wanted.num > 4 * size) as bar:
         for eps in noise_batches(wanted.seed, wanted.num, first.shape, size):

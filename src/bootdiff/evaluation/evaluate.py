@@ -19,7 +19,7 @@ from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.rows import DDIM_STEPS, Candidate, from_elsewhere, heun_candidate, teacher_candidates
 from bootdiff.metrics.features import DigitsFeatures, Features, load_features
 from bootdiff.metrics.frechet import Accumulator, Statistics, frechet_distance
-from bootdiff.pipelines.samplers import Sampler, best_device, noise_batches
+from bootdiff.pipelines.samplers import Sampler, batch_for, best_device, noise_batches
 from bootdiff.progress import progress
 from bootdiff.teachers import Teacher, adapter_of
 
@@ -140,8 +140,9 @@ def evaluate(
         rows.append(Measured(heun_candidate(teacher, teacher.t_range)))
     learned = [Measured(Candidate(name, "one call", 1, sampler)) for name, sampler in students.items()]
     seeds = [seed + repeat * num for repeat in range(repeats)]
-    work = [_work(teacher, conditions or Unconditional(), first, num) for first in seeds]
-    _measure(work, -(-num // BATCH), truth, [*rows, *learned], features, reference, heun)
+    size = batch_for(teacher.shape)
+    work = [_work(teacher, conditions or Unconditional(), first, num, size) for first in seeds]
+    _measure(work, -(-num // size), truth, [*rows, *learned], features, reference, heun)
     return {
         "teacher": teacher.name,
         "features": features.name if features else None,
@@ -154,12 +155,12 @@ def evaluate(
     }
 
 
-def _work(teacher: Teacher, conditions: Conditions, seed: int, num: int) -> Iterator[Work]:
+def _work(teacher: Teacher, conditions: Conditions, seed: int, num: int, size: int) -> Iterator[Work]:
     """The batches of one noise seed."""
     adapter = adapter_of(teacher)
     decode = adapter.decode if adapter is not None else lambda samples: samples
-    for number, eps in enumerate(noise_batches(seed, num, teacher.shape, BATCH)):
-        first = number * BATCH
+    for number, eps in enumerate(noise_batches(seed, num, teacher.shape, size)):
+        first = number * size
         yield Work(eps, conditions.listed(seed, first, first + len(eps)).to(eps.device), decode)
 
 

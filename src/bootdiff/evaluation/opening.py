@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from bootdiff.condition import Condition
-from bootdiff.data.conditions import Cascade, Conditions
+from bootdiff.data.conditions import Cascade, Conditions, Upscaler
 from bootdiff.data.prompts import read_prompts
 from bootdiff.errors import BootdiffError
-from bootdiff.pipelines.samplers import ANY, Choice, Sampler, best_device, conditions_for, open_student
+from bootdiff.pipelines.samplers import ANY, Choice, Sampler, best_device, check_enlarges, conditions_for, open_student
 from bootdiff.runs import Run
 from bootdiff.teachers import Teacher, adapter_of, guided, limited, load_teacher
 from bootdiff.teachers.encoding import PromptEncoder
@@ -88,18 +88,14 @@ def cascade(
     Raises:
         BootdiffError: if one of the two is no such stage, or their sizes do not fit.
     """
-    from bootdiff.teachers.adapters.deepfloyd import DeepFloydUpscaler
-
     stage = sampler.adapter
     small, small_facts = open_student(base)
-    if not isinstance(stage, DeepFloydUpscaler):
+    if stage is None or not stage.upscales:
         raise BootdiffError(f"the second student makes no larger images of {base}'s: it is no super-resolution stage.")
-    side, small_side = stage.shape[-1], small.shape[-1]
-    if small.shape[0] != stage.shape[0] or side <= small_side or side % small_side:
-        raise BootdiffError(f"{base} makes {tuple(small.shape)}, which cannot be enlarged to {tuple(stage.shape)}.")
+    check_enlarges(stage, small.adapter, small.shape, base)
     level = int(facts.get("conditions", {}).get("noise_level", 250))
     own = conditions_for(small, small_facts, Choice(prompts=prompts))
-    return Cascade(conditions, _Module(small), own, tuple(small.shape), stage, level)
+    return Cascade(conditions, _Module(small), own, tuple(small.shape), cast("Upscaler", stage), level)
 
 
 class _Module(torch.nn.Module):

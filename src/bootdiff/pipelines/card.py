@@ -47,7 +47,8 @@ The student can be no better than its teacher, whose licence, data and biases it
 
 def model_card(words: Mapping[str, Any], adapter: Adapter) -> str:
     """A README for the hub from the run's facts; ``figures`` are an evaluation's rows, if there is one."""
-    settings = {key: value for key, value in words.get("settings", {}).items() if value is not None}
+    private = ("prompts", "base", "lpips_weights")  # names of somebody's files
+    settings = {k: v for k, v in words.get("settings", {}).items() if v is not None and k not in private}
     own = ("teacher", "t_min", "t_max", "guidance", "folded_weight")
     rows = {**{key: words[key] for key in own if key in words}, **settings}
     return _TEMPLATE.format(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bootdiff.errors import BootdiffError
-from bootdiff.files import write_json, write_text, write_whole
+from bootdiff.files import read_json, write_json, write_text, write_whole
 from bootdiff.pipelines.card import model_card
 from bootdiff.pipelines.student_files import FILE, student_facts
 from bootdiff.quiet import quietly
@@ -55,6 +55,8 @@ def export_student(student: Student, folder: Path | str, words: Mapping[str, Any
     def write(temporary: Path) -> None:
         with quietly():
             pipeline.save_pretrained(temporary, safe_serialization=True)
+        for config in (temporary / "model_index.json", *temporary.glob("*/config.json")):
+            write_json(config, {key: value for key, value in read_json(config).items() if key != "_name_or_path"})
         write_json(temporary / FILE, facts)
         write_text(temporary / "README.md", model_card({**facts, **words}, adapter))
 

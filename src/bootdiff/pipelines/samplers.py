@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Classes, Conditions, Prompts, Unconditional, Weighted
-from bootdiff.errors import BootdiffError
+from bootdiff.errors import BootdiffError, first_line
 from bootdiff.pipelines.student_files import FILE, guidance_in, load_student, path_folder, read_facts, student_facts
 from bootdiff.quiet import quietly
 from bootdiff.randomness import sample_noise
@@ -21,7 +22,7 @@ from bootdiff.teachers.adapters import adapter_for
 from bootdiff.teachers.adapters.base import Adapter
 from bootdiff.teachers.base import NO_CONDITION
 from bootdiff.teachers.encoding import PromptEncoder
-from bootdiff.teachers.parts import Parts, first_line
+from bootdiff.teachers.parts import Parts
 
 
 def best_device() -> torch.device:
@@ -87,17 +88,16 @@ class StockStudent:
 
     def told_weight(self, weight: float | None) -> float | None:
         """Where the network has a slot for it: a weight from the range that was learned."""
-        learned = guidance_in(self.facts)
-        if self.adapter.guidance != "embedded":
-            here = self.facts.get("folded_weight", 1.0 if learned is None else learned)
-            if weight is not None and weight != here:
-                raise BootdiffError(f"this student has guidance weight {here:g} folded in; it cannot serve {weight:g}.")
-            return None
-        if isinstance(learned, tuple):
+        learned, embedded = guidance_in(self.facts), self.adapter.guidance == "embedded"
+        if isinstance(learned, tuple) and embedded:
             if weight is not None and not learned[0] <= weight <= learned[1]:
                 raise BootdiffError(f"guidance weight {weight:g} is outside what it learned, {list(learned)}.")
             return sum(learned) / 2 if weight is None else weight
-        return learned or self.adapter.usual_weight
+        usual = self.adapter.usual_weight if embedded else 1.0
+        here = self.facts.get("folded_weight", usual if learned is None else learned)
+        if weight is not None and weight != here:
+            raise BootdiffError(f"this student has guidance weight {here:g} folded in; it cannot serve {weight:g}.")
+        return here if embedded else None
 
 
 class PathSampler:
@@ -186,6 +186,30 @@ def _labels(adapter: Adapter, facts: dict[str, Any], asked: Sequence[int] | None
 def _span(labels: Sequence[int]) -> str:
     """A few labels as they are, many by their ends."""
     return ", ".join(map(str, labels)) if len(labels) <= 12 else f"{labels[0]} … {labels[-1]}"
+
+
+def check_enlarges(stage: Adapter, base: Adapter | None, shape: Sequence[int], name: str) -> None:
+    """Refuse a base stage whose images a super-resolution stage cannot enlarge.
+
+    Args:
+        shape: of the base's images.
+        name: the base's, for the message.
+
+    Raises:
+        BootdiffError: naming both sizes.
+    """
+    small, (channels, height, width) = tuple(shape), stage.shape
+    whole = len(small) == 3 and height > small[1] and height % small[1] == 0 and height * small[2] == width * small[1]
+    if not whole or small[0] != channels or (base is not None and base.latent):
+        raise BootdiffError(
+            f"{name} makes {small}, which this stage cannot enlarge to {tuple(stage.shape)}; expected images of as "
+            "many channels and a whole fraction of the size."
+        )
+
+
+def batch_for(shape: Sequence[int]) -> int:
+    """Samples of this shape that a network may be given at a time: 512 of 1,024 values, 32 of Stable Diffusion's."""
+    return max(1, min(512, 2**19 // math.prod(shape)))
 
 
 def noise_batches(seed: int, num: int, shape: Sequence[int], batch_size: int) -> Iterator[Tensor]:

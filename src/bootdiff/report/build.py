@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -20,6 +21,15 @@ from bootdiff.training.log import read_log
 COLUMNS = 10
 PATH_TIMES = 8
 PATH_ROWS = 4
+#: values of a sample up to which ten columns are shown; of larger ones there are few
+SMALL = 2**12
+FEW = 4
+#: parameters of a teacher that is not sampled on a CPU for a picture
+LARGE = 100_000_000
+THREE_ROWS = (
+    "The same noises, column by column. Top: teacher, 50 DDIM steps. Middle: the path's exact end (50 Heun steps), "
+    "what the student learns. Bottom: student, one call."
+)
 
 
 def build_report(folder: Path) -> Path:
@@ -73,6 +83,7 @@ def _pictures(folder: Path, config: Mapping[str, Any]) -> str:
     """Teacher and student from the same noises, and the path."""
     from bootdiff.evaluation.opening import open_pair
     from bootdiff.evaluation.rows import reference_path
+    from bootdiff.pipelines.samplers import best_device
     from bootdiff.pipelines.student_files import load_student
     from bootdiff.randomness import sample_noise
     from bootdiff.solvers import ddim, even_times, trailing_times
@@ -81,20 +92,25 @@ def _pictures(folder: Path, config: Mapping[str, Any]) -> str:
     if not is_picture(student.shape) and (student.adapter is None or not student.adapter.latent):
         return ""
     pair = open_pair(str(folder))
+    device, columns = best_device(), COLUMNS if math.prod(student.shape) <= SMALL else FEW
+    student, teacher = student.to(device), pair.teacher.to(device)
     low, high = student.t_min, student.t_max
-    eps, condition = sample_noise(0, 0, COLUMNS, student.shape), pair.conditions.listed(0, 0, COLUMNS)
-    many = ddim(pair.teacher, eps, trailing_times(50, low, high), condition)
-    exact = reference_path(pair.teacher, low, high)(eps, condition)
-    rows = [student.decode(row) for row in (many, exact, student.sample(eps, condition))]
+    eps = sample_noise(0, 0, columns, student.shape).to(device)
+    condition = pair.conditions.listed(0, 0, columns).to(device)
+    rows = [student.sample(eps, condition)]
+    large = sum(p.numel() for p in teacher.parameters()) > LARGE and device.type == "cpu"
+    if not large:  # 150 calls of the teacher
+        many = ddim(teacher, eps, trailing_times(50, low, high), condition)
+        rows = [many, reference_path(teacher, low, high)(eps, condition), *rows]
+    rows = [student.decode(row).cpu() for row in rows]
     samples = _figure(
         rows_grid(rows),
-        "The same noises, column by column. Top: teacher, 50 DDIM steps. Middle: the path's exact end (50 Heun steps), "
-        "what the student learns. Bottom: student, one call.",
+        "Student, one call. (Its teacher is too large to be sampled on this CPU.)" if large else THREE_ROWS,
         pixelated=True,
     )
     times = even_times(PATH_TIMES - 1, low, high)
     few = eps[:PATH_ROWS], condition.index(slice(PATH_ROWS))
-    path = torch.stack([student.decode(student.sample(*few, t=t)) for t in times], dim=1)
+    path = torch.stack([student.decode(student.sample(*few, t=t)).cpu() for t in times], dim=1)
     labels = ", ".join(f"{t:.2f}" for t in times)
     walk = _figure(rows_grid(list(path)), f"y_t of one noise a row, for t = {labels}.", pixelated=True)
     return f"<h2>Teacher and student</h2>{samples}<h2>The path y<sub>t</sub></h2>{walk}"

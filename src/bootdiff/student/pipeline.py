@@ -11,11 +11,8 @@ from torch import Tensor, nn
 
 from bootdiff.condition import Condition
 from bootdiff.student.growth import GrownNetwork
-from bootdiff.teachers.adapters.base import Adapter, Clock
+from bootdiff.teachers.adapters.base import WEIGHT_DIM, Adapter, Clock, weight_embedding
 from bootdiff.teachers.pipeline import PipelineTeacher
-
-#: of the sinusoid that stands for a guidance weight
-WEIGHT_DIM = 256
 
 
 class Shift:
@@ -107,15 +104,8 @@ class GrownPipelineNetwork(GrownNetwork):
     def _shift(self, target: Tensor, weight: Tensor | None) -> Tensor:
         shift = self.target(self._clock.proj(target).to(self.target.linear_1.weight.dtype))
         if self.weight is not None and weight is not None:
-            shift = shift + self.weight(sinusoid_of_weight(weight))
+            shift = shift + self.weight(weight_embedding(weight, WEIGHT_DIM))
         return shift
-
-
-def sinusoid_of_weight(weight: Tensor) -> Tensor:
-    """A guidance weight (b,) embedded as stock pipelines embed it, (b, WEIGHT_DIM)."""
-    from bootdiff.teachers.adapters.stable_diffusion import weight_embedding
-
-    return weight_embedding(weight, WEIGHT_DIM)
 
 
 def _embedding(inside: int, outside: int) -> Any:

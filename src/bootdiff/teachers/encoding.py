@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
 from bootdiff.condition import Condition
+from bootdiff.errors import BootdiffError, first_line
 from bootdiff.quiet import quietly
 from bootdiff.teachers.adapters.base import Adapter
 
@@ -28,7 +29,7 @@ class PromptEncoder:
 
     def __init__(self, adapter: Adapter, device: torch.device | str = "cpu") -> None:
         adapter.parts.check(*adapter.encoders)
-        left_out = (adapter.network_part, "vae", "safety_checker", "image_encoder")
+        left_out = (adapter.network_part, "vae", "safety_checker", "image_encoder", "watermarker")
         with quietly():
             left = {part: None for part in left_out if adapter.parts.kind(part) is not None}
             pipeline = adapter.parts.pipeline(**{**left, adapter.network_part: adapter.stand_in()})
@@ -39,14 +40,27 @@ class PromptEncoder:
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> Condition:
         """Embeddings of a batch of prompts."""
-        with quietly():
-            return self.adapter.encode(self.pipeline, prompts)
+        return self._ask(lambda: self.adapter.encode(self.pipeline, prompts))
 
     @torch.no_grad()
     def negative(self, prompt: str | None) -> Condition:
         """What guidance leads away from, a batch of one."""
-        with quietly():
-            return self.adapter.encode_negative(self.pipeline, prompt)
+        return self._ask(lambda: self.adapter.encode_negative(self.pipeline, prompt))
+
+    def _ask(self, question: Callable[[], Condition]) -> Condition:
+        try:
+            with quietly():
+                return question()
+        except Exception as error:  # a damaged tokenizer or encoder may raise anything
+            raise BootdiffError(
+                f"the encoders in {self.adapter.parts.folder} fail on a prompt ({first_line(error)}); check its "
+                f"{', '.join(self.adapter.encoders)}."
+            ) from error
+
+    def release(self) -> None:
+        """Back to the CPU, and gone if nobody else holds them."""
+        for module in self.modules:
+            module.to("cpu")
 
     @property
     def modules(self) -> list[nn.Module]:
@@ -55,7 +69,7 @@ class PromptEncoder:
         return [part for name, part in parts if isinstance(part, nn.Module) and name != self.adapter.network_part]
 
     def too_long(self, prompts: Sequence[str]) -> tuple[int, int]:
-        """(how many prompts are cut off, the longest a tokenizer takes), of the first ``COUNTED``."""
+        """(how many of the first ``COUNTED`` prompts are cut off, the longest that a tokenizer takes)."""
         count, window = 0, 0
         for part, window in self.adapter.windows:
             tokenizer = getattr(self.pipeline, part)

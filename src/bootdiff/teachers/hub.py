@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bootdiff.builtin import BUILTIN_TEACHERS, builtin_folder
 from bootdiff.errors import BootdiffError, nearest
@@ -36,19 +37,14 @@ def resolve_pipeline(name: str, revision: str | None = None, variant: str | None
 
 
 def _download(name: str, revision: str | None, variant: str | None) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
-    # Without a variant, those of other precisions would be downloaded for nothing.
-    others = None if variant else ["*.fp16*", "*.bf16*", "*.non_ema*"]
     try:
-        folder = snapshot_download(name, revision=revision, allow_patterns=["*.json"])
+        folder = snapshot_download(name, revision=revision, allow_patterns=["model_index.json"])
         index = read_json(Path(folder) / "model_index.json")
         adapter_of_index(index, name)  # before its weights are fetched
-        parts = [part for part, entry in index.items() if isinstance(entry, list) and entry[0] is not None]
-        for wanted in _weight_patterns(parts, variant):
-            snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=others)
-            if list(Path(folder).rglob("*.safetensors")) or list(Path(folder).rglob("*.bin")):
-                break
+        wanted = files_to_fetch(HfApi().list_repo_files(name, revision=revision), index, variant)
+        snapshot_download(name, revision=revision, allow_patterns=wanted)
     except BootdiffError:
         raise
     except Exception as error:  # the hub client raises many kinds; to the user each means "not to be had"
@@ -60,11 +56,36 @@ def _download(name: str, revision: str | None, variant: str | None) -> Path:
     return Path(folder)
 
 
-def _weight_patterns(parts: Sequence[str], variant: str | None) -> Iterator[list[str]]:
-    """What to fetch, the best first: safetensors of the components (a repository may hold single files of gigabytes
-    beside them), those of the oldest pipelines in the folder itself, and at last pickles, read without running them."""
-    for folders in ([f"{part}/" for part in parts], [""]):
-        for kind in ("safetensors", "bin"):
-            ends = [f".{variant}.{kind}", f".{variant}-*.{kind}"] if variant else [f".{kind}"]
-            small = [f"{folder}*{end}" for folder in folders for end in (".txt", ".model")]  # of tokenizers
-            yield [*(f"{folder}*{end}" for folder in folders for end in ends), *small]
+def files_to_fetch(files: Sequence[str], index: Mapping[str, Any], variant: str | None) -> list[str]:
+    """Of a repository's files, those that a pipeline needs: one kind of weights a component, and all that is small.
+
+    A repository may hold single files of gigabytes beside its components, and each component's weights many times over.
+
+    Args:
+        files: paths in the repository.
+        index: its ``model_index.json``.
+        variant: of the weights where a component has it; another component's plain weights are taken.
+    """
+    parts = [part for part, entry in index.items() if isinstance(entry, list) and entry[0] is not None]
+    places = [f"{part}/" for part in parts if any(file.startswith(f"{part}/") for file in files)]
+    # The hub's oldest pipelines lie in the repository's own folder.
+    wanted = [
+        "model_index.json",
+        *([] if "unet/" in places or "transformer/" in places else _of_place("", files, variant)),
+    ]
+    for place in places:
+        wanted += _of_place(place, files, variant)
+    return sorted(set(wanted))
+
+
+def _of_place(place: str, files: Sequence[str], variant: str | None) -> list[str]:
+    here = [file for file in files if file.startswith(place) and "/" not in file.removeprefix(place)]
+    small = [file for file in here if file.endswith((".json", ".txt", ".model"))]
+    for kind in ("safetensors", "bin"):
+        weights = [file for file in here if file.endswith(f".{kind}")]
+        chosen = [file for file in weights if variant is not None and f".{variant}" in file.removeprefix(place)]
+        # diffusion_pytorch_model-00001-of-00002.safetensors is plain, model.fp16.safetensors is a variant.
+        plain = [file for file in weights if file.removeprefix(place).count(".") == 1]
+        if chosen or plain:
+            return small + (chosen or plain)
+    return small

@@ -50,7 +50,7 @@ def load_teacher(
         return from_pipeline(name, size)
     origin = Origin(name, revision, variant, choose(dtype, DTYPES, "dtype"), lora, lora_scale, pipeline_config, size)
     if name.endswith((".safetensors", ".ckpt")):
-        parts: Parts = LoadedParts(single_file(name, DTYPES[dtype], pipeline_config), DTYPES[dtype])
+        parts: Parts = LoadedParts(single_file(name, DTYPES[dtype], pipeline_config))
     else:
         if pipeline_config is not None:
             raise BootdiffError(f"--pipeline-config is for single .safetensors files; {name} brings its own.")
@@ -60,7 +60,7 @@ def load_teacher(
         parts = Parts(folder, variant, DTYPES[dtype])
     if lora is not None:
         adapter_of_index(parts.index, name)  # before the whole pipeline is loaded
-        parts = LoadedParts(with_lora(parts, lora, lora_scale), DTYPES[dtype])
+        parts = LoadedParts(with_lora(parts, lora, lora_scale))
     parts.size = size
     return read_parts(parts, name, origin)
 
@@ -74,7 +74,7 @@ def from_pipeline(pipeline: Any, size: int | None = None) -> Teacher:
             f"expected a folder, a hub id or a diffusers pipeline as the teacher, got {type(pipeline).__name__}; wrap "
             "a module as bootdiff.CallableTeacher(module, …)."
         )
-    parts = LoadedParts(pipeline)
+    parts = LoadedParts(pipeline, borrowed=True)
     parts.size = size
     return read_parts(parts, type(pipeline).__name__, None)
 
@@ -87,7 +87,10 @@ def from_network(network: Any, scheduler: Mapping[str, Any], name: str) -> Pipel
 
 def read_parts(parts: Parts, name: str, origin: Origin | None) -> Teacher:
     """The teacher that a pipeline's parts make."""
-    adapter = adapter_of_index(parts.index, name)(parts)
+    kind = adapter_of_index(parts.index, name)
+    if parts.pipeline_class not in kind.pipelines:  # somebody's own class, read as one that is known
+        parts.index["_class_name"] = kind.pipelines[0]
+    adapter = kind(parts)
     teacher = PipelineTeacher(adapter, adapter.load(), name)
     teacher.origin = origin
     return teacher if isinstance(teacher.limit, NoLimit) else Limited(teacher)

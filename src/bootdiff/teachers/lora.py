@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from bootdiff.errors import BootdiffError
+from bootdiff.errors import BootdiffError, first_line
 from bootdiff.quiet import quietly
-from bootdiff.teachers.parts import Parts, first_line
+from bootdiff.teachers.parts import Parts
 
 
 def with_lora(parts: Parts, lora: str, scale: float) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bootdiff.errors import BootdiffError
+from bootdiff.errors import BootdiffError, first_line
 from bootdiff.files import read_json
 from bootdiff.quiet import quietly
 from bootdiff.teachers.weights import aligned, check_finite, load_network
@@ -76,11 +77,21 @@ class Parts:
             BootdiffError: naming it.
         """
         for part in parts:
-            if self.kind(part) is None or not self.where(part).is_dir():
+            kind, where = self.kind(part), self.where(part)
+            if kind is None or not where.is_dir():
                 raise BootdiffError(
                     f"{self.folder} has no {part}, which a {self.pipeline_class} needs; expected a folder "
                     f"{self.folder / part} named in its model_index.json."
                 )
+            if has_weights(kind) and not any(where.glob("*.safetensors")) and not any(where.glob("*.bin")):
+                raise BootdiffError(f"{where} has no weights; expected .safetensors of a {kind} there.")
+            if not any(where.iterdir()):
+                raise BootdiffError(f"{where} is empty; expected the files of a {kind}.")
+
+    @property
+    def components(self) -> list[str]:
+        """Every component that the pipeline has."""
+        return [part for part in self.index if self.kind(part) is not None]
 
     def load(self, part: str) -> Any:
         """A component, kept until ``release``.
@@ -99,15 +110,18 @@ class Parts:
         for part in parts or tuple(self._loaded):
             self._loaded.pop(part, None)
 
-    def pipeline(self, **replaced: Any) -> Any:
+    def pipeline(self, dtype: torch.dtype | None = None, **replaced: Any) -> Any:
         """The stock pipeline, with these components in place of its own; None leaves one out.
+
+        Args:
+            dtype: another one than the teacher's.
 
         Raises:
             BootdiffError: if one of its other components cannot be read.
         """
         from diffusers import DiffusionPipeline
 
-        options: dict[str, Any] = {"torch_dtype": self.dtype, "local_files_only": True}
+        options: dict[str, Any] = {"torch_dtype": dtype or self.dtype, "local_files_only": True}
         if self.variant is not None:
             options["variant"] = self.variant
         try:
@@ -126,7 +140,7 @@ class Parts:
         from importlib import import_module
 
         options: dict[str, Any] = {}
-        if not any(word in kind for word in ("Tokenizer", "Scheduler", "Processor", "Extractor")):
+        if has_weights(kind):
             safe = any(where.glob("*.safetensors"))
             options = {"torch_dtype": self.dtype, "use_safetensors": safe or None}
             options.update({"variant": self.variant} if self.variant is not None else {})
@@ -141,11 +155,16 @@ class Parts:
 
 
 class LoadedParts(Parts):
-    """A pipeline that is in memory already: with a LoRA, from a single file, or made in Python."""
+    """A pipeline that is in memory already: with a LoRA, from a single file, or made in Python.
 
-    def __init__(self, pipeline: Any, dtype: torch.dtype | None = None) -> None:
-        self.stock = pipeline
-        self.folder, self.variant, self.dtype = Path(type(pipeline).__name__), None, dtype or torch.float32
+    Args:
+        pipeline: a diffusers pipeline.
+        borrowed: whether it is the user's own, which must stay as it is.
+    """
+
+    def __init__(self, pipeline: Any, borrowed: bool = False) -> None:
+        self.stock, self.borrowed = pipeline, borrowed
+        self.folder, self.variant, self.dtype = Path(type(pipeline).__name__), None, pipeline.dtype
         self.index = {"_class_name": type(pipeline).__name__}
         for name, component in pipeline.components.items():
             module = type(component).__module__.split(".")[0]
@@ -168,8 +187,7 @@ class LoadedParts(Parts):
     def network(self, part: str, kind: type[Any]) -> nn.Module:
         """The network that the pipeline holds."""
         network = getattr(self.stock, part)
-        with quietly():
-            return aligned(network.to(self.dtype))
+        return aligned(copy.deepcopy(network) if self.borrowed else network)
 
     def check(self, *parts: str) -> None:
         """Refuse a pipeline without one of these components."""
@@ -182,10 +200,13 @@ class LoadedParts(Parts):
         self.check(part)
         return getattr(self.stock, part)
 
-    def pipeline(self, **replaced: Any) -> Any:
-        """A pipeline of the same class with these components in place."""
+    def pipeline(self, dtype: torch.dtype | None = None, **replaced: Any) -> Any:
+        """A pipeline of the same class with these components in place; in another precision, of copies."""
         known = {**plain(self.stock.config), **self.stock.components, **replaced}
         wanted = inspect.signature(type(self.stock).__init__).parameters
+        for name, value in known.items():
+            other = dtype is not None and isinstance(value, nn.Module) and next(value.parameters()).dtype != dtype
+            known[name] = copy.deepcopy(value).to(dtype) if other else value
         return silent(type(self.stock)(**{name: value for name, value in known.items() if name in wanted}))
 
 
@@ -225,7 +246,6 @@ def silent(pipeline: Any) -> Any:
     return pipeline
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error, not too long."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+def has_weights(kind: str) -> bool:
+    """Whether a component of this class is a network."""
+    return not any(word in kind for word in ("Tokenizer", "Scheduler", "Processor", "Extractor", "Watermarker"))

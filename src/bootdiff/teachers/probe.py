@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from bootdiff.condition import Condition
-from bootdiff.errors import BootdiffError
+from bootdiff.errors import BootdiffError, first_line
 from bootdiff.teachers.base import Teacher
 from bootdiff.teachers.pipeline import blank_condition
 
@@ -31,10 +31,9 @@ def check_answers(teacher: Teacher, t: float | None = None, condition: Condition
     except BootdiffError:
         raise
     except Exception as error:  # a network may raise anything; to the user each means that it does not fit
-        line = (str(error).splitlines() or [type(error).__name__])[0]
         raise BootdiffError(
-            f"the network of {teacher.name} fails on an image of shape {tuple(teacher.shape)} ({line:.160}); check its "
-            "config, or the shape given."
+            f"the network of {teacher.name} fails on an image of shape {tuple(teacher.shape)} ({first_line(error)}); "
+            "check its config, or the shape given."
         ) from error
     if not bool(torch.isfinite(answer).all()):
         raise BootdiffError(

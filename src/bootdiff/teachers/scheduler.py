@@ -126,12 +126,20 @@ class FlowConfig(SchedulerConfig):
 
     shift: Positive = 1.0
     use_dynamic_shifting: bool = False
-    base_shift: float = 0.5
-    max_shift: float = 1.15
+    base_shift: float = Field(0.5, ge=-20, le=20)
+    max_shift: float = Field(1.15, ge=-20, le=20)
     base_image_seq_len: int = Field(256, ge=1)
     max_image_seq_len: int = Field(4096, ge=2)
     time_shift_type: Literal["exponential", "linear"] = "exponential"
     invert_sigmas: Literal[False] = False
+
+    @model_validator(mode="after")
+    def _rise(self) -> FlowConfig:
+        if self.base_image_seq_len >= self.max_image_seq_len:
+            raise ValueError(
+                f"base_image_seq_len {self.base_image_seq_len} is not below max_image_seq_len {self.max_image_seq_len}"
+            )
+        return self
 
     def read(self, where: Path | str, tokens: int | None = None) -> tuple[Schedule, Prediction]:
         """The path x_t = (1 − sigma) x_0 + sigma eps. Other spacings of sampling steps do not change it."""
@@ -144,7 +152,12 @@ class FlowConfig(SchedulerConfig):
             raise BootdiffError(f"{where}: use_dynamic_shifting needs a transformer that says how long an image is.")
         span = self.max_image_seq_len - self.base_image_seq_len
         mu = self.base_shift + (self.max_shift - self.base_shift) * (tokens - self.base_image_seq_len) / span
-        return math.exp(mu) if self.time_shift_type == "exponential" else mu
+        shift = math.exp(mu) if self.time_shift_type == "exponential" else mu
+        if shift <= 0:
+            raise BootdiffError(
+                f"{where}: its linear time shift is {shift:g} for images of {tokens} tokens, not above 0."
+            )
+        return shift
 
 
 def read_scheduler(config: Mapping[str, Any], where: Path | str) -> tuple[Schedule, Prediction]:

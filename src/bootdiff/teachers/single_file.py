@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from bootdiff.errors import BootdiffError
+from bootdiff.errors import BootdiffError, first_line
 from bootdiff.quiet import quietly
-from bootdiff.teachers.parts import first_line, silent
+from bootdiff.teachers.parts import silent
 
 
 def single_file(name: str, dtype: torch.dtype, config: str | None = None) -> Any:

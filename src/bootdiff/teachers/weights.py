@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from bootdiff.errors import BootdiffError
+from bootdiff.errors import BootdiffError, first_line
 from bootdiff.quiet import quietly
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -40,9 +40,7 @@ def load_network(
                 local_files_only=True,
             )
     except Exception as error:  # diffusers raises many kinds here; every one means that the file cannot be read
-        raise BootdiffError(
-            f"the weights in {folder} cannot be read ({_first_line(error)}); save them anew."
-        ) from error
+        raise BootdiffError(f"the weights in {folder} cannot be read ({first_line(error)}); save them anew.") from error
     if info["missing_keys"]:
         raise BootdiffError(
             f"the weights in {folder} lack {len(info['missing_keys'])} tensors that the config asks for, such as "
@@ -97,8 +95,3 @@ def weights_hash(network: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

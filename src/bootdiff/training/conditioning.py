@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from bootdiff.condition import Condition
-from bootdiff.data.conditions import Cascade, Classes, Conditions, Unconditional, Weighted
+from bootdiff.data.conditions import Cascade, Classes, Conditions, Unconditional, Upscaler, Weighted
+from bootdiff.data.prompt_cache import row_bytes
 from bootdiff.data.prompts import PromptFile, read_prompts
 from bootdiff.errors import BootdiffError
 from bootdiff.objectives.settings import DistillationSettings, learned_weight
 from bootdiff.teachers import Teacher, adapter_of, guided
 from bootdiff.teachers.adapters.base import Adapter
-from bootdiff.teachers.adapters.deepfloyd import DeepFloydUpscaler
 from bootdiff.training.prompts import encode_prompts
 
 if TYPE_CHECKING:
@@ -52,6 +52,18 @@ class ConditionPlan:
             words["noise_level"] = settings.noise_level
         return {key: value for key, value in words.items() if value is not None}
 
+    def bytes_beside(self) -> int:
+        """What a base stage, and encoders that would run in the loop, take on the device."""
+        adapter, total = adapter_of(self.teacher), 0
+        if self.base is not None:
+            total += sum(4 * p.numel() for p in self.base.parameters())
+        if adapter is not None and self.prompts is not None and not self.settings.offload_encoders:
+            needed = row_bytes(adapter.blank(1)) * len(self.prompts.prompts)
+            if needed > self.settings.prompt_cache_gib * 2**30:
+                places = [adapter.parts.where(part) for part in adapter.encoders]
+                total += sum(file.stat().st_size for place in places for file in place.glob("*.safetensors"))
+        return total
+
     def blank(self, batch: int) -> Condition:
         """Zeros to try the teacher with, and a guidance weight where it is told one."""
         from bootdiff.teachers import blank_condition
@@ -75,14 +87,14 @@ class ConditionPlan:
             conditions = Classes(class_labels(adapter, self.settings))
             null = Condition({"classes": torch.tensor([null_class(adapter, self.settings) or 0])})
         elif self.prompts is not None:
-            own = self.base is None or adapter.parts.kind("text_encoder") is not None
-            speaking = adapter if own else adapter_of_base(self.base)
-            conditions, null = encode_prompts(self.prompts, speaking, self.settings, folder / "prompts", device)
-            if self.base is not None and isinstance(adapter, DeepFloydUpscaler):
+            own = encode_prompts(self.prompts, adapter, self.settings, folder / "prompts", device)
+            conditions, null = own.conditions, own.null
+            if self.base is not None and self.base.adapter is not None:
                 place = folder / "base-prompts"
-                theirs, _ = encode_prompts(self.prompts, adapter_of_base(self.base), self.settings, place, device)
-                small = self.base.one_step(self.base.weight()).to(device)
-                conditions = Cascade(conditions, small, theirs, self.base.shape, adapter, self.settings.noise_level)
+                theirs = encode_prompts(self.prompts, self.base.adapter, self.settings, place, device, same=own)
+                small, stage = self.base.one_step(self.base.weight()).to(device), cast("Upscaler", adapter)
+                level = self.settings.noise_level
+                conditions = Cascade(conditions, small, theirs.conditions, self.base.shape, stage, level)
         weights = self._weights()
         if weights is not None:
             conditions = Weighted(conditions, *weights)
@@ -105,11 +117,6 @@ class ConditionPlan:
         return (learned, learned, learned) if told and learned is not None else None
 
 
-def adapter_of_base(base: Student | None) -> Adapter:
-    """Of a base stage that has been checked."""
-    return cast("Adapter", base.adapter if base is not None else None)
-
-
 def plan_conditions(teacher: Teacher, settings: Any) -> ConditionPlan:
     """Check everything that a distillation was asked about conditions.
 
@@ -121,18 +128,20 @@ def plan_conditions(teacher: Teacher, settings: Any) -> ConditionPlan:
     takes = "nothing" if adapter is None else adapter.takes
     _check_asked(settings, takes, teacher.name)
     if adapter is None:
+        _check_plain(settings, teacher.name)
         return plan
     _check_guidance(settings, adapter, teacher.name)
     if takes == "classes":
         class_labels(adapter, settings)
     if takes == "prompts":
         plan = replace(plan, prompts=_prompts(settings, teacher.name))
-    upscaler = isinstance(adapter, DeepFloydUpscaler)
-    if settings.base is not None and not upscaler:
+    if settings.base is not None and not adapter.upscales:
         raise BootdiffError(f"--base is for super-resolution teachers; {teacher.name} is none, so leave it out.")
-    if isinstance(adapter, DeepFloydUpscaler):
+    if adapter.upscales:
         plan = replace(plan, base=_base(settings, adapter, teacher.name))
-    if takes == "prompts" and (plan.base is None or adapter.parts.kind("text_encoder") is not None):
+    if not adapter.alone:  # all that the student's pipeline will hold, before hours are spent on it
+        adapter.parts.check(*(part for part in adapter.parts.components if part != adapter.network_part))
+    if takes == "prompts":
         adapter.parts.check(*adapter.encoders)
     return plan
 
@@ -145,8 +154,10 @@ def class_labels(adapter: Adapter, settings: DistillationSettings) -> list[int]:
     """
     null, count = null_class(adapter, settings), adapter.classes
     last = count - 1
-    for label in [*(settings.classes or []), *([settings.null_class] if settings.null_class is not None else [])]:
-        if label > last and label != adapter.null_class:
+    if settings.null_class is not None and settings.null_class > last and settings.null_class != adapter.null_class:
+        raise BootdiffError(f"null class {settings.null_class} is out of range; the labels are 0 to {last}.")
+    for label in settings.classes or []:
+        if label > last:
             raise BootdiffError(f"class {label} is out of range; this teacher has the classes 0 to {last}.")
     if settings.classes is not None and null in settings.classes:
         raise BootdiffError(f"class {null} stands for no class (null_class), so it cannot be one of --classes.")
@@ -175,12 +186,24 @@ def _check_asked(settings: DistillationSettings, takes: str, name: str) -> None:
             raise BootdiffError(f"{option} is for teachers conditioned on {kind}; {name} is conditioned on {takes}.")
 
 
+def _check_plain(settings: DistillationSettings, name: str) -> None:
+    """A teacher of one's own is guided and conditioned in Python."""
+    for option in ("guidance_scale", "guidance_range", "base"):
+        if getattr(settings, option) is not None:
+            raise BootdiffError(
+                f"{option} is for teachers that were read from a pipeline; wrap {name} as bootdiff.Guided(teacher, "
+                "null, weight) and give its conditions to bootdiff.distill."
+            )
+
+
 def _check_guidance(settings: DistillationSettings, adapter: Adapter, name: str) -> None:
     asked = settings.guidance_range is not None or settings.guidance_scale is not None
     if not asked:
         if settings.negative_prompt is not None:
             raise BootdiffError("--negative-prompt has no effect without --guidance-scale or --guidance-range.")
         return
+    if settings.export_guidance is not None and adapter.weight_slot:
+        raise BootdiffError(f"export_guidance: the student of {name} serves every weight of its range; leave it out.")
     if adapter.guidance == "none":
         raise BootdiffError(f"{name} is conditioned on nothing, so guidance means nothing to it; leave it out.")
     if adapter.guidance == "embedded" and settings.negative_prompt is not None:
@@ -202,12 +225,13 @@ def _prompts(settings: DistillationSettings, name: str) -> PromptFile:
     return read_prompts(settings.prompts, settings.prompt_column)
 
 
-def _base(settings: DistillationSettings, adapter: DeepFloydUpscaler, name: str) -> Student:
+def _base(settings: DistillationSettings, adapter: Adapter, name: str) -> Student:
     """The distilled base stage.
 
     Raises:
         BootdiffError: if it is not given, not finished, or of a size that this stage cannot enlarge.
     """
+    from bootdiff.pipelines.samplers import check_enlarges
     from bootdiff.pipelines.student_files import load_student, path_folder
 
     if settings.base is None:
@@ -218,14 +242,12 @@ def _base(settings: DistillationSettings, adapter: DeepFloydUpscaler, name: str)
     if not Path(settings.base).is_dir():
         raise BootdiffError(f"--base {settings.base}: no folder there; expected the run of the distilled base stage.")
     base = load_student(path_folder(Path(settings.base)))
-    channels, height, width = adapter.shape
-    small = tuple(base.shape)
-    fits_in = len(small) == 3 and small[0] == channels and height > small[1] and height % small[1] == 0
-    if not fits_in or height * small[2] != width * small[1] or (base.adapter is not None and base.adapter.latent):
-        raise BootdiffError(
-            f"--base {settings.base} makes {small}, which {name} cannot enlarge to {tuple(adapter.shape)}; expected "
-            "images of as many channels and a whole fraction of the size."
-        )
+    check_enlarges(adapter, base.adapter, base.shape, settings.base)
     if base.adapter is None or base.adapter.takes != "prompts":
         raise BootdiffError(f"--base {settings.base} takes no prompts, but {name} does; expected its own base stage.")
+    levels = int(adapter.parts.load("image_noising_scheduler").config.num_train_timesteps)
+    if settings.noise_level >= levels:
+        raise BootdiffError(
+            f"noise_level {settings.noise_level} is no timestep of {name}, which has 0 to {levels - 1}."
+        )
     return base

@@ -160,9 +160,10 @@ def run_plan(plan: Plan, report_to: str | None = None) -> Student:
 
     settings, output = plan.settings, plan.output
     accelerator = make_accelerator(settings, output, report_to)
+    # Before the run is begun: a damaged encoder must leave nothing behind.
+    made = plan.asked.make(output, accelerator.device) if plan.conditions is None else (plan.teacher, plan.conditions)
     if accelerator.is_main_process:
         Run(output).start(plan.config, plan.teacher_hash)
-    made = plan.asked.make(output, accelerator.device) if plan.conditions is None else (plan.teacher, plan.conditions)
     torch.manual_seed(settings.seed)
     objective = load_method(plan.method)[0].from_settings(made[0], settings, made[1])
     start_tracker(accelerator, settings)
@@ -208,7 +209,7 @@ def _preview(plan: Plan, conditions: Conditions) -> Any:
             for i, eps in enumerate(noise.split(1))
         ] if latent else [student.sample(noise.to(device), listed.to(device)).cpu()]  # fmt: skip
         if adapter is not None:
-            adapter.parts.release("vae")
+            adapter.release_decoder()
         write_whole(plan.output / "samples" / f"step-{step:08d}.png", grid(torch.cat(made)).save)
 
     return preview

@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, DistributedType
+from accelerate.utils import InitProcessGroupKwargs
 from torch import nn
 
 from bootdiff.allocator import keep_freed_memory
@@ -42,7 +44,11 @@ def make_accelerator(settings: TrainingSettings, folder: Path, report_to: str | 
     AcceleratorState._reset_state(reset_partial_state=False)
     try:
         accelerator = Accelerator(
-            mixed_precision=settings.mixed_precision, log_with=report_to, project_dir=folder if report_to else None
+            mixed_precision=settings.mixed_precision,
+            log_with=report_to,
+            project_dir=folder if report_to else None,
+            # One process may encode prompts for hours while the others wait.
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=2))],
         )
     except (ValueError, ImportError) as error:
         raise BootdiffError(f"{error}".splitlines()[0]) from error

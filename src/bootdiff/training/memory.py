@@ -40,8 +40,12 @@ class Need:
         return max(0, free // max(1, self.checkpointed if checkpointing else self.sample))
 
 
-def memory_need(teacher: Teacher, settings: DistillationSettings) -> Need | None:
-    """Count what distilling this teacher needs; None for teachers that are no pipelines."""
+def memory_need(teacher: Teacher, settings: DistillationSettings, beside: int = 0) -> Need | None:
+    """Count what distilling this teacher needs; None for teachers that are no pipelines.
+
+    Args:
+        beside: bytes of what else is on the card, such as a base stage or encoders that run in the loop.
+    """
     denoiser, adapter = teacher.denoiser, adapter_of(teacher)
     if adapter is None or not isinstance(denoiser, PipelineTeacher):
         return None
@@ -49,7 +53,7 @@ def memory_need(teacher: Teacher, settings: DistillationSettings) -> Need | None
     count = sum(p.numel() for p in parameters)
     student = 4 * count * (4 + bool(settings.ema_decay))  # weights, gradients, two moments, average
     cast = 2 * count if settings.mixed_precision != "no" else 0  # autocast keeps a copy of the weights for a pass
-    weights = count * parameters[0].element_size() + student + cast
+    weights = count * parameters[0].element_size() + student + cast + beside
     full, checkpointed = activations(denoiser, settings)
     if settings.mixed_precision != "no":
         full, checkpointed = full // 2, checkpointed // 2

@@ -6,7 +6,9 @@ import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from accelerate import PartialState
@@ -21,19 +23,33 @@ from bootdiff.files import remove
 from bootdiff.objectives.settings import DistillationSettings
 from bootdiff.progress import progress
 from bootdiff.teachers.adapters.base import Adapter
-from bootdiff.teachers.encoding import PromptEncoder
+from bootdiff.teachers.encoding import COUNTED, PromptEncoder
 
 ENCODED_AT_ONCE = 32
 
 
+class Encoded(NamedTuple):
+    """Prompts as conditions, what guidance leads away from, and what they were made of."""
+
+    conditions: Conditions
+    null: Condition
+    digest: str
+
+
 def encode_prompts(
-    file: PromptFile, adapter: Adapter, settings: DistillationSettings, folder: Path, device: torch.device | str
-) -> tuple[Conditions, Condition]:
-    """A file's prompts as conditions, and what guidance leads away from.
+    file: PromptFile,
+    adapter: Adapter,
+    settings: DistillationSettings,
+    folder: Path,
+    device: torch.device | str,
+    same: Encoded | None = None,
+) -> Encoded:
+    """A file's prompts as conditions.
 
     Args:
         folder: for the cache; it is made only if the embeddings fit, and the encoders then leave memory.
         device: where the encoders run, unless they are kept on the CPU.
+        same: what another stage made of these prompts; it is given back if this stage's encoders answer the same.
 
     Raises:
         BootdiffError: if an encoder is missing or damaged.
@@ -42,20 +58,26 @@ def encode_prompts(
     encoder = PromptEncoder(adapter, "cpu" if settings.offload_encoders else device)
     null = encoder.negative(settings.negative_prompt).to("cpu")
     digest = f"{file.digest}-{_fingerprint(encoder, prompts[0])}"
+    if same is not None and same.digest == digest:
+        encoder.release()
+        return same
     needed = row_bytes(encoder(prompts[:1])) * len(prompts)
-    if state.is_main_process and folder.name == "prompts":  # not again for the base stage
-        _report(file, *encoder.too_long(prompts))
     # One process decides for all: what it writes changes what another would find free.
     answer = [_cached(folder, digest, len(prompts)) or fits(folder, needed, settings.prompt_cache_gib)]
     if not broadcast_object_list(answer)[0]:
+        if state.is_main_process:
+            _report(file, encoder)
+            if settings.offload_encoders:
+                print("warning: prompts are encoded on the CPU at every step; raise prompt_cache_gib?", file=sys.stderr)
         kept = () if settings.offload_encoders else encoder.modules
-        return Prompts(len(prompts), InLoop(encoder, prompts), kept), null
+        return Encoded(Prompts(len(prompts), InLoop(encoder, prompts), kept), null, digest)
     if state.is_main_process and not _cached(folder, digest, len(prompts)):
+        _report(file, encoder)
         remove(folder)
         write_cache(folder, len(prompts), _batches(encoder, prompts), digest)
     state.wait_for_everyone()
-    adapter.parts.release(*adapter.encoders)
-    return Prompts(len(prompts), PromptCache(folder).rows), null
+    encoder.release()
+    return Encoded(Prompts(len(prompts), PromptCache(folder).rows), null, digest)
 
 
 @dataclass(frozen=True)
@@ -96,13 +118,22 @@ def _fingerprint(encoder: PromptEncoder, prompt: str) -> str:
     return digest.hexdigest()
 
 
-def _report(file: PromptFile, cut: int, window: int) -> None:
+def _report(file: PromptFile, encoder: PromptEncoder) -> None:
     """Say once what of the file was left out or is cut off."""
     if file.blank:
         print(f"{file.source}: {len(file.prompts)} prompts; blank ones left out: {file.blank}.", file=sys.stderr)
-    if cut:
+    missing = [name for name in encoder.adapter.cleaners if find_spec(name) is None]
+    if missing:
         print(
-            f"warning: {cut} of {len(file.prompts)} prompts are longer than the tokenizer's {window} tokens; their "
-            "ends are cut off.",
+            f"warning: prompts are not cleaned as a {encoder.adapter.parts.pipeline_class} cleans them, because "
+            f"{' and '.join(missing)} are missing; install them with: pip install 'bootdiff[prompts]'.",
+            file=sys.stderr,
+        )
+    cut, window = encoder.too_long(file.prompts)
+    if cut:
+        looked = min(COUNTED, len(file.prompts))
+        of = f"{len(file.prompts)}" if looked == len(file.prompts) else f"the first {looked}"
+        print(
+            f"warning: {cut} of {of} prompts are longer than the tokenizer's {window} tokens; their ends are cut off.",
             file=sys.stderr,
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
-from bootdiff.errors import BootdiffError
+from bootdiff.errors import BootdiffError, first_line
 
 if TYPE_CHECKING:
     from bootdiff.teachers.adapters.base import Adapter
@@ -46,8 +46,7 @@ def adapter_for(pipeline_class: str, met: str) -> type[Adapter]:
         BootdiffError: for a class that no adapter reads, naming it and those supported.
     """
     if pipeline_class not in ADAPTERS:
-        for entry in metadata.entry_points(group=ENTRY_POINTS):
-            register_adapter(entry.load())
+        _load_entry_points()
     found = ADAPTERS.get(pipeline_class)
     if found is None:
         raise BootdiffError(f"{met}, which is not supported; supported: {', '.join(ADAPTERS)}.")
@@ -66,9 +65,19 @@ def adapter_of_index(index: Mapping[str, Any], name: str) -> type[Adapter]:
     kind = str(index.get("_class_name", "pipeline"))
     unet = index.get("unet")
     pixels = not any(index.get(part) for part in ("vae", "vqvae", "movq"))
+    if kind not in ADAPTERS:
+        _load_entry_points()
     if kind not in ADAPTERS and pixels and isinstance(unet, list) and unet[-1] == "UNet2DModel":
         kind = "DDPMPipeline"  # somebody's own pipeline around a U-Net in pixel space
     return adapter_for(kind, f"{name} is a {index.get('_class_name', 'pipeline')} with {_denoiser(index)}")
+
+
+def _load_entry_points() -> None:
+    for entry in metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            register_adapter(entry.load())
+        except Exception as error:  # somebody else's module may raise anything
+            raise BootdiffError(f"the adapter {entry.value} cannot be imported ({first_line(error)}).") from error
 
 
 def _denoiser(index: Mapping[str, Any]) -> str:

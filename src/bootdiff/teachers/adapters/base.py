@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from bootdiff.condition import Condition
@@ -17,7 +18,12 @@ from bootdiff.schedules import Schedule
 from bootdiff.teachers.limits import Limit
 from bootdiff.teachers.one_call import OneCall, stock_scheduler
 from bootdiff.teachers.parts import Parts
-from bootdiff.teachers.scheduler import SchedulerConfig
+from bootdiff.teachers.scheduler import SchedulerConfig, checked
+
+#: of an embedded guidance weight, as in LCM
+WEIGHT_DIM = 256
+#: latents that a decoder gets at a time: it needs far more memory than the network
+DECODED_AT_ONCE = 4
 
 Guidance = Literal["none", "free", "embedded"]
 
@@ -51,6 +57,8 @@ class Adapter(ABC):
     takes: Literal["nothing", "classes", "prompts"] = "nothing"
     #: the components that turn prompts into embeddings, and the longest prompt each tokenizer takes
     encoders: tuple[str, ...] = ()
+    #: modules without which the stock pipeline does not clean its prompts
+    cleaners: ClassVar[tuple[str, ...]] = ()
     windows: tuple[tuple[str, int], ...] = ()
     #: how a guidance weight enters: two answers of the network (free), as its own input (embedded), or not at all
     guidance: Guidance = "none"
@@ -60,6 +68,8 @@ class Adapter(ABC):
     weight_slot: bool = False
     #: whether its schedulers are those of rectified flow
     flow: ClassVar[bool] = False
+    #: whether it enlarges the images of a base stage (``upscaled`` makes its condition of them)
+    upscales: ClassVar[bool] = False
     #: whether its images may have another size than the pipeline's default
     resizable: ClassVar[bool] = False
     #: whether the pipeline is a network and a scheduler, and nothing else
@@ -69,9 +79,12 @@ class Adapter(ABC):
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self.fields = {k: v for k, v in parts.config(self.network_part).items() if v is not None}
+        self._decoder: Any = None
+        self.fields = known(parts.config(self.network_part))
+        self.vae: VAEConfig | None = None
         if parts.kind("vae") is not None:
             parts.check("vae")
+            self.vae = checked(VAEConfig, known(parts.config("vae")), parts.where("vae") / "config.json")
         if parts.size is not None and not self.resizable:
             raise BootdiffError(f"a {parts.pipeline_class} makes images of one size only; leave --size out.")
 
@@ -162,7 +175,7 @@ class Adapter(ABC):
     @property
     def factor(self) -> int:
         """How many times smaller than its image a latent is, to a side."""
-        return 2 ** (len(self.parts.config("vae")["block_out_channels"]) - 1)
+        return 2 ** (len(self.vae.block_out_channels) - 1) if self.vae is not None else 1
 
     def side(self, usual: int, patch: int = 1) -> int:
         """Of a latent: the pipeline's usual one, or that of the images asked for.
@@ -179,14 +192,28 @@ class Adapter(ABC):
             )
         return size // self.factor
 
+    def decoder(self) -> Any:
+        """The VAE, kept until ``release_decoder``; some overflow in float16, so those run in float32."""
+        if self._decoder is None:
+            vae = self.parts.load("vae")
+            self._decoder = copy.deepcopy(vae).float() if vae.dtype == torch.float16 else vae
+        return self._decoder
+
+    def release_decoder(self) -> None:
+        """Give the decoder's memory back."""
+        if self._decoder is not None:
+            self._decoder.to("cpu")
+        self._decoder = None
+        self.parts.release("vae")
+
     @torch.no_grad()
     def decode(self, sample: Tensor) -> Tensor:
-        """Images in [−1, 1], (b, c, h, w) in float32, from samples of the network."""
+        """Images in [−1, 1], (b, c, h, w) in float32, from samples of the network, a few at a time."""
+        if len(sample) > DECODED_AT_ONCE and self.latent:
+            return torch.cat([self.decode(part) for part in sample.split(DECODED_AT_ONCE)])
         if not self.latent:
             return sample
-        vae = self.parts.load("vae").to(sample.device)
-        if vae.dtype == torch.float16:  # some decoders overflow there
-            vae = vae.float()
+        vae = self.decoder().to(sample.device)
         latents = sample / vae.config.scaling_factor
         mean, deviation = (getattr(vae.config, name, None) for name in ("latents_mean", "latents_std"))
         if mean is not None and deviation is not None:
@@ -218,10 +245,39 @@ class Adapter(ABC):
         )
 
     def stock(self, network: nn.Module, scheduler: Any) -> Any:
-        """The stock pipeline around a student's folded network, in the precision of its other components."""
-        if dtype_of(network) != self.parts.dtype:
-            network = network.to(self.parts.dtype)
-        return self.parts.pipeline(**{self.network_part: network, "scheduler": scheduler})
+        """The stock pipeline around a student's folded network, all of it in float32.
+
+        In half precision the network's rounding would be multiplied by 1 / alpha, and stock diffusers would load its
+        parts in several precisions; whoever wants it smaller says so when loading.
+        """
+        return self.parts.pipeline(torch.float32, **{self.network_part: network, "scheduler": scheduler})
+
+
+class VAEConfig(BaseModel):
+    """What of an autoencoder's config latents depend on; the defaults are the class's own."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    scaling_factor: float = Field(0.18215, gt=0, allow_inf_nan=False)
+    shift_factor: float | None = Field(None, allow_inf_nan=False)
+    block_out_channels: list[int] = Field([64], min_length=1)
+
+
+#: diffusers' ``sample_size``: a side, or (height, width)
+Side = Annotated[int, Field(ge=1)]
+Size = Side | Annotated[list[Side], Field(min_length=2, max_length=2)]
+
+
+def known(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without the fields that say nothing: their class's defaults hold."""
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def weight_embedding(weight: Tensor, width: int) -> Tensor:
+    """The embedding of w − 1 that stock pipelines make of a guidance weight (b,), (b, width) in float32."""
+    from diffusers.models.embeddings import get_timestep_embedding
+
+    return get_timestep_embedding((weight.float() - 1) * 1000, width, flip_sin_to_cos=False, downscale_freq_shift=1)
 
 
 def dtype_of(network: nn.Module) -> torch.dtype:

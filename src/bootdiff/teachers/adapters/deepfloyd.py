@@ -22,10 +22,11 @@ class DeepFloyd(ConditionalUNet):
 
     pipelines = ("IFPipeline",)
     windows = (("tokenizer", 77),)
+    cleaners = ("bs4", "ftfy")
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
-        given, made = self.channels, self.fields.get("out_channels", 6)
+        given, made = self.channels, self.config.out_channels
         if made != 2 * given:
             raise BootdiffError(
                 f"{parts.where('unet')} makes images of {given} channels and gives {made} (out_channels); expected "
@@ -55,6 +56,7 @@ class DeepFloydUpscaler(DeepFloyd):
     """An IFSuperResolutionPipeline: also conditioned on a small image, enlarged and noised to a level it is told."""
 
     pipelines = ("IFSuperResolutionPipeline",)
+    upscales = True
     usage = (
         'pipe("a prompt", image=images_of_the_base_stage, num_inference_steps=1, guidance_scale=1, '
         "noise_level={noise_level}, generator=generator)"
@@ -63,16 +65,16 @@ class DeepFloydUpscaler(DeepFloyd):
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         parts.check("image_noising_scheduler")
-        if self.fields.get("class_embed_type") != "timestep":
+        if self.config.class_embed_type != "timestep":
             raise BootdiffError(
                 f"{parts.where('unet')} is told no noise level (class_embed_type is "
-                f"{self.fields.get('class_embed_type')}); expected timestep, as in a super-resolution stage."
+                f"{self.config.class_embed_type}); expected timestep, as in a super-resolution stage."
             )
 
     @property
     def channels(self) -> int:
         """The network takes the noisy image and the small one."""
-        return self.fields.get("in_channels", 6) // 2
+        return self.config.in_channels // 2
 
     def blank(self, batch: int) -> Condition:
         """An empty embedding and a grey image."""

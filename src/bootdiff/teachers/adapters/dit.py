@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from bootdiff.condition import Condition
 from bootdiff.errors import BootdiffError
-from bootdiff.teachers.adapters.base import Adapter, Clock, dtype_of, square
+from bootdiff.teachers.adapters.base import Adapter, Clock, Size, dtype_of, square
 from bootdiff.teachers.parts import Parts
+from bootdiff.teachers.scheduler import checked
+
+
+class DiTConfig(BaseModel):
+    """What of the network's config is read; the defaults are its class's own."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    in_channels: int = Field(4, ge=1)
+    out_channels: int | None = Field(None, ge=1)
+    num_embeds_ada_norm: int = Field(1000, ge=1)
+    sample_size: Size = 32
 
 
 class DiT(Adapter):
@@ -24,19 +37,21 @@ class DiT(Adapter):
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
-        given, made = self.fields.get("in_channels", 4), self.fields.get("out_channels")
+        parts.check("vae")
+        self.config = checked(DiTConfig, self.fields, parts.where("transformer") / "config.json")
+        given, made = self.config.in_channels, self.config.out_channels
         if made not in (None, given, 2 * given):
             raise BootdiffError(
                 f"{parts.where('transformer')} takes {given} channels and gives {made} (out_channels); expected the "
                 "same number, or twice as many where it learned a variance."
             )
         # The table has one row more than there are classes: what the label dropout of training used.
-        self.classes = self.null_class = int(self.fields.get("num_embeds_ada_norm", 1000))
+        self.classes = self.null_class = self.config.num_embeds_ada_norm
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(channels, height, width) of a latent."""
-        return (self.fields.get("in_channels", 4), *square(self.fields.get("sample_size", 32)))
+        return (self.config.in_channels, *square(self.config.sample_size))
 
     def call(self, network: nn.Module, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """The network's output, (b, c, h, w); it must be in evaluation mode, where labels are never dropped."""

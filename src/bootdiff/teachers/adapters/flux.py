@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from bootdiff.condition import Condition
@@ -14,9 +15,21 @@ from bootdiff.teachers.adapters.stable_diffusion import device_of
 from bootdiff.teachers.adapters.stable_diffusion_3 import FlowTransformer
 from bootdiff.teachers.one_call import OneCall
 from bootdiff.teachers.parts import Parts
+from bootdiff.teachers.scheduler import checked
 
 #: latents of the pipeline's default size
 SIDE = 128
+
+
+class FluxConfig(BaseModel):
+    """What of the network's config is read; the defaults are its class's own."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    in_channels: int = Field(64, ge=4)
+    guidance_embeds: bool = False
+    joint_attention_dim: int = Field(4096, ge=1)
+    pooled_projection_dim: int = Field(768, ge=1)
 
 
 class Flux(FlowTransformer):
@@ -29,8 +42,9 @@ class Flux(FlowTransformer):
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
+        self.config = checked(FluxConfig, self.fields, parts.where("transformer") / "config.json")
         self.guidance = "free"
-        if self.fields.get("guidance_embeds"):
+        if self.config.guidance_embeds:
             self.guidance, self.usual_weight, self.weight_slot = "embedded", 3.5, True
         if parts.size is not None:  # no config of the pipeline holds a default size
             self.usage = self.usage.replace("num_inf", f"height={parts.size}, width={parts.size}, num_inf")
@@ -39,7 +53,7 @@ class Flux(FlowTransformer):
     def shape(self) -> tuple[int, ...]:
         """(channels, height, width) of a latent."""
         side = self.side(SIDE, patch=2)
-        return (self.fields.get("in_channels", 64) // 4, side, side)
+        return (self.config.in_channels // 4, side, side)
 
     @property
     def tokens(self) -> int:
@@ -48,8 +62,8 @@ class Flux(FlowTransformer):
 
     def blank(self, batch: int) -> Condition:
         """Empty embeddings."""
-        text = torch.zeros(batch, 512, self.fields.get("joint_attention_dim", 4096))
-        pooled = torch.zeros(batch, self.fields.get("pooled_projection_dim", 768))
+        text = torch.zeros(batch, 512, self.config.joint_attention_dim)
+        pooled = torch.zeros(batch, self.config.pooled_projection_dim)
         return Condition({"text": text, "pooled": pooled})
 
     def call(self, network: Any, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:

@@ -6,18 +6,42 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers.models.embeddings import get_timestep_embedding
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from bootdiff.condition import Condition
 from bootdiff.errors import BootdiffError
-from bootdiff.teachers.adapters.base import Adapter, Clock, Guidance, dtype_of, square
+from bootdiff.teachers.adapters.base import (
+    WEIGHT_DIM,
+    Adapter,
+    Clock,
+    Guidance,
+    Size,
+    dtype_of,
+    square,
+    weight_embedding,
+)
 from bootdiff.teachers.adapters.unet2d import rescale_unet
 from bootdiff.teachers.one_call import OneCall, stock_scheduler
 from bootdiff.teachers.parts import Parts
+from bootdiff.teachers.scheduler import checked
 
-#: of the embedded guidance weight, as in LCM
-WEIGHT_DIM = 256
+
+class ConditionalConfig(BaseModel):
+    """What of the network's config is read; the defaults are its class's own."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    sample_size: Size
+    in_channels: int = Field(4, ge=1)
+    out_channels: int = Field(4, ge=1)
+    block_out_channels: list[int] = Field([320, 640, 1280, 1280], min_length=1)
+    cross_attention_dim: int = Field(1280, ge=1)
+    encoder_hid_dim: int | None = Field(None, ge=1)
+    time_cond_proj_dim: int | None = Field(None, ge=1)
+    class_embed_type: str | None = None
+    projection_class_embeddings_input_dim: int | None = Field(None, ge=1)
+    addition_time_embed_dim: int | None = Field(None, ge=1)
 
 
 class ConditionalUNet(Adapter):
@@ -33,18 +57,19 @@ class ConditionalUNet(Adapter):
         if self.fields.get("sample_size") is None:
             where = parts.where("unet")
             raise BootdiffError(f"{where}/config.json has no sample_size, so the image size is unknown; add it there.")
-        if self.fields.get("time_cond_proj_dim") is not None:
+        self.config = checked(ConditionalConfig, self.fields, parts.where("unet") / "config.json")
+        if self.config.time_cond_proj_dim is not None:
             self.guidance, self.usual_weight, self.weight_slot = "embedded", 7.5, True
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(channels, height, width) of a sample."""
-        return (self.channels, *square(self.fields["sample_size"]))
+        return (self.channels, *square(self.config.sample_size))
 
     @property
     def channels(self) -> int:
         """Of a sample."""
-        return self.fields.get("in_channels", 4)
+        return self.config.in_channels
 
     def clocks(self, network: Any) -> Sequence[Clock]:
         """One."""
@@ -64,7 +89,7 @@ class ConditionalUNet(Adapter):
 
     def text_shape(self) -> tuple[int, int]:
         """(tokens, width) of a prompt's embedding."""
-        width = self.fields.get("encoder_hid_dim") or self.fields.get("cross_attention_dim", 1280)
+        width = self.config.encoder_hid_dim or self.config.cross_attention_dim
         return 77, width
 
 
@@ -78,7 +103,7 @@ class StableDiffusion(ConditionalUNet):
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
-        made = self.fields.get("out_channels", 4)
+        made = self.config.out_channels
         if made != self.channels:
             raise BootdiffError(
                 f"{parts.where('unet')} takes {self.channels} channels and gives {made}: an inpainting, depth or "
@@ -89,8 +114,8 @@ class StableDiffusion(ConditionalUNet):
     @property
     def shape(self) -> tuple[int, ...]:
         """(channels, height, width) of a latent."""
-        height, width = square(self.fields["sample_size"])
-        halvings = 2 ** (len(self.fields["block_out_channels"]) - 1)
+        height, width = square(self.config.sample_size)
+        halvings = 2 ** (len(self.config.block_out_channels) - 1)
         return self.channels, self.side(height, halvings), self.side(width, halvings)
 
     def stock(self, network: Any, scheduler: Any) -> Any:
@@ -133,7 +158,9 @@ class StableDiffusionXL(StableDiffusion):
 
     def blank(self, batch: int) -> Condition:
         """Empty embeddings."""
-        width = self.fields["projection_class_embeddings_input_dim"] - 6 * self.fields["addition_time_embed_dim"]
+        width = (self.config.projection_class_embeddings_input_dim or 0) - 6 * (
+            self.config.addition_time_embed_dim or 0
+        )
         return Condition({**super().blank(batch), "pooled": torch.zeros(batch, width)})
 
     def call(self, network: Any, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
@@ -173,11 +200,6 @@ def with_weight_slot(network: Any) -> nn.Module:
     grown.load_state_dict({name: value.float() for name, value in network.state_dict().items()}, strict=False)
     nn.init.zeros_(grown.time_embedding.cond_proj.weight)
     return grown.eval()
-
-
-def weight_embedding(weight: Tensor, width: int) -> Tensor:
-    """The embedding of w − 1 that stock pipelines make, (b, width) in float32."""
-    return get_timestep_embedding((weight.float() - 1) * 1000, width, flip_sin_to_cos=False, downscale_freq_shift=1)
 
 
 def device_of(pipeline: Any) -> torch.device:

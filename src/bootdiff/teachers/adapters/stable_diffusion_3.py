@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from bootdiff.condition import Condition
 from bootdiff.errors import BootdiffError
-from bootdiff.teachers.adapters.base import Adapter, Clock, Guidance, dtype_of, square
+from bootdiff.teachers.adapters.base import Adapter, Clock, Guidance, Size, dtype_of, square
 from bootdiff.teachers.adapters.stable_diffusion import device_of
 from bootdiff.teachers.one_call import OneCall, flow_scheduler
 from bootdiff.teachers.parts import Parts
+from bootdiff.teachers.scheduler import checked
 
 
 class FlowTransformer(Adapter):
@@ -46,6 +48,19 @@ class FlowTransformer(Adapter):
         network.proj_out.bias *= output_scale
 
 
+class SD3Config(BaseModel):
+    """What of the network's config is read; the defaults are its class's own."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    sample_size: Size = 128
+    in_channels: int = Field(16, ge=1)
+    patch_size: int = Field(2, ge=1)
+    pos_embed_max_size: int = Field(96, ge=1)
+    joint_attention_dim: int = Field(4096, ge=1)
+    pooled_projection_dim: int = Field(2048, ge=1)
+
+
 class StableDiffusion3(FlowTransformer):
     """A StableDiffusion3Pipeline."""
 
@@ -64,15 +79,16 @@ class StableDiffusion3(FlowTransformer):
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
+        self.config = checked(SD3Config, self.fields, parts.where("transformer") / "config.json")
         if parts.kind("text_encoder_3") is None:  # the pipeline runs without T5, on CLIP's window
             self.encoders, self.windows = self.encoders[:4], (("tokenizer", 77),)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(channels, height, width) of a latent."""
-        height, width = square(self.fields.get("sample_size", 128))
-        patch, largest = self.fields.get("patch_size", 2), self.fields.get("pos_embed_max_size", 96)
-        shape = self.fields.get("in_channels", 16), self.side(height, patch), self.side(width, patch)
+        height, width = square(self.config.sample_size)
+        patch, largest = self.config.patch_size, self.config.pos_embed_max_size
+        shape = self.config.in_channels, self.side(height, patch), self.side(width, patch)
         if max(shape[1:]) > patch * largest:
             raise BootdiffError(
                 f"--size {self.parts.size} is above {patch * largest * self.factor}, this model's limit."
@@ -88,13 +104,13 @@ class StableDiffusion3(FlowTransformer):
     @property
     def tokens(self) -> int:
         """Patches of a latent."""
-        patch = self.fields.get("patch_size", 2)
+        patch = self.config.patch_size
         return (self.shape[1] // patch) * (self.shape[2] // patch)
 
     def blank(self, batch: int) -> Condition:
         """Empty embeddings: 77 tokens of CLIP and 256 of T5."""
-        text = torch.zeros(batch, 77 + 256, self.fields.get("joint_attention_dim", 4096))
-        return Condition({"text": text, "pooled": torch.zeros(batch, self.fields.get("pooled_projection_dim", 2048))})
+        text = torch.zeros(batch, 77 + 256, self.config.joint_attention_dim)
+        return Condition({"text": text, "pooled": torch.zeros(batch, self.config.pooled_projection_dim)})
 
     def call(self, network: Any, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """The velocity, (b, c, h, w)."""
