@@ -31,7 +31,7 @@ def bare_passes(student: Student, teacher: Teacher, batch_size: int, boundaries:
     grown, network = student.network.network, teacher.denoiser.network
 
     def forward(model: nn.Module) -> Tensor:
-        return (model(eps, t, class_labels=t) if model is grown else model(eps, t)).sample
+        return model(eps, t).sample
 
     def learn() -> None:
         with torch.no_grad():
