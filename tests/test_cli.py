@@ -193,7 +193,7 @@ BAD = {
     "evaluate: other shape": (["evaluate", "RUN", "--teacher", "COLOUR", "--output", "a.json"], "another teacher"),
     "report: no run": (["report", "HERE"], "no distillation run"),
     "report: no folder": (["report", "nowhere"], "nowhere"),
-    "inspect: colour and labels": (["inspect", "LABELS"], "class"),
+    "inspect: classes of another kind": (["inspect", "LABELS"], "class_embed_type"),
     "teacher: no data": (["train-teacher", "nowhere", "--output", "OUT"], "no data set"),
     "teacher: empty folder": (["train-teacher", "EMPTY", "--output", "OUT"], "no images"),
     "teacher: bad schedule": (["train-teacher", "PICTURES", "--output", "OUT", "--schedule", "step"], "schedule"),
@@ -338,7 +338,7 @@ def test_bad_input_is_one_line_and_exit_2_and_leaves_nothing(cli, places, tmp_pa
     if "COLOUR" in words:
         places["COLOUR"] = save_teacher(tmp_path / "colour", channels=3)
     if "LABELS" in words:
-        places["LABELS"] = save_teacher(tmp_path / "labels", unet={"num_class_embeds": 10})
+        places["LABELS"] = save_teacher(tmp_path / "labels", unet={"class_embed_type": "timestep"})
     monkeypatch.chdir(tmp_path)
     before = files(tmp_path), files(places["RUN"])
     result = cli(*[str(places.get(word, word)).replace("RUN/", f"{places['RUN']}/") for word in words])
