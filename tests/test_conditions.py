@@ -332,6 +332,7 @@ BAD = {
     },
     "vae without weights": (["empty vae", "--prompts", "WORDS"], "has no weights"),
     "tokenizer without files": (["empty tokenizer", "--prompts", "WORDS"], "is empty"),
+    "a component of a foreign library": (["foreign", "--prompts", "WORDS"], "foreign code"),
     "noise level that is none": (
         ["sr", "--prompts", "WORDS", "--base", "BASE", "--set", "noise_level=1000"],
         "0 to 999",
@@ -420,6 +421,8 @@ def spoiled(teachers, tmp_path_factory) -> Path:
     foreign = {f"transformer.blocks.0.to_q.lora_{side}.weight": torch.ones(*size) for side, size in
                (("A", (2, 8)), ("B", (8, 2)))}  # fmt: skip
     save_file(foreign, folder / "FOREIGN.safetensors")
+    index = json.loads((shutil.copytree(teachers / "sd", teachers / "foreign") / "model_index.json").read_text())
+    (teachers / "foreign/model_index.json").write_text(json.dumps({**index, "text_encoder": ["evil", "Encoder"]}))
     for part, config in SPOILED.values():
         spoil(teachers, part, config)
     for name, source in (("LARGE", "sr"), ("PLAINRUN", "plain"), ("BASE", "if")):
@@ -648,6 +651,21 @@ def test_half_precision_teachers_convert_in_float32(teachers):
         out = half.adapter.call(half.network, x, torch.full((2,), 499.5), condition).float()
         alpha, sigma = (v[:, None, None, None] for v in half.schedule.alpha_sigma(t))
         torch.testing.assert_close(made, (x - sigma * out) / alpha, rtol=1e-5, atol=1e-5)
+
+
+def test_stable_diffusion_3_runs_without_t5(cli, tmp_path):
+    import shutil
+
+    folder = tiny.save_sd3(tmp_path / "t")
+    index = json.loads((folder / "model_index.json").read_text())
+    for part in ("text_encoder_3", "tokenizer_3"):
+        index[part] = [None, None]
+        shutil.rmtree(folder / part)
+    (folder / "model_index.json").write_text(json.dumps(index))
+    (tmp_path / "w.txt").write_text("a red cat\n")
+    words = ["--prompts", tmp_path / "w.txt", "--guidance-scale", 3, "--output", tmp_path / "run", *SMALL]
+    assert cli("distill", folder, *words).code == 0
+    assert cli("sample", tmp_path / "run", "--num", 1, "--output", tmp_path / "a.png").code == 0
 
 
 def test_the_refusal_names_the_class_and_those_supported(tmp_path):

@@ -6,6 +6,7 @@ import copy
 import inspect
 import json
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ class Parts:
         self.folder, self.variant, self.dtype = folder, variant, dtype
         self.index = read_json(folder / "model_index.json")
         self._loaded: dict[str, Any] = {}
+        for part in self.components:
+            self._check_library(part)
 
     @property
     def pipeline_class(self) -> str:
@@ -130,14 +133,19 @@ class Parts:
         except Exception as error:  # diffusers and transformers raise many kinds; each means a part that is damaged
             raise BootdiffError(f"the pipeline in {self.folder} cannot be loaded ({first_line(error)}).") from error
 
-    def _read(self, part: str, library: str, kind: str) -> Any:
-        where = self.where(part)
-        if library not in LIBRARIES:
+    def _check_library(self, part: str) -> None:
+        library, kind = self.index[part]
+        # Parts of single pipelines, such as safety checkers, are named by their module in diffusers.
+        if library not in LIBRARIES and not (library.isidentifier() and find_spec(f"diffusers.pipelines.{library}")):
             raise BootdiffError(
                 f"{self.folder}: its {part} is a {kind} of {library}, which would run foreign code; expected a class "
                 f"of {' or '.join(LIBRARIES)}."
             )
+
+    def _read(self, part: str, library: str, kind: str) -> Any:
         from importlib import import_module
+
+        where = self.where(part)
 
         options: dict[str, Any] = {}
         if has_weights(kind):
