@@ -331,7 +331,10 @@ BAD = {
         for name, (part, config) in SPOILED.items()
     },
     "vae without weights": (["empty vae", "--prompts", "WORDS"], "has no weights"),
-    "tokenizer without files": (["empty tokenizer", "--prompts", "WORDS"], "is empty"),
+    "tokenizer without files": (["empty tokenizer", "--prompts", "WORDS"], "no vocabulary"),
+    "tokenizer without words": (["wordless", "--prompts", "WORDS"], "no vocabulary"),
+    "vae damaged": (["damaged vae", "--prompts", "WORDS"], "is damaged"),
+    "text encoder damaged": (["damaged text_encoder", "--prompts", "WORDS"], "is damaged"),
     "a component of a foreign library": (["foreign", "--prompts", "WORDS"], "foreign code"),
     "noise level that is none": (
         ["sr", "--prompts", "WORDS", "--base", "BASE", "--set", "noise_level=1000"],
@@ -421,6 +424,10 @@ def spoiled(teachers, tmp_path_factory) -> Path:
     foreign = {f"transformer.blocks.0.to_q.lora_{side}.weight": torch.ones(*size) for side, size in
                (("A", (2, 8)), ("B", (8, 2)))}  # fmt: skip
     save_file(foreign, folder / "FOREIGN.safetensors")
+    (shutil.copytree(teachers / "sd", teachers / "wordless") / "tokenizer/tokenizer.json").unlink()
+    for name in ("vae", "text_encoder"):
+        place = shutil.copytree(teachers / "sd", teachers / f"damaged {name}") / name
+        next(place.glob("*.safetensors")).write_bytes(b"12345678nonsense")
     index = json.loads((shutil.copytree(teachers / "sd", teachers / "foreign") / "model_index.json").read_text())
     (teachers / "foreign/model_index.json").write_text(json.dumps({**index, "text_encoder": ["evil", "Encoder"]}))
     for part, config in SPOILED.values():
@@ -665,6 +672,7 @@ def test_stable_diffusion_3_runs_without_t5(cli, tmp_path):
     (tmp_path / "w.txt").write_text("a red cat\n")
     words = ["--prompts", tmp_path / "w.txt", "--guidance-scale", 3, "--output", tmp_path / "run", *SMALL]
     assert cli("distill", folder, *words).code == 0
+    run_card(tmp_path / "run/student")
     assert cli("sample", tmp_path / "run", "--num", 1, "--output", tmp_path / "a.png").code == 0
 
 

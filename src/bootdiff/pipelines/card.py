@@ -22,7 +22,7 @@ without training data; method: {method}.
 import torch
 from diffusers import DiffusionPipeline
 
-pipe = DiffusionPipeline.from_pretrained("this-folder")
+pipe = DiffusionPipeline.from_pretrained("this-folder"{absent})
 generator = torch.Generator().manual_seed(0)
 image = {usage}.images[0]
 ```
@@ -55,6 +55,7 @@ def model_card(words: Mapping[str, Any], adapter: Adapter) -> str:
         teacher=words["teacher"],
         tag="text-to-image" if adapter.takes == "prompts" else "unconditional-image-generation",
         method=words.get("method", "boot"),
+        absent="".join(f", {part}=None" for part in adapter.absent),
         usage=_usage(words, adapter),
         steps=" ".join(_steps(words, adapter)),
         facts="\n".join(f"| {key} | {value} |" for key, value in rows.items()),

@@ -16,10 +16,12 @@ from torch import nn
 from bootdiff.errors import BootdiffError, first_line
 from bootdiff.files import read_json
 from bootdiff.quiet import quietly
-from bootdiff.teachers.weights import aligned, check_finite, load_network
+from bootdiff.teachers.weights import aligned, check_finite, check_weights, load_network
 
 #: the libraries whose classes a pipeline may name; anything else would be somebody's own code
 LIBRARIES = ("diffusers", "transformers")
+#: one of these holds a tokenizer's words
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
 
 
 class Parts:
@@ -86,8 +88,11 @@ class Parts:
                     f"{self.folder} has no {part}, which a {self.pipeline_class} needs; expected a folder "
                     f"{self.folder / part} named in its model_index.json."
                 )
-            if has_weights(kind) and not any(where.glob("*.safetensors")) and not any(where.glob("*.bin")):
-                raise BootdiffError(f"{where} has no weights; expected .safetensors of a {kind} there.")
+            if has_weights(kind):
+                check_weights(where, kind)
+            elif "Tokenizer" in kind and not any(any(where.glob(name)) for name in VOCABULARIES):
+                # transformers would make one that knows no word, and say nothing.
+                raise BootdiffError(f"{where} has no vocabulary; expected {', '.join(VOCABULARIES)} of a {kind}.")
             if not any(where.iterdir()):
                 raise BootdiffError(f"{where} is empty; expected the files of a {kind}.")
 
@@ -127,9 +132,11 @@ class Parts:
         options: dict[str, Any] = {"torch_dtype": dtype or self.dtype, "local_files_only": True}
         if self.variant is not None:
             options["variant"] = self.variant
+        # Stock diffusers wants to be told even of components that the pipeline was saved without.
+        absent = {part: None for part, entry in self.index.items() if entry == [None, None]}
         try:
             with quietly():
-                return silent(DiffusionPipeline.from_pretrained(self.folder, **options, **replaced))
+                return silent(DiffusionPipeline.from_pretrained(self.folder, **options, **{**absent, **replaced}))
         except Exception as error:  # diffusers and transformers raise many kinds; each means a part that is damaged
             raise BootdiffError(f"the pipeline in {self.folder} cannot be loaded ({first_line(error)}).") from error
 

@@ -62,6 +62,25 @@ def aligned(network: Network) -> Network:
     return network
 
 
+def check_weights(folder: Path, kind: str) -> None:
+    """Look at the heads of a component's weight files, without reading them.
+
+    Raises:
+        BootdiffError: if there are none, or one is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files and not any(folder.glob("*.bin")):
+        raise BootdiffError(f"{folder} has no weights; expected .safetensors of a {kind} there.")
+    for file in files:
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            raise BootdiffError(f"{file} is damaged ({first_line(error)}); fetch or save it again.") from error
+
+
 def _check_files(folder: Path, variant: str | None) -> bool:
     """Whether there are safetensors; refuse a folder without weights, or without those of the variant."""
     safe = sorted(p.name for p in folder.glob("*.safetensors"))

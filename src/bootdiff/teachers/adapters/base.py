@@ -74,6 +74,8 @@ class Adapter(ABC):
     resizable: ClassVar[bool] = False
     #: whether the pipeline is a network and a scheduler, and nothing else
     alone: ClassVar[bool] = False
+    #: components without which its stock pipeline opens only if told so, as its card shows
+    absent: tuple[str, ...] = ()
     #: how the exported pipeline is called, for the model card
     usage: str = 'pipe("a prompt", num_inference_steps=1, guidance_scale={weight}, generator=generator)'
 

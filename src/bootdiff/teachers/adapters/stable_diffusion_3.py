@@ -82,6 +82,7 @@ class StableDiffusion3(FlowTransformer):
         self.config = checked(SD3Config, self.fields, parts.where("transformer") / "config.json")
         if parts.kind("text_encoder_3") is None:  # the pipeline runs without T5, on CLIP's window
             self.encoders, self.windows = self.encoders[:4], (("tokenizer", 77),)
+            self.absent = ("text_encoder_3", "tokenizer_3")
 
     @property
     def shape(self) -> tuple[int, ...]:
