@@ -105,6 +105,29 @@ def test_a_new_student_is_its_teacher_exactly(tmp_path, name):
     assert float((swapped - expected).abs().max()) > 1e-4, "the condition has no effect"
 
 
+@pytest.mark.parametrize("name", ["classes", "dit", "sd3"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_gradients_are_those_of_a_batch_and_leave_nothing_behind(tmp_path, name, checkpointing):
+    """Two terms one after the other, as in the loop; blocks that run again find the shift of their own pass."""
+    _, teacher = opened(name, tmp_path)
+    student, condition = disturbed(Student.from_teacher(teacher)), conditions(teacher)
+    eps, network = sample_noise(0, 0, COUNT, teacher.shape), student.network
+    times = [torch.full((COUNT,), t) for t in (0.3, 0.8)]
+
+    def gradients() -> list[torch.Tensor]:
+        student.zero_grad()
+        for t in times:
+            student(eps, t, condition).square().mean().backward()
+        return [p.grad.clone() for p in student.parameters() if p.grad is not None]
+
+    expected = gradients()
+    assert network.shift.value is None and float(network.target.linear_1.weight.grad.abs().max()) > 0
+    if checkpointing:
+        network.network.enable_gradient_checkpointing()
+    for got, wanted in zip(gradients(), expected, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max() + 1e-12))
+
+
 def stock_pipeline(folder: Path):
     from diffusers import DiffusionPipeline
 

@@ -61,8 +61,9 @@ class GrownPipelineNetwork(GrownNetwork):
         try:
             return self.adapter.call(self.network, x_T, timestep, condition)
         finally:
-            # Left in place while gradients may still be wanted: checkpointed blocks run again in the backward pass.
-            if not torch.is_grad_enabled():
+            # Checkpointed blocks run again in the backward pass, and must find it.
+            again = torch.is_grad_enabled() and getattr(self.network, "is_gradient_checkpointing", False)
+            if not again:
                 self.shift.value = None
 
     @torch.no_grad()
