@@ -241,6 +241,25 @@ def test_an_interrupted_run_with_prompts_ends_with_the_same_bits(cli, teachers, 
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+def test_ctrl_c_while_prompts_are_encoded_leaves_nothing(cli, teachers, tmp_path, monkeypatch):
+    from bootdiff.teachers.encoding import PromptEncoder
+
+    encode, calls = PromptEncoder.__call__, []
+
+    def interrupted(self, prompts):
+        calls.append(1)
+        if len(calls) > 2:
+            raise KeyboardInterrupt
+        return encode(self, prompts)
+
+    words = ["distill", teachers / "sd", "--prompts", teachers / "words.txt", "--output", tmp_path / "run", *SMALL]
+    with monkeypatch.context() as patch:
+        patch.setattr(PromptEncoder, "__call__", interrupted)
+        stopped = cli(*words)
+    assert stopped.code == 130 and "run the same command" in stopped.err and list(tmp_path.iterdir()) == []
+    assert cli(*words).code == 0
+
+
 def test_a_run_with_changed_prompts_is_another_run(cli, teachers, tmp_path):
     words = [teachers / "sd", "--prompts", tmp_path / "p.txt", "--output", tmp_path / "run", *SMALL]
     (tmp_path / "p.txt").write_text("a cat\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +19,7 @@ from bootdiff.condition import Condition
 from bootdiff.data.conditions import Conditions, Prompts
 from bootdiff.data.prompt_cache import PromptCache, fits, row_bytes, write_cache
 from bootdiff.data.prompts import PromptFile
-from bootdiff.errors import BootdiffError
+from bootdiff.errors import BootdiffError, Interrupted
 from bootdiff.files import remove
 from bootdiff.objectives.settings import DistillationSettings
 from bootdiff.progress import progress
@@ -73,8 +74,7 @@ def encode_prompts(
         return Encoded(Prompts(len(prompts), InLoop(encoder, prompts), kept), null, digest)
     if state.is_main_process and not _cached(folder, digest, len(prompts)):
         _report(file, encoder)
-        remove(folder)
-        write_cache(folder, len(prompts), _batches(encoder, prompts), digest)
+        _write(folder, encoder, prompts, digest)
     state.wait_for_everyone()
     encoder.release()
     return Encoded(Prompts(len(prompts), PromptCache(folder).rows), null, digest)
@@ -89,6 +89,16 @@ class InLoop:
 
     def __call__(self, numbers: Sequence[int]) -> Condition:
         return self.encoder([self.prompts[number] for number in numbers])
+
+
+def _write(folder: Path, encoder: PromptEncoder, prompts: Sequence[str], digest: str) -> None:
+    remove(folder)
+    try:
+        write_cache(folder, len(prompts), _batches(encoder, prompts), digest)
+    except KeyboardInterrupt:
+        with suppress(OSError):  # where something else is in it
+            folder.parent.rmdir()
+        raise Interrupted("stopped while prompts were encoded; run the same command to begin again.") from None
 
 
 def _batches(encoder: PromptEncoder, prompts: Sequence[str]) -> Iterator[Condition]:
