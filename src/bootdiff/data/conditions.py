@@ -130,7 +130,7 @@ class Upscaler(Protocol):
         """Of its images."""
         ...
 
-    def upscaled(self, images: Tensor, noise: Tensor, level: int) -> Condition:
+    def upscaled(self, images: Tensor, noise: Tensor, level: int | Tensor) -> Condition:
         """Small images enlarged and noised."""
         ...
 

@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,32 +29,46 @@ def load_images(data: str) -> Tensor:
     Raises:
         BootdiffError: if it cannot be read, or its images differ in size or channels; the file is named.
     """
+    kind, files = find_data(data)
+    if kind == "digits":
+        return load_digits()
+    if kind == "images":
+        return _stack((str(p), _decode(p, str(p))) for p in files)
+    parts = [_read_file(p) for p in files]
+    for path, part in zip(files, parts, strict=True):
+        if part.shape[1:] != parts[0].shape[1:]:
+            raise BootdiffError(
+                f"{path} has images of shape {tuple(part.shape[1:])} but {files[0]} of {tuple(parts[0].shape[1:])}; "
+                "name one of them."
+            )
+    return torch.cat(parts)
+
+
+def find_data(data: str) -> tuple[Literal["digits", "images", "tables"], list[Path]]:
+    """What kind of data set this is, and its files in their order.
+
+    Raises:
+        BootdiffError: if there are none.
+    """
     path = Path(data)
     if not path.exists():
         if data == "digits":
-            return load_digits()
+            return "digits", []
         raise BootdiffError(
             f"no data set at '{data}'; expected 'digits', a folder of images, IDX files or parquet with image bytes."
         )
     if path.is_file():
-        return _read_file(path)
+        return "tables", [path]
     files = sorted(p for p in path.rglob("*") if p.is_file())
     images = [p for p in files if p.suffix.lower() in SUFFIXES]
     if images:
-        return _stack((str(p), _decode(p, str(p))) for p in images)
+        return "images", images
     # In the layout of MNIST and of the hub, training files say so in their names.
     tables = [p for p in files if p.suffix == ".parquet" or "idx3" in p.name]
     training = [p for p in tables if "train" in p.name] or tables
     if not training:
         raise BootdiffError(f"{data} holds no images: expected PNG or JPEG files, IDX image files or parquet.")
-    parts = [_read_file(p) for p in training]
-    for path, part in zip(training, parts, strict=True):
-        if part.shape[1:] != parts[0].shape[1:]:
-            raise BootdiffError(
-                f"{path} has images of shape {tuple(part.shape[1:])} but {training[0]} of {tuple(parts[0].shape[1:])}; "
-                "name one of them."
-            )
-    return torch.cat(parts)
+    return "tables", training
 
 
 def load_digits() -> Tensor:
@@ -103,15 +118,24 @@ def _read_idx(path: Path) -> Tensor:
     return pixels[:, None] if ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
 
 
-def _read_parquet(path: Path) -> Tensor:
+def parquet_columns(path: Path) -> Any:
+    """A parquet file as pyarrow's table.
+
+    Raises:
+        BootdiffError: if it cannot be read.
+    """
     try:
         import pyarrow.parquet
     except ImportError:
         raise BootdiffError("parquet files need pyarrow; install it with: pip install 'bootdiff[train]'.") from None
     try:
-        table = pyarrow.parquet.read_table(path)
+        return pyarrow.parquet.read_table(path)
     except (OSError, ValueError) as error:
         raise BootdiffError(f"{path} cannot be read as parquet ({error}).") from error
+
+
+def _read_parquet(path: Path) -> Tensor:
+    table = parquet_columns(path)
     columns = [name for name in ("image.bytes", "image", "img", "bytes") if name in table.column_names]
     if not columns:
         raise BootdiffError(f"{path} has no image column; expected 'image' or 'image.bytes', got {table.column_names}.")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from bootdiff.builtin import builtin_folder
 from bootdiff.errors import BootdiffError, nearest
 
 #: the columns taken when none is named, most telling first; compared in lower case
@@ -52,13 +53,16 @@ def read_prompts(path: Path | str, column: str | None = None) -> PromptFile:
 
     Args:
         path: ``.csv`` or ``.tsv`` with a header; ``.jsonl``, ``.ndjson`` or ``.json`` with strings or objects;
-            ``.parquet``; with any other suffix, or none, text with one prompt a line.
+            ``.parquet``; with any other suffix, or none, text with one prompt a line; or ``digits``, the builtin ones.
         column: the column or key with the prompts; by default the first of ``COLUMNS``, or the only one there is.
 
     Raises:
         BootdiffError: if the file cannot be read, holds no prompts, or does not say which column holds them.
     """
     source, path = str(path), Path(path)
+    if source == "digits" and not path.exists():
+        path = builtin_folder("digits") / "prompts.csv"
+        column = column or "prompt"
     prompts: list[str] = []
     blank = 0
     limit = csv.field_size_limit(2**31 - 1)  # the most that fits a C long everywhere; the default refuses 128 KiB
@@ -78,6 +82,21 @@ def read_prompts(path: Path | str, column: str | None = None) -> PromptFile:
     if not prompts:
         raise _error(path, f"holds no prompts (blank ones: {blank}); expected at least one, so add some.")
     return PromptFile(tuple(prompts), blank, source)
+
+
+def read_prompt_labels(path: Path | str, column: str | None, label_column: str) -> tuple[int, ...]:
+    """The classes that a table's prompts ask for, from a column of their own.
+
+    Raises:
+        BootdiffError: if it has no such column, or a cell is no whole number from 0.
+    """
+    prompts, labels = read_prompts(path, column), read_prompts(path, label_column)
+    if len(prompts.prompts) != len(labels.prompts):
+        raise _error(Path(path), f"has {len(prompts.prompts)} prompts and {len(labels.prompts)} labels; fill the gaps.")
+    for number, label in enumerate(labels.prompts, 1):
+        if not label.isdecimal():
+            raise _error(Path(path), f"row {number}: the {label_column} should be a whole number, got '{label}'.")
+    return tuple(map(int, labels.prompts))
 
 
 def _error(path: Path, problem: str) -> BootdiffError:

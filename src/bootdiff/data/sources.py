@@ -57,20 +57,44 @@ class Noise:
         return self.conditions.modules()
 
 
+class Description(Protocol):
+    """What is said of the images of a data set."""
+
+    def of(self, rows: Tensor, draw: Draw) -> Condition:
+        """The condition of the images ``rows``, (b,) in int64, on the draw's device."""
+        ...
+
+
+class Undescribed:
+    """Nothing."""
+
+    def of(self, rows: Tensor, draw: Draw) -> Condition:
+        """The empty condition."""
+        return Condition()
+
+
 @dataclass(frozen=True)
 class Images:
-    """Images in memory, (n, c, h, w) in uint8, each visited once an epoch."""
+    """Images in memory, each visited once an epoch.
 
-    pixels: Tensor
+    Args:
+        values: (n, c, h, w): pixels in uint8, or latents in float32 as they are.
+        description: what each is conditioned on.
+    """
+
+    values: Tensor
+    description: Description = field(default_factory=Undescribed)
 
     def modules(self) -> Sequence[nn.Module]:
         """None."""
         return ()
 
     def batch(self, draw: Draw) -> Batch:
-        """Images in [−1, 1] with fresh noises."""
-        images = to_unit(self.pixels[draw.visit(len(self.pixels))]).to(draw.device)
-        return Batch(draw.normal("noise", images.shape[1:]), images=images)
+        """Images in [−1, 1], or latents, with fresh noises."""
+        rows = draw.visit(len(self.values))
+        values = self.values[rows]
+        images = (to_unit(values) if values.dtype == torch.uint8 else values).to(draw.device)
+        return Batch(draw.normal("noise", images.shape[1:]), self.description.of(rows, draw), images)
 
 
 def to_unit(pixels: Tensor) -> Tensor:

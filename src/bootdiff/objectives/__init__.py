@@ -2,6 +2,18 @@
 
 from bootdiff.objectives.base import Learner, Loss, Networks, Objective, Reset, Stateless, Turn
 from bootdiff.objectives.boot import Boot
-from bootdiff.objectives.denoising import Denoiser, Denoising
+from bootdiff.objectives.denoising import Denoiser, Denoising, TextEncoder
 
-__all__ = ["Boot", "Denoiser", "Denoising", "Learner", "Loss", "Networks", "Objective", "Reset", "Stateless", "Turn"]
+__all__ = [
+    "Boot",
+    "Denoiser",
+    "Denoising",
+    "Learner",
+    "Loss",
+    "Networks",
+    "Objective",
+    "Reset",
+    "Stateless",
+    "TextEncoder",
+    "Turn",
+]

@@ -15,17 +15,45 @@ from bootdiff.schedules import expand
 from bootdiff.teachers import NetworkTeacher
 
 
-class Denoiser(nn.Module):
-    """A network in training, called the way its teacher will call it: (x_t, t) to the raw output in float32."""
+class TextEncoder(nn.Module):
+    """A text encoder of transformers in training, asked as the stock pipelines ask it.
 
-    def __init__(self, reading: NetworkTeacher) -> None:
+    Args:
+        model: gives the last hidden state first.
+        masked: whether padding is hidden from it, as T5 has it.
+    """
+
+    def __init__(self, model: nn.Module, masked: bool = False) -> None:
         super().__init__()
-        self.network = reading.network.requires_grad_(True)
+        self.model, self.masked = model.requires_grad_(True), masked
+
+    def forward(self, condition: Condition) -> Condition:
+        """The condition with ``text`` in place of its ``tokens`` and ``mask``."""
+        text = self.model(condition["tokens"], attention_mask=condition["mask"] if self.masked else None)[0]
+        rest = {name: value for name, value in condition.items() if name not in ("tokens", "mask")}
+        return Condition({**rest, "text": text})
+
+
+class Denoiser(nn.Module):
+    """A network in training, called the way its teacher will call it: (x_t, t) to the raw output in float32.
+
+    Args:
+        reading: the teacher-to-be.
+        encoder: of captions, trained with it.
+    """
+
+    def __init__(self, reading: NetworkTeacher, encoder: TextEncoder | None = None) -> None:
+        super().__init__()
+        self.network, self.encoder = reading.network.requires_grad_(True), encoder
         self.call, self.timestep = reading.call, reading.schedule.timestep
+
+    def embed(self, condition: Condition) -> Condition:
+        """What the network takes of it: captions as embeddings."""
+        return condition if self.encoder is None else self.encoder(condition)
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The raw output, (b, *shape)."""
-        return self.call(self.network, x_t, self.timestep(t), condition).float()
+        return self.call(self.network, x_t, self.timestep(t), self.embed(condition)).float()
 
 
 @dataclass

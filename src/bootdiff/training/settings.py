@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from bootdiff.errors import BootdiffError, nearest
 
@@ -37,6 +46,12 @@ class TrainingSettings(BaseModel):
     gradient_clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 = no clipping")
     gradient_accumulation: int = Field(1, ge=1, description="passes a step is split into, to save memory")
     mixed_precision: Literal["no", "fp16", "bf16"] = Field("no", description="autocast of the networks")
+
+    @field_validator("mixed_precision", mode="before")
+    @classmethod
+    def _yaml_no(cls, value: Any) -> Any:
+        return "no" if value is False else value  # YAML 1.1 reads an unquoted no as false
+
     gradient_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
     compile: bool = Field(False, description="torch.compile the diffusers networks: a minute of waiting, then faster")
     log_every: int = Field(20, ge=1, description="steps between log lines")
@@ -51,6 +66,12 @@ class TeacherSettings(TrainingSettings):
     learning_rate: float = Field(1e-3, gt=0, le=1, description="AdamW's rate")
     lr_schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="how the rate falls to 0")
     ema_decay: float = Field(0.999, ge=0, lt=1, description="of the averaged weights that are kept; 0 = none")
+    kind: Literal["unconditional", "classes", "stable-diffusion", "if", "if-upscaler"] = Field(
+        "unconditional", description="of pipeline: what it is conditioned on, and the stock class"
+    )
+    condition_dropout: float = Field(
+        0.1, ge=0, le=1, description="how often labels or captions are left out, for guidance"
+    )
     prediction: Literal["sample", "epsilon", "v_prediction"] = Field("sample", description="what the network outputs")
     schedule: Literal["cosine", "linear", "scaled_linear", "sigmoid"] = Field("cosine", description="of the betas")
     channels: list[PositiveInt] = Field(
@@ -60,7 +81,16 @@ class TeacherSettings(TrainingSettings):
     attention_levels: list[NonNegativeInt] = Field(
         [], description="levels with attention, counted from 0; the middle always has it"
     )
+    resize: int | None = Field(None, ge=4, description="resize the images to this side; none = as they are")
     image_size: int | None = Field(None, ge=4, description="pad the images to this size; none = the data's own")
+    low_size: int | None = Field(None, ge=1, description="for if-upscaler: side of the small images; none = half")
+    text_width: int = Field(64, ge=16, multiple_of=16, description="of the text encoder's embeddings")
+    text_layers: int = Field(2, ge=1, description="of the text encoder")
+    latent_channels: int = Field(4, ge=1, description="for stable-diffusion: of the autoencoder's latents")
+    autoencoder_channels: list[PositiveInt] = Field([32, 64], min_length=1, description="of its levels")
+    autoencoder_steps: int = Field(2000, ge=1, description="its own training, before the denoiser's")
+    autoencoder_rate: float = Field(1e-3, gt=0, le=1, description="its learning rate")
+    kl_weight: float = Field(1e-4, ge=0, description="of the latents' divergence from a standard normal")
 
     @model_validator(mode="after")
     def _levels(self) -> TeacherSettings:
@@ -124,7 +154,8 @@ def describe(kind: type[TrainingSettings]) -> list[tuple[str, str, str]]:
     for name, entry in kind.model_fields.items():
         choices = getattr(entry.annotation, "__args__", ())
         words = f" ({', '.join(choices)})" if choices and all(isinstance(c, str) for c in choices) else ""
-        default = "teacher's" if entry.default is None else f"{entry.default}"
+        own = "teacher's" if name in ("t_min", "t_max") else "none"
+        default = own if entry.default is None else f"{entry.default}"
         rows.append((name, default, f"{entry.description}{words}"))
     return rows
 

@@ -9,29 +9,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate, pad
 
+from bootdiff.condition import Condition
 from bootdiff.data.images import load_images
+from bootdiff.data.labels import load_captions, load_labels
 from bootdiff.data.sources import Images
 from bootdiff.errors import BootdiffError
 from bootdiff.files import remove, write_whole
 from bootdiff.pictures import grid
+from bootdiff.quiet import quietly
 from bootdiff.randomness import sample_noise
 from bootdiff.runs import Run
 from bootdiff.solvers import ddim, trailing_times
-from bootdiff.teachers import PipelineTeacher
 from bootdiff.training.settings import TeacherSettings
-
-#: diffusers' names of the beta schedules
-BETA_SCHEDULES = {
-    "cosine": "squaredcos_cap_v2",
-    "linear": "linear",
-    "scaled_linear": "scaled_linear",
-    "sigmoid": "sigmoid",
-}
+from bootdiff.training.untrained import UNTRAINED, Data, Untrained
 
 
 def train_teacher(data: str, output: Path, settings: TeacherSettings, report_to: str | None = None) -> bool:
-    """Train a UNet2DModel on images and save it as a diffusers pipeline at ``output``.
+    """Train a small pipeline on images, their labels or captions, and save it at ``output``.
 
     Returns:
         False if the folder already holds the finished teacher.
@@ -39,11 +35,11 @@ def train_teacher(data: str, output: Path, settings: TeacherSettings, report_to:
     Raises:
         BootdiffError: if the data cannot be read, do not fit the network, or the folder holds something else.
     """
-    pixels = prepare_images(load_images(data), settings)
-    data_hash = hash_images(pixels)
+    known = load_data(data, settings)
     run = Run(output)
     config = {"task": "train-teacher", "data": data, "settings": settings.model_dump()}
-    run.check(config, data_hash)
+    sources = {"data": hash_data(known)}
+    run.check(config, sources)
     if (output / "model_index.json").exists():
         return False
     from bootdiff.objectives import Denoiser, Denoising, Learner
@@ -51,26 +47,43 @@ def train_teacher(data: str, output: Path, settings: TeacherSettings, report_to:
 
     accelerator = make_accelerator(settings, output, report_to)
     torch.manual_seed(settings.seed)
-    reading = _untrained(pixels, settings)
+    with quietly():
+        untrained = UNTRAINED[settings.kind](known, settings)
     if accelerator.is_main_process:
-        run.start(config, data_hash)
+        run.start(config, sources)
+    values = _values(untrained, known.pixels, output, settings)
     start_tracker(accelerator, settings)
-    denoiser = Denoiser(reading)
+    reading = untrained.reading()
+    denoiser = Denoiser(reading, untrained.encoder)
     learner = Learner(
         denoiser, settings.learning_rate, weight_decay=settings.weight_decay, ema_decay=settings.ema_decay
     )
-    objective = Denoising(reading, Images(pixels), learner)
-    learners = Loop(objective, settings, output, accelerator, _preview(reading, output)).run()
+    objective = Denoising(reading, Images(values, untrained.description), learner)
+    learners = Loop(objective, settings, output, accelerator, _preview(denoiser, reading, untrained, output)).run()
     if accelerator.is_main_process:
         with learners["teacher"].averaged():
-            _save(reading.network, settings, output)
+            _save(untrained.pipeline.to("cpu"), output)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return True
 
 
+def load_data(data: str, settings: TeacherSettings) -> Data:
+    """Images of the size that is asked for, and what this kind of teacher must know of them.
+
+    Raises:
+        BootdiffError: if they cannot be read, say nothing of themselves, or do not fit the network.
+    """
+    pixels = prepare_images(load_images(data), settings)
+    if settings.kind == "unconditional":
+        return Data(pixels)
+    if settings.kind == "classes":
+        return Data(pixels, labels=load_labels(data))
+    return Data(pixels, captions=load_captions(data))
+
+
 def prepare_images(pixels: Tensor, settings: TeacherSettings) -> Tensor:
-    """Pad to ``image_size`` with black and check that the U-Net can halve the images often enough.
+    """Resize, pad to ``image_size`` with black, and check that the networks can halve the images often enough.
 
     Raises:
         BootdiffError: if the images are not square, larger than ``image_size``, or not divisible.
@@ -78,47 +91,53 @@ def prepare_images(pixels: Tensor, settings: TeacherSettings) -> Tensor:
     height, width = pixels.shape[-2:]
     if height != width:
         raise BootdiffError(f"expected square images, got {width}×{height}; crop or pad them.")
+    if settings.resize is not None and settings.resize != height:
+        pixels = resized(pixels, settings.resize)
+        height = settings.resize
     size = settings.image_size or height
     if size < height:
-        raise BootdiffError(f"image_size is {size} but the images are {width}×{height}; resize them or raise it.")
-    halvings = len(settings.channels) - 1
-    if size % 2**halvings:
+        raise BootdiffError(f"image_size is {size} but the images are {height}×{height}; resize them or raise it.")
+    levels = len(settings.channels)
+    if settings.kind == "stable-diffusion":
+        levels += len(settings.autoencoder_channels) - 1
+    if size % 2 ** (levels - 1):
         raise BootdiffError(
-            f"{len(settings.channels)} levels halve the image {halvings} times, and {size} cannot be; set image_size "
-            f"to {math.ceil(size / 2**halvings) * 2**halvings} or use fewer channels."
+            f"{levels} levels halve the image {levels - 1} times, and {size} cannot be; set image_size "
+            f"to {math.ceil(size / 2 ** (levels - 1)) * 2 ** (levels - 1)} or use fewer channels."
         )
     before = (size - height) // 2
-    return torch.nn.functional.pad(pixels, (before, size - height - before) * 2)
+    return pad(pixels, (before, size - height - before) * 2)
 
 
-def hash_images(pixels: Tensor) -> str:
-    """A short hash of the pixels."""
-    return hashlib.blake2b(pixels.numpy().tobytes(), digest_size=8).hexdigest()
+def resized(pixels: Tensor, side: int) -> Tensor:
+    """uint8 images (n, c, h, w) with another side: means of pixels where they shrink, cubic where they grow."""
+    how = {"mode": "area"} if side < pixels.shape[-1] else {"mode": "bicubic", "align_corners": False}
+    parts = [interpolate(part.float(), size=(side, side), **how) for part in pixels.split(4096)]  # type: ignore[arg-type]
+    return torch.cat([part.round().clamp(0, 255).to(torch.uint8) for part in parts])
 
 
-def _untrained(pixels: Tensor, settings: TeacherSettings) -> PipelineTeacher:
-    from diffusers import UNet2DModel
-
-    from bootdiff.teachers.load import from_network
-
-    depth = range(len(settings.channels))
-    attention = set(settings.attention_levels)
-    network = UNet2DModel(
-        sample_size=pixels.shape[-1],
-        in_channels=pixels.shape[1],
-        out_channels=pixels.shape[1],
-        block_out_channels=tuple(settings.channels),
-        layers_per_block=settings.layers_per_block,
-        down_block_types=tuple("AttnDownBlock2D" if i in attention else "DownBlock2D" for i in depth),
-        up_block_types=tuple("AttnUpBlock2D" if i in attention else "UpBlock2D" for i in reversed(depth)),
-        norm_num_groups=math.gcd(*settings.channels, 8),
-        attention_head_dim=math.gcd(*settings.channels, 32),
-    )
-    config = {**_scheduler(settings).config, "_class_name": "DDPMScheduler"}
-    return from_network(network, config, "new teacher")
+def hash_data(data: Data) -> str:
+    """A short hash of the pixels and of what is said of them."""
+    digest = hashlib.blake2b(data.pixels.numpy().tobytes(), digest_size=8)
+    if data.labels is not None:
+        digest.update(data.labels.numpy().tobytes())
+    if data.captions is not None:
+        digest.update("\0".join(data.captions.texts).encode() + data.captions.rows.numpy().tobytes())
+    return digest.hexdigest()
 
 
-def _preview(reading: Any, output: Path) -> Any:
+def _values(untrained: Untrained, pixels: Tensor, output: Path, settings: TeacherSettings) -> Tensor:
+    """What the denoiser learns: the pixels, or the latents of an autoencoder that is trained first."""
+    vae = getattr(untrained.pipeline, "vae", None)
+    if vae is None:
+        return pixels
+    from bootdiff.training.autoencoder import latents_of, train_autoencoder
+
+    train_autoencoder(vae, pixels, output / "autoencoder", settings)
+    return latents_of(vae, pixels)
+
+
+def _preview(denoiser: Any, reading: Any, untrained: Untrained, output: Path) -> Any:
     """Ten DDIM steps from fixed noises, with the averaged weights."""
     from bootdiff.teachers import Limited
 
@@ -126,36 +145,25 @@ def _preview(reading: Any, output: Path) -> Any:
 
     def preview(step: int, networks: dict[str, Any]) -> None:
         device = next(reading.network.parameters()).device
-        images = ddim(Limited(reading), noise.to(device), trailing_times(10, *reading.t_range))
-        write_whole(output / "samples" / f"step-{step:08d}.png", grid(images.cpu()).save)
+        shown: Condition = denoiser.embed(untrained.shown.to(device))
+        images = ddim(Limited(reading), noise.to(device), trailing_times(10, *reading.t_range), shown)
+        images = reading.adapter.decode(images).cpu()
+        write_whole(output / "samples" / f"step-{step:08d}.png", grid(images).save)
 
     return preview
 
 
-def _scheduler(settings: TeacherSettings) -> Any:
-    from diffusers import DDPMScheduler
-
-    return DDPMScheduler(
-        beta_schedule=BETA_SCHEDULES[settings.schedule],
-        prediction_type=settings.prediction,
-        variance_type="fixed_small",
-        clip_sample=True,
-        timestep_spacing="trailing",
-    )
-
-
-def _save(network: Any, settings: TeacherSettings, output: Path) -> None:
+def _save(pipeline: Any, output: Path) -> None:
     """model_index.json is written last: a folder that has it is whole."""
-    from diffusers import DDPMPipeline
-
-    pipeline = DDPMPipeline(network.eval(), _scheduler(settings))
     temporary = output / ".pipeline"
 
     def write(folder: Path) -> None:
-        pipeline.save_pretrained(folder, safe_serialization=True)
+        with quietly():
+            pipeline.save_pretrained(folder, safe_serialization=True)
 
     write_whole(temporary, write)
-    for name in ("unet", "scheduler", "model_index.json"):
+    parts = sorted(part.name for part in temporary.iterdir() if part.is_dir())
+    for name in (*parts, "model_index.json"):
         remove(output / name)
         (temporary / name).rename(output / name)
-    temporary.rmdir()
+    remove(temporary)

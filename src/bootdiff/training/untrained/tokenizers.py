@@ -1,0 +1,55 @@
+"""Tokenizers for a handful of words: every word of the captions is a token, anything else is spelled out."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+#: of a caption's words, those that get a token of their own
+MOST_WORDS = 20_000
+
+
+def words_of(texts: Iterable[str]) -> list[str]:
+    """The distinct words, the most frequent first."""
+    counts: dict[str, int] = {}
+    for text in texts:
+        for word in re.findall(r"[^\W\d_]+|\d", text.lower()):
+            counts[word] = counts.get(word, 0) + 1
+    return sorted(counts, key=lambda word: (-counts[word], word))[:MOST_WORDS]
+
+
+def clip_tokenizer(words: Iterable[str], length: int) -> Any:
+    """CLIP's byte-pair encoding, with the merges that make these words."""
+    from transformers import CLIPTokenizer
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters = list(bytes_to_unicode().values())
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters)]
+    # Longer words are built of the same beginnings, so each merge is listed once.
+    merges = list(dict.fromkeys(merge for word in words if word.isascii() for merge in _merges(word)))
+    vocabulary = dict.fromkeys([*pieces, *(first + last for first, last in merges)])
+    ids = {token: number for number, token in enumerate([*vocabulary, "<|startoftext|>", "<|endoftext|>"])}
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "vocab.json").write_text(json.dumps(ids))
+        (Path(folder) / "merges.txt").write_text("\n".join(["#version: 0.2", *map(" ".join, merges)]))
+        return CLIPTokenizer.from_pretrained(folder, model_max_length=length, pad_token="<|endoftext|>")
+
+
+def t5_tokenizer(words: Iterable[str], length: int) -> Any:
+    """T5's unigrams: these words, and single characters."""
+    from transformers import T5TokenizerFast
+
+    letters = [(chr(code), -10.0) for code in range(33, 127)]
+    known = [(f"▁{word}", -1.0) for word in words]
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *letters, *known]
+    return T5TokenizerFast(vocab=vocabulary, extra_ids=0, model_max_length=length)
+
+
+def _merges(word: str) -> list[tuple[str, str]]:
+    """The byte pairs that make one token of a word, from its left to its right."""
+    parts = [*word[:-1], f"{word[-1]}</w>"]
+    return [("".join(parts[:end]), parts[end]) for end in range(1, len(parts))]
