@@ -7,6 +7,7 @@ with code 2; from Python it is an ordinary exception.
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Iterable
 
 
@@ -41,6 +42,5 @@ def choose(word: str, known: Iterable[str], what: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's words, not too long."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    """An error's words as one line, not too long."""
+    return textwrap.shorten(str(error), 200, placeholder=" …") or type(error).__name__

@@ -18,7 +18,7 @@ def quietly() -> Iterator[None]:
     levels = [log.level for log in logs]
     bars = [log for log in (diffusers_log, transformers_log) if log.is_progress_bar_enabled()]
     for log in logs:
-        log.setLevel(logging.ERROR)
+        log.setLevel(logging.CRITICAL)
     for bar in bars:
         bar.disable_progress_bar()
     try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from bootdiff.training.settings import read_config
 HARMLESS = ("log_every", "sample_every", "checkpoint_every", "keep_last")
 
 
+#: the run's own copy of its prompts
+PROMPTS = "prompts.json"
+
+
 class Run:
     """A run folder.
 
@@ -28,6 +33,12 @@ class Run:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
+
+    @classmethod
+    def around(cls, folder: Path | str) -> Run:
+        """The run that a folder is, or that it lies in, as its students do."""
+        here = Path(folder)
+        return next((run for run in (cls(here), cls(here.resolve().parent)) if run.started), cls(here))
 
     @property
     def config(self) -> dict[str, Any]:
@@ -44,8 +55,27 @@ class Run:
         """Whether the folder holds a run."""
         return (self.folder / "config.yaml").is_file()
 
-    def check(self, config: Mapping[str, Any], source_hash: str) -> None:
+    @property
+    def prompts(self) -> Sequence[str] | None:
+        """What it was distilled on, where it was on text."""
+        path = self.folder / PROMPTS
+        return [str(word) for word in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else None
+
+    def keep_prompts(self, prompts: Sequence[str]) -> None:
+        """A copy of the prompts, so that the run can be sampled and reported wherever their file has gone."""
+        if not (self.folder / PROMPTS).exists():
+            write_text(self.folder / PROMPTS, json.dumps(list(prompts), ensure_ascii=False, indent=0))
+
+    def locate(self, name: str) -> str:
+        """A file or folder that the run's command named, as seen from where that command ran."""
+        there = Path(self.meta.get("folder", ".")) / name if self.started else Path(name)
+        return str(there) if there.exists() else name
+
+    def check(self, config: Mapping[str, Any], sources: Mapping[str, str]) -> None:
         """Refuse to mix runs: the folder must be new, or hold this very run.
+
+        Args:
+            sources: hashes of what the run reads: teacher, prompts, base, data.
 
         Raises:
             BootdiffError: naming what differs, and how to resume or choose anew.
@@ -56,7 +86,7 @@ class Run:
             raise BootdiffError(f"{self.folder} is a file; expected a folder for the run, so choose another --output.")
         if not self.started:
             # What a kill leaves behind: encoded prompts, or the first of the two files of ``start``.
-            mine = ("meta.json", "prompts", "base-prompts")
+            mine = ("meta.json", "prompts", "base-prompts", PROMPTS)
             strangers = [p.name for p in self.folder.iterdir() if p.name not in mine and not p.name.startswith(".")]
             if strangers:
                 raise BootdiffError(
@@ -64,20 +94,31 @@ class Run:
                 )
             return
         differences = _differences(self.config, config)
-        if not differences and self.meta.get("source_hash") != source_hash:
-            differences = ["the teacher or data have changed since"]
+        if not differences:
+            self._check_sources(sources)
         if differences:
             raise BootdiffError(
                 f"{self.folder} holds another run ({'; '.join(differences[:3])}); repeat its command to resume it "
                 f"({self.meta.get('command', 'see config.yaml')}), or choose another --output."
             )
 
-    def start(self, config: Mapping[str, Any], source_hash: str) -> None:
+    def _check_sources(self, sources: Mapping[str, str]) -> None:
+        then = self.meta.get("sources", {})
+        changed = [name for name in {**then, **sources} if then.get(name) != sources.get(name)]
+        if changed:
+            words = " and ".join(changed)
+            raise BootdiffError(
+                f"{self.folder} holds a run whose {words} {'were' if changed[1:] or words[-1] == 's' else 'was'} "
+                f"another; bring the old {words} back to resume it, or choose another --output."
+            )
+
+    def start(self, config: Mapping[str, Any], sources: Mapping[str, str]) -> None:
         """Write what was asked, and remove what a kill within a write left; a resumed run keeps its own words."""
         remove_leftovers(self.folder)
         if self.started:
             return
-        write_json(self.folder / "meta.json", {"source_hash": source_hash, "command": _command(), **environment()})
+        words = {"sources": dict(sources), "command": _command(), "folder": str(Path.cwd())}
+        write_json(self.folder / "meta.json", {**words, **environment()})
         write_text(self.folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
 
 

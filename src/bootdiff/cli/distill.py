@@ -52,7 +52,9 @@ def print_report(output: Path) -> None:
     try:
         print(f"report:  {build_report(output)}")
     except Exception as error:  # out of memory, a teacher that has moved, …: the student is there
-        print(f"report:  not made ({first_line(error)}); try: bootdiff report {output}", file=sys.stderr)
+        print(
+            f"report:  not made ({first_line(error)}); try: bootdiff report {output} --teacher TEACHER", file=sys.stderr
+        )
 
 
 def print_plan(plan: Plan) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,12 @@ def run_evaluate(
     output: Path,
     teacher_options: Mapping[str, str] | None = None,
     choice: Choice = ANY,
+    labels: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Measure, print a table, write JSON; a run also keeps it for its report and model card.
 
     Args:
+        labels: the classes that the prompts ask for.
         teacher_options: revision, variant and dtype, over those that the student's own teacher was loaded with.
     """
     if output.suffix != ".json":
@@ -60,6 +62,7 @@ def run_evaluate(
         heun,
         path_of=pair.path_of,
         conditions=pair.conditions,
+        labels=labels,
     )
     result = {"student": student, "reference": reference_name, **result, **environment()}
     write_json(output, result)
@@ -104,12 +107,14 @@ def print_table(result: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None)
-    for column in ("sampler", "calls", "Fréchet distance", "path error", "images/s"):
+    table, asked = Table(box=None), any(row["faithfulness"] is not None for row in result["rows"])
+    faithful = ["faithful"] if asked else []
+    for column in ("sampler", "calls", "Fréchet distance", *faithful, "path error", "images/s"):
         table.add_column(column, justify="left" if column == "sampler" else "right")
     for row in result["rows"]:
         distance = "–" if row["frechet_distance"] is None else f"{row['frechet_distance']:.3f}"
-        figures = [str(row["calls"]), distance, f"{row['path_error']:.5f}", f"{row['images_per_second']:.0f}"]
+        share = [f"{row['faithfulness']:.1%}"] if asked else []
+        figures = [str(row["calls"]), distance, *share, f"{row['path_error']:.5f}", f"{row['images_per_second']:.0f}"]
         table.add_row(row["name"], *figures, style="bold" if row["spacing"] == "one call" else None)
     console = Console(width=None if Console().is_terminal else 100)
     console.print(table)

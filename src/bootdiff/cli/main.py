@@ -142,16 +142,27 @@ def sample(
     prompt: Annotated[list[str], typer.Option(help="A prompt; may be repeated.")] = [],  # noqa: B006  as above
     prompts: PromptFile = None,
     prompt_column: PromptColumn = None,
-    classes: Classes = None,
+    swap: Annotated[
+        str | None, typer.Option(help="'a {bold,thin} {one,two}': a row a noise, a column a prompt.")
+    ] = None,
+    negative_prompt: Annotated[
+        str | None, typer.Option(help="As the student learned it; it cannot take another.")
+    ] = None,
+    classes: Annotated[str | None, typer.Option("--classes", "--class", help="N,N,...; default: all.")] = None,
     guidance_scale: GuidanceScale = None,
+    interpolate: Annotated[
+        tuple[int, int] | None, typer.Option(metavar="SEED SEED", help="A row of --num images between two noises.")
+    ] = None,
+    linear: Annotated[bool, typer.Option("--linear", help="Interpolate on a line, not on the sphere.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples a network call.")] = 256,
 ) -> None:
     """Draw samples in one network call each; a base stage and its super-resolution stage make two."""
     from bootdiff.cli.sample import Wanted, read_classes, read_words, run_sample
     from bootdiff.pipelines.samplers import Choice
 
-    words = read_words(prompt, prompts, prompt_column)
-    wanted = Wanted(num, seed, batch_size, Choice(words, read_classes(classes), guidance_scale))
+    words = read_words(prompt, prompts, prompt_column, swap)
+    choice = Choice(words, read_classes(classes), guidance_scale, negative_prompt)
+    wanted = Wanted(num, seed, batch_size, choice, interpolate, linear, swap is not None)
     run_sample(student, wanted, times, output)
 
 
@@ -181,6 +192,9 @@ def evaluate(
     heun: Annotated[bool, typer.Option(help="A row for 50 Heun steps, the path's exact end.")] = True,
     prompts: PromptFile = None,
     prompt_column: PromptColumn = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Of the prompts file: the class that each prompt asks for.")
+    ] = None,
     classes: Classes = None,
     guidance_scale: GuidanceScale = None,
     revision: Revision = None,
@@ -189,18 +203,24 @@ def evaluate(
 ) -> None:
     """Measure a student beside its teacher's own samplers, from the same noises."""
     from bootdiff.cli.evaluate import run_evaluate
-    from bootdiff.cli.sample import read_classes, read_words
+    from bootdiff.cli.sample import read_classes, read_labels, read_words
     from bootdiff.pipelines.samplers import Choice
 
+    labels = read_labels(prompts, prompt_column, label_column)
     given = _given({"revision": revision, "variant": variant, "dtype": dtype})
     choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
-    run_evaluate(student, teacher, reference, features, num, seed, repeats, ddim_steps, heun, output, given, choice)
+    run_evaluate(
+        student, teacher, reference, features, num, seed, repeats, ddim_steps, heun, output, given, choice, labels
+    )
 
 
 @app.command("train-teacher", cls=TeachCommand)
 def train_teacher(
     data: Annotated[str, typer.Argument(help="digits, a folder of images, IDX files or parquet.")],
     output: Annotated[Path, typer.Option(help="The teacher's folder; the same command resumes.")],
+    kind: Annotated[
+        str | None, typer.Option(help="unconditional, classes, stable-diffusion, if or if-upscaler.")
+    ] = None,
     prediction: Annotated[str | None, typer.Option(help="sample, epsilon or v_prediction.")] = None,
     schedule: Annotated[str | None, typer.Option(help="cosine, linear, scaled_linear or sigmoid.")] = None,
     config: Config = None,
@@ -210,13 +230,14 @@ def train_teacher(
     seed: Seed = None,
     report_to: Report = None,
 ) -> None:
-    """Train a teacher on images: a diffusers pipeline of your own."""
+    """Train a teacher on images, their labels or captions: a diffusers pipeline of your own."""
     from bootdiff.cli.teach import run_train_teacher
 
     options = {
         "steps": steps,
         "batch_size": batch_size,
         "seed": seed,
+        "kind": kind,
         "prediction": prediction,
         "schedule": schedule,
     }
@@ -224,13 +245,16 @@ def train_teacher(
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="The --output of bootdiff distill.")]) -> None:
+def report(
+    run: Annotated[Path, typer.Argument(help="The --output of bootdiff distill.")],
+    teacher: Annotated[str | None, typer.Option(help="Where the run does not say, or it has moved.")] = None,
+) -> None:
     """Write RUN/report.html: samples, path, losses, figures and settings on one page."""
     from bootdiff.report.build import build_report
 
     if not run.is_dir():
         raise BootdiffError(f"no run folder at '{run}'.")
-    print(f"report: {build_report(run)}")
+    print(f"report: {build_report(run, teacher)}")
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bootdiff.data.conditions import Conditions
-from bootdiff.data.prompts import read_prompts
+from bootdiff.condition import Condition
+from bootdiff.data.conditions import Cascade, Conditions
+from bootdiff.data.prompts import read_prompt_labels, read_prompts
 from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.opening import cascade, run_conditions
 from bootdiff.files import write_whole
@@ -21,12 +25,14 @@ from bootdiff.pipelines.samplers import (
     PathSampler,
     Sampler,
     batch_for,
+    best_device,
     conditions_for,
     noise_batches,
     open_student,
 )
 from bootdiff.pipelines.student_files import load_student, path_folder, student_facts
 from bootdiff.progress import progress
+from bootdiff.randomness import sample_noise
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,19 @@ class Wanted:
         num, seed: sample i starts from the noise of seed + i.
         batch_size: samples a network call.
         choice: of prompts, classes and guidance weight.
+        interpolate: two seeds; a row of ``num`` images from the noise of the one to that of the other, for every
+            prompt or class that is named.
+        linear: on a line instead of the sphere on which noises lie.
+        swap: prompts from one pattern, side by side for each of ``num`` noises.
     """
 
     num: int = 16
     seed: int = 0
     batch_size: int = 256
     choice: Choice = ANY
+    interpolate: tuple[int, int] | None = None
+    linear: bool = False
+    swap: bool = False
 
 
 def run_sample(students: Sequence[str], wanted: Wanted, times: str | None, output: Path) -> None:
@@ -69,11 +82,28 @@ def run_sample(students: Sequence[str], wanted: Wanted, times: str | None, outpu
         sampler, facts = open_student(name)
         samplers = [sampler]
     conditions = _conditions(name, base, samplers[0], facts, wanted.choice)
-    made = draw(samplers, conditions, wanted)
+    work, total, columns = _work(samplers[0], conditions, wanted)
+    made = draw(samplers, work, total)
     if not is_picture(made.shape[1:]):
         raise BootdiffError(f"samples of shape {tuple(made.shape[1:])} are no pictures; sample from Python instead.")
-    save_images(made, output, len(samplers) if times is not None else None)
+    save_images(made, output, len(samplers) if times is not None else columns)
     print(f"{len(made)} images: {output}")
+    for line in describe(facts, samplers[0], wanted):
+        print(line)
+
+
+def describe(facts: Mapping[str, Any], sampler: Sampler, wanted: Wanted) -> Iterator[str]:
+    """What the pictures cannot say: the order of words, and the guidance weight where the user named none."""
+    choice, learned = wanted.choice, facts.get("guidance")
+    words = choice.prompts if choice.prompts is not None else choice.classes
+    if words is not None and len(words) > 1:
+        order = "columns" if wanted.swap else "rows" if wanted.interpolate else "one after the other"
+        yield f"{order}: {textwrap.shorten('; '.join(map(str, words)), 400, placeholder=' …')}"
+    if isinstance(learned, list) and choice.weight is None and "folded_weight" not in facts:
+        yield (
+            f"guidance weight {sampler.told_weight(None):g}, the middle of {learned[0]:g} to {learned[1]:g}; "
+            "choose with --guidance-scale."
+        )
 
 
 def _conditions(name: str, base: str | None, sampler: Sampler, facts: dict[str, Any], choice: Choice) -> Conditions:
@@ -84,31 +114,119 @@ def _conditions(name: str, base: str | None, sampler: Sampler, facts: dict[str, 
     return cascade(base, sampler, facts, conditions_for(sampler, facts, choice), choice.prompts)
 
 
-def draw(samplers: Sequence[Sampler], conditions: Conditions, wanted: Wanted) -> torch.Tensor:
-    """Images in [−1, 1], one sampler after the other for each noise."""
-    first, adapter = samplers[0], samplers[0].adapter
-    # Small images go many at a time, large ones few.
-    size = min(wanted.batch_size, batch_for(first.shape))
-    made, start = [], 0
-    with progress("sampling", wanted.num, 0, wanted.num > 4 * size) as bar:
-        for eps in noise_batches(wanted.seed, wanted.num, first.shape, size):
-            condition = conditions.listed(wanted.seed, start, start + len(eps)).to(eps.device)
-            rows = [sampler(eps, condition) for sampler in samplers]
+#: noises and their conditions, a batch at a time
+Work = Iterator[tuple[torch.Tensor, Condition]]
+
+
+def _work(sampler: Sampler, conditions: Conditions, wanted: Wanted) -> tuple[Work, int, int | None]:
+    """(batches, how many samples, columns of their grid)."""
+    named = wanted.choice.prompts if wanted.choice.prompts is not None else wanted.choice.classes
+    size = min(wanted.batch_size, batch_for(sampler.shape))
+    if wanted.swap:
+        count = len(named or ())
+        return _swapped(sampler, conditions, wanted, count), count * wanted.num, count
+    if wanted.interpolate is not None:
+        if isinstance(conditions, Cascade):
+            raise BootdiffError("--interpolate is for one student; a cascade's second stage has a noise of its own.")
+        rows = len(named) if named else 1
+        return _interpolated(sampler, conditions, wanted, rows), rows * wanted.num, wanted.num
+    return _plain(sampler, conditions, wanted, size), wanted.num, None
+
+
+def _plain(sampler: Sampler, conditions: Conditions, wanted: Wanted, size: int) -> Work:
+    start = 0
+    for eps in noise_batches(wanted.seed, wanted.num, sampler.shape, size):
+        yield eps, conditions.listed(wanted.seed, start, start + len(eps))
+        start += len(eps)
+
+
+def _interpolated(sampler: Sampler, conditions: Conditions, wanted: Wanted, rows: int) -> Work:
+    """One row a condition."""
+    first, last = (sample_noise(seed, 0, 1, sampler.shape) for seed in wanted.interpolate or (0, 0))
+    shares = torch.linspace(0, 1, wanted.num).view(-1, *[1] * len(sampler.shape))
+    eps = interpolated(first, last, shares, wanted.linear)
+    for row in range(rows):
+        for part in eps.split(1):
+            yield part.to(best_device()), conditions.listed(wanted.seed, row, row + 1)
+
+
+def _swapped(sampler: Sampler, conditions: Conditions, wanted: Wanted, count: int) -> Work:
+    """One row a noise: number ``column`` of a list that begins ``column`` seeds earlier has the row's own seed."""
+    for row in range(wanted.num):
+        eps = sample_noise(wanted.seed, row, row + 1, sampler.shape).to(best_device())
+        for column in range(count):
+            yield eps, conditions.listed(wanted.seed + row - column, column, column + 1)
+
+
+def interpolated(first: torch.Tensor, last: torch.Tensor, shares: torch.Tensor, linear: bool) -> torch.Tensor:
+    """From one noise to another: on a line, or on the sphere on which noises of many values lie.
+
+    Args:
+        first, last: (1, *shape).
+        shares: of the way, (n, 1, …) in [0, 1].
+    """
+    if linear:
+        return first + shares * (last - first)
+    cosine = torch.nn.functional.cosine_similarity(first.flatten(), last.flatten(), dim=0).clamp(-1, 1)
+    angle = torch.arccos(cosine)
+    if angle < 1e-4:  # the same noise
+        return first + shares * (last - first)
+    return (torch.sin((1 - shares) * angle) * first + torch.sin(shares * angle) * last) / torch.sin(angle)
+
+
+def draw(samplers: Sequence[Sampler], work: Work, total: int) -> torch.Tensor:
+    """All samples as images, (n · samplers, c, h, w): of each noise one for every sampler."""
+    first = samplers[0]
+    adapter = first.adapter if first.adapter is not None and first.adapter.latent else None
+    made = []
+    with progress("sampling", total, 0, total > 4 * batch_for(first.shape)) as bar:
+        for eps, condition in work:
+            rows = [sampler(eps, condition.to(eps.device)) for sampler in samplers]
             images = rows if adapter is None else [adapter.decode(row) for row in rows]
             made.append(torch.stack(images, dim=1).flatten(0, 1).cpu())
-            start += len(eps)
             bar.advance(len(eps))
     return torch.cat(made)
 
 
-def read_words(prompt: Sequence[str], prompts: Path | None, column: str | None) -> Sequence[str] | None:
-    """The prompts of ``--prompt`` or ``--prompts``.
+def read_pattern(pattern: str) -> list[str]:
+    """Every prompt that a pattern such as ``"a {bold,thin} {one,two}"`` stands for.
 
     Raises:
-        BootdiffError: where both are given, or the file cannot be read.
+        BootdiffError: if it has no choice in braces.
     """
-    if prompt and prompts is not None:
-        raise BootdiffError("--prompt and --prompts exclude each other; give one of them.")
+    parts = re.split(r"\{([^{}]*)\}", pattern)
+    choices = [part.split(",") if i % 2 else [part] for i, part in enumerate(parts)]
+    prompts = [" ".join("".join(words).split()) for words in itertools.product(*choices)]
+    if len(prompts) < 2:
+        raise BootdiffError(f"--swap expects words to choose from, such as 'a {{bold,thin}} seven', got '{pattern}'.")
+    return prompts
+
+
+def read_labels(prompts: Path | None, column: str | None, label_column: str | None) -> Sequence[int] | None:
+    """The classes that a file's prompts ask for.
+
+    Raises:
+        BootdiffError: without a file, or one with gaps.
+    """
+    if label_column is None:
+        return None
+    if prompts is None:
+        raise BootdiffError("--label-column names a column of the --prompts file; give both.")
+    return read_prompt_labels(prompts, column, label_column)
+
+
+def read_words(
+    prompt: Sequence[str], prompts: Path | None, column: str | None, swap: str | None = None
+) -> Sequence[str] | None:
+    """The prompts of ``--prompt``, ``--prompts`` or ``--swap``.
+
+    Raises:
+        BootdiffError: where several are given, or the file cannot be read.
+    """
+    if bool(prompt) + (prompts is not None) + (swap is not None) > 1:
+        raise BootdiffError("--prompt, --prompts and --swap exclude each other; give one of them.")
+    if swap is not None:
+        return read_pattern(swap)
     return read_prompts(prompts, column).prompts if prompts is not None else prompt or None
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bootdiff.allocator import keep_freed_memory
-from bootdiff.builtin import builtin_folder
+from bootdiff.builtin import BUILTIN_TEACHERS, builtin_folder
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Conditions, Unconditional
 from bootdiff.errors import BootdiffError
@@ -36,15 +36,18 @@ class Work:
         eps: noises.
         condition: theirs.
         decode: from samples to images; latents need it.
+        labels: the classes that were asked for, (b,), if any were.
     """
 
     eps: Tensor
     condition: Condition
     decode: Callable[[Tensor], Tensor]
+    labels: Tensor | None = None
 
     def first(self, num: int) -> Work:
         """The first samples only."""
-        return Work(self.eps[:num], self.condition.index(slice(num)), self.decode)
+        labels = None if self.labels is None else self.labels[:num]
+        return Work(self.eps[:num], self.condition.index(slice(num)), self.decode, labels)
 
 
 @dataclass
@@ -57,6 +60,8 @@ class Measured:
     compared: int = 0
     seconds: float = 0.0
     count: int = 0
+    faithful: int = 0
+    asked: int = 0
     features: Accumulator = field(default_factory=Accumulator)
 
     def measure(self, work: Work, truth: Tensor | None, features: Features | None) -> Tensor:
@@ -71,7 +76,11 @@ class Measured:
             self.squared += float((samples[: len(truth)] - truth).square().flatten(1).mean(1).sum())
             self.compared += len(truth)
         if features is not None:
-            self.features.add(features(work.decode(samples)))
+            values, logits = features.read(work.decode(samples))
+            self.features.add(values)
+            if logits is not None and work.labels is not None:
+                self.faithful += int((logits.argmax(1).cpu() == work.labels.cpu()).sum())
+                self.asked += len(work.labels)
         return samples
 
     def close(self, reference: Statistics | None) -> None:
@@ -93,6 +102,7 @@ class Measured:
             "spacing": self.candidate.spacing,
             "frechet_distance": self.distance,
             "frechet_distances": self.distances,
+            "faithfulness": self.faithful / self.asked if self.asked else None,
             "path_error": self.squared / self.compared,
             "images_per_second": self.count / self.seconds,
         }
@@ -111,6 +121,7 @@ def evaluate(
     heun: bool = True,
     path_of: Teacher | None = None,
     conditions: Conditions | None = None,
+    labels: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Measure students and their teacher from the same noises and conditions.
 
@@ -128,6 +139,8 @@ def evaluate(
             measured on the first samples of each seed only, which is much cheaper.
         path_of: whose path the students learned, where their targets were limited in another way than the teacher's.
         conditions: of the samples, for a teacher that is conditioned.
+        labels: the classes that the listed conditions ask for, one after the other, where they are not labels
+            themselves: the share of samples that the features' classifier finds in them is the faithfulness.
 
     Returns:
         A JSON-ready dictionary; ``rows`` holds the teacher's rows, then the students'.
@@ -141,7 +154,7 @@ def evaluate(
     learned = [Measured(Candidate(name, "one call", 1, sampler)) for name, sampler in students.items()]
     seeds = [seed + repeat * num for repeat in range(repeats)]
     size = batch_for(teacher.shape)
-    work = [_work(teacher, conditions or Unconditional(), first, num, size) for first in seeds]
+    work = [_work(teacher, conditions or Unconditional(), labels, first, num, size) for first in seeds]
     _measure(work, -(-num // size), truth, [*rows, *learned], features, reference, heun)
     return {
         "teacher": teacher.name,
@@ -155,13 +168,19 @@ def evaluate(
     }
 
 
-def _work(teacher: Teacher, conditions: Conditions, seed: int, num: int, size: int) -> Iterator[Work]:
+def _work(
+    teacher: Teacher, conditions: Conditions, labels: Sequence[int] | None, seed: int, num: int, size: int
+) -> Iterator[Work]:
     """The batches of one noise seed."""
     adapter = adapter_of(teacher)
     decode = adapter.decode if adapter is not None else lambda samples: samples
     for number, eps in enumerate(noise_batches(seed, num, teacher.shape, size)):
         first = number * size
-        yield Work(eps, conditions.listed(seed, first, first + len(eps)).to(eps.device), decode)
+        condition = conditions.listed(seed, first, first + len(eps)).to(eps.device)
+        asked = condition.get("classes")
+        if labels is not None:
+            asked = torch.tensor([labels[i % len(labels)] for i in range(first, first + len(eps))])
+        yield Work(eps, condition, decode, asked)
 
 
 def _measure(
@@ -207,7 +226,7 @@ def find_reference(name: str | None, features: Features) -> Statistics:
         BootdiffError: if it cannot be read, was made with other features, or its images have another size.
     """
     if name == "digits" and not Path(name).exists():
-        if not isinstance(features, DigitsFeatures):
+        if not isinstance(features, DigitsFeatures) or features.factor > 1:
             return image_statistics(name, features)
         path = builtin_folder("digits") / "reference.npz"
     elif name is None or not Path(name).exists():
@@ -223,11 +242,17 @@ def find_reference(name: str | None, features: Features) -> Statistics:
 
 
 def image_statistics(data: str, features: Features) -> Statistics:
-    """Feature statistics of a data set; smaller images are padded with black, as ``train-teacher`` pads them."""
+    """Feature statistics of a data set; smaller images are padded with black, as ``train-teacher`` pads them.
+
+    The digits are resized, as it resizes them.
+    """
     from bootdiff.data.images import load_images
     from bootdiff.data.sources import to_unit
+    from bootdiff.training.teach import resized
 
     pixels = load_images(data)
+    if data == "digits" and features.shape[-1] > pixels.shape[-1]:
+        pixels = resized(pixels, features.shape[-1])
     rows, columns = (want - have for want, have in zip(features.shape[1:], pixels.shape[2:], strict=True))
     if pixels.shape[1] != features.shape[0] or min(rows, columns) < 0:
         raise BootdiffError(
@@ -242,8 +267,8 @@ def image_statistics(data: str, features: Features) -> Statistics:
 
 
 def default_features(teacher: Teacher, features: str | None, reference: str | None) -> tuple[str | None, str | None]:
-    """The builtin teacher comes with features and a reference; for any other the user names them."""
-    if teacher.shape == (1, 8, 8) and teacher.name == "digits":
+    """The builtin teachers come with features and a reference; for any other the user names them."""
+    if teacher.name in BUILTIN_TEACHERS:
         return features or "digits", reference or "digits"
     if (features is None) != (reference is None):
         missing = "--features" if features is None else "--reference"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Cascade, Conditions, Upscaler
-from bootdiff.data.prompts import read_prompts
 from bootdiff.errors import BootdiffError
 from bootdiff.pipelines.samplers import ANY, Choice, Sampler, best_device, check_enlarges, conditions_for, open_student
 from bootdiff.runs import Run
@@ -56,8 +56,8 @@ def open_pair(
     name = teacher or facts.get("teacher")
     if name is None:
         raise BootdiffError(f"{student} does not say who its teacher is; give --teacher.")
-    its_own = facts.get("teacher_options", {}) if name == facts.get("teacher") else {}
-    model = load_teacher(name, **{**its_own, **(teacher_options or {})})
+    its_own, run = (facts.get("teacher_options", {}) if name == facts.get("teacher") else {}), Run.around(student)
+    model = load_teacher(run.locate(name) if teacher is None else name, **{**its_own, **(teacher_options or {})})
     if tuple(model.shape) != tuple(sampler.shape):
         raise BootdiffError(
             f"{student} makes {sampler.shape} and {name} {model.shape}; it is a student of another teacher."
@@ -70,13 +70,20 @@ def open_pair(
 
 def run_conditions(student: str, sampler: Sampler, facts: dict[str, Any], choice: Choice = ANY) -> Conditions:
     """What to sample: the given prompts or classes, or those that the run was distilled on, and its base's images."""
-    settings = Run(student).config.get("settings", {}) if Run(student).started else {}
+    run = Run.around(student)
+    settings = run.config.get("settings", {}) if run.started else {}
     takes = sampler.adapter.takes if sampler.adapter is not None else "nothing"
-    if choice.prompts is None and takes == "prompts" and settings.get("prompts"):
-        choice = replace(choice, prompts=read_prompts(settings["prompts"], settings.get("prompt_column")).prompts)
+    if choice.prompts is None and takes == "prompts":
+        choice = replace(choice, prompts=run.prompts)
     conditions = conditions_for(sampler, facts, choice)
     if settings.get("base"):
-        return cascade(settings["base"], sampler, facts, conditions, choice.prompts or ())
+        base = run.locate(settings["base"])
+        if not Path(base).is_dir():
+            raise BootdiffError(
+                f"the base stage of {student} was {settings['base']}, which is not there; name both stages: "
+                f"bootdiff sample BASE {student} …"
+            )
+        return cascade(base, sampler, facts, conditions, choice.prompts or ())
     return conditions
 
 

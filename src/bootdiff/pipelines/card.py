@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from bootdiff.runs import HARMLESS
 from bootdiff.teachers.adapters.base import Adapter
 
 _TEMPLATE = """---
@@ -24,7 +26,7 @@ from diffusers import DiffusionPipeline
 
 pipe = DiffusionPipeline.from_pretrained("this-folder"{absent})
 generator = torch.Generator().manual_seed(0)
-image = {usage}.images[0]
+{prepare}image = {usage}.images[0]
 ```
 
 {steps}
@@ -48,19 +50,32 @@ The student can be no better than its teacher, whose licence, data and biases it
 def model_card(words: Mapping[str, Any], adapter: Adapter) -> str:
     """A README for the hub from the run's facts; ``figures`` are an evaluation's rows, if there is one."""
     private = ("prompts", "base", "lpips_weights")  # names of somebody's files
-    settings = {k: v for k, v in words.get("settings", {}).items() if v is not None and k not in private}
-    own = ("teacher", "t_min", "t_max", "guidance", "folded_weight")
-    rows = {**{key: words[key] for key in own if key in words}, **settings}
+    left_out = (*private, *HARMLESS, "t_min", "t_max")
+    settings = {k: v for k, v in words.get("settings", {}).items() if v is not None and k not in left_out}
+    own = ("t_min", "t_max", "guidance", "folded_weight")
+    asked = {key: _public(value) for key, value in words.get("teacher_options", {}).items()}
+    facts = {"teacher": _public(words["teacher"]), **asked, **{key: words[key] for key in own if key in words}}
+    rows = {**facts, **settings}
     return _TEMPLATE.format(
-        teacher=words["teacher"],
+        teacher=_public(words["teacher"]),
         tag="text-to-image" if adapter.takes == "prompts" else "unconditional-image-generation",
         method=words.get("method", "boot"),
         absent="".join(f", {part}=None" for part in adapter.absent),
+        prepare=adapter.prepare,
         usage=_usage(words, adapter),
         steps=" ".join(_steps(words, adapter)),
-        facts="\n".join(f"| {key} | {value} |" for key, value in rows.items()),
+        facts="\n".join(f"| {key} | {_short(value)} |" for key, value in rows.items()),
         figures=_figures(words.get("figures")),
     )
+
+
+def _public(name: Any) -> Any:
+    """A hub id as it is; of somebody's folder or file its name only."""
+    return Path(name).name if isinstance(name, str) and Path(name).exists() else name
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def _usage(words: Mapping[str, Any], adapter: Adapter) -> str:
@@ -70,8 +85,9 @@ def _usage(words: Mapping[str, Any], adapter: Adapter) -> str:
         weight = sum(learned) / 2 if isinstance(learned, list) else learned
     if adapter.weight_slot and adapter.guidance == "free" and not isinstance(learned, list):
         weight = 1.0  # a fixed weight is in the network: more of it would come on top
-    level = words.get("conditions", {}).get("noise_level", 250)
-    return adapter.usage.format(weight=f"{weight:g}", noise_level=level)
+    known = words.get("conditions", {})
+    label = (known.get("labels") or [0])[0]
+    return adapter.usage.format(weight=f"{weight:g}", noise_level=known.get("noise_level", 250), label=label)
 
 
 def _steps(words: Mapping[str, Any], adapter: Adapter) -> list[str]:
@@ -97,9 +113,11 @@ def _figures(evaluation: Mapping[str, Any] | None) -> str:
     if not evaluation:
         return "Not evaluated yet; run `bootdiff evaluate` on the run's folder."
     rows: Sequence[Mapping[str, Any]] = evaluation["rows"]
-    lines = ["| sampler | calls | Fréchet distance | path error |", "|---|---|---|---|"]
+    asked = ["faithfulness"] if any(row.get("faithfulness") is not None for row in rows) else []
+    names = ["sampler", "calls", "Fréchet distance", *asked, "path error"]
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for row in rows:
-        figures = [row.get("frechet_distance"), row.get("path_error")]
+        figures = [row.get(key) for key in ("frechet_distance", *asked, "path_error")]
         cells = " | ".join("–" if value is None else f"{value:.4g}" for value in figures)
         lines.append(f"| {row['name']} | {row['calls']} | {cells} |")
     lines.append("")

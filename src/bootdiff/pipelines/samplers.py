@@ -71,7 +71,7 @@ class StockStudent:
             raise BootdiffError(f"{folder} cannot be opened as a pipeline ({first_line(error)}).") from error
         if words.get("num_train_timesteps") not in (1, 2):
             raise BootdiffError(
-                f"{folder} is a {parts.pipeline_class} but no one-step student (its scheduler has "
+                f"{folder} holds a pipeline ({parts.pipeline_class}) but no one-step student (its scheduler has "
                 f"{words.get('num_train_timesteps')} timesteps); expected a run, or a student that bootdiff exported."
             )
         self.shape = self.adapter.shape
@@ -138,11 +138,13 @@ class Choice:
     Args:
         prompts, classes: one after the other; by default those of the run, or all classes.
         weight: guidance weight, of a student that learned a range; its middle by default.
+        negative: what guidance leads away from; a student learned one, and can be asked for that only.
     """
 
     prompts: Sequence[str] | None = None
     classes: Sequence[int] | None = None
     weight: float | None = None
+    negative: str | None = None
 
 
 ANY = Choice()
@@ -163,14 +165,21 @@ def conditions_for(sampler: Sampler, facts: dict[str, Any], choice: Choice = ANY
         raise BootdiffError(f"this student is conditioned on {takes}, not on prompts; leave them out.")
     if choice.classes is not None and takes != "classes":
         raise BootdiffError(f"this student is conditioned on {takes}, not on classes; leave them out.")
+    learned = facts.get("conditions", {}).get("negative_prompt")
+    if choice.negative is not None and choice.negative != (learned or ""):
+        words = f"'{learned}'" if learned else "none"
+        raise BootdiffError(
+            f"the negative prompt is learned with the student, which learned {words}; distil again with "
+            f"--negative-prompt '{choice.negative}'."
+        )
     conditions: Conditions = Unconditional()
     if adapter is not None and takes == "classes":
         conditions = Classes(_labels(adapter, facts, choice.classes))
     elif adapter is not None and takes == "prompts":
         if choice.prompts is None:
             raise BootdiffError("this student is conditioned on text; give --prompt TEXT or --prompts FILE.")
-        encoder, words = PromptEncoder(adapter, best_device()), list(choice.prompts)
-        conditions = Prompts(len(words), lambda numbers: encoder([words[n] for n in numbers]))
+        encoder, prompts = PromptEncoder(adapter, best_device()), list(choice.prompts)
+        conditions = Prompts(len(prompts), lambda numbers: encoder([prompts[n] for n in numbers]))
     told = sampler.told_weight(choice.weight)
     return conditions if told is None else Weighted(conditions, told, told, told)
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from bootdiff.errors import BootdiffError
 from bootdiff.files import load_tensors, read_json, save_tensors, write_json, write_whole
+from bootdiff.runs import Run
 from bootdiff.student import Student
 from bootdiff.student.pipeline import GrownPipelineNetwork
 from bootdiff.teachers import PipelineTeacher, Teacher
@@ -120,6 +121,10 @@ def path_folder(folder: Path) -> Path:
     for candidate in (folder, folder / "student-path"):
         if (candidate / FILE).exists() and not (candidate / "model_index.json").exists():
             return candidate
+    if (folder / "model_index.json").exists() and (folder / FILE).exists():
+        raise BootdiffError(
+            f"{folder} is an exported student, which answers for the image's time only; name its run instead."
+        )
     if (folder / "config.yaml").exists():
         raise BootdiffError(f"the run in {folder} has no student yet; repeat its command to finish it.")
     raise BootdiffError(f"{folder} holds neither a run, an unfolded student (student-path) nor an exported student.")
@@ -139,7 +144,7 @@ class StudentParts(Parts):
         elif (exported / "model_index.json").is_file():
             super().__init__(exported, None, dtype)
         else:
-            folder = resolve_pipeline(origin.name, origin.revision, origin.variant)
+            folder = resolve_pipeline(Run.around(path).locate(origin.name), origin.revision, origin.variant)
             super().__init__(folder, origin.variant, dtype)
         self.index["_class_name"] = facts["pipeline"]
         self.size = origin.size

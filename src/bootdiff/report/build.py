@@ -32,8 +32,11 @@ THREE_ROWS = (
 )
 
 
-def build_report(folder: Path) -> Path:
+def build_report(folder: Path, teacher: str | None = None) -> Path:
     """Write ``report.html`` into a finished run and return its path.
+
+    Args:
+        teacher: where the run does not say, or its teacher has moved.
 
     Raises:
         BootdiffError: if the folder holds no finished distillation.
@@ -46,7 +49,7 @@ def build_report(folder: Path) -> Path:
     evaluation = read_json(folder / "evaluation.json") if (folder / "evaluation.json").exists() else None
     config = run.config
     try:
-        parts = [_pictures(folder, config), _losses(folder), _table(evaluation), _settings(run, config)]
+        parts = [_pictures(folder, teacher), _losses(folder), _table(evaluation), _settings(run, config)]
         first_line = headline(evaluation)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BootdiffError(
@@ -79,7 +82,7 @@ def headline(evaluation: Mapping[str, Any] | None) -> str:
 
 
 @torch.no_grad()
-def _pictures(folder: Path, config: Mapping[str, Any]) -> str:
+def _pictures(folder: Path, named: str | None) -> str:
     """Teacher and student from the same noises, and the path."""
     from bootdiff.evaluation.opening import open_pair
     from bootdiff.evaluation.rows import reference_path
@@ -91,7 +94,7 @@ def _pictures(folder: Path, config: Mapping[str, Any]) -> str:
     student = load_student(folder / "student-path")
     if not is_picture(student.shape) and (student.adapter is None or not student.adapter.latent):
         return ""
-    pair = open_pair(str(folder))
+    pair = open_pair(str(folder), named)
     device, columns = best_device(), COLUMNS if math.prod(student.shape) <= SMALL else FEW
     student, teacher = student.to(device), pair.teacher.to(device)
     low, high = student.t_min, student.t_max
@@ -126,8 +129,10 @@ def _losses(folder: Path) -> str:
 def _table(evaluation: Mapping[str, Any] | None) -> str:
     if not evaluation:
         return ""
-    head = "<tr><th>sampler</th><th>calls</th><th>Fréchet distance</th><th>path error</th><th>images/s</th></tr>"
-    body = "".join(_row(row) for row in evaluation["rows"])
+    asked = any(row.get("faithfulness") is not None for row in evaluation["rows"])
+    names = ["sampler", "calls", "Fréchet distance", *(["faithful"] if asked else []), "path error", "images/s"]
+    head = "<tr>" + "".join(f"<th>{name}</th>" for name in names) + "</tr>"
+    body = "".join(_row(row, asked) for row in evaluation["rows"])
     note = (
         f"{evaluation['num']} samples a noise seed, {evaluation['repeats']} noise seed(s), features "
         f"{evaluation['features'] or 'none'}. Of two time spacings the better counts. The path error is the mean "
@@ -138,10 +143,12 @@ def _table(evaluation: Mapping[str, Any] | None) -> str:
     )
 
 
-def _row(row: Mapping[str, Any]) -> str:
+def _row(row: Mapping[str, Any], asked: bool) -> str:
     kind = ' class="student"' if row["spacing"] == "one call" else ""
     distance = "–" if row["frechet_distance"] is None else f"{row['frechet_distance']:.3f}"
-    cells = [row["name"], str(row["calls"]), distance, f"{row['path_error']:.4f}", f"{row['images_per_second']:.0f}"]
+    share = [f"{row['faithfulness']:.1%}"] if asked else []
+    speed = f"{row['images_per_second']:.0f}"
+    cells = [row["name"], str(row["calls"]), distance, *share, f"{row['path_error']:.4f}", speed]
     return f"<tr{kind}>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
 
 

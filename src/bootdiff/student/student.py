@@ -128,10 +128,22 @@ class Student(nn.Module):
             raise BootdiffError(
                 f"expected noises of shape (b, {', '.join(map(str, self.shape))}), got {tuple(eps.shape)}."
             )
+        self._check_condition(condition)
         if t is not None and not self.t_min - 1e-6 <= t <= self.t_max + 1e-6:
             raise BootdiffError(f"t = {t:g} is outside this student's [{self.t_min:g}, {self.t_max:g}].")
         times = torch.full((eps.shape[0],), self.t_min if t is None else t, device=eps.device)
         return self.limit(self(eps, times, condition))
+
+    def _check_condition(self, condition: Condition) -> None:
+        needed = set(self.adapter.blank(1)) if self.adapter is not None else set()
+        if self.told_weight() is not None:
+            needed.add("guidance")
+        missing = sorted(needed - set(condition))
+        if missing:
+            raise BootdiffError(
+                f"this student's condition should hold {', '.join(sorted(needed))}, and {', '.join(missing)} is "
+                "missing; make one with bootdiff.Classes([0, 1]).listed(seed, start, stop), say, and .add(guidance=w)."
+            )
 
     def fold(self, weight: float | None = None) -> nn.Module:
         """A network of the teacher's class that makes the image in one call.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bootdiff.condition import Condition
+from bootdiff.errors import BootdiffError
 from bootdiff.schedules import expand
 from bootdiff.teachers.base import NO_CONDITION, Limited, Teacher, Wrapper
 
@@ -21,6 +22,11 @@ class Guided(Wrapper):
 
     def __init__(self, inner: Teacher, null: Condition, weight: float | None = None) -> None:
         super().__init__(inner)
+        if not isinstance(null, Condition):
+            raise BootdiffError(
+                "null should be a condition of one sample, such as bootdiff.Classes([10]).listed(0, 0, 1), got "
+                f"{type(null).__name__}."
+            )
         self.weight, self.entries = weight, tuple(null)
         for name, value in null.items():
             self.register_buffer(f"null_{name}", value, persistent=False)

@@ -21,6 +21,8 @@ def resolve_pipeline(name: str, revision: str | None = None, variant: str | None
     folder = Path(name)
     if folder.exists():
         if not (folder / "model_index.json").is_file():
+            if (folder / "config.yaml").is_file() and (folder / "meta.json").is_file():
+                raise BootdiffError(f"{name} is a run of bootdiff, not a finished teacher; name the teacher itself.")
             raise BootdiffError(f"{name} is no diffusers pipeline: expected a folder with a model_index.json.")
         if revision is not None:
             raise BootdiffError(f"{name} is a folder, which has no revision '{revision}'; revisions are for hub ids.")

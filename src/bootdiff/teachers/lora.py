@@ -22,12 +22,12 @@ def with_lora(parts: Parts, lora: str, scale: float) -> Any:
         import peft  # noqa: F401
     except ImportError:
         raise BootdiffError("--lora needs peft; install it with: pip install 'bootdiff[lora]'.") from None
+    path = Path(lora)
+    if not path.exists() and (path.suffix in (".safetensors", ".bin") or lora[0] in "./~" or lora.count("/") != 1):
+        raise BootdiffError(f"no LoRA at {lora}; expected a .safetensors file, a folder or a hub id.")
     pipeline = parts.pipeline()
     if not hasattr(pipeline, "load_lora_weights"):
-        raise BootdiffError(f"a {parts.pipeline_class} takes no LoRA; leave out --lora.")
-    path = Path(lora)
-    if path.suffix and not path.is_file() and lora.count("/") != 1:
-        raise BootdiffError(f"no LoRA at {lora}; expected a .safetensors file, a folder or a hub id.")
+        raise BootdiffError(f"the {parts.pipeline_class} takes no LoRA; leave out --lora.")
     where = {"pretrained_model_name_or_path_or_dict": path.parent, "weight_name": path.name} if path.is_file() else {
         "pretrained_model_name_or_path_or_dict": lora}  # fmt: skip
     before = _fingerprint(pipeline)

@@ -6,6 +6,7 @@ import copy
 import inspect
 import json
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import nn
 from bootdiff.errors import BootdiffError, first_line
 from bootdiff.files import read_json
 from bootdiff.quiet import quietly
-from bootdiff.teachers.weights import aligned, check_finite, check_weights, load_network
+from bootdiff.teachers.weights import aligned, check_config, check_finite, check_weights, load_network, weights_hash
 
 #: the libraries whose classes a pipeline may name; anything else would be somebody's own code
 LIBRARIES = ("diffusers", "transformers")
@@ -40,6 +41,11 @@ class Parts:
         self.folder, self.variant, self.dtype = folder, variant, dtype
         self.index = read_json(folder / "model_index.json")
         self._loaded: dict[str, Any] = {}
+        for part, entry in self.index.items():
+            if isinstance(entry, str | dict) and not part.startswith("_") and (folder / part).is_dir():
+                raise BootdiffError(
+                    f"{folder / 'model_index.json'}: {part} should be [library, class], got {entry!r:.80}."
+                )
         for part in self.components:
             self._check_library(part)
 
@@ -67,6 +73,10 @@ class Parts:
         """The scheduler's config, with its class name."""
         return read_json(self.where("scheduler") / "scheduler_config.json")
 
+    def digest(self, network_part: str) -> str:
+        """Of all components but the network, where nothing else says which they are: a folder's name does."""
+        return ""
+
     def network(self, part: str, kind: type[Any]) -> nn.Module:
         """The denoising network, complete and finite.
 
@@ -85,7 +95,7 @@ class Parts:
             kind, where = self.kind(part), self.where(part)
             if kind is None or not where.is_dir():
                 raise BootdiffError(
-                    f"{self.folder} has no {part}, which a {self.pipeline_class} needs; expected a folder "
+                    f"{self.folder} has no {part}, which every {self.pipeline_class} needs; expected a folder "
                     f"{self.folder / part} named in its model_index.json."
                 )
             if has_weights(kind):
@@ -95,6 +105,20 @@ class Parts:
                 raise BootdiffError(f"{where} has no vocabulary; expected {', '.join(VOCABULARIES)} of a {kind}.")
             if not any(where.iterdir()):
                 raise BootdiffError(f"{where} is empty; expected the files of a {kind}.")
+
+    def try_out(self, *parts: str) -> None:
+        """Build networks without their weights, and read the rest: what is wrong is found before the training.
+
+        Raises:
+            BootdiffError: if a component cannot be.
+        """
+        for part in parts:
+            self.check(part)
+            library, kind = self.index[part]
+            if has_weights(kind) and library in LIBRARIES:
+                check_config(_class(library, kind, self.folder), self.where(part))
+            elif library in LIBRARIES:
+                self._read(part, library, kind)
 
     @property
     def components(self) -> list[str]:
@@ -150,10 +174,7 @@ class Parts:
             )
 
     def _read(self, part: str, library: str, kind: str) -> Any:
-        from importlib import import_module
-
         where = self.where(part)
-
         options: dict[str, Any] = {}
         if has_weights(kind):
             safe = any(where.glob("*.safetensors"))
@@ -161,7 +182,8 @@ class Parts:
             options.update({"variant": self.variant} if self.variant is not None else {})
         try:
             with quietly():
-                loaded = getattr(import_module(library), kind).from_pretrained(where, local_files_only=True, **options)
+                kind_class = _class(library, kind, self.folder)
+                loaded = kind_class.from_pretrained(where, local_files_only=True, **options)
         except Exception as error:  # as above
             raise BootdiffError(f"the {part} in {where} cannot be read ({first_line(error)}).") from error
         if isinstance(loaded, nn.Module):
@@ -199,10 +221,26 @@ class LoadedParts(Parts):
         """The scheduler's config."""
         return {**plain(self.stock.scheduler.config), "_class_name": type(self.stock.scheduler).__name__}
 
+    def digest(self, network_part: str) -> str:
+        """Of the other networks' weights and the tokenizers' words."""
+        others = {name: part for name, part in self.stock.components.items() if name != network_part}
+        words = []
+        for name, part in others.items():
+            if isinstance(part, nn.Module):
+                config = {key: value for key, value in plain(part.config).items() if not key.startswith("_")}
+                words.append(f"{name} {weights_hash(part)} {sorted(config.items())}")
+            elif hasattr(part, "get_vocab"):
+                words.append(f"{name} {sorted(part.get_vocab().items())}")
+        return "\n".join(words)
+
     def network(self, part: str, kind: type[Any]) -> nn.Module:
         """The network that the pipeline holds."""
         network = getattr(self.stock, part)
         return aligned(copy.deepcopy(network) if self.borrowed else network)
+
+    def try_out(self, *parts: str) -> None:
+        """They were built already."""
+        self.check(*parts)
 
     def check(self, *parts: str) -> None:
         """Refuse a pipeline without one of these components."""
@@ -247,6 +285,18 @@ class _NetworkParts(Parts):
 
     def network(self, part: str, kind: type[Any]) -> nn.Module:
         return self.held
+
+
+def _class(library: str, kind: str, folder: Path) -> Any:
+    """A component's class.
+
+    Raises:
+        BootdiffError: if the library has none of this name.
+    """
+    found = getattr(import_module(library), kind, None)
+    if found is None:
+        raise BootdiffError(f"{folder / 'model_index.json'} names a {kind}, which this {library} does not have.")
+    return found
 
 
 def plain(config: Any) -> dict[str, Any]:

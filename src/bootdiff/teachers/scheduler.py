@@ -259,7 +259,8 @@ def checked(kind: type[Model], fields: Mapping[str, Any], where: Path | str) -> 
         message = first["msg"].removeprefix("Value error, ")
         if not first["loc"]:
             raise BootdiffError(f"{where}: {message}.") from None
-        field = ".".join(map(str, first["loc"]))
+        # A union's error also names the kind that was tried, in pydantic's words.
+        field = ".".join(str(word) for i, word in enumerate(first["loc"]) if i == 0 or isinstance(word, int))
         words = message[0].lower() + message[1:]
         raise BootdiffError(f"{where}: field {field} cannot be read: {words}, got {first['input']!r:.60}.") from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -29,6 +29,7 @@ def load_network(
         BootdiffError: if the weights are missing, damaged, incomplete or not finite.
     """
     safe = _check_files(folder, variant)
+    check_config(kind, folder)
     try:
         with quietly():
             network, info = kind.from_pretrained(  # type: ignore[attr-defined]  # every diffusers network has it
@@ -60,6 +61,26 @@ def aligned(network: Network) -> Network:
     for tensor in (*network.parameters(), *network.buffers()):
         tensor.data = tensor.data.clone()
     return network
+
+
+def check_config(kind: type[Any], folder: Path) -> None:
+    """Build a network of diffusers or transformers from its config, without weights.
+
+    Raises:
+        BootdiffError: if the config is missing or says something impossible.
+    """
+    from accelerate import init_empty_weights
+
+    try:
+        with quietly(), init_empty_weights():
+            if hasattr(kind, "load_config"):  # diffusers
+                kind.from_config(kind.load_config(folder, local_files_only=True))
+            else:
+                kind(kind.config_class.from_pretrained(folder, local_files_only=True))
+    except Exception as error:  # whatever a class does with a value that it does not expect
+        raise BootdiffError(
+            f"{folder / 'config.json'} makes no {kind.__name__} ({first_line(error)}); check its values."
+        ) from error
 
 
 def check_weights(folder: Path, kind: str) -> None:

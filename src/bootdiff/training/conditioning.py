@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,12 +15,16 @@ from bootdiff.data.prompt_cache import row_bytes
 from bootdiff.data.prompts import PromptFile, read_prompts
 from bootdiff.errors import BootdiffError
 from bootdiff.objectives.settings import DistillationSettings, learned_weight
+from bootdiff.runs import Run
 from bootdiff.teachers import Teacher, adapter_of, guided
 from bootdiff.teachers.adapters.base import Adapter
 from bootdiff.training.prompts import encode_prompts
 
 if TYPE_CHECKING:
     from bootdiff.student import Student
+
+#: conditions made in Python that are looked at to tell them from others
+HASHED = 256
 
 
 @dataclass(frozen=True)
@@ -30,23 +35,30 @@ class ConditionPlan:
     settings: DistillationSettings
     prompts: PromptFile | None = None
     base: Student | None = None
+    #: made in Python, in place of those that the settings describe
+    given: Conditions | None = None
 
     @property
-    def digest(self) -> str:
-        """Of what the settings name but do not hold: the prompts, and the base stage's weights."""
-        words = [self.prompts.digest if self.prompts else ""]
-        if self.base is not None:
-            from bootdiff.teachers.weights import weights_hash
+    def digests(self) -> dict[str, str]:
+        """Hashes of what the settings name but do not hold: the prompts, and the base stage's weights."""
+        from bootdiff.teachers.weights import weights_hash
 
-            words.append(weights_hash(self.base))
-        return "-".join(word for word in words if word)
+        words = {"prompts": self.prompts.digest} if self.prompts is not None else {}
+        return {**words, "base": weights_hash(self.base)} if self.base is not None else words
+
+    def keep(self, folder: Path) -> None:
+        """The prompts beside the run, so that it can be sampled and reported wherever their file has gone."""
+        if self.prompts is not None:
+            Run(folder).keep_prompts(self.prompts.prompts)
 
     @property
     def facts(self) -> dict[str, Any]:
         """What a student remembers of this: its labels, what guidance led away from, the noise level of its inputs."""
         adapter, settings = adapter_of(self.teacher), self.settings
         words: dict[str, Any] = {"negative_prompt": settings.negative_prompt}
-        if adapter is not None and adapter.takes == "classes":
+        if self.given is not None:
+            words.update(_facts_of(self.given))
+        elif adapter is not None and adapter.takes == "classes":
             words.update(labels=class_labels(adapter, settings), null_class=null_class(adapter, settings))
         if self.base is not None:
             words["noise_level"] = settings.noise_level
@@ -139,11 +151,63 @@ def plan_conditions(teacher: Teacher, settings: Any) -> ConditionPlan:
         raise BootdiffError(f"--base is for super-resolution teachers; {teacher.name} is none, so leave it out.")
     if adapter.upscales:
         plan = replace(plan, base=_base(settings, adapter, teacher.name))
-    if not adapter.alone:  # all that the student's pipeline will hold, before hours are spent on it
-        adapter.parts.check(*(part for part in adapter.parts.components if part != adapter.network_part))
     if takes == "prompts":
         adapter.parts.check(*adapter.encoders)
+    if not adapter.alone:  # all that the student's pipeline will hold, before hours are spent on it
+        adapter.parts.try_out(*(part for part in adapter.parts.components if part != adapter.network_part))
     return plan
+
+
+def given_conditions(teacher: Teacher, settings: Any, conditions: Conditions) -> ConditionPlan:
+    """Check conditions that were made in Python, in place of those that settings describe.
+
+    Raises:
+        BootdiffError: if they are none, miss what the teacher needs, or settings describe others.
+    """
+    if not all(hasattr(conditions, name) for name in ("draw", "listed", "modules")):
+        raise BootdiffError(
+            f"conditions should be such as bootdiff.Classes([0, 1]), got {type(conditions).__name__}; a pipeline's "
+            "prompts are the setting prompts='FILE'."
+        )
+    places = ("prompts", "prompt_column", "classes", "null_class", "guidance_scale", "negative_prompt", "base")
+    for name in places:
+        if getattr(settings, name, None) is not None:
+            raise BootdiffError(
+                f"conditions= and the setting {name} exclude each other; leave one out"
+                + (" (guide with bootdiff.Guided(teacher, null, weight))." if "guidance" in name else ".")
+            )
+    example, adapter = conditions.listed(0, 0, 1), adapter_of(teacher)
+    needed = set(adapter.blank(1)) if adapter is not None else set()
+    if settings.guidance_range is not None:
+        needed.add("guidance")
+    missing = sorted(needed - set(example))
+    if missing:
+        raise BootdiffError(
+            f"conditions= should hold {', '.join(sorted(needed))} for {teacher.name}; {', '.join(missing)} is missing."
+        )
+    if "classes" in example and adapter is not None and adapter.takes == "classes":
+        for label in _facts_of(conditions).get("labels", []):
+            _check_label(label, adapter.classes)
+    return ConditionPlan(teacher, settings, given=conditions)
+
+
+def conditions_hash(conditions: Conditions) -> str:
+    """Of the first of a list of conditions."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in sorted(conditions.listed(0, 0, HASHED).items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)} {value.double().flatten().tolist()}".encode())
+    return digest.hexdigest()
+
+
+def _facts_of(conditions: Conditions) -> dict[str, Any]:
+    """What a student remembers of conditions that were made in Python: their labels, if they are labels."""
+    inner = conditions.inner if isinstance(conditions, Weighted) else conditions
+    return {"labels": sorted(set(inner.labels))} if isinstance(inner, Classes) else {}
+
+
+def _check_label(label: int, count: int) -> None:
+    if not 0 <= label < count:
+        raise BootdiffError(f"class {label} is out of range; this teacher has the classes 0 to {count - 1}.")
 
 
 def class_labels(adapter: Adapter, settings: DistillationSettings) -> list[int]:
@@ -157,11 +221,10 @@ def class_labels(adapter: Adapter, settings: DistillationSettings) -> list[int]:
     if settings.null_class is not None and settings.null_class > last and settings.null_class != adapter.null_class:
         raise BootdiffError(f"null class {settings.null_class} is out of range; the labels are 0 to {last}.")
     for label in settings.classes or []:
-        if label > last:
-            raise BootdiffError(f"class {label} is out of range; this teacher has the classes 0 to {last}.")
+        _check_label(label, count)
     if settings.classes is not None and null in settings.classes:
         raise BootdiffError(f"class {null} stands for no class (null_class), so it cannot be one of --classes.")
-    labels = settings.classes or [label for label in range(count) if label != null]
+    labels = list(dict.fromkeys(settings.classes or [])) or [label for label in range(count) if label != null]
     if not labels:
         raise BootdiffError(f"no class is left beside the null class {null}; this teacher has {count}.")
     return labels

@@ -25,7 +25,7 @@ from bootdiff.runs import Run
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, load_teacher
 from bootdiff.teachers.probe import check_answers
 from bootdiff.teachers.weights import weights_hash
-from bootdiff.training.conditioning import ConditionPlan, plan_conditions
+from bootdiff.training.conditioning import ConditionPlan, conditions_hash, given_conditions, plan_conditions
 from bootdiff.training.settings import TrainingSettings, make_settings
 
 if TYPE_CHECKING:
@@ -57,7 +57,13 @@ class Plan:
         return {**words, "settings": self.settings.model_dump()}
 
     @property
-    def teacher_hash(self) -> str:
+    def sources(self) -> dict[str, str]:
+        """Hashes of all that the run reads: what another run must have in common with it to be the same."""
+        given = {} if self.conditions is None else {"conditions": conditions_hash(self.conditions)}
+        return {"teacher": self._teacher_hash, **self.asked.digests, **given}
+
+    @property
+    def _teacher_hash(self) -> str:
         """Of the teacher's weights, and of everything that says what they mean."""
         denoiser = self.teacher.denoiser
         read = getattr(denoiser, "prediction", None)
@@ -68,8 +74,10 @@ class Plan:
         words = json.dumps(
             [prediction, self.teacher.shape, repr(self.teacher.limit), levels, scheduler], sort_keys=True
         )
-        own = f"{weights_hash(denoiser)}-{hashlib.blake2b(words.encode(), digest_size=4).hexdigest()}"
-        return f"{own}-{self.asked.digest}" if self.asked.digest else own
+        adapter = adapter_of(self.teacher)
+        beside = adapter.parts.digest(adapter.network_part) if adapter is not None else ""
+        own = hashlib.blake2b(f"{words}{beside}".encode(), digest_size=4).hexdigest()
+        return f"{weights_hash(denoiser)}-{own}"
 
     @property
     def finished(self) -> bool:
@@ -99,7 +107,7 @@ def plan_distillation(
     if conditions is None:
         asked = plan_conditions(teacher, settings)  # first: what is missing is soon told
     else:
-        asked = ConditionPlan(teacher, cast("DistillationSettings", settings))
+        asked = given_conditions(teacher, settings, conditions)
     low, high = teacher.t_range
     times = {key: t for key, t in {"t_min": low, "t_max": high}.items() if key in settings_type.model_fields}
     chosen = {key: getattr(settings, key) for key in times if getattr(settings, key, None) is not None}
@@ -109,7 +117,7 @@ def plan_distillation(
     asked = replace(asked, settings=cast("DistillationSettings", resolved))
     _check(teacher, resolved, asked.blank(1) if conditions is None else conditions.listed(0, 0, 1))
     plan = Plan(teacher, method, resolved, Path(output), asked, conditions)
-    Run(plan.output).check(plan.config, plan.teacher_hash)
+    Run(plan.output).check(plan.config, plan.sources)
     return plan
 
 
@@ -163,7 +171,8 @@ def run_plan(plan: Plan, report_to: str | None = None) -> Student:
     # Before the run is begun: a damaged encoder must leave nothing behind.
     made = plan.asked.make(output, accelerator.device) if plan.conditions is None else (plan.teacher, plan.conditions)
     if accelerator.is_main_process:
-        Run(output).start(plan.config, plan.teacher_hash)
+        Run(output).start(plan.config, plan.sources)
+        plan.asked.keep(output)
     torch.manual_seed(settings.seed)
     objective = load_method(plan.method)[0].from_settings(made[0], settings, made[1])
     start_tracker(accelerator, settings)

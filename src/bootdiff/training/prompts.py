@@ -135,7 +135,7 @@ def _report(file: PromptFile, encoder: PromptEncoder) -> None:
     missing = [name for name in encoder.adapter.cleaners if find_spec(name) is None]
     if missing:
         print(
-            f"warning: prompts are not cleaned as a {encoder.adapter.parts.pipeline_class} cleans them, because "
+            f"warning: prompts are not cleaned as the {encoder.adapter.parts.pipeline_class} cleans them, because "
             f"{' and '.join(missing)} are missing; install them with: pip install 'bootdiff[prompts]'.",
             file=sys.stderr,
         )

@@ -79,6 +79,9 @@ class Adapter(ABC):
     #: how the exported pipeline is called, for the model card
     usage: str = 'pipe("a prompt", num_inference_steps=1, guidance_scale={weight}, generator=generator)'
 
+    #: lines that the model card needs before that call
+    prepare: str = ""
+
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self._decoder: Any = None
@@ -86,9 +89,9 @@ class Adapter(ABC):
         self.vae: VAEConfig | None = None
         if parts.kind("vae") is not None:
             parts.check("vae")
-            self.vae = checked(VAEConfig, known(parts.config("vae")), parts.where("vae") / "config.json")
+            self.vae = checked(VAEConfig, parts.config("vae"), parts.where("vae") / "config.json")
         if parts.size is not None and not self.resizable:
-            raise BootdiffError(f"a {parts.pipeline_class} makes images of one size only; leave --size out.")
+            raise BootdiffError(f"the {parts.pipeline_class} makes images of one size only; leave --size out.")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Adapter:
         return self
@@ -190,7 +193,7 @@ class Adapter(ABC):
             return usual
         if size < unit or size % unit:
             raise BootdiffError(
-                f"--size {size}: expected a multiple of {unit} pixels for a {self.parts.pipeline_class}."
+                f"--size {size}: expected a multiple of {unit} pixels for the {self.parts.pipeline_class}."
             )
         return size // self.factor
 
@@ -211,19 +214,19 @@ class Adapter(ABC):
     @torch.no_grad()
     def decode(self, sample: Tensor) -> Tensor:
         """Images in [−1, 1], (b, c, h, w) in float32, from samples of the network, a few at a time."""
-        if len(sample) > DECODED_AT_ONCE and self.latent:
+        if len(sample) > DECODED_AT_ONCE and self.vae is not None:
             return torch.cat([self.decode(part) for part in sample.split(DECODED_AT_ONCE)])
-        if not self.latent:
+        if self.vae is None:
             return sample
         vae = self.decoder().to(sample.device)
-        latents = sample / vae.config.scaling_factor
+        latents = sample / self.vae.scaling_factor
         mean, deviation = (getattr(vae.config, name, None) for name in ("latents_mean", "latents_std"))
         if mean is not None and deviation is not None:
             view = (1, -1, 1, 1)
             latents = latents * torch.tensor(deviation).view(view).to(latents) + torch.tensor(mean).view(view).to(
                 latents
             )
-        latents = latents + (getattr(vae.config, "shift_factor", None) or 0.0)
+        latents = latents + (self.vae.shift_factor or 0.0)
         return vae.decode(latents.to(vae.dtype)).sample.float()
 
     # --- the stock pipeline ------------------------------------------------------------------------------------------
@@ -263,6 +266,7 @@ class VAEConfig(BaseModel):
     scaling_factor: float = Field(0.18215, gt=0, allow_inf_nan=False)
     shift_factor: float | None = Field(None, allow_inf_nan=False)
     block_out_channels: list[int] = Field([64], min_length=1)
+    latent_channels: int = Field(4, ge=1)
 
 
 #: diffusers' ``sample_size``: a side, or (height, width)

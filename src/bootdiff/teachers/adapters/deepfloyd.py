@@ -57,8 +57,12 @@ class DeepFloydUpscaler(DeepFloyd):
 
     pipelines = ("IFSuperResolutionPipeline",)
     upscales = True
+    prepare = (
+        'base = DiffusionPipeline.from_pretrained("folder-of-the-base-stage\'s-student")\n'
+        'small = base("a prompt", num_inference_steps=1, guidance_scale=1, output_type="pt").images\n'
+    )
     usage = (
-        'pipe("a prompt", image=images_of_the_base_stage, num_inference_steps=1, guidance_scale=1, '
+        'pipe("a prompt", image=small, num_inference_steps=1, guidance_scale=1, '
         "noise_level={noise_level}, generator=generator)"
     )
 
@@ -88,16 +92,16 @@ class DeepFloydUpscaler(DeepFloyd):
         out = network(both, timestep, class_labels=condition["noise_level"], **words)
         return out.sample[:, : self.channels]
 
-    def upscaled(self, images: Tensor, noise: Tensor, level: int) -> Condition:
+    def upscaled(self, images: Tensor, noise: Tensor, level: int | Tensor) -> Condition:
         """Small images in [−1, 1], enlarged and noised as the stock pipeline does it.
 
         Args:
             images: (b, 3, h, w) of the base stage.
             noise: (b, *shape), standard normal.
-            level: timestep of the noising scheduler.
+            level: timestep of the noising scheduler, for all or (b,) for each.
         """
         large = interpolate(images, self.shape[1:], mode="bilinear", align_corners=True)
-        levels = torch.full((len(images),), level, dtype=torch.long, device=images.device)
+        levels = torch.as_tensor(level, device=images.device).long().expand(len(images))
         scheduler = self.parts.load("image_noising_scheduler")
         return Condition({"image": scheduler.add_noise(large, noise, timesteps=levels), "noise_level": levels})
 

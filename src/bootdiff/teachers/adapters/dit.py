@@ -33,7 +33,7 @@ class DiT(Adapter):
     network_part, network_class = "transformer", "DiTTransformer2DModel"
     takes = "classes"
     guidance = "free"
-    usage = "pipe(class_labels=[0], num_inference_steps=1, guidance_scale=1, generator=generator)"
+    usage = "pipe(class_labels=[{label}], num_inference_steps=1, guidance_scale=1, generator=generator)"
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)

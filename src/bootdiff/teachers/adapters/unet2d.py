@@ -70,7 +70,7 @@ class UNet2D(Adapter):
         _check_size(self.config, where)
         if self.config.num_class_embeds is not None:
             self.takes, self.classes, self.guidance = "classes", self.config.num_class_embeds, "free"
-            self.usage = "pipe(class_labels=0, num_inference_steps=1, generator=generator)"
+            self.usage = "pipe(class_labels={label}, num_inference_steps=1, generator=generator)"
 
     @property
     def shape(self) -> tuple[int, ...]:
