@@ -266,7 +266,7 @@ def test_a_run_with_changed_prompts_is_another_run(cli, teachers, tmp_path):
     assert cli("distill", *words).code == 0
     (tmp_path / "p.txt").write_text("a dog\n")
     again = cli("distill", *words)
-    assert again.code == 2 and "another run" in again.err
+    assert again.code == 2 and "another run (what it read has changed since: prompts)" in again.err
 
 
 def test_the_export_folds_the_weight_that_is_asked_for_and_says_so(cli, teachers, tmp_path):
@@ -321,6 +321,11 @@ SPOILED = {
     "dit classes": (("dit", "transformer"), {"num_embeds_ada_norm": "a"}),
     "sd vae": (("sd", "vae"), {"scaling_factor": 0}),
     "sd vae blocks": (("sd", "vae"), {"block_out_channels": 5}),
+    "sd vae scale null": (("sd", "vae"), {"scaling_factor": None}),
+    "sd vae blocks null": (("sd", "vae"), {"block_out_channels": None}),
+    "sd vae latents listed": (("sd", "vae"), {"latent_channels": [4]}),
+    "text encoder of an odd width": (("sd", "text_encoder"), {"hidden_size": "wide"}),
+    "sd blocks of a kind that is none": (("sd", "unet"), {"down_block_types": ["NoBlock2D", "DownBlock2D"]}),
     "sd3 patch": (("sd3", "transformer"), {"patch_size": 0}),
     "flux guidance": (("flux", "transformer"), {"guidance_embeds": "yes"}),
     "flux shift": (("flux", "scheduler"), {"max_image_seq_len": 256}),
@@ -345,7 +350,7 @@ BAD = {
                 f"{part[0]} with {next(iter(config))} {next(iter(config.values()))}",
                 *(["--prompts", "WORDS"] if part[0] != "dit" else []),
             ],
-            f"{next(iter(config))}",
+            "config.json" if part[1] == "text_encoder" or "Block2D" in str(config) else f"{next(iter(config))}",
         )
         for name, (part, config) in SPOILED.items()
     },
@@ -399,6 +404,9 @@ BAD = {
     "vae missing": (["no vae", "--prompts", "WORDS"], "vae"),
     "lora of another architecture": (["sd", "--prompts", "WORDS", "--lora", "OTHERLORA"], "does not fit"),
     "lora of another network": (["sd", "--prompts", "WORDS", "--lora", "FOREIGN"], "changes nothing"),
+    "a component that is no pair": (["unpaired", "--prompts", "WORDS"], "unet should be [library, class]"),
+    "a text encoder without config": (["configless", "--prompts", "WORDS"], "text_encoder"),
+    "lora folder missing": (["sd", "--prompts", "WORDS", "--lora", "./none/lora"], "no LoRA at ./none/lora"),
     "lora missing": (["sd", "--prompts", "WORDS", "--lora", "none.safetensors"], "none.safetensors"),
     "lora for a class teacher": (["classes", "--lora", "LORA"], "takes no LoRA"),
     "lora damaged": (["sd", "--prompts", "WORDS", "--lora", "DAMAGED"], "does not fit"),
@@ -449,6 +457,9 @@ def spoiled(teachers, tmp_path_factory) -> Path:
         next(place.glob("*.safetensors")).write_bytes(b"12345678nonsense")
     index = json.loads((shutil.copytree(teachers / "sd", teachers / "foreign") / "model_index.json").read_text())
     (teachers / "foreign/model_index.json").write_text(json.dumps({**index, "text_encoder": ["evil", "Encoder"]}))
+    shutil.copytree(teachers / "sd", teachers / "unpaired")
+    (teachers / "unpaired/model_index.json").write_text(json.dumps({**index, "unet": "UNet2DConditionModel"}))
+    (shutil.copytree(teachers / "sd", teachers / "configless") / "text_encoder/config.json").unlink()
     for part, config in SPOILED.values():
         spoil(teachers, part, config)
     for name, source in (("LARGE", "sr"), ("PLAINRUN", "plain"), ("BASE", "if")):
@@ -544,6 +555,93 @@ def test_a_pipeline_in_memory_stays_as_it_is(teachers, tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in pipe.unet.state_dict().items())
     assert {p.dtype for p in student.parameters()} == {torch.float32}
     run_card(tmp_path / "run/student")
+
+
+def test_conditions_given_from_python_are_part_of_the_run(teachers, tmp_path):
+    from bootdiff import distill
+
+    settings = BootSettings(steps=1, batch_size=2, sample_every=0)
+    teacher, run = load_teacher(str(teachers / "classes")), tmp_path / "run"
+    distill(teacher, run, settings, conditions=Classes([2, 0, 2]))
+    assert json.loads((run / "student-path/bootdiff.json").read_text())["conditions"]["labels"] == [0, 2]
+    assert distill(teacher, run, settings, conditions=Classes([2, 0, 2])).conditions["labels"] == [0, 2]
+    with pytest.raises(BootdiffError, match="changed since: conditions"):
+        distill(teacher, run, settings, conditions=Classes([1]))
+    refused = {
+        "exclude each other": (Classes([0]), {"classes": [1]}),
+        "such as bootdiff.Classes": (["a cat"], {}),
+        "classes is missing": (Prompts(1, lambda n: Condition({"text": torch.zeros(len(n), 2)})), {}),
+        "out of range": (Classes([4]), {}),
+        "guidance is missing": (Classes([0]), {"guidance_range": [1, 2]}),
+    }
+    for words, (conditions, more) in refused.items():
+        other = BootSettings(**{**settings.model_dump(exclude_none=True), **more})
+        with pytest.raises(BootdiffError, match=words):
+            distill(teacher, tmp_path / "new", other, conditions=conditions)
+    assert not (tmp_path / "new").exists()
+
+
+def test_another_encoder_or_vae_in_memory_is_another_run(teachers, tmp_path):
+    from diffusers import DiffusionPipeline
+
+    from bootdiff import distill
+
+    settings = BootSettings(prompts=str(teachers / "words.txt"), steps=1, batch_size=2, sample_every=0)
+    pipe = DiffusionPipeline.from_pretrained(teachers / "sd")
+    distill(pipe, tmp_path / "run", settings)
+    distill(DiffusionPipeline.from_pretrained(teachers / "sd"), tmp_path / "run", settings)
+    for part in ("vae", "text_encoder"):
+        other = DiffusionPipeline.from_pretrained(teachers / "sd")
+        with torch.no_grad():
+            next(getattr(other, part).parameters()).add_(1.0)
+        with pytest.raises(BootdiffError, match="changed since: teacher"):
+            distill(other, tmp_path / "run", settings)
+
+
+def test_a_run_works_from_elsewhere_and_without_its_prompts_file(cli, teachers, tmp_path, monkeypatch):
+    import shutil
+
+    shutil.copytree(teachers / "sd", tmp_path / "work/sd")
+    (tmp_path / "work/words.txt").write_text("a red cat\nthe blue dog\n")
+    monkeypatch.chdir(tmp_path / "work")
+    assert cli("distill", "sd", "--prompts", "words.txt", "--output", "run", *SMALL).code == 0
+    (tmp_path / "work/words.txt").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run = tmp_path / "work/run"
+    sampled = cli("sample", run, "--num", 2, "--output", "two.png")
+    assert sampled.code == 0, sampled.err
+    assert cli("report", run).code == 0
+    shutil.move(tmp_path / "work/sd", tmp_path / "moved")
+    gone = cli("report", run)
+    assert gone.code == 2 and gone.err.count("\n") == 1
+    assert cli("report", run, "--teacher", tmp_path / "moved").code == 0
+    page = (run / "report.html").read_text()
+    assert "a red cat" in page
+    exported = cli("sample", run / "student", "--times", "0.5,0.1", "--prompt", "x", "--output", "x.png")
+    assert exported.code == 2 and "name its run" in exported.err
+    assert "name the teacher itself" in cli("distill", run, "--output", "new").err
+
+
+def test_a_card_names_a_class_that_was_learned_and_what_the_teacher_was_loaded_with(cli, teachers, tmp_path):
+    words = ["--null-class", 3, "--classes", "2,2,1", "--guidance-scale", 2]
+    assert cli("distill", teachers / "classes", "--output", tmp_path / "run", *words, *SMALL).code == 0
+    card = (tmp_path / "run/student/README.md").read_text()
+    assert "class_labels=2" in card and str(teachers) not in card
+    assert cli("distill", teachers / "sd", "--prompts", teachers / "words.txt", "--lora", teachers / "lora",
+               "--lora-scale", 0.5, "--output", tmp_path / "lora", *SMALL).code == 0  # fmt: skip
+    card = (tmp_path / "lora/student/README.md").read_text()
+    assert "| lora | lora |" in card and "| lora_scale | 0.5 |" in card
+
+
+def test_students_say_what_is_missing_from_python(teachers, students):
+    from bootdiff import Guided, load_student
+
+    student, teacher = load_student(students / "CLASS"), load_teacher(str(teachers / "classes"))
+    with pytest.raises(BootdiffError, match="classes is missing"):
+        student.sample(sample_noise(0, 0, 1, student.shape))
+    with pytest.raises(BootdiffError, match="null should be a condition"):
+        Guided(teacher, 3, 2.0)
 
 
 def test_two_processes_and_four_parts_learn_from_prompts_what_one_does(cli, teachers, tmp_path):

@@ -108,8 +108,8 @@ class Run:
         if changed:
             words = " and ".join(changed)
             raise BootdiffError(
-                f"{self.folder} holds a run whose {words} {'were' if changed[1:] or words[-1] == 's' else 'was'} "
-                f"another; bring the old {words} back to resume it, or choose another --output."
+                f"{self.folder} holds another run (what it read has changed since: {words}); bring the old {words} "
+                "back to resume it, or choose another --output."
             )
 
     def start(self, config: Mapping[str, Any], sources: Mapping[str, str]) -> None:

@@ -67,6 +67,8 @@ def print_plan(plan: Plan) -> None:
     print(f"output: {plan.output}")
     for key, value in plan.settings.model_dump().items():
         print(f"  {key}: {value}")
+    if plan.asked.prompts is not None:
+        print(f"prompts: {plan.asked.describe_prompts()}")
     need = memory_need(plan.teacher, cast("DistillationSettings", plan.settings), plan.asked.bytes_beside())
     for line in describe_memory(need, cast("DistillationSettings", plan.settings)) if need is not None else ():
         print(line)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,6 +17,9 @@ from bootdiff.pictures import data_uri, is_picture, rows_grid
 from bootdiff.report.charts import loss_chart
 from bootdiff.runs import Run
 from bootdiff.training.log import read_log
+
+if TYPE_CHECKING:
+    from bootdiff.evaluation.opening import Opened
 
 COLUMNS = 10
 PATH_TIMES = 8
@@ -106,17 +109,24 @@ def _pictures(folder: Path, named: str | None) -> str:
         many = ddim(teacher, eps, trailing_times(50, low, high), condition)
         rows = [many, reference_path(teacher, low, high)(eps, condition), *rows]
     rows = [student.decode(row).cpu() for row in rows]
-    samples = _figure(
-        rows_grid(rows),
-        "Student, one call. (Its teacher is too large to be sampled on this CPU.)" if large else THREE_ROWS,
-        pixelated=True,
-    )
+    what = "Student, one call. (Its teacher is too large to be sampled on this CPU.)" if large else THREE_ROWS
+    samples = _figure(rows_grid(rows), f"{what} {_columns(folder, pair, columns)}".strip(), pixelated=True)
     times = even_times(PATH_TIMES - 1, low, high)
     few = eps[:PATH_ROWS], condition.index(slice(PATH_ROWS))
     path = torch.stack([student.decode(student.sample(*few, t=t)).cpu() for t in times], dim=1)
     labels = ", ".join(f"{t:.2f}" for t in times)
     walk = _figure(rows_grid(list(path)), f"y_t of one noise a row, for t = {labels}.", pixelated=True)
     return f"<h2>Teacher and student</h2>{samples}<h2>The path y<sub>t</sub></h2>{walk}"
+
+
+def _columns(folder: Path, pair: Opened, count: int) -> str:
+    """What the columns were asked for."""
+    prompts, labels = Run(folder).prompts, pair.facts.get("conditions", {}).get("labels")
+    weight = pair.sampler.told_weight(None)
+    words: Sequence[Any] = prompts if prompts is not None else labels or ()
+    said = "; ".join(str(words[i % len(words)]) for i in range(count)) if words else ""
+    asked = f"Columns: {said}." if prompts is not None else f"Classes: {said}." if said else ""
+    return asked + (f" Guidance weight {weight:g}." if weight is not None else "")
 
 
 def _losses(folder: Path) -> str:

@@ -64,16 +64,30 @@ class ConditionPlan:
             words["noise_level"] = settings.noise_level
         return {key: value for key, value in words.items() if value is not None}
 
+    def describe_prompts(self) -> str:
+        """How many there are, and what becomes of them."""
+        if self.prompts is None:
+            return "none"
+        count, size = len(self.prompts.prompts), self._embedding_bytes()
+        how = "encoded once" if size <= self.settings.prompt_cache_gib * 2**30 else "encoded in the loop"
+        return f"{count} of {self.prompts.source}; their embeddings take {size / 2**30:.3g} GiB, {how}"
+
+    def _embedding_bytes(self) -> int:
+        """Of all prompts."""
+        adapter = adapter_of(self.teacher)
+        if adapter is None or self.prompts is None:
+            return 0
+        return row_bytes(adapter.blank(1)) * len(self.prompts.prompts)
+
     def bytes_beside(self) -> int:
         """What a base stage, and encoders that would run in the loop, take on the device."""
         adapter, total = adapter_of(self.teacher), 0
         if self.base is not None:
             total += sum(4 * p.numel() for p in self.base.parameters())
-        if adapter is not None and self.prompts is not None and not self.settings.offload_encoders:
-            needed = row_bytes(adapter.blank(1)) * len(self.prompts.prompts)
-            if needed > self.settings.prompt_cache_gib * 2**30:
-                places = [adapter.parts.where(part) for part in adapter.encoders]
-                total += sum(file.stat().st_size for place in places for file in place.glob("*.safetensors"))
+        in_loop = self._embedding_bytes() > self.settings.prompt_cache_gib * 2**30
+        if adapter is not None and in_loop and not self.settings.offload_encoders:
+            places = [adapter.parts.where(part) for part in adapter.encoders]
+            total += sum(file.stat().st_size for place in places for file in place.glob("*.safetensors"))
         return total
 
     def blank(self, batch: int) -> Condition:

@@ -93,16 +93,17 @@ class InLoop:
 
 def _write(folder: Path, encoder: PromptEncoder, prompts: Sequence[str], digest: str) -> None:
     remove(folder)
+    what = f"encoding {folder.name.replace('-', ' ')}"  # prompts, or a base stage's
     try:
-        write_cache(folder, len(prompts), _batches(encoder, prompts), digest)
+        write_cache(folder, len(prompts), _batches(encoder, prompts, what), digest)
     except KeyboardInterrupt:
         with suppress(OSError):  # where something else is in it
             folder.parent.rmdir()
         raise Interrupted("stopped while prompts were encoded; run the same command to begin again.") from None
 
 
-def _batches(encoder: PromptEncoder, prompts: Sequence[str]) -> Iterator[Condition]:
-    with progress("encoding prompts", len(prompts)) as bar:
+def _batches(encoder: PromptEncoder, prompts: Sequence[str], what: str) -> Iterator[Condition]:
+    with progress(what, len(prompts)) as bar:
         for start in range(0, len(prompts), ENCODED_AT_ONCE):
             part = prompts[start : start + ENCODED_AT_ONCE]
             yield encoder(part)

@@ -98,7 +98,7 @@ def prepare_images(pixels: Tensor, settings: TeacherSettings) -> Tensor:
     if size < height:
         raise BootdiffError(f"image_size is {size} but the images are {height}×{height}; resize them or raise it.")
     levels = len(settings.channels)
-    if settings.kind == "stable-diffusion":
+    if settings.kind == "stable-diffusion":  # its denoiser halves what its autoencoder has halved
         levels += len(settings.autoencoder_channels) - 1
     if size % 2 ** (levels - 1):
         raise BootdiffError(

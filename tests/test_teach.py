@@ -1,0 +1,390 @@
+"""Teachers made here: labels, captions, label dropout, latents and cascades, and how faithful their samples are."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bootdiff.builtin import builtin_folder
+from bootdiff.cli.sample import interpolated, read_pattern
+from bootdiff.condition import Condition
+from bootdiff.data.conditions import Classes
+from bootdiff.data.images import load_images
+from bootdiff.data.labels import Captions, digit_captions, load_captions, load_labels
+from bootdiff.data.sources import Images
+from bootdiff.errors import BootdiffError
+from bootdiff.evaluation.evaluate import evaluate
+from bootdiff.metrics.features import load_features
+from bootdiff.randomness import Draw, sample_noise
+from bootdiff.teachers import Mixture, load_teacher
+from bootdiff.training.settings import TeacherSettings
+from bootdiff.training.teach import resized, train_teacher
+from bootdiff.training.untrained.base import Captioned, Labelled
+from bootdiff.training.untrained.tokenizers import clip_tokenizer, t5_tokenizer
+
+TINY = {
+    "steps": 2,
+    "batch_size": 8,
+    "sample_every": 1,
+    "channels": [32, 32],
+    "text_width": 32,
+    "text_layers": 1,
+    "autoencoder_steps": 2,
+    "autoencoder_channels": [8, 8],
+}
+KINDS = {
+    "classes": "DDPMPipeline",
+    "stable-diffusion": "StableDiffusionPipeline",
+    "if": "IFPipeline",
+    "if-upscaler": "IFSuperResolutionPipeline",
+}
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory) -> Path:
+    """One barely trained teacher of each kind; tests must not change them."""
+    folder = tmp_path_factory.mktemp("teachers")
+    for kind in KINDS:
+        more = {"resize": 16} if kind == "if-upscaler" else {}
+        assert train_teacher("digits", folder / kind, TeacherSettings(kind=kind, **TINY, **more))
+    return folder
+
+
+def idx(kind: int, *dims: int, values: bytes) -> bytes:
+    return struct.pack(f">HBB{len(dims)}I", 0, 8, kind, *dims) + values
+
+
+def png(value: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((4, 4), value, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_opens_as_its_stock_pipeline_and_is_read_as_a_teacher(teachers, kind):
+    from diffusers import DiffusionPipeline
+
+    pipeline = DiffusionPipeline.from_pretrained(teachers / kind)
+    assert type(pipeline).__name__ == KINDS[kind]
+    teacher = load_teacher(str(teachers / kind))
+    side = 16 if kind == "if-upscaler" else 4 if kind == "stable-diffusion" else 8
+    assert teacher.shape[-1] == side
+    assert (teachers / kind / "samples" / "step-00000002.png").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_distilled_and_sampled(cli, teachers, tmp_path, kind):
+    words = ["--prompts", "digits"] if kind != "classes" else ["--null-class", 10]
+    small = ["--steps", 2, "--batch-size", 4, "--set", "sample_every=0"]
+    base = []
+    if kind == "if-upscaler":
+        assert cli("distill", teachers / "if", "--output", tmp_path / "base", "--prompts", "digits", *small).code == 0
+        base = ["--base", tmp_path / "base"]
+    run = tmp_path / "run"
+    done = cli("distill", teachers / kind, "--output", run, *words, "--guidance-scale", 2, *base, *small)
+    assert done.code == 0, done.err
+    named = ["--prompt", "a thin seven"] if kind != "classes" else ["--class", "7"]
+    made = cli("sample", run, *named, "--num", 2, "--output", tmp_path / "a.png")
+    assert made.code == 0, made.err
+    assert Image.open(tmp_path / "a.png").size == (98, 48)
+
+
+@pytest.mark.parametrize("kind", ["classes", "stable-diffusion"])
+def test_a_teacher_resumes_to_the_same_bits(teachers, tmp_path, kind, monkeypatch):
+    from bootdiff.errors import Interrupted
+    from bootdiff.training.loop import Loop
+
+    stop_if_asked = Loop._stop_if_asked
+
+    def stop_once(loop: Loop) -> None:
+        if loop.step == 1 and "teacher" in loop.learners:
+            loop.stop_signal = 2
+        stop_if_asked(loop)
+
+    settings = TeacherSettings(kind=kind, **TINY)
+    monkeypatch.setattr(Loop, "_stop_if_asked", stop_once)
+    with pytest.raises(Interrupted):
+        train_teacher("digits", tmp_path / "again", settings)
+    monkeypatch.undo()
+    assert train_teacher("digits", tmp_path / "again", settings)
+    assert not train_teacher("digits", tmp_path / "again", settings)
+    for file in sorted((teachers / kind).glob("*/*.safetensors")):
+        assert file.read_bytes() == (tmp_path / "again" / file.parent.name / file.name).read_bytes()
+
+
+def test_latents_have_deviation_one_and_the_encoder_learns_with_the_network(teachers):
+    from diffusers import StableDiffusionPipeline
+
+    from bootdiff.training.autoencoder import latents_of
+
+    pipeline = StableDiffusionPipeline.from_pretrained(teachers / "stable-diffusion")
+    assert latents_of(pipeline.vae, load_images("digits")).std().item() == pytest.approx(1, abs=1e-3)
+    torch.manual_seed(TeacherSettings().seed)
+    first = TeacherSettings(kind="stable-diffusion", **TINY)
+    from bootdiff.training.teach import load_data
+    from bootdiff.training.untrained import UNTRAINED
+
+    fresh = UNTRAINED["stable-diffusion"](load_data("digits", first), first).pipeline.text_encoder.state_dict()
+    moved = {name for name, value in pipeline.text_encoder.state_dict().items() if not torch.equal(value, fresh[name])}
+    assert any("token_embedding" in name for name in moved) and any("mlp" in name for name in moved)
+
+
+def test_conditions_in_training_are_what_the_stock_pipeline_makes_of_the_prompt(teachers):
+    """What the network saw of a caption is what it is given for the same prompt later."""
+    from diffusers import DiffusionPipeline
+
+    from bootdiff.objectives.denoising import TextEncoder
+
+    for kind, masked in (("stable-diffusion", False), ("if", True)):
+        pipeline = DiffusionPipeline.from_pretrained(teachers / kind)
+        captions = Captions.of([["a thin seven"], ["two"]])
+        seen = Captioned.of_data(captions, pipeline.tokenizer, 0.0, 77)
+        condition = seen.of(torch.tensor([0, 1]), Draw(0, 0, "teacher", 0, 2, 2))
+        ours = TextEncoder(pipeline.text_encoder, masked)(condition)["text"]
+        for row, prompt in enumerate(("a thin seven", "two")):
+            if masked:
+                stock, _ = pipeline.encode_prompt(prompt, False, device="cpu", clean_caption=False)
+            else:
+                stock, _ = pipeline.encode_prompt(prompt, "cpu", 1, False)
+            torch.testing.assert_close(ours[row : row + 1], stock, atol=1e-5, rtol=1e-5)
+
+
+def test_labels_and_captions_are_dropped_as_often_as_asked():
+    labels, draw = torch.arange(4000) % 4, Draw(3, 0, "teacher", 0, 4000, 4000)
+    seen = Labelled(labels, 4, 0.25).of(torch.arange(4000), draw)["classes"]
+    kept = seen != 4
+    assert (~kept).float().mean().item() == pytest.approx(0.25, abs=0.03)
+    assert torch.equal(seen[kept], labels[kept])
+    tokens = torch.arange(3)[:, None].expand(3, 2)  # two captions and, at last, the empty prompt
+    captions = Captions(("a", "b"), torch.zeros(4000, 2, dtype=torch.long).index_fill_(1, torch.tensor([1]), 1))
+    words = Captioned(captions, tokens, torch.ones(3, 2), 0.25).of(torch.arange(4000), draw)["tokens"][:, 0]
+    shares = [(words == number).float().mean().item() for number in range(3)]
+    assert shares == pytest.approx([0.375, 0.375, 0.25], abs=0.03)
+
+
+def test_a_batch_knows_what_its_images_are():
+    pixels = torch.arange(10, dtype=torch.uint8)[:, None, None, None].expand(10, 1, 2, 2).contiguous()
+    source = Images(pixels, Labelled(torch.arange(10), 10, 0.0))
+    batch = source.batch(Draw(0, 0, "teacher", 0, 6, 6))
+    assert torch.equal(((batch.images[:, 0, 0, 0] + 1) * 127.5).round().long(), batch.condition["classes"])
+
+
+def test_labels_of_idx_files_folders_and_parquet(tmp_path):
+    (tmp_path / "idx").mkdir()
+    images = tmp_path / "idx" / "train-images-idx3-ubyte.gz"
+    images.write_bytes(gzip.compress(idx(3, 3, 2, 2, values=bytes(12))))
+    (tmp_path / "idx" / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(1, 3, values=bytes([4, 0, 9]))))
+    assert load_labels(str(tmp_path / "idx")).tolist() == load_labels(str(images)).tolist() == [4, 0, 9]
+    for name, value in (("cat", 10), ("cat", 20), ("ant", 30)):
+        (tmp_path / "tree" / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / name / f"{value}.png").write_bytes(png(value))
+    pixels, labels = load_images(str(tmp_path / "tree")), load_labels(str(tmp_path / "tree"))
+    assert pixels[:, 0, 0, 0].tolist() == [30, 10, 20] and labels.tolist() == [0, 1, 1]
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+
+    table = {"image": [{"bytes": png(5)}, {"bytes": png(6)}], "label": [1, 0], "text": ["five", "six"]}
+    parquet.write_table(pyarrow.table(table), tmp_path / "a.parquet")
+    assert load_labels(str(tmp_path / "a.parquet")).tolist() == [1, 0]
+    assert load_captions(str(tmp_path / "a.parquet")).texts == ("five", "six")
+
+
+def test_captions_of_a_folder(tmp_path):
+    for value in (10, 20):
+        (tmp_path / f"{value}.png").write_bytes(png(value))
+    lines = [{"file_name": "20.png", "text": "light"}, {"file_name": "10.png", "text": "dark"}]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    captions = load_captions(str(tmp_path))
+    assert [captions.texts[row] for row in captions.rows[:, 0].tolist()] == ["dark", "light"]
+
+
+def test_captions_of_the_digits_are_the_shipped_prompts():
+    captions, labels = load_captions("digits"), load_labels("digits")
+    with (builtin_folder("digits") / "prompts.csv").open() as file:
+        shipped = {row["prompt"]: int(row["label"]) for row in csv.DictReader(file)}
+    assert set(captions.texts) == set(shipped)
+    for row, label in zip(captions.rows, labels.tolist(), strict=True):
+        assert {shipped[captions.texts[i]] for i in row.tolist()} == {label}
+    ink = load_images("digits").float().mean((1, 2, 3))
+    means = {}
+    for weight in ("bold", "thin"):
+        said = [any(f" {weight} " in captions.texts[i] for i in row) for row in captions.rows.tolist()]
+        means[weight] = ink[torch.tensor(said)].mean().item()
+        assert 0.25 < sum(said) / len(said) < 0.4
+    assert means["bold"] > 1.2 * means["thin"]
+    assert "a thin handwritten two" in digit_captions(2, "thin") and "a bold 2" not in digit_captions(2, "")
+
+
+def test_every_word_of_the_captions_is_one_token():
+    words = ["handwritten", "seven", "a", "7"]
+    clip, t5 = clip_tokenizer(words, 77), t5_tokenizer(words, 77)
+    assert len(clip("a handwritten seven").input_ids) == 5  # and the two ends
+    assert len(t5("a handwritten seven").input_ids) == 4  # and the one end
+    assert clip.unk_token_id not in clip("something else!").input_ids[1:-1]
+
+
+def test_resizing_averages_or_interpolates():
+    pixels = torch.tensor([[0, 100], [200, 100]], dtype=torch.uint8).view(1, 1, 2, 2)
+    assert resized(pixels, 1).item() == 100
+    digits = load_images("digits")[:8]
+    large = resized(digits, 16)
+    assert large.shape == (8, 1, 16, 16)
+    assert (resized(large, 8).float() - digits.float()).abs().mean() < 12
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("no labels", ["--kind", "classes"]),
+        ("no captions", ["--kind", "stable-diffusion"]),
+        ("a kind that is none", ["--kind", "dit"]),
+        ("a dropout above one", ["--kind", "classes", "--set", "condition_dropout=1.5"]),
+        ("an odd width of text", ["--kind", "if", "--set", "text_width=48"]),
+        ("small images that are not small", ["--kind", "if-upscaler", "--set", "low_size=8"]),
+        ("a latent that cannot be halved", ["--kind", "stable-diffusion", "--set", "channels=[8,8,8,8]"]),
+    ],
+)
+def test_bad_input_is_one_line(cli, tmp_path, name, words):
+    data = "digits"
+    if name.startswith("no "):
+        data = tmp_path / "images"
+        data.mkdir()
+        (data / "a.png").write_bytes(png(1))
+    small = ["--set", "channels=[8,8]"] if "channels" not in str(words) else []
+    done = cli("train-teacher", data, "--output", tmp_path / "new", *small, *words)
+    assert done.code == 2 and done.err.startswith("bootdiff: error: ") and done.err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_labels_that_are_missing_or_damaged_are_named(tmp_path):
+    images = tmp_path / "train-images-idx3-ubyte"
+    images.write_bytes(idx(3, 1, 2, 2, values=bytes(4)))
+    with pytest.raises(BootdiffError, match="no labels beside"):
+        load_labels(str(images))
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(b"nonsense!")
+    with pytest.raises(BootdiffError, match="no IDX file of labels"):
+        load_labels(str(images))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.png").write_bytes(png(1))
+    (tmp_path / "folder" / "metadata.jsonl").write_text('{"file_name": "b.png", "text": "b"}')
+    with pytest.raises(BootdiffError, match=r"says nothing of a\.png"):
+        load_captions(str(tmp_path / "folder"))
+    (tmp_path / "folder" / "metadata.jsonl").write_text('{"file_name": "a.png"}')
+    with pytest.raises(BootdiffError, match="line 1"):
+        load_captions(str(tmp_path / "folder"))
+
+
+def test_faithfulness_is_the_share_of_samples_in_the_class_that_was_asked_for():
+    digits, labels = load_images("digits"), load_labels("digits")
+    images = digits.float() / 127.5 - 1
+    shown = torch.cat([images[labels == label][:20] for label in range(10)]).view(10, 20, 1, 8, 8)
+    features = load_features("digits", (1, 8, 8))
+    teacher = Mixture(torch.zeros(1, 1, 8, 8), 1.0)
+
+    class Copies:
+        """Asked for class c it gives a digit c, or, off by ``shift``, another one."""
+
+        adapter, shape = None, (1, 8, 8)
+
+        def __init__(self, shift: int) -> None:
+            self.shift = shift
+
+        def __call__(self, eps: torch.Tensor, condition: Condition) -> torch.Tensor:
+            return torch.stack([shown[(int(c) + self.shift) % 10, i % 20] for i, c in enumerate(condition["classes"])])
+
+        def told_weight(self, weight: float | None) -> float | None:
+            return None
+
+    reference = features_statistics(features, images)
+    result = evaluate(
+        {"right": Copies(0), "wrong": Copies(1)},
+        teacher,
+        teacher.t_range,
+        features,
+        reference,
+        num=100,
+        ddim_steps=[1],
+        heun=False,
+        conditions=Classes(list(range(10))),
+    )
+    rows = {row["name"]: row["faithfulness"] for row in result["rows"]}
+    assert rows["right"] > 0.97 and rows["wrong"] < 0.03
+    asked = evaluate(
+        {"wrong": Copies(1)},
+        teacher,
+        teacher.t_range,
+        features,
+        reference,
+        num=100,
+        ddim_steps=[1],
+        heun=False,
+        conditions=Classes(list(range(10))),
+        labels=[(label + 1) % 10 for label in range(10)],
+    )
+    assert next(row["faithfulness"] for row in asked["rows"] if row["name"] == "wrong") > 0.97
+
+
+def features_statistics(features, images):
+    from bootdiff.metrics.frechet import Accumulator
+
+    accumulator = Accumulator()
+    accumulator.add(features(images))
+    return accumulator.statistics()
+
+
+def test_digits_of_16_pixels_are_measured_as_digits():
+    features = load_features("digits", (1, 16, 16))
+    images = resized(load_images("digits")[:200], 16).float() / 127.5 - 1
+    hits = features.read(images)[1].argmax(1) == load_labels("digits")[:200]
+    assert hits.float().mean() > 0.9 and features.name.endswith("-of-16")
+
+
+def test_noises_are_interpolated_on_their_sphere_or_on_a_line():
+    first, last = sample_noise(0, 0, 1, (3, 16, 16)), sample_noise(1, 0, 1, (3, 16, 16))
+    shares = torch.linspace(0, 1, 5).view(-1, 1, 1, 1)
+    round_way, line = interpolated(first, last, shares, False), interpolated(first, last, shares, True)
+    for way in (round_way, line):
+        torch.testing.assert_close(way[:1], first)
+        torch.testing.assert_close(way[-1:], last)
+    lengths = round_way.flatten(1).norm(dim=1)
+    assert (lengths / lengths[0] - 1).abs().max() < 0.05 < 1 - (line.flatten(1).norm(dim=1) / lengths[0]).min()
+    assert torch.equal(interpolated(first, first, shares, False), first.expand(5, -1, -1, -1))
+
+
+def test_a_pattern_of_words_is_every_prompt():
+    assert read_pattern("a {bold,thin} {one,two}") == ["a bold one", "a bold two", "a thin one", "a thin two"]
+    assert read_pattern("a {,bold} one") == ["a one", "a bold one"]
+    with pytest.raises(BootdiffError, match="--swap expects"):
+        read_pattern("a bold one")
+
+
+def test_swapped_words_share_their_noise_and_interpolation_ends_at_its_seeds(cli, teachers, tmp_path):
+    run, small = tmp_path / "run", ["--steps", 2, "--batch-size", 4, "--set", "sample_every=0"]
+    teacher = teachers / "stable-diffusion"
+    assert cli("distill", teacher, "--output", run, "--prompts", "digits", *small).code == 0
+
+    def tiles(name: str, *words: object) -> list[np.ndarray]:
+        done = cli("sample", run, *words, "--output", tmp_path / name)
+        assert done.code == 0, done.err
+        return [np.asarray(Image.open(file)) for file in sorted((tmp_path / name).iterdir())]
+
+    swapped = tiles("swap", "--swap", "a {bold,thin} one", "--num", 2, "--seed", 5)
+    for column, word in enumerate(("bold", "thin")):
+        alone = tiles(word, "--prompt", f"a {word} one", "--num", 2, "--seed", 5)
+        for row in range(2):  # a row a noise
+            assert np.abs(swapped[2 * row + column].astype(int) - alone[row]).max() <= 1
+    way = tiles("way", "--prompt", "one", "--interpolate", 5, 6, "--num", 4)
+    ends = tiles("ends", "--prompt", "one", "--seed", 5, "--num", 2)
+    assert np.abs(way[0].astype(int) - ends[0]).max() <= 1 and np.abs(way[-1].astype(int) - ends[1]).max() <= 1
+    for words in (["--negative-prompt", "blurry"], ["--swap", "no choice"], ["--prompt", "a", "--swap", "{a,b}"]):
+        refused = cli("sample", run, "--output", tmp_path / "x", *words)
+        assert refused.code == 2 and refused.err.count("\n") == 1
