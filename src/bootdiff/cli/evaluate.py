@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bootdiff.data.conditions import Cascade
 from bootdiff.errors import BootdiffError
+from bootdiff.evaluation.cascades import cascade_candidates
 from bootdiff.evaluation.evaluate import default_features, evaluate, find_reference, open_features
 from bootdiff.evaluation.opening import open_pair
-from bootdiff.evaluation.rows import DDIM_STEPS
+from bootdiff.evaluation.rows import DDIM_STEPS, Candidate
 from bootdiff.files import read_json, write_json, write_text
 from bootdiff.pipelines.card import model_card
 from bootdiff.pipelines.samplers import ANY, Choice
@@ -49,6 +51,9 @@ def run_evaluate(
     space = open_features(feature_name, model)
     statistics = find_reference(reference_name, space) if space is not None else None
     times = float(facts.get("t_min", model.t_range[0])), float(facts.get("t_max", model.t_range[1]))
+    more: Sequence[Candidate] = ()
+    if pair.base is not None and isinstance(pair.conditions, Cascade):
+        more = cascade_candidates(pair.conditions, pair.base, model, steps)
     result = evaluate(
         {"student": pair.sampler},
         model,
@@ -63,6 +68,7 @@ def run_evaluate(
         path_of=pair.path_of,
         conditions=pair.conditions,
         labels=labels,
+        more=more,
     )
     result = {"student": student, "reference": reference_name, **result, **environment()}
     write_json(output, result)

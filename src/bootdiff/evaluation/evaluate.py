@@ -122,6 +122,7 @@ def evaluate(
     path_of: Teacher | None = None,
     conditions: Conditions | None = None,
     labels: Sequence[int] | None = None,
+    more: Sequence[Candidate] = (),
 ) -> dict[str, Any]:
     """Measure students and their teacher from the same noises and conditions.
 
@@ -141,6 +142,7 @@ def evaluate(
         conditions: of the samples, for a teacher that is conditioned.
         labels: the classes that the listed conditions ask for, one after the other, where they are not labels
             themselves: the share of samples that the features' classifier finds in them is the faithfulness.
+        more: further rows.
 
     Returns:
         A JSON-ready dictionary; ``rows`` holds the teacher's rows, then the students'.
@@ -148,7 +150,7 @@ def evaluate(
     keep_freed_memory()
     teacher = teacher.to(best_device())
     truth = Measured(heun_candidate((path_of or teacher).to(best_device()), t_range))
-    rows = [Measured(c) for c in teacher_candidates(teacher, t_range, ddim_steps)]
+    rows = [Measured(c) for c in (*teacher_candidates(teacher, t_range, ddim_steps), *more)]
     if heun and from_elsewhere(teacher, t_range):
         rows.append(Measured(heun_candidate(teacher, teacher.t_range)))
     learned = [Measured(Candidate(name, "one call", 1, sampler)) for name, sampler in students.items()]

@@ -12,6 +12,7 @@ import torch
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Cascade, Conditions, Upscaler
 from bootdiff.errors import BootdiffError
+from bootdiff.evaluation.cascades import Remembered
 from bootdiff.pipelines.samplers import ANY, Choice, Sampler, best_device, check_enlarges, conditions_for, open_student
 from bootdiff.runs import Run
 from bootdiff.teachers import Teacher, adapter_of, guided, limited, load_teacher
@@ -27,6 +28,7 @@ class Opened:
         teacher: with the student's guidance.
         path_of: the same with the limit of the student's targets.
         conditions: of the samples, by number.
+        base: the teacher of the base stage, for the student of a super-resolution stage.
     """
 
     sampler: Sampler
@@ -34,6 +36,7 @@ class Opened:
     teacher: Teacher
     path_of: Teacher
     conditions: Conditions
+    base: Teacher | None = None
 
 
 def open_pair(
@@ -65,12 +68,26 @@ def open_pair(
     conditions = run_conditions(student, sampler, facts, choice)
     model = with_guidance(model, sampler, facts, choice.weight)
     learned = limited(model, limit_from(facts["targets"])) if "targets" in facts else model
-    return Opened(sampler, facts, model, learned, conditions)
+    return Opened(sampler, facts, model, learned, conditions, _base_teacher(run, conditions))
+
+
+def _base_teacher(run: Run, conditions: Conditions) -> Teacher | None:
+    """With its guidance; None where it has gone, because nothing but some rows of a table needs it."""
+    name = run.config.get("settings", {}).get("base") if run.started else None
+    if name is None or not isinstance(conditions, Cascade):
+        return None
+    base = run.locate(name)
+    sampler, facts = open_student(base)
+    try:
+        teacher = load_teacher(Run.around(base).locate(str(facts.get("teacher"))), **facts.get("teacher_options", {}))
+    except BootdiffError:
+        return None
+    return with_guidance(teacher, sampler, facts, None)
 
 
 def run_conditions(student: str, sampler: Sampler, facts: dict[str, Any], choice: Choice = ANY) -> Conditions:
     """What to sample: the given prompts or classes, or those that the run was distilled on, and its base's images."""
-    run = Run.around(student)
+    run = Run(student)
     settings = run.config.get("settings", {}) if run.started else {}
     takes = sampler.adapter.takes if sampler.adapter is not None else "nothing"
     if choice.prompts is None and takes == "prompts":
@@ -102,7 +119,7 @@ def cascade(
     check_enlarges(stage, small.adapter, small.shape, base)
     level = int(facts.get("conditions", {}).get("noise_level", 250))
     own = conditions_for(small, small_facts, Choice(prompts=prompts))
-    return Cascade(conditions, _Module(small), own, tuple(small.shape), cast("Upscaler", stage), level)
+    return Remembered(conditions, _Module(small), own, tuple(small.shape), cast("Upscaler", stage), level)
 
 
 class _Module(torch.nn.Module):

@@ -71,6 +71,8 @@ def check_config(kind: type[Any], folder: Path) -> None:
     """
     from accelerate import init_empty_weights
 
+    if not (folder / "config.json").is_file():  # transformers would take its class's defaults
+        raise BootdiffError(f"{folder} has no config.json; expected that of a {kind.__name__}.")
     try:
         with quietly(), init_empty_weights():
             if hasattr(kind, "load_config"):  # diffusers

@@ -1,0 +1,130 @@
+"""The pictures of docs/gallery.md, from finished runs.
+
+    python examples/gallery.py FOLDER --classes RUN --text RUN --cascade BASE LARGE --fashion RUN
+
+Each option is one or two runs of ``bootdiff distill``; those that learned a range of guidance weights show it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bootdiff.cli.sample import interpolated, read_pattern
+from bootdiff.condition import Condition
+from bootdiff.evaluation.opening import Opened, open_pair
+from bootdiff.pictures import rows_grid
+from bootdiff.pipelines.samplers import Choice
+from bootdiff.pipelines.student_files import load_student
+from bootdiff.randomness import sample_noise
+from bootdiff.solvers import ddim, even_times, trailing_times
+
+COLUMNS = 10
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+PROMPTS = [f"a handwritten {name}" for name in DIGITS]
+
+
+def beside_teacher(run: str, choice: Choice, rows: int = 1) -> list[Tensor]:
+    """For every row of noises: 50 DDIM steps of the teacher above one call of the student."""
+    pair, pictures = open_pair(run, choice=choice), []
+    for row in range(rows):
+        eps, condition = noises(pair, row * COLUMNS)
+        times = trailing_times(50, *pair.teacher.t_range)
+        pictures += [decoded(pair, ddim(pair.teacher, eps, times, condition)), student_row(pair, eps, condition)]
+    return pictures
+
+
+def guidance(run: str, prompts: Sequence[str] | None, weights: Sequence[float]) -> list[Tensor]:
+    """One row a weight, from the same noises (the paper's Fig. 7)."""
+    rows = []
+    for weight in weights:
+        pair = open_pair(run, choice=Choice(prompts=prompts, weight=weight))
+        rows.append(student_row(pair, *noises(pair, 0)))
+    return rows
+
+
+def path(run: str, choice: Choice, noises_shown: int = 4) -> list[Tensor]:
+    """y_t from t_max to t_min, one row a noise (the paper's Fig. 4)."""
+    student, pair = load_student(run), open_pair(run, choice=choice)
+    eps, condition = noises(pair, 0)
+    few = eps[:noises_shown], condition.index(slice(noises_shown))
+    times = even_times(COLUMNS - 1, student.t_min, student.t_max)
+    made = [decoded(pair, student.sample(*few, t=t)) for t in times]
+    return list(torch.stack(made, dim=1))
+
+
+def interpolation(run: str, choice: Choice, seeds: tuple[int, int]) -> list[Tensor]:
+    """From one noise to another on a line, and below it on the sphere (the paper's Fig. 9)."""
+    pair = open_pair(run, choice=choice)
+    first, last = (sample_noise(seed, 0, 1, pair.sampler.shape) for seed in seeds)
+    shares = torch.linspace(0, 1, COLUMNS).view(-1, *[1] * len(pair.sampler.shape))
+    condition = Condition.cat([pair.conditions.listed(0, 0, 1)] * COLUMNS)
+    return [student_row(pair, interpolated(first, last, shares, linear), condition) for linear in (True, False)]
+
+
+def swap(run: str, pattern: str, rows: int) -> list[Tensor]:
+    """One row a noise, one column a prompt (the paper's Fig. 10)."""
+    prompts = read_pattern(pattern)
+    pair, pictures = open_pair(run, choice=Choice(prompts=prompts)), []
+    condition = pair.conditions.listed(0, 0, len(prompts))
+    for row in range(rows):
+        eps = sample_noise(row, 0, 1, pair.sampler.shape).expand(len(prompts), *[-1] * len(pair.sampler.shape))
+        pictures.append(student_row(pair, eps, condition))
+    return pictures
+
+
+def noises(pair: Opened, start: int) -> tuple[Tensor, Condition]:
+    """A row of noises and their conditions."""
+    eps = sample_noise(0, start, start + COLUMNS, pair.sampler.shape)
+    return eps, pair.conditions.listed(0, start, start + COLUMNS)
+
+
+def student_row(pair: Opened, eps: Tensor, condition: Condition) -> Tensor:
+    """One call."""
+    return decoded(pair, pair.sampler(eps, condition))
+
+
+def decoded(pair: Opened, samples: Tensor) -> Tensor:
+    """Images."""
+    return samples if pair.sampler.adapter is None else pair.sampler.adapter.decode(samples)
+
+
+@torch.no_grad()
+def main() -> None:
+    """Make every picture whose runs are given."""
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("folder", type=Path)
+    for name in ("classes", "text", "fashion"):
+        words.add_argument(f"--{name}")
+    words.add_argument("--cascade", nargs=2)
+    asked = words.parse_args()
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    pictures: dict[str, list[Tensor]] = {}
+    if asked.classes:
+        pictures["digits-class"] = beside_teacher(asked.classes, Choice(weight=2.0), rows=2)
+        pictures["digits-class-guidance"] = guidance(asked.classes, None, (1.0, 2.0, 3.0, 4.0))
+    if asked.text:
+        spoken = Choice(prompts=PROMPTS, weight=2.0)
+        pictures["digits-text"] = beside_teacher(asked.text, spoken, rows=2)
+        pictures["digits-text-guidance"] = guidance(asked.text, PROMPTS, (1.0, 2.0, 3.0, 4.0))
+        pictures["digits-text-path"] = path(asked.text, spoken)
+        pictures["digits-text-interpolation"] = interpolation(asked.text, Choice(["a three"], weight=2.0), (1, 2))
+        pictures["digits-text-swap"] = swap(asked.text, "a {bold,thin} {one,two,seven,8}", rows=4)
+    if asked.cascade:
+        large = beside_teacher(asked.cascade[1], Choice(prompts=PROMPTS))
+        small = beside_teacher(asked.cascade[0], Choice(prompts=PROMPTS))
+        pictures["digits-cascade"], pictures["digits-cascade-base"] = large, small
+    if asked.fashion:
+        pictures["fashion-32"] = beside_teacher(asked.fashion, Choice(), rows=2)
+        pictures["fashion-32-path"] = path(asked.fashion, Choice())
+    for name, rows in pictures.items():
+        rows_grid(rows).save(asked.folder / f"{name}.png", optimize=True)
+        print(asked.folder / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main()
