@@ -14,7 +14,7 @@ PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 def test_the_python_example_runs(tmp_path, monkeypatch):
     """As printed, but for the number of steps; then the stock pipeline's example on what it left."""
     monkeypatch.chdir(tmp_path)
-    stock, ours = PYTHON
+    stock, ours, _ = PYTHON
     names: dict = {}
     exec(ours.replace("steps=200", "steps=2"), names)
     assert names["images"].shape == (16, 1, 8, 8) and names["halfway"].shape == (16, 1, 8, 8)

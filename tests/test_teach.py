@@ -53,6 +53,7 @@ KINDS = {
 def teachers(tmp_path_factory) -> Path:
     """One barely trained teacher of each kind; tests must not change them."""
     folder = tmp_path_factory.mktemp("teachers")
+    torch.set_num_threads(2)  # as in every test: the same bits need the same number
     for kind in KINDS:
         more = {"resize": 16} if kind == "if-upscaler" else {}
         assert train_teacher("digits", folder / kind, TeacherSettings(kind=kind, **TINY, **more))

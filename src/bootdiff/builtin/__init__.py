@@ -1,10 +1,12 @@
-"""What ships with the package: the ``digits`` teacher, its feature network and its reference statistics."""
+"""What ships with the package: teachers of the digits, their feature network, reference statistics and prompts."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-BUILTIN_TEACHERS = ("digits",)
+BUILTIN_TEACHERS = ("digits", "digits-class", "digits-text", "digits-cascade", "digits-cascade-upscaler")
+#: also the name of their data, features, reference and prompts
+DIGITS = "digits"
 
 
 def builtin_folder(name: str) -> Path:

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bootdiff.builtin import DIGITS
 from bootdiff.data.conditions import Cascade
+from bootdiff.data.prompts import read_prompt_labels
 from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.cascades import cascade_candidates
 from bootdiff.evaluation.evaluate import default_features, evaluate, find_reference, open_features
@@ -45,6 +47,8 @@ def run_evaluate(
     if output.suffix != ".json":
         raise BootdiffError(f"--output {output}: expected a file that ends in .json.")
     steps = read_steps(ddim_steps)
+    if labels is None and choice.prompts is None and _learned_prompts(student) == DIGITS:
+        labels = read_prompt_labels(DIGITS, None, "label")
     pair = open_pair(student, teacher, teacher_options, choice)
     model, facts = pair.teacher, pair.facts
     feature_name, reference_name = default_features(model, features, reference)
@@ -76,6 +80,11 @@ def run_evaluate(
         keep(Path(student), result)
     print_table(result)
     return result
+
+
+def _learned_prompts(student: str) -> str | None:
+    """The name of the prompts that a run was distilled on."""
+    return Run(student).config["settings"].get("prompts") if Run(student).started else None
 
 
 def read_steps(words: str | None) -> list[int]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from bootdiff.builtin import DIGITS
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Cascade, Conditions
 from bootdiff.data.prompts import read_prompt_labels, read_prompts
@@ -208,6 +209,8 @@ def read_labels(prompts: Path | None, column: str | None, label_column: str | No
     Raises:
         BootdiffError: without a file, or one with gaps.
     """
+    if label_column is None and prompts is not None and str(prompts) == DIGITS and not prompts.exists():
+        label_column = "label"
     if label_column is None:
         return None
     if prompts is None:

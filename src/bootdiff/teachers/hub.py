@@ -34,7 +34,9 @@ def resolve_pipeline(name: str, revision: str | None = None, variant: str | None
     # A hub id has the form owner/model; anything else with a slash or a dot was meant as a path.
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         hint = nearest(name, BUILTIN_TEACHERS)
-        raise BootdiffError(f"no folder and no builtin teacher is called '{name}'; builtin: digits.{hint}")
+        raise BootdiffError(
+            f"no folder and no builtin teacher is called '{name}'; builtin: {', '.join(BUILTIN_TEACHERS)}.{hint}"
+        )
     return _download(name, revision, variant)
 
 
