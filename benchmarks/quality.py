@@ -17,7 +17,8 @@ from common import arguments, make_loop, save, steps, synchronise, table
 
 from bootdiff.allocator import keep_freed_memory
 from bootdiff.builtin import builtin_folder
-from bootdiff.evaluation.evaluate import evaluate, find_reference, open_features
+from bootdiff.evaluation.evaluate import evaluate
+from bootdiff.evaluation.references import find_reference, open_features
 from bootdiff.objectives.boot import BootSettings
 from bootdiff.pipelines.samplers import PathSampler
 from bootdiff.teachers import load_teacher

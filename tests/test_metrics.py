@@ -10,7 +10,8 @@ from bootdiff.builtin import builtin_folder
 from bootdiff.data.images import digit_labels, load_digits
 from bootdiff.data.sources import to_unit
 from bootdiff.errors import BootdiffError
-from bootdiff.evaluation.evaluate import best_rows, evaluate, find_reference
+from bootdiff.evaluation.evaluate import best_rows, evaluate
+from bootdiff.evaluation.references import find_reference
 from bootdiff.metrics.features import DigitsFeatures, load_features
 from bootdiff.metrics.frechet import Accumulator, Statistics, frechet_distance
 from bootdiff.solvers import Heun, even_times, solve

@@ -11,8 +11,9 @@ from bootdiff.data.conditions import Cascade
 from bootdiff.data.prompts import read_prompt_labels
 from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.cascades import cascade_candidates
-from bootdiff.evaluation.evaluate import default_features, evaluate, find_reference, open_features
+from bootdiff.evaluation.evaluate import evaluate
 from bootdiff.evaluation.opening import open_pair
+from bootdiff.evaluation.references import default_features, find_reference, open_features
 from bootdiff.evaluation.rows import DDIM_STEPS, Candidate
 from bootdiff.files import read_json, write_json, write_text
 from bootdiff.pipelines.card import model_card

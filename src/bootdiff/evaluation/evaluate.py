@@ -5,25 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bootdiff.allocator import keep_freed_memory
-from bootdiff.builtin import BUILTIN_TEACHERS, builtin_folder
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Conditions, Unconditional
-from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.rows import DDIM_STEPS, Candidate, from_elsewhere, heun_candidate, teacher_candidates
-from bootdiff.metrics.features import DigitsFeatures, Features, load_features
+from bootdiff.metrics.features import Features
 from bootdiff.metrics.frechet import Accumulator, Statistics, frechet_distance
 from bootdiff.pipelines.samplers import Sampler, batch_for, best_device, noise_batches
 from bootdiff.progress import progress
 from bootdiff.teachers import Teacher, adapter_of
 
-BATCH = 512
 #: noises a seed whose path error is measured where the Heun row is left out
 PATH_NUM = 128
 
@@ -219,87 +215,6 @@ def best_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
         if name not in best or _figure(entry) < _figure(best[name]):
             best[name] = entry
     return [entry.row() for entry in best.values()]
-
-
-def find_reference(name: str | None, features: Features) -> Statistics:
-    """Reference statistics: ``digits``, an ``.npz`` file, or a folder of images whose features are computed here.
-
-    Raises:
-        BootdiffError: if it cannot be read, was made with other features, or its images have another size.
-    """
-    if name == "digits" and not Path(name).exists():
-        if not isinstance(features, DigitsFeatures) or features.factor > 1:
-            return image_statistics(name, features)
-        path = builtin_folder("digits") / "reference.npz"
-    elif name is None or not Path(name).exists():
-        raise BootdiffError(f"no reference at '{name}'; expected digits, an .npz file or a folder of images.")
-    else:
-        path = Path(name)
-    if path.suffix != ".npz":
-        return image_statistics(str(path), features)
-    statistics, made_with = Statistics.load(path)
-    if made_with is not None and made_with != features.name:
-        raise BootdiffError(f"{path} was made with the features {made_with}, not {features.name}; make it anew.")
-    return statistics
-
-
-def image_statistics(data: str, features: Features) -> Statistics:
-    """Feature statistics of a data set; smaller images are padded with black, as ``train-teacher`` pads them.
-
-    The digits are resized, as it resizes them.
-    """
-    from bootdiff.data.images import load_images
-    from bootdiff.data.sources import to_unit
-    from bootdiff.training.teach import resized
-
-    pixels = load_images(data)
-    if data == "digits" and features.shape[-1] > pixels.shape[-1]:
-        pixels = resized(pixels, features.shape[-1])
-    rows, columns = (want - have for want, have in zip(features.shape[1:], pixels.shape[2:], strict=True))
-    if pixels.shape[1] != features.shape[0] or min(rows, columns) < 0:
-        raise BootdiffError(
-            f"the images of {data} are {tuple(pixels.shape[1:])} but {features.name} takes {features.shape}."
-        )
-    frame = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
-    pixels = torch.nn.functional.pad(pixels, frame)
-    accumulator = Accumulator()
-    for batch in pixels.split(BATCH):
-        accumulator.add(features(to_unit(batch)))
-    return accumulator.statistics()
-
-
-def default_features(teacher: Teacher, features: str | None, reference: str | None) -> tuple[str | None, str | None]:
-    """The builtin teachers come with features and a reference; for any other the user names them."""
-    if teacher.name in BUILTIN_TEACHERS:
-        return features or "digits", reference or "digits"
-    if (features is None) != (reference is None):
-        missing = "--features" if features is None else "--reference"
-        raise BootdiffError(f"a Fréchet distance needs both --features and --reference; {missing} is missing.")
-    return features, reference
-
-
-def open_features(name: str | None, teacher: Teacher) -> Features | None:
-    """Load a feature space and check that it takes this teacher's images.
-
-    Raises:
-        BootdiffError: if it takes another shape.
-    """
-    if name is None:
-        return None
-    shape = image_shape(teacher)
-    features = load_features(name, shape)
-    if tuple(features.shape) != shape:
-        raise BootdiffError(f"{features.name} takes images of shape {features.shape}; {teacher.name} makes {shape}.")
-    return features
-
-
-@torch.no_grad()
-def image_shape(teacher: Teacher) -> tuple[int, ...]:
-    """Of a teacher's images: those of a latent teacher are known once one is decoded."""
-    adapter = adapter_of(teacher)
-    if adapter is None or not adapter.latent:
-        return tuple(teacher.shape)
-    return tuple(adapter.decode(torch.zeros(1, *teacher.shape)).shape[1:])
 
 
 def _figure(entry: Measured) -> float:

@@ -12,12 +12,22 @@ import torch
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Cascade, Classes, Conditions, Unconditional, Upscaler, Weighted
 from bootdiff.data.prompt_cache import row_bytes
-from bootdiff.data.prompts import PromptFile, read_prompts
+from bootdiff.data.prompts import PromptFile
 from bootdiff.errors import BootdiffError
 from bootdiff.objectives.settings import DistillationSettings, learned_weight
 from bootdiff.runs import Run
 from bootdiff.teachers import Teacher, adapter_of, guided
 from bootdiff.teachers.adapters.base import Adapter
+from bootdiff.training.condition_checks import (
+    asked_prompts,
+    base_stage,
+    check_asked,
+    check_guidance,
+    check_label,
+    check_plain,
+    class_labels,
+    null_class,
+)
 from bootdiff.training.prompts import encode_prompts
 
 if TYPE_CHECKING:
@@ -152,19 +162,19 @@ def plan_conditions(teacher: Teacher, settings: Any) -> ConditionPlan:
     plan = ConditionPlan(teacher, settings)
     adapter = adapter_of(teacher)
     takes = "nothing" if adapter is None else adapter.takes
-    _check_asked(settings, takes, teacher.name)
+    check_asked(settings, takes, teacher.name)
     if adapter is None:
-        _check_plain(settings, teacher.name)
+        check_plain(settings, teacher.name)
         return plan
-    _check_guidance(settings, adapter, teacher.name)
+    check_guidance(settings, adapter, teacher.name)
     if takes == "classes":
         class_labels(adapter, settings)
     if takes == "prompts":
-        plan = replace(plan, prompts=_prompts(settings, teacher.name))
+        plan = replace(plan, prompts=asked_prompts(settings, teacher.name))
     if settings.base is not None and not adapter.upscales:
         raise BootdiffError(f"--base is for super-resolution teachers; {teacher.name} is none, so leave it out.")
     if adapter.upscales:
-        plan = replace(plan, base=_base(settings, adapter, teacher.name))
+        plan = replace(plan, base=base_stage(settings, adapter, teacher.name))
     if takes == "prompts":
         adapter.parts.check(*adapter.encoders)
     if not adapter.alone:  # all that the student's pipeline will hold, before hours are spent on it
@@ -201,7 +211,7 @@ def given_conditions(teacher: Teacher, settings: Any, conditions: Conditions) ->
         )
     if "classes" in example and adapter is not None and adapter.takes == "classes":
         for label in _facts_of(conditions).get("labels", []):
-            _check_label(label, adapter.classes)
+            check_label(label, adapter.classes)
     return ConditionPlan(teacher, settings, given=conditions)
 
 
@@ -217,114 +227,3 @@ def _facts_of(conditions: Conditions) -> dict[str, Any]:
     """What a student remembers of conditions that were made in Python: their labels, if they are labels."""
     inner = conditions.inner if isinstance(conditions, Weighted) else conditions
     return {"labels": sorted(set(inner.labels))} if isinstance(inner, Classes) else {}
-
-
-def _check_label(label: int, count: int) -> None:
-    if not 0 <= label < count:
-        raise BootdiffError(f"class {label} is out of range; this teacher has the classes 0 to {count - 1}.")
-
-
-def class_labels(adapter: Adapter, settings: DistillationSettings) -> list[int]:
-    """The labels to draw from: those asked for, or all but the one that stands for no class.
-
-    Raises:
-        BootdiffError: for a label that the teacher does not have.
-    """
-    null, count = null_class(adapter, settings), adapter.classes
-    last = count - 1
-    if settings.null_class is not None and settings.null_class > last and settings.null_class != adapter.null_class:
-        raise BootdiffError(f"null class {settings.null_class} is out of range; the labels are 0 to {last}.")
-    for label in settings.classes or []:
-        _check_label(label, count)
-    if settings.classes is not None and null in settings.classes:
-        raise BootdiffError(f"class {null} stands for no class (null_class), so it cannot be one of --classes.")
-    labels = list(dict.fromkeys(settings.classes or [])) or [label for label in range(count) if label != null]
-    if not labels:
-        raise BootdiffError(f"no class is left beside the null class {null}; this teacher has {count}.")
-    return labels
-
-
-def null_class(adapter: Adapter, settings: DistillationSettings) -> int | None:
-    """The label that stands for no class, if there is one."""
-    return adapter.null_class if settings.null_class is None else settings.null_class
-
-
-def _check_asked(settings: DistillationSettings, takes: str, name: str) -> None:
-    """Refuse words that mean nothing to this kind of teacher."""
-    asked = {
-        "--prompts": (settings.prompts, "prompts"),
-        "--prompt-column": (settings.prompt_column, "prompts"),
-        "--negative-prompt": (settings.negative_prompt, "prompts"),
-        "--classes": (settings.classes, "classes"),
-        "--null-class": (settings.null_class, "classes"),
-    }
-    for option, (value, kind) in asked.items():
-        if value is not None and kind != takes:
-            raise BootdiffError(f"{option} is for teachers conditioned on {kind}; {name} is conditioned on {takes}.")
-
-
-def _check_plain(settings: DistillationSettings, name: str) -> None:
-    """A teacher of one's own is guided and conditioned in Python."""
-    for option in ("guidance_scale", "guidance_range", "base"):
-        if getattr(settings, option) is not None:
-            raise BootdiffError(
-                f"{option} is for teachers that were read from a pipeline; wrap {name} as bootdiff.Guided(teacher, "
-                "null, weight) and give its conditions to bootdiff.distill."
-            )
-
-
-def _check_guidance(settings: DistillationSettings, adapter: Adapter, name: str) -> None:
-    asked = settings.guidance_range is not None or settings.guidance_scale is not None
-    if not asked:
-        if settings.negative_prompt is not None:
-            raise BootdiffError("--negative-prompt has no effect without --guidance-scale or --guidance-range.")
-        return
-    if settings.export_guidance is not None and adapter.weight_slot:
-        raise BootdiffError(f"export_guidance: the student of {name} serves every weight of its range; leave it out.")
-    if adapter.guidance == "none":
-        raise BootdiffError(f"{name} is conditioned on nothing, so guidance means nothing to it; leave it out.")
-    if adapter.guidance == "embedded" and settings.negative_prompt is not None:
-        raise BootdiffError(f"{name} is told its guidance weight and makes no second pass for a negative prompt.")
-    plain = settings.guidance_range is None and settings.guidance_scale == 1
-    if adapter.takes == "classes" and null_class(adapter, settings) is None and not plain:
-        raise BootdiffError(
-            f"guidance needs the label that stood for no class when {name} was trained; name it with --null-class, or "
-            "leave guidance out if there is none."
-        )
-
-
-def _prompts(settings: DistillationSettings, name: str) -> PromptFile:
-    if settings.prompts is None:
-        raise BootdiffError(
-            f"{name} is conditioned on text, so it needs prompts (no images): --prompts FILE, one a line, or a CSV, "
-            "TSV, JSON lines or parquet file."
-        )
-    return read_prompts(settings.prompts, settings.prompt_column)
-
-
-def _base(settings: DistillationSettings, adapter: Adapter, name: str) -> Student:
-    """The distilled base stage.
-
-    Raises:
-        BootdiffError: if it is not given, not finished, or of a size that this stage cannot enlarge.
-    """
-    from bootdiff.pipelines.samplers import check_enlarges
-    from bootdiff.pipelines.student_files import load_student, path_folder
-
-    if settings.base is None:
-        raise BootdiffError(
-            f"{name} enlarges the images of a base stage, and is distilled on those of its student: first distil the "
-            "base, then give its run with --base RUN."
-        )
-    if not Path(settings.base).is_dir():
-        raise BootdiffError(f"--base {settings.base}: no folder there; expected the run of the distilled base stage.")
-    base = load_student(path_folder(Path(settings.base)))
-    check_enlarges(adapter, base.adapter, base.shape, settings.base)
-    if base.adapter is None or base.adapter.takes != "prompts":
-        raise BootdiffError(f"--base {settings.base} takes no prompts, but {name} does; expected its own base stage.")
-    levels = int(adapter.parts.load("image_noising_scheduler").config.num_train_timesteps)
-    if settings.noise_level >= levels:
-        raise BootdiffError(
-            f"noise_level {settings.noise_level} is no timestep of {name}, which has 0 to {levels - 1}."
-        )
-    return base
