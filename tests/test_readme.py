@@ -14,10 +14,14 @@ PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 def test_the_python_example_runs(tmp_path, monkeypatch):
     """As printed, but for the number of steps; then the stock pipeline's example on what it left."""
     monkeypatch.chdir(tmp_path)
-    stock, ours, _ = PYTHON
+    stock, ours, classes = PYTHON
     names: dict = {}
     exec(ours.replace("steps=200", "steps=2"), names)
     assert names["images"].shape == (16, 1, 8, 8) and names["halfway"].shape == (16, 1, 8, 8)
+    exec(classes.replace("steps=200", "steps=2"), names)
+    assert names["threes"].shape == (16, 1, 8, 8)
+    assert names["fast"](names["noise"], names["condition"]).shape == (16, 1, 8, 8)
+    assert Path("runs/classes-w2/model_index.json").exists()
     exec(stock.replace("runs/quickstart/student", "runs/first/student"), names)
     assert names["image"].size == (8, 8)
     pixels = torch.tensor(list(names["image"].get_flattened_data())).reshape(8, 8) / 127.5 - 1

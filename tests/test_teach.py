@@ -14,12 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from bootdiff.builtin import builtin_folder
+from bootdiff.builtin import BUILTIN_TEACHERS, builtin_folder
 from bootdiff.cli.sample import interpolated, read_pattern
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Classes
 from bootdiff.data.images import load_images
-from bootdiff.data.labels import Captions, digit_captions, load_captions, load_labels
+from bootdiff.data.labels import NUMBERS, Captions, digit_captions, load_captions, load_labels
 from bootdiff.data.sources import Images
 from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.evaluate import evaluate
@@ -389,3 +389,34 @@ def test_swapped_words_share_their_noise_and_interpolation_ends_at_its_seeds(cli
     for words in (["--negative-prompt", "blurry"], ["--swap", "no choice"], ["--prompt", "a", "--swap", "{a,b}"]):
         refused = cli("sample", run, "--output", tmp_path / "x", *words)
         assert refused.code == 2 and refused.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", BUILTIN_TEACHERS)
+def test_what_ships_is_small_and_opens_in_stock_diffusers(name):
+    from diffusers import DiffusionPipeline
+
+    folder = builtin_folder(name) / "teacher"
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 8 * 2**20
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+    teacher = load_teacher(name)
+    assert type(pipeline).__name__ == json.loads((folder / "model_index.json").read_text())["_class_name"]
+    assert teacher.name == name and teacher.shape[-1] in (4, 8, 16)
+    assert "/" not in (folder / "model_index.json").read_text()
+
+
+def test_the_builtin_text_teacher_does_what_words_say():
+    """A few stock steps; the shipped classifier reads what was asked for."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(builtin_folder("digits-text") / "teacher", safety_checker=None)
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, timestep_spacing="trailing")
+    pipeline.set_progress_bar_config(disable=True)
+    prompts = [f"a {weight} {word}" for word in NUMBERS for weight in ("bold", "thin")]
+    made = pipeline(
+        prompts, num_inference_steps=10, guidance_scale=2, height=8, width=8, output_type="pt",
+        generator=[torch.Generator().manual_seed(i) for i in range(len(prompts))],
+    ).images  # fmt: skip
+    read = load_features("digits", (1, 8, 8)).read(made * 2 - 1)[1].argmax(1)
+    assert (read == torch.arange(len(prompts)) // 2).float().mean() >= 0.9
+    ink = made.mean((1, 2, 3))
+    assert (ink[0::2] > ink[1::2]).float().mean() >= 0.9
