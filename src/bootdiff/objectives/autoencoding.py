@@ -17,7 +17,7 @@ class Autoencoder(nn.Module):
 
     def __init__(self, vae: Any) -> None:
         super().__init__()
-        self.vae = vae.requires_grad_(True)
+        self.vae = vae.requires_grad_(True).eval()
 
     def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """(reconstructions (b, c, h, w), KL from the standard normal (b,)), both in float32."""

@@ -25,7 +25,8 @@ class TextEncoder(nn.Module):
 
     def __init__(self, model: nn.Module, masked: bool = False) -> None:
         super().__init__()
-        self.model, self.masked = model.requires_grad_(True), masked
+        # Without dropout, which T5 has by default: it would not resume to the same bits.
+        self.model, self.masked = model.requires_grad_(True).eval(), masked
 
     def forward(self, condition: Condition) -> Condition:
         """The condition with ``text`` in place of its ``tokens`` and ``mask``."""

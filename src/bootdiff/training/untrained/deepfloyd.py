@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -10,10 +11,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from bootdiff.condition import Condition
+from bootdiff.data.labels import Captions
 from bootdiff.data.sources import Description, to_unit
 from bootdiff.errors import BootdiffError
 from bootdiff.objectives.denoising import TextEncoder
 from bootdiff.randomness import Draw, sample_noise
+from bootdiff.teachers.adapters.deepfloyd import DeepFloyd
 from bootdiff.training.settings import TeacherSettings
 from bootdiff.training.untrained.base import SHOWN, Captioned, Data, Untrained, groups, scheduler_fields
 from bootdiff.training.untrained.tokenizers import t5_tokenizer, words_of
@@ -22,6 +25,8 @@ from bootdiff.training.untrained.tokenizers import t5_tokenizer, words_of
 LENGTH = 77
 #: diffusers normalises the text with as many groups
 TEXT_GROUPS = 32
+#: channels of an attention head
+HEAD = 16
 #: of the noise on the small images that are shown, as a share of the levels
 SHOWN_LEVEL = 0.25
 
@@ -39,9 +44,10 @@ def untrained_upscaler(data: Data, settings: TeacherSettings) -> Untrained:
 
     noising = DDPMScheduler(beta_schedule="squaredcos_cap_v2")
     made = _untrained(data, settings, IFSuperResolutionPipeline, image_noising_scheduler=noising)
-    side = settings.low_size or data.pixels.shape[-1] // 2
-    if not 0 < side < data.pixels.shape[-1]:
-        raise BootdiffError(f"low_size should be below the images' {data.pixels.shape[-1]} pixels, got {side}.")
+    large = data.pixels.shape[-1]
+    side = settings.low_size or large // 2
+    if side >= large or large % side:
+        raise BootdiffError(f"low_size should be a whole fraction of the images' {large} pixels, got {side}.")
     small = interpolate(to_unit(data.pixels), size=(side, side), mode="area")
     stage: Any = made.reading().adapter
     levels = noising.config.num_train_timesteps
@@ -81,7 +87,10 @@ def _untrained(data: Data, settings: TeacherSettings, kind: Any, **parts: Any) -
         raise BootdiffError("a teacher of kind if needs images with captions.")
     if settings.text_width % TEXT_GROUPS:
         raise BootdiffError(f"text_width should be a multiple of {TEXT_GROUPS} here, got {settings.text_width}.")
-    tokenizer = t5_tokenizer(words_of(data.captions.texts), LENGTH)
+    if min(settings.channels[1:], default=HEAD) < HEAD:
+        raise BootdiffError(f"levels below the first attend to the text, so they need {HEAD} channels or more.")
+    captions = cleaned(data.captions)
+    tokenizer = t5_tokenizer(words_of(captions.texts), LENGTH)
     encoder = _t5(tokenizer, settings)
     words = {"variance_type": "fixed_small", "clip_sample": True, "timestep_spacing": "trailing"}
     pipeline = kind(
@@ -95,8 +104,17 @@ def _untrained(data: Data, settings: TeacherSettings, kind: Any, **parts: Any) -
         requires_safety_checker=False,
         **parts,
     )
-    said = Captioned.of_data(data.captions, tokenizer, settings.condition_dropout, LENGTH)
+    said = Captioned.of_data(captions, tokenizer, settings.condition_dropout, LENGTH)
     return Untrained(pipeline, said, said.shown(), TextEncoder(encoder, masked=True))
+
+
+def cleaned(captions: Captions) -> Captions:
+    """Captions as the stock pipeline cleans its prompts, where the modules for it are there; in lower case else."""
+    from diffusers import IFPipeline
+
+    bare: Any = object.__new__(IFPipeline)  # cleaning asks nothing of a pipeline
+    clean = all(find_spec(name) is not None for name in DeepFloyd.cleaners)
+    return Captions(tuple(bare._text_preprocessing(list(captions.texts), clean_caption=clean)), captions.rows)
 
 
 def _t5(tokenizer: Any, settings: TeacherSettings) -> Any:
@@ -136,7 +154,7 @@ def _unet(data: Data, settings: TeacherSettings, enlarges: bool) -> Any:
         up_block_types=(*(attended[1],) * (levels - 1), "ResnetUpsampleBlock2D"),
         cross_attention_dim=settings.text_width,
         cross_attention_norm="group_norm",
-        attention_head_dim=16,
+        attention_head_dim=HEAD,
         norm_num_groups=groups(settings.channels),
         encoder_hid_dim=settings.text_width,
         encoder_hid_dim_type="text_proj",
