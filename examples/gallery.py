@@ -18,7 +18,7 @@ from bootdiff.cli.sample import interpolated, read_pattern
 from bootdiff.condition import Condition
 from bootdiff.evaluation.opening import Opened, open_pair
 from bootdiff.pictures import rows_grid
-from bootdiff.pipelines.samplers import Choice
+from bootdiff.pipelines.samplers import Choice, best_device
 from bootdiff.pipelines.student_files import load_student
 from bootdiff.randomness import sample_noise
 from bootdiff.solvers import ddim, even_times, trailing_times
@@ -49,7 +49,7 @@ def guidance(run: str, prompts: Sequence[str] | None, weights: Sequence[float]) 
 
 def path(run: str, choice: Choice, noises_shown: int = 4) -> list[Tensor]:
     """y_t from t_max to t_min, one row a noise (the paper's Fig. 4)."""
-    student, pair = load_student(run), open_pair(run, choice=choice)
+    student, pair = load_student(run).to(best_device()), open_pair(run, choice=choice)
     eps, condition = noises(pair, 0)
     few = eps[:noises_shown], condition.index(slice(noises_shown))
     times = even_times(COLUMNS - 1, student.t_min, student.t_max)
@@ -79,18 +79,20 @@ def swap(run: str, pattern: str, rows: int) -> list[Tensor]:
 
 def noises(pair: Opened, start: int) -> tuple[Tensor, Condition]:
     """A row of noises and their conditions."""
-    eps = sample_noise(0, start, start + COLUMNS, pair.sampler.shape)
-    return eps, pair.conditions.listed(0, start, start + COLUMNS)
+    eps, device = sample_noise(0, start, start + COLUMNS, pair.sampler.shape), best_device()
+    pair.teacher.to(device)
+    return eps.to(device), pair.conditions.listed(0, start, start + COLUMNS).to(device)
 
 
 def student_row(pair: Opened, eps: Tensor, condition: Condition) -> Tensor:
     """One call."""
-    return decoded(pair, pair.sampler(eps, condition))
+    return decoded(pair, pair.sampler(eps.to(best_device()), condition.to(best_device())))
 
 
 def decoded(pair: Opened, samples: Tensor) -> Tensor:
     """Images."""
-    return samples if pair.sampler.adapter is None else pair.sampler.adapter.decode(samples)
+    images = samples if pair.sampler.adapter is None else pair.sampler.adapter.decode(samples)
+    return images.cpu()
 
 
 @torch.no_grad()

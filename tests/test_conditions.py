@@ -572,13 +572,30 @@ def test_conditions_given_from_python_are_part_of_the_run(teachers, tmp_path):
         "such as bootdiff.Classes": (["a cat"], {}),
         "classes is missing": (Prompts(1, lambda n: Condition({"text": torch.zeros(len(n), 2)})), {}),
         "out of range": (Classes([4]), {}),
-        "guidance is missing": (Classes([0]), {"guidance_range": [1, 2]}),
+        "with no weight": (Classes([0]), {"guidance_range": [1, 2]}),
     }
     for words, (conditions, more) in refused.items():
         other = BootSettings(**{**settings.model_dump(exclude_none=True), **more})
         with pytest.raises(BootdiffError, match=words):
             distill(teacher, tmp_path / "new", other, conditions=conditions)
     assert not (tmp_path / "new").exists()
+
+
+def test_guidance_given_from_python_is_part_of_the_run(teachers, tmp_path):
+    from bootdiff import Guided, distill
+
+    plain, null = load_teacher(str(teachers / "classes")), Classes([3]).listed(0, 0, 1)
+    settings = BootSettings(steps=1, batch_size=2, sample_every=0)
+    distill(Guided(plain, null, 2.0), tmp_path / "run", settings, conditions=Classes([0, 1]))
+    facts = json.loads((tmp_path / "run/student-path/bootdiff.json").read_text())
+    assert facts["guidance"] == 2.0 and facts["conditions"] == {"labels": [0, 1], "null_class": 3}
+    for other in (Guided(plain, null, 5.0), Guided(plain, Classes([2]).listed(0, 0, 1), 2.0), plain):
+        with pytest.raises(BootdiffError, match="guidance"):
+            distill(other, tmp_path / "run", settings, conditions=Classes([0, 1]))
+    ranged = settings.model_copy(update={"guidance_range": [1.0, 3.0]})
+    weighted = Weighted(Classes([0, 1]), 1.0, 3.0, 2.0)
+    student = distill(Guided(plain, null), tmp_path / "range", ranged, conditions=weighted)
+    assert student.guidance == (1.0, 3.0)
 
 
 def test_another_encoder_or_vae_in_memory_is_another_run(teachers, tmp_path):

@@ -27,7 +27,7 @@ from bootdiff.metrics.features import load_features
 from bootdiff.randomness import Draw, sample_noise
 from bootdiff.teachers import Mixture, load_teacher
 from bootdiff.training.settings import TeacherSettings
-from bootdiff.training.teach import resized, train_teacher
+from bootdiff.training.teach import load_data, resized, train_teacher
 from bootdiff.training.untrained.base import Captioned, Labelled
 from bootdiff.training.untrained.tokenizers import clip_tokenizer, t5_tokenizer
 
@@ -99,15 +99,18 @@ def test_every_kind_is_distilled_and_sampled(cli, teachers, tmp_path, kind):
     assert Image.open(tmp_path / "a.png").size == (98, 48)
 
 
-@pytest.mark.parametrize("kind", ["classes", "stable-diffusion"])
-def test_a_teacher_resumes_to_the_same_bits(teachers, tmp_path, kind, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "stage"),
+    [("classes", "teacher"), ("if", "teacher"), ("stable-diffusion", "teacher"), ("stable-diffusion", "autoencoder")],
+)
+def test_a_teacher_resumes_to_the_same_bits(teachers, tmp_path, kind, stage, monkeypatch):
     from bootdiff.errors import Interrupted
     from bootdiff.training.loop import Loop
 
     stop_if_asked = Loop._stop_if_asked
 
     def stop_once(loop: Loop) -> None:
-        if loop.step == 1 and "teacher" in loop.learners:
+        if loop.step == 1 and stage in loop.learners:
             loop.stop_signal = 2
         stop_if_asked(loop)
 
@@ -131,7 +134,6 @@ def test_latents_have_deviation_one_and_the_encoder_learns_with_the_network(teac
     assert latents_of(pipeline.vae, load_images("digits")).std().item() == pytest.approx(1, abs=1e-3)
     torch.manual_seed(TeacherSettings().seed)
     first = TeacherSettings(kind="stable-diffusion", **TINY)
-    from bootdiff.training.teach import load_data
     from bootdiff.training.untrained import UNTRAINED
 
     fresh = UNTRAINED["stable-diffusion"](load_data("digits", first), first).pipeline.text_encoder.state_dict()
@@ -157,6 +159,57 @@ def test_conditions_in_training_are_what_the_stock_pipeline_makes_of_the_prompt(
             else:
                 stock, _ = pipeline.encode_prompt(prompt, "cpu", 1, False)
             torch.testing.assert_close(ours[row : row + 1], stock, atol=1e-5, rtol=1e-5)
+
+
+def test_captions_of_an_if_are_cleaned_as_its_prompts_are(teachers):
+    from diffusers import IFPipeline
+
+    from bootdiff.training.untrained.deepfloyd import cleaned
+
+    pipeline = IFPipeline.from_pretrained(teachers / "if", safety_checker=None, watermarker=None)
+    texts = ("A Red Cat", "  a thin  7 ")
+    ours = cleaned(Captions(texts, torch.zeros(1, 1))).texts
+    assert list(ours) == pipeline._text_preprocessing(list(texts), clean_caption=True)
+    assert ours[0] == "a red cat"
+
+
+def test_two_processes_train_the_same_teacher(tmp_path):
+    import os
+    import subprocess
+    import sys
+
+    words = [
+        "train-teacher",
+        "digits",
+        "--kind",
+        "stable-diffusion",
+        "--set",
+        "text_width=32",
+        "--set",
+        "text_layers=1",
+    ]
+    tiny = [
+        "--steps=2",
+        "--batch-size=8",
+        "--set=autoencoder_steps=2",
+        "--set=channels=[16,16]",
+        "--set=sample_every=0",
+    ]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "bootdiff"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for folder, start in (("one", [sys.executable, "-m", "bootdiff"]), ("two", launch)):
+        done = subprocess.run(
+            [*start, *words, *tiny, "--set=autoencoder_channels=[8,8]", "--output", str(tmp_path / folder)],
+            env=environment, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout.count("teacher:") == 1
+    from safetensors.torch import load_file
+
+    for part in ("unet", "vae"):
+        name = f"{part}/diffusion_pytorch_model.safetensors"
+        one, two = load_file(tmp_path / "one" / name), load_file(tmp_path / "two" / name)
+        assert max(float((one[key] - two[key]).abs().max()) for key in one) < 1e-3
 
 
 def test_labels_and_captions_are_dropped_as_often_as_asked():
@@ -228,6 +281,8 @@ def test_captions_of_the_digits_are_the_shipped_prompts():
 def test_every_word_of_the_captions_is_one_token():
     words = ["handwritten", "seven", "a", "7"]
     clip, t5 = clip_tokenizer(words, 77), t5_tokenizer(words, 77)
+    nested = ["an", "hand", "one", "stone", "sandal", "and"]
+    assert all(len(clip_tokenizer(nested, 77)(word).input_ids) == 3 for word in nested)
     assert len(clip("a handwritten seven").input_ids) == 5  # and the two ends
     assert len(t5("a handwritten seven").input_ids) == 4  # and the one end
     assert clip.unk_token_id not in clip("something else!").input_ids[1:-1]
@@ -251,6 +306,9 @@ def test_resizing_averages_or_interpolates():
         ("a dropout above one", ["--kind", "classes", "--set", "condition_dropout=1.5"]),
         ("an odd width of text", ["--kind", "if", "--set", "text_width=48"]),
         ("small images that are not small", ["--kind", "if-upscaler", "--set", "low_size=8"]),
+        ("small images that are no fraction", ["--kind", "if-upscaler", "--set", "low_size=3"]),
+        ("too few channels for attention", ["--kind", "if", "--set", "text_width=32"]),
+        ("a schedule that the pipeline does not know", ["--kind", "stable-diffusion", "--schedule", "sigmoid"]),
         ("a latent that cannot be halved", ["--kind", "stable-diffusion", "--set", "channels=[8,8,8,8]"]),
     ],
 )
@@ -272,8 +330,14 @@ def test_labels_that_are_missing_or_damaged_are_named(tmp_path):
     with pytest.raises(BootdiffError, match="no labels beside"):
         load_labels(str(images))
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(b"nonsense!")
+    with pytest.raises(BootdiffError, match="cannot be read as an IDX file"):
+        load_labels(str(images))
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(images.read_bytes())
     with pytest.raises(BootdiffError, match="no IDX file of labels"):
         load_labels(str(images))
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(1, 2, values=bytes(2)))
+    with pytest.raises(BootdiffError, match="1 images and 2 labels"):
+        load_data(str(images), TeacherSettings(kind="classes", channels=[8, 8]))
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a.png").write_bytes(png(1))
     (tmp_path / "folder" / "metadata.jsonl").write_text('{"file_name": "b.png", "text": "b"}')
@@ -281,6 +345,12 @@ def test_labels_that_are_missing_or_damaged_are_named(tmp_path):
         load_captions(str(tmp_path / "folder"))
     (tmp_path / "folder" / "metadata.jsonl").write_text('{"file_name": "a.png"}')
     with pytest.raises(BootdiffError, match="line 1"):
+        load_captions(str(tmp_path / "folder"))
+    (tmp_path / "folder" / "metadata.jsonl").write_text('{"file_name": "a.png", "text": null}')
+    with pytest.raises(BootdiffError, match="should be text, got None"):
+        load_captions(str(tmp_path / "folder"))
+    (tmp_path / "folder" / "metadata.jsonl").write_bytes('{"file_name": "a.png", "text": "schön"}'.encode("latin-1"))
+    with pytest.raises(BootdiffError, match="UTF-8"):
         load_captions(str(tmp_path / "folder"))
 
 
@@ -383,6 +453,7 @@ def test_swapped_words_share_their_noise_and_interpolation_ends_at_its_seeds(cli
         alone = tiles(word, "--prompt", f"a {word} one", "--num", 2, "--seed", 5)
         for row in range(2):  # a row a noise
             assert np.abs(swapped[2 * row + column].astype(int) - alone[row]).max() <= 1
+    assert np.abs(swapped[0].astype(int) - swapped[2]).max() > 1  # another noise
     way = tiles("way", "--prompt", "one", "--interpolate", 5, 6, "--num", 4)
     ends = tiles("ends", "--prompt", "one", "--seed", 5, "--num", 2)
     assert np.abs(way[0].astype(int) - ends[0]).max() <= 1 and np.abs(way[-1].astype(int) - ends[1]).max() <= 1
@@ -420,3 +491,32 @@ def test_the_builtin_text_teacher_does_what_words_say():
     assert (read == torch.arange(len(prompts)) // 2).float().mean() >= 0.9
     ink = made.mean((1, 2, 3))
     assert (ink[0::2] > ink[1::2]).float().mean() >= 0.9
+
+
+def test_a_cascade_of_teachers_has_rows_of_its_own(cli, teachers, tmp_path):
+    small = ["--prompts", "digits", "--steps", 2, "--batch-size", 4, "--set", "sample_every=0"]
+    assert cli("distill", teachers / "if", "--output", tmp_path / "base", *small).code == 0
+    large = [teachers / "if-upscaler", "--base", tmp_path / "base", "--output", tmp_path / "large"]
+    assert cli("distill", *large, *small).code == 0
+    measure = ["--features", "digits", "--reference", "digits", "--num", 70, "--ddim-steps", "1,2", "--no-heun"]
+    done = cli("evaluate", tmp_path / "large", *measure, "--output", tmp_path / "e.json")
+    assert done.code == 0, done.err
+    rows = {row["name"]: row for row in json.loads((tmp_path / "e.json").read_text())["rows"]}
+    assert rows["DDIM 2 + 2"]["calls"] == 4 and rows["DDIM 2 + 2"]["path_error"] is None
+    assert rows["DDIM 2 + 2"]["faithfulness"] is not None and rows["student"]["path_error"] is not None
+    # An untouched student of one step is its teacher in one call; the bases differ by what two steps of training did.
+    assert rows["DDIM 1 + 1"]["frechet_distance"] == pytest.approx(rows["student"]["frechet_distance"], rel=0.3)
+    alone = cli("sample", tmp_path / "large" / "student", "--prompt", "one", "--output", tmp_path / "x.png")
+    assert alone.code == 0 or "name both" in alone.err
+
+
+def test_labels_of_prompts_in_any_table(tmp_path):
+    from bootdiff.data.prompts import read_prompt_labels
+
+    rows = [{"prompt": "one", "label": 1}, {"prompt": " ", "label": 5}, {"prompt": "two", "label": 2}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "a.tsv").write_text("prompt\tlabel\none\t1\ntwo\tzwei\n")
+    assert read_prompt_labels(tmp_path / "a.jsonl", None, "label") == (1, 2)
+    with pytest.raises(BootdiffError, match="whole number, got 'zwei'"):
+        read_prompt_labels(tmp_path / "a.tsv", None, "label")
+    assert len(read_prompt_labels("digits", None, "label")) == 140

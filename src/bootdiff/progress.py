@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -86,3 +87,8 @@ class _Silent(Progress):
 
     def close(self) -> None:
         """Nothing to remove."""
+
+
+def is_first_process() -> bool:
+    """Whether this one speaks for all, also when training is over and the processes know each other no more."""
+    return os.environ.get("RANK", "0") == "0"

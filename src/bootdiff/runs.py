@@ -59,7 +59,15 @@ class Run:
     def prompts(self) -> Sequence[str] | None:
         """What it was distilled on, where it was on text."""
         path = self.folder / PROMPTS
-        return [str(word) for word in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            words = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BootdiffError(f"{path} cannot be read ({error}); give --prompts FILE, or repeat the run.") from error
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise BootdiffError(f"{path} should hold a list of prompts; give --prompts FILE, or repeat the run.")
+        return words
 
     def keep_prompts(self, prompts: Sequence[str]) -> None:
         """A copy of the prompts, so that the run can be sampled and reported wherever their file has gone."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from bootdiff.errors import first_line
 from bootdiff.objectives.registry import load_method
+from bootdiff.progress import is_first_process
 from bootdiff.report.build import build_report
 from bootdiff.teachers import load_teacher
 from bootdiff.training.distill import Plan, plan_distillation, run_plan
@@ -38,11 +39,11 @@ def run_distill(
         return
     if plan.finished:
         print(f"done: {output} is finished; its student is {output}/student.")
-        if not (output / "report.html").exists() and _is_main():
+        if not (output / "report.html").exists() and is_first_process():
             print_report(output)
         return
     run_plan(plan, report_to)
-    if _is_main():
+    if is_first_process():
         print(f"student: {output}/student  (diffusers: DiffusionPipeline.from_pretrained)")
         print_report(output)
 
@@ -75,9 +76,3 @@ def print_plan(plan: Plan) -> None:
     costs = estimate(plan.teacher, plan.settings.batch_size)
     print(f"time: {costs['step_seconds'] * plan.settings.steps / 60:.2g} minutes on this machine's CPU, roughly")
     print("nothing was written (--dry-run).")
-
-
-def _is_main() -> bool:
-    from accelerate import PartialState
-
-    return PartialState().is_main_process

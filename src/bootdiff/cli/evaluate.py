@@ -10,7 +10,7 @@ from bootdiff.builtin import DIGITS
 from bootdiff.data.conditions import Cascade
 from bootdiff.data.prompts import read_prompt_labels
 from bootdiff.errors import BootdiffError
-from bootdiff.evaluation.cascades import cascade_candidates
+from bootdiff.evaluation.cascades import Remembered, cascade_candidates
 from bootdiff.evaluation.evaluate import evaluate
 from bootdiff.evaluation.opening import open_pair
 from bootdiff.evaluation.references import default_features, find_reference, open_features
@@ -57,8 +57,10 @@ def run_evaluate(
     statistics = find_reference(reference_name, space) if space is not None else None
     times = float(facts.get("t_min", model.t_range[0])), float(facts.get("t_max", model.t_range[1]))
     more: Sequence[Candidate] = ()
-    if pair.base is not None and isinstance(pair.conditions, Cascade):
-        more = cascade_candidates(pair.conditions, pair.base, model, steps)
+    conditions = pair.conditions
+    if pair.base is not None and isinstance(conditions, Cascade):
+        conditions = Remembered(**vars(conditions))
+        more = cascade_candidates(conditions, pair.base, model, steps)
     result = evaluate(
         {"student": pair.sampler},
         model,
@@ -71,7 +73,7 @@ def run_evaluate(
         steps,
         heun,
         path_of=pair.path_of,
-        conditions=pair.conditions,
+        conditions=conditions,
         labels=labels,
         more=more,
     )
@@ -85,7 +87,8 @@ def run_evaluate(
 
 def _learned_prompts(student: str) -> str | None:
     """The name of the prompts that a run was distilled on."""
-    return Run(student).config["settings"].get("prompts") if Run(student).started else None
+    run = Run.around(student)
+    return run.config["settings"].get("prompts") if run.started else None
 
 
 def read_steps(words: str | None) -> list[int]:
@@ -118,6 +121,11 @@ def keep(folder: Path, result: Mapping[str, Any]) -> None:
         write_text(folder / "student" / "README.md", model_card(words, adapter))
 
 
+def number(value: float | None, form: str) -> str:
+    """A figure, or a dash where it means nothing."""
+    return "–" if value is None else format(value, form)
+
+
 def print_table(result: Mapping[str, Any]) -> None:
     """The rows, on the terminal."""
     from rich.console import Console
@@ -130,7 +138,13 @@ def print_table(result: Mapping[str, Any]) -> None:
     for row in result["rows"]:
         distance = "–" if row["frechet_distance"] is None else f"{row['frechet_distance']:.3f}"
         share = [f"{row['faithfulness']:.1%}"] if asked else []
-        figures = [str(row["calls"]), distance, *share, f"{row['path_error']:.5f}", f"{row['images_per_second']:.0f}"]
+        figures = [
+            str(row["calls"]),
+            distance,
+            *share,
+            number(row["path_error"], ".5f"),
+            f"{row['images_per_second']:.0f}",
+        ]
         table.add_row(row["name"], *figures, style="bold" if row["spacing"] == "one call" else None)
     console = Console(width=None if Console().is_terminal else 100)
     console.print(table)

@@ -157,10 +157,11 @@ def sample(
     batch_size: Annotated[int, typer.Option(min=1, help="Samples a network call.")] = 256,
 ) -> None:
     """Draw samples in one network call each; a base stage and its super-resolution stage make two."""
-    from bootdiff.cli.sample import Wanted, read_classes, read_words, run_sample
+    from bootdiff.cli.sample import Wanted, check_layout, read_classes, read_words, run_sample
     from bootdiff.pipelines.samplers import Choice
 
     words = read_words(prompt, prompts, prompt_column, swap)
+    check_layout(swap is not None, interpolate, linear, times)
     choice = Choice(words, read_classes(classes), guidance_scale, negative_prompt)
     wanted = Wanted(num, seed, batch_size, choice, interpolate, linear, swap is not None)
     run_sample(student, wanted, times, output)

@@ -35,6 +35,8 @@ from bootdiff.pipelines.student_files import load_student, path_folder, student_
 from bootdiff.progress import progress
 from bootdiff.randomness import sample_noise
 
+LARGEST_SEED = 2**62
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -130,7 +132,7 @@ def _work(sampler: Sampler, conditions: Conditions, wanted: Wanted) -> tuple[Wor
         if isinstance(conditions, Cascade):
             raise BootdiffError("--interpolate is for one student; a cascade's second stage has a noise of its own.")
         rows = len(named) if named else 1
-        return _interpolated(sampler, conditions, wanted, rows), rows * wanted.num, wanted.num
+        return _interpolated(sampler, conditions, wanted, rows, size), rows * wanted.num, wanted.num
     return _plain(sampler, conditions, wanted, size), wanted.num, None
 
 
@@ -141,18 +143,22 @@ def _plain(sampler: Sampler, conditions: Conditions, wanted: Wanted, size: int) 
         start += len(eps)
 
 
-def _interpolated(sampler: Sampler, conditions: Conditions, wanted: Wanted, rows: int) -> Work:
+def _interpolated(sampler: Sampler, conditions: Conditions, wanted: Wanted, rows: int, size: int) -> Work:
     """One row a condition."""
     first, last = (sample_noise(seed, 0, 1, sampler.shape) for seed in wanted.interpolate or (0, 0))
     shares = torch.linspace(0, 1, wanted.num).view(-1, *[1] * len(sampler.shape))
     eps = interpolated(first, last, shares, wanted.linear)
     for row in range(rows):
-        for part in eps.split(1):
-            yield part.to(best_device()), conditions.listed(wanted.seed, row, row + 1)
+        condition = conditions.listed(wanted.seed, row, row + 1)
+        for part in eps.split(size):
+            yield part.to(best_device()), Condition.cat([condition] * len(part))
 
 
 def _swapped(sampler: Sampler, conditions: Conditions, wanted: Wanted, count: int) -> Work:
-    """One row a noise: number ``column`` of a list that begins ``column`` seeds earlier has the row's own seed."""
+    """One row a noise: number ``column`` of a list that begins ``column`` seeds earlier has the row's own seed.
+
+    One image at a time: a cascade makes its base's image of every noise and prompt.
+    """
     for row in range(wanted.num):
         eps = sample_noise(wanted.seed, row, row + 1, sampler.shape).to(best_device())
         for column in range(count):
@@ -187,6 +193,21 @@ def draw(samplers: Sequence[Sampler], work: Work, total: int) -> torch.Tensor:
             made.append(torch.stack(images, dim=1).flatten(0, 1).cpu())
             bar.advance(len(eps))
     return torch.cat(made)
+
+
+def check_layout(swap: bool, interpolate: tuple[int, int] | None, linear: bool, times: str | None) -> None:
+    """Refuse options that mean nothing together.
+
+    Raises:
+        BootdiffError: naming them.
+    """
+    asked = [word for word, given in (("--swap", swap), ("--interpolate", interpolate), ("--times", times)) if given]
+    if len(asked) > 1:
+        raise BootdiffError(f"{' and '.join(asked)} each lay the picture out; give one of them.")
+    if linear and interpolate is None:
+        raise BootdiffError("--linear says how to --interpolate SEED SEED; give both.")
+    if interpolate is not None and not all(0 <= seed <= LARGEST_SEED for seed in interpolate):
+        raise BootdiffError(f"--interpolate expects two seeds from 0 to {LARGEST_SEED}, got {interpolate}.")
 
 
 def read_pattern(pattern: str) -> list[str]:

@@ -103,8 +103,12 @@ def _read_file(path: Path) -> Tensor:
     return _read_idx(path)
 
 
-def _read_idx(path: Path) -> Tensor:
-    """IDX: two zero bytes, a type (8 = uint8), the number of dimensions, the dimensions, the values."""
+def read_idx(path: Path) -> np.ndarray:
+    """An IDX file: two zero bytes, a type (8 = uint8), the number of dimensions, the dimensions, the values.
+
+    Raises:
+        BootdiffError: if it is none, or holds other values than uint8.
+    """
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         zero, kind, ndim = struct.unpack(">HBB", raw[:4])
@@ -112,10 +116,17 @@ def _read_idx(path: Path) -> Tensor:
         values = np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim)
     except (OSError, EOFError, struct.error, ValueError, zlib.error) as error:
         raise BootdiffError(f"{path} cannot be read as an IDX file ({error}).") from error
-    if zero != 0 or kind != 8 or ndim not in (3, 4) or values.size != np.prod(dims):
+    if zero != 0 or kind != 8 or ndim == 0 or values.size != np.prod(dims):
+        raise BootdiffError(f"{path} is no IDX file of uint8 values, or was cut short.")
+    return values.reshape(dims).copy()
+
+
+def _read_idx(path: Path) -> Tensor:
+    values = read_idx(path)
+    if values.ndim not in (3, 4):
         raise BootdiffError(f"{path} is no IDX file of images: expected uint8 values of shape (n, height, width).")
-    pixels = torch.from_numpy(values.reshape(dims).copy())
-    return pixels[:, None] if ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
+    pixels = torch.from_numpy(values)
+    return pixels[:, None] if values.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
 
 
 def parquet_columns(path: Path) -> Any:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from bootdiff.data.images import digit_labels, find_data, load_digits, parquet_columns
+from bootdiff.data.images import digit_labels, find_data, load_digits, parquet_columns, read_idx
+from bootdiff.data.prompts import text_lines
 from bootdiff.errors import BootdiffError
 
 #: columns of parquet files, and keys of metadata.jsonl
@@ -82,7 +79,7 @@ def load_captions(data: str) -> Captions:
     for file in files:
         if file.suffix != ".parquet":
             raise BootdiffError(f"{file} has no captions; expected parquet, or a folder with a metadata.jsonl.")
-        texts += [str(value) for value in _column(file, CAPTIONS, "captions")]
+        texts += [_text(value, str(file)) for value in _column(file, CAPTIONS, "captions")]
     return Captions.of([[text] for text in texts])
 
 
@@ -129,12 +126,12 @@ def _folder_captions(root: Path, files: Sequence[Path]) -> list[str]:
             f'{root} has no captions; expected a metadata.jsonl of lines {{"file_name": …, "text": …}}.'
         )
     said: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(text_lines(path), 1):
         try:
             words = json.loads(line) if line.strip() else {}
             if words:
                 key = next(name for name in CAPTIONS if name in words)
-                said[words["file_name"]] = str(words[key])
+                said[words["file_name"]] = _text(words[key], f"{path} line {number}")
         except (ValueError, KeyError, TypeError, StopIteration):
             raise BootdiffError(f"{path} line {number}: expected file_name and text, got {line!r:.80}.") from None
     names = [file.relative_to(root).as_posix() for file in files]
@@ -142,6 +139,12 @@ def _folder_captions(root: Path, files: Sequence[Path]) -> list[str]:
     if missing:
         raise BootdiffError(f"{path} says nothing of {missing[0]} ({len(missing)} images have no caption).")
     return [said[name] for name in names]
+
+
+def _text(value: Any, place: str) -> str:
+    if not isinstance(value, str):
+        raise BootdiffError(f"{place}: a caption should be text, got {value!r:.80}.")
+    return value
 
 
 def _parquet_labels(path: Path) -> Tensor:
@@ -167,12 +170,7 @@ def _idx_labels(images: Path) -> Tensor:
     path = images.with_name(images.name.replace("images", "labels").replace("idx3", "idx1"))
     if path == images or not path.is_file():
         raise BootdiffError(f"no labels beside {images}; expected a file called as it, with 'labels' and 'idx1'.")
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        magic, count = struct.unpack(">II", raw[:8])
-        values = np.frombuffer(raw, np.uint8, offset=8)
-    except (OSError, EOFError, struct.error, ValueError, zlib.error) as error:
-        raise BootdiffError(f"{path} cannot be read as an IDX file ({error}).") from error
-    if magic != 0x0801 or values.size != count:
+    values = read_idx(path)
+    if values.ndim != 1:
         raise BootdiffError(f"{path} is no IDX file of labels: expected uint8 values of shape (n,).")
-    return torch.from_numpy(values.copy()).long()
+    return torch.from_numpy(values).long()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from bootdiff.builtin import builtin_folder
+from bootdiff.builtin import DIGITS, builtin_folder
 from bootdiff.errors import BootdiffError, nearest
 
 #: the columns taken when none is named, most telling first; compared in lower case
@@ -59,10 +59,8 @@ def read_prompts(path: Path | str, column: str | None = None) -> PromptFile:
     Raises:
         BootdiffError: if the file cannot be read, holds no prompts, or does not say which column holds them.
     """
-    source, path = str(path), Path(path)
-    if source == "digits" and not path.exists():
-        path = builtin_folder("digits") / "prompts.csv"
-        column = column or "prompt"
+    source = str(path)
+    column, path = _file(path, column)
     prompts: list[str] = []
     blank = 0
     limit = csv.field_size_limit(2**31 - 1)  # the most that fits a C long everywhere; the default refuses 128 KiB
@@ -70,7 +68,7 @@ def read_prompts(path: Path | str, column: str | None = None) -> PromptFile:
         if not path.exists() or path.is_dir():
             found = "a folder" if path.is_dir() else "no such file"
             raise _error(path, f"should be a file of prompts, found {found}; check its name.")
-        for place, cell in _READERS.get(path.suffix.lower(), _read_lines)(path, column):
+        for place, cell in _cells(path, column):
             if prompt := _clean(path, place, cell):
                 prompts.append(prompt)
             else:
@@ -85,18 +83,32 @@ def read_prompts(path: Path | str, column: str | None = None) -> PromptFile:
 
 
 def read_prompt_labels(path: Path | str, column: str | None, label_column: str) -> tuple[int, ...]:
-    """The classes that a table's prompts ask for, from a column of their own.
+    """The classes that a table's prompts ask for, from a column of their own: one for every prompt of ``read_prompts``.
 
     Raises:
-        BootdiffError: if it has no such column, or a cell is no whole number from 0.
+        BootdiffError: if it has no such column, or one of them is no whole number from 0.
     """
-    prompts, labels = read_prompts(path, column), read_prompts(path, label_column)
-    if len(prompts.prompts) != len(labels.prompts):
-        raise _error(Path(path), f"has {len(prompts.prompts)} prompts and {len(labels.prompts)} labels; fill the gaps.")
-    for number, label in enumerate(labels.prompts, 1):
-        if not label.isdecimal():
-            raise _error(Path(path), f"row {number}: the {label_column} should be a whole number, got '{label}'.")
-    return tuple(map(int, labels.prompts))
+    file, where = _file(path, column)
+    rows = zip(_cells(where, file), _cells(where, label_column), strict=True)
+    labels = []
+    for (place, prompt), (_, label) in rows:
+        if not _clean(where, place, prompt):
+            continue
+        if not str(label).strip().isdecimal():
+            raise _error(where, f"{place}: the {label_column} should be a whole number, got '{label}'.")
+        labels.append(int(str(label)))
+    return tuple(labels)
+
+
+def _file(path: Path | str, column: str | None) -> tuple[str | None, Path]:
+    """(column, file) of a name: ``digits`` is the builtin file."""
+    if str(path) == DIGITS and not Path(path).exists():
+        return column or "prompt", builtin_folder(DIGITS) / "prompts.csv"
+    return column, Path(path)
+
+
+def _cells(path: Path, column: str | None) -> Cells:
+    return _READERS.get(path.suffix.lower(), _read_lines)(path, column)
 
 
 def _error(path: Path, problem: str) -> BootdiffError:
@@ -130,7 +142,7 @@ def _choose(path: Path, place: str, columns: list[str], column: str | None) -> s
     return likely[0]
 
 
-def _lines(path: Path) -> Iterator[str]:
+def text_lines(path: Path) -> Iterator[str]:
     """The lines of a UTF-8 file, with or without a byte order mark, whichever way they end."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
         for number, line in enumerate(file, 1):
@@ -143,7 +155,7 @@ def _lines(path: Path) -> Iterator[str]:
 def _read_lines(path: Path, column: str | None) -> Cells:
     if column is not None:
         raise _error(path, f"is text with one prompt a line and has no columns; leave out --prompt-column {column}.")
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(text_lines(path), 1):
         yield f"line {number}", line
 
 
@@ -169,7 +181,7 @@ def _read_table(path: Path, column: str | None) -> Cells:
 def _rows(path: Path, tabs: bool) -> Iterator[tuple[str, list[str]]]:
     """The rows and the line each starts on. Strict: a quote left open would make one prompt of all that follows."""
     # Tab-separated files have no quoting: PartiPrompts has a prompt that starts with a quoted word and goes on.
-    lines = _lines(path)
+    lines = text_lines(path)
     reader = csv.reader(lines, csv.excel_tab, quoting=csv.QUOTE_NONE) if tabs else csv.reader(lines, strict=True)
     start = 1
     try:
@@ -189,12 +201,12 @@ def _parse(path: Path, text: str, line: int = 1) -> object:
 
 
 def _read_json_lines(path: Path, column: str | None) -> Cells:
-    lines = enumerate(_lines(path), 1)
+    lines = enumerate(text_lines(path), 1)
     return _pick(path, ((f"line {number}", _parse(path, line.strip(), number)) for number, line in lines), column)
 
 
 def _read_json(path: Path, column: str | None) -> Cells:
-    values = _parse(path, "".join(_lines(path)))
+    values = _parse(path, "".join(text_lines(path)))
     if not isinstance(values, list | None):
         raise _error(path, f"holds a JSON value of type {type(values).__name__}; expected a list of prompts.")
     return _pick(path, ((f"item {number}", value) for number, value in enumerate(values or [], 1)), column)

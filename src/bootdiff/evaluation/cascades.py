@@ -35,7 +35,7 @@ class Remembered(Cascade):
 def cascade_candidates(cascade: Cascade, base: Teacher, teacher: Teacher, steps: Sequence[int]) -> list[Candidate]:
     """DDIM k + k: the base's teacher and the second stage's, from the same noises as the students."""
     return [
-        Candidate(f"DDIM {count} + {count}", "trailing", 2 * count, _both(cascade, base, teacher, count))
+        Candidate(f"DDIM {count} + {count}", "trailing", 2 * count, _both(cascade, base, teacher, count), False)
         for count in steps
     ]
 

@@ -68,7 +68,7 @@ class Measured:
             torch.cuda.synchronize()
         self.seconds += time.perf_counter() - started
         self.count += len(samples)
-        if truth is not None:
+        if truth is not None and self.candidate.same_path:
             self.squared += float((samples[: len(truth)] - truth).square().flatten(1).mean(1).sum())
             self.compared += len(truth)
         if features is not None:
@@ -99,7 +99,7 @@ class Measured:
             "frechet_distance": self.distance,
             "frechet_distances": self.distances,
             "faithfulness": self.faithful / self.asked if self.asked else None,
-            "path_error": self.squared / self.compared,
+            "path_error": self.squared / self.compared if self.compared else None,
             "images_per_second": self.count / self.seconds,
         }
 

@@ -12,7 +12,6 @@ import torch
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Cascade, Conditions, Upscaler
 from bootdiff.errors import BootdiffError
-from bootdiff.evaluation.cascades import Remembered
 from bootdiff.pipelines.samplers import ANY, Choice, Sampler, best_device, check_enlarges, conditions_for, open_student
 from bootdiff.runs import Run
 from bootdiff.teachers import Teacher, adapter_of, guided, limited, load_teacher
@@ -59,7 +58,9 @@ def open_pair(
     name = teacher or facts.get("teacher")
     if name is None:
         raise BootdiffError(f"{student} does not say who its teacher is; give --teacher.")
-    its_own, run = (facts.get("teacher_options", {}) if name == facts.get("teacher") else {}), Run.around(student)
+    run = Run.around(student)
+    # A teacher that has moved is still loaded with its LoRA, size and precision.
+    its_own = located(run, facts.get("teacher_options", {}))
     model = load_teacher(run.locate(name) if teacher is None else name, **{**its_own, **(teacher_options or {})})
     if tuple(model.shape) != tuple(sampler.shape):
         raise BootdiffError(
@@ -71,6 +72,11 @@ def open_pair(
     return Opened(sampler, facts, model, learned, conditions, _base_teacher(run, conditions))
 
 
+def located(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A teacher's options, their files as seen from where the run was started."""
+    return {key: run.locate(value) if key in ("lora", "pipeline_config") else value for key, value in options.items()}
+
+
 def _base_teacher(run: Run, conditions: Conditions) -> Teacher | None:
     """With its guidance; None where it has gone, because nothing but some rows of a table needs it."""
     name = run.config.get("settings", {}).get("base") if run.started else None
@@ -78,8 +84,10 @@ def _base_teacher(run: Run, conditions: Conditions) -> Teacher | None:
         return None
     base = run.locate(name)
     sampler, facts = open_student(base)
+    its_run = Run.around(base)
     try:
-        teacher = load_teacher(Run.around(base).locate(str(facts.get("teacher"))), **facts.get("teacher_options", {}))
+        options = located(its_run, facts.get("teacher_options", {}))
+        teacher = load_teacher(its_run.locate(str(facts.get("teacher"))), **options)
     except BootdiffError:
         return None
     return with_guidance(teacher, sampler, facts, None)
@@ -87,10 +95,10 @@ def _base_teacher(run: Run, conditions: Conditions) -> Teacher | None:
 
 def run_conditions(student: str, sampler: Sampler, facts: dict[str, Any], choice: Choice = ANY) -> Conditions:
     """What to sample: the given prompts or classes, or those that the run was distilled on, and its base's images."""
-    run = Run(student)
+    run = Run.around(student)
     settings = run.config.get("settings", {}) if run.started else {}
     takes = sampler.adapter.takes if sampler.adapter is not None else "nothing"
-    if choice.prompts is None and takes == "prompts":
+    if choice.prompts is None and takes == "prompts" and Run(student).started:
         choice = replace(choice, prompts=run.prompts)
     conditions = conditions_for(sampler, facts, choice)
     if settings.get("base"):
@@ -101,6 +109,8 @@ def run_conditions(student: str, sampler: Sampler, facts: dict[str, Any], choice
                 f"bootdiff sample BASE {student} …"
             )
         return cascade(base, sampler, facts, conditions, choice.prompts or ())
+    if sampler.adapter is not None and sampler.adapter.upscales:
+        raise BootdiffError(f"{student} enlarges a base stage's images; name both: bootdiff sample BASE {student} …")
     return conditions
 
 
@@ -119,7 +129,7 @@ def cascade(
     check_enlarges(stage, small.adapter, small.shape, base)
     level = int(facts.get("conditions", {}).get("noise_level", 250))
     own = conditions_for(small, small_facts, Choice(prompts=prompts))
-    return Remembered(conditions, _Module(small), own, tuple(small.shape), cast("Upscaler", stage), level)
+    return Cascade(conditions, _Module(small), own, tuple(small.shape), cast("Upscaler", stage), level)
 
 
 class _Module(torch.nn.Module):

@@ -25,12 +25,14 @@ class Candidate:
         spacing: how its times are spaced.
         calls: network calls an image.
         sample: from noises and their conditions to samples.
+        same_path: whether its samples are compared with the path of the same noises.
     """
 
     row: str
     spacing: str
     calls: int
     sample: Callable[[Tensor, Condition], Tensor]
+    same_path: bool = True
 
 
 def teacher_candidates(teacher: Teacher, t_range: tuple[float, float], steps: Sequence[int]) -> list[Candidate]:

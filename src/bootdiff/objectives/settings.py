@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, model_validator
 
 from bootdiff.teachers import Clip, DynamicThreshold, Limit, NoLimit, Teacher, adapter_of
+from bootdiff.teachers.guidance import guidance_of
 from bootdiff.training.settings import TrainingSettings
 
 Weight = Annotated[float, Field(ge=0, le=1000)]
@@ -86,4 +87,7 @@ def learned_weight(settings: DistillationSettings, teacher: Teacher) -> float | 
     adapter = adapter_of(teacher)
     # A network that must be told a weight is told its pipeline's usual one.
     usual = adapter.usual_weight if adapter is not None and adapter.guidance == "embedded" else None
-    return usual if settings.guidance_scale is None else settings.guidance_scale
+    own = guidance_of(teacher)  # given in Python
+    if settings.guidance_scale is None:
+        return usual if own is None else own.weight
+    return settings.guidance_scale

@@ -70,8 +70,9 @@ def model_card(words: Mapping[str, Any], adapter: Adapter) -> str:
 
 
 def _public(name: Any) -> Any:
-    """A hub id as it is; of somebody's folder or file its name only."""
-    return Path(name).name if isinstance(name, str) and Path(name).exists() else name
+    """A builtin or a hub id as it is; of somebody's folder or file its name only."""
+    hub = isinstance(name, str) and name.count("/") == 1 and name[0] not in "./~" and not Path(name).exists()
+    return name if hub or not isinstance(name, str) else Path(name).name
 
 
 def _short(value: Any) -> Any:

@@ -158,7 +158,14 @@ def _row(row: Mapping[str, Any], asked: bool) -> str:
     distance = "–" if row["frechet_distance"] is None else f"{row['frechet_distance']:.3f}"
     share = [f"{row['faithfulness']:.1%}"] if asked else []
     speed = f"{row['images_per_second']:.0f}"
-    cells = [row["name"], str(row["calls"]), distance, *share, f"{row['path_error']:.4f}", speed]
+    cells = [
+        row["name"],
+        str(row["calls"]),
+        distance,
+        *share,
+        "–" if row["path_error"] is None else f"{row['path_error']:.4f}",
+        speed,
+    ]
     return f"<tr{kind}>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
 
 

@@ -31,6 +31,11 @@ class Guided(Wrapper):
         for name, value in null.items():
             self.register_buffer(f"null_{name}", value, persistent=False)
 
+    @property
+    def null(self) -> Condition:
+        """n."""
+        return Condition({name: getattr(self, f"null_{name}") for name in self.entries})
+
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """f̃, (b, *shape) in float32."""
         null = {name: getattr(self, f"null_{name}").expand(len(x_t), *[-1] * (value.ndim - 1))
@@ -40,6 +45,15 @@ class Guided(Wrapper):
         weight = condition["guidance"] if self.weight is None else torch.full_like(t, self.weight, dtype=torch.float32)
         # Eq. 10
         return f_n + expand(weight.float(), x_t) * (f_c - f_n)
+
+
+def guidance_of(teacher: Teacher) -> Guided | None:
+    """The guidance among a teacher's wrappers, if there is any."""
+    while isinstance(teacher, Wrapper):
+        if isinstance(teacher, Guided):
+            return teacher
+        teacher = teacher.inner
+    return None
 
 
 def guided(teacher: Teacher, null: Condition, weight: float | None = None) -> Teacher:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bootdiff.errors import BootdiffError, first_line
 from bootdiff.quiet import quietly
@@ -132,8 +133,13 @@ def check_finite(network: nn.Module, where: Path | str) -> None:
 
 def weights_hash(network: nn.Module) -> str:
     """A short hash of every weight's name and bytes: the same network has the same hash wherever it lies."""
+    return tensors_hash(network.state_dict())
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Of their names and bytes."""
     digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(network.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -39,6 +39,7 @@ def train_autoencoder(vae: Any, pixels: Tensor, folder: Path, settings: TeacherS
     objective = Autoencoding(Images(pixels), learner, shape, settings.kl_weight)
     shown = to_unit(pixels[:SHOWN])
 
+    @torch.no_grad()
     def preview(step: int, networks: dict[str, Any]) -> None:
         device = next(vae.parameters()).device
         made = vae.decode(vae.encode(shown.to(device)).latent_dist.mean).sample.cpu()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,6 +17,8 @@ from bootdiff.objectives.settings import DistillationSettings, learned_weight
 from bootdiff.runs import Run
 from bootdiff.teachers import Teacher, adapter_of, guided
 from bootdiff.teachers.adapters.base import Adapter
+from bootdiff.teachers.guidance import guidance_of
+from bootdiff.teachers.weights import tensors_hash, weights_hash
 from bootdiff.training.condition_checks import (
     asked_prompts,
     base_stage,
@@ -51,8 +52,6 @@ class ConditionPlan:
     @property
     def digests(self) -> dict[str, str]:
         """Hashes of what the settings name but do not hold: the prompts, and the base stage's weights."""
-        from bootdiff.teachers.weights import weights_hash
-
         words = {"prompts": self.prompts.digest} if self.prompts is not None else {}
         return {**words, "base": weights_hash(self.base)} if self.base is not None else words
 
@@ -68,6 +67,9 @@ class ConditionPlan:
         words: dict[str, Any] = {"negative_prompt": settings.negative_prompt}
         if self.given is not None:
             words.update(_facts_of(self.given))
+            guidance = guidance_of(self.teacher)
+            if guidance is not None and adapter is not None and adapter.takes == "classes":
+                words["null_class"] = int(guidance.null["classes"])
         elif adapter is not None and adapter.takes == "classes":
             words.update(labels=class_labels(adapter, settings), null_class=null_class(adapter, settings))
         if self.base is not None:
@@ -200,6 +202,12 @@ def given_conditions(teacher: Teacher, settings: Any, conditions: Conditions) ->
                 f"conditions= and the setting {name} exclude each other; leave one out"
                 + (" (guide with bootdiff.Guided(teacher, null, weight))." if "guidance" in name else ".")
             )
+    own = guidance_of(teacher)
+    if settings.guidance_range is not None and (own is None or own.weight is not None):
+        raise BootdiffError(
+            "guidance_range with conditions= needs a teacher that reads its weight from them: "
+            "bootdiff.Guided(teacher, null), with no weight."
+        )
     example, adapter = conditions.listed(0, 0, 1), adapter_of(teacher)
     needed = set(adapter.blank(1)) if adapter is not None else set()
     if settings.guidance_range is not None:
@@ -216,11 +224,8 @@ def given_conditions(teacher: Teacher, settings: Any, conditions: Conditions) ->
 
 
 def conditions_hash(conditions: Conditions) -> str:
-    """Of the first of a list of conditions."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, value in sorted(conditions.listed(0, 0, HASHED).items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)} {value.double().flatten().tolist()}".encode())
-    return digest.hexdigest()
+    """Of the first ``HASHED`` of a list of conditions."""
+    return tensors_hash(conditions.listed(0, 0, HASHED))
 
 
 def _facts_of(conditions: Conditions) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,8 +24,9 @@ from bootdiff.pipelines.student_files import load_student, save_student
 from bootdiff.randomness import sample_noise
 from bootdiff.runs import Run
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, load_teacher
+from bootdiff.teachers.guidance import guidance_of
 from bootdiff.teachers.probe import check_answers
-from bootdiff.teachers.weights import weights_hash
+from bootdiff.teachers.weights import tensors_hash, weights_hash
 from bootdiff.training.conditioning import ConditionPlan, conditions_hash, given_conditions, plan_conditions
 from bootdiff.training.settings import TrainingSettings, make_settings
 
@@ -56,11 +58,13 @@ class Plan:
         words = {"task": "distill", "teacher": self.teacher.name, **options, "method": self.method}
         return {**words, "settings": self.settings.model_dump()}
 
-    @property
+    @cached_property
     def sources(self) -> dict[str, str]:
         """Hashes of all that the run reads: what another run must have in common with it to be the same."""
         given = {} if self.conditions is None else {"conditions": conditions_hash(self.conditions)}
-        return {"teacher": self._teacher_hash, **self.asked.digests, **given}
+        own = guidance_of(self.teacher)
+        guidance = {} if own is None else {"guidance": f"{own.weight}-{tensors_hash(own.null)}"}
+        return {"teacher": self._teacher_hash, **guidance, **self.asked.digests, **given}
 
     @property
     def _teacher_hash(self) -> str:

@@ -51,6 +51,7 @@ def train_teacher(data: str, output: Path, settings: TeacherSettings, report_to:
         untrained = UNTRAINED[settings.kind](known, settings)
     if accelerator.is_main_process:
         run.start(config, sources)
+    accelerator.wait_for_everyone()  # the autoencoder's folder lies in the run's
     values = _values(untrained, known.pixels, output, settings)
     start_tracker(accelerator, settings)
     reading = untrained.reading()
@@ -78,8 +79,20 @@ def load_data(data: str, settings: TeacherSettings) -> Data:
     if settings.kind == "unconditional":
         return Data(pixels)
     if settings.kind == "classes":
-        return Data(pixels, labels=load_labels(data))
-    return Data(pixels, captions=load_captions(data))
+        labels = load_labels(data)
+        _check_count(data, len(pixels), len(labels), "labels")
+        missing = sorted(set(range(int(labels.max()) + 1)) - set(labels.tolist()))
+        if missing:
+            raise BootdiffError(f"{data} has labels up to {int(labels.max())} but no image of {missing[0]}; renumber.")
+        return Data(pixels, labels=labels)
+    captions = load_captions(data)
+    _check_count(data, len(pixels), len(captions.rows), "captions")
+    return Data(pixels, captions=captions)
+
+
+def _check_count(data: str, images: int, said: int, what: str) -> None:
+    if images != said:
+        raise BootdiffError(f"{data} has {images} images and {said} {what}; expected one for every image.")
 
 
 def prepare_images(pixels: Tensor, settings: TeacherSettings) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from bootdiff.errors import BootdiffError
@@ -20,6 +21,10 @@ def untrained_stable_diffusion(data: Data, settings: TeacherSettings) -> Untrain
 
     if data.captions is None:
         raise BootdiffError("a teacher of kind stable-diffusion needs images with captions.")
+    if settings.schedule == "sigmoid":
+        raise BootdiffError(
+            "stable-diffusion's scheduler knows no sigmoid schedule; use cosine, linear, scaled_linear."
+        )
     tokenizer = clip_tokenizer(words_of(data.captions.texts), LENGTH)
     encoder = _clip(tokenizer, settings)
     autoencoder = _autoencoder(data, settings)
@@ -84,6 +89,6 @@ def _unet(side: int, settings: TeacherSettings) -> Any:
         down_block_types=("CrossAttnDownBlock2D",) * levels,
         up_block_types=("CrossAttnUpBlock2D",) * levels,
         cross_attention_dim=settings.text_width,
-        attention_head_dim=max(1, min(settings.channels) // 16),
+        attention_head_dim=max(1, math.gcd(*settings.channels) // 16),
         norm_num_groups=groups(settings.channels),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,8 +30,10 @@ def clip_tokenizer(words: Iterable[str], length: int) -> Any:
 
     letters = list(bytes_to_unicode().values())
     pieces = [*letters, *(f"{letter}</w>" for letter in letters)]
-    # Longer words are built of the same beginnings, so each merge is listed once.
-    merges = list(dict.fromkeys(merge for word in words if word.isascii() for merge in _merges(word)))
+    merges: dict[tuple[str, str], int] = {}
+    for word in words:
+        if word.isascii():
+            _learn(merges, word)
     vocabulary = dict.fromkeys([*pieces, *(first + last for first, last in merges)])
     ids = {token: number for number, token in enumerate([*vocabulary, "<|startoftext|>", "<|endoftext|>"])}
     with TemporaryDirectory() as folder:
@@ -49,7 +52,14 @@ def t5_tokenizer(words: Iterable[str], length: int) -> Any:
     return T5TokenizerFast(vocab=vocabulary, extra_ids=0, model_max_length=length)
 
 
-def _merges(word: str) -> list[tuple[str, str]]:
-    """The byte pairs that make one token of a word, from its left to its right."""
+def _learn(merges: dict[tuple[str, str], int], word: str) -> None:
+    """Add the byte pairs, in the order of their ranks, that make one token of what the known ones leave of a word.
+
+    The new ones come last, so words that are whole already stay so.
+    """
     parts = [*word[:-1], f"{word[-1]}</w>"]
-    return [("".join(parts[:end]), parts[end]) for end in range(1, len(parts))]
+    while len(parts) > 1:
+        ranks = [merges.get(pair, len(merges)) for pair in pairwise(parts)]
+        first = min(range(len(ranks)), key=ranks.__getitem__)
+        merges.setdefault((parts[first], parts[first + 1]), len(merges))
+        parts[first : first + 2] = [parts[first] + parts[first + 1]]
