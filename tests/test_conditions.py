@@ -236,7 +236,7 @@ def test_an_interrupted_run_with_prompts_ends_with_the_same_bits(cli, teachers, 
     for name in ("student", "student-path", "done.json", "checkpoints/step-00000004", "prompts"):
         path = tmp_path / "cut" / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert "resuming from step 2" in cli("distill", *words, "--output", tmp_path / "cut", *options).err
+    assert "resuming student from step 2" in cli("distill", *words, "--output", tmp_path / "cut", *options).err
     files = [tmp_path / name / "student-path/unet/diffusion_pytorch_model.safetensors" for name in ("whole", "cut")]
     assert files[0].read_bytes() == files[1].read_bytes()
 

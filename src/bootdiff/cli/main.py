@@ -33,10 +33,12 @@ LoraScale = Annotated[float, typer.Option(help="Its strength.")]
 PipelineConfig = Annotated[str | None, typer.Option(help="For a single file: a pipeline with its configs.")]
 Size = Annotated[int | None, typer.Option(min=1, help="Side of the images in pixels, for latent models.")]
 Teacher = Annotated[
-    str, typer.Argument(help="A folder, a builtin name (digits), a single .safetensors file or a hub id.")
+    str, typer.Argument(help="A folder, a builtin name (digits, …), a single .safetensors file or a hub id.")
 ]
 Classes = Annotated[str | None, typer.Option(help="N,N,...: class labels; default: all.")]
-PromptFile = Annotated[Path | None, typer.Option(help="A file of prompts: text, CSV, TSV, JSON lines, parquet.")]
+PromptFile = Annotated[
+    Path | None, typer.Option(help="A file of prompts: text, CSV, TSV, JSON, JSON lines, parquet; or digits.")
+]
 PromptColumn = Annotated[str | None, typer.Option(help="Of the prompts file, where it has several.")]
 GuidanceScale = Annotated[float | None, typer.Option(help="Guidance weight w.")]
 Report = Annotated[str | None, typer.Option(help="Also log to tensorboard, wandb or trackio.")]

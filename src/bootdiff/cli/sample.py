@@ -71,6 +71,8 @@ def run_sample(students: Sequence[str], wanted: Wanted, times: str | None, outpu
         raise BootdiffError(f"expected a student, or a base and its super-resolution student, got {len(students)}.")
     check_output(output)
     name, base = students[-1], students[0] if len(students) == 2 else None
+    if times is not None and base is not None:
+        raise BootdiffError("--times shows one student's path; name one of the two.")
     if times is not None:
         student = load_student(path_folder(Path(name)))
         moments = read_times(times)

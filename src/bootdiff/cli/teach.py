@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bootdiff.files import read_json
 from bootdiff.progress import is_first_process
 from bootdiff.training.settings import TeacherSettings, make_settings, read_assignments, read_config
 from bootdiff.training.teach import train_teacher
@@ -24,15 +23,13 @@ def run_train_teacher(
     settings = make_settings(TeacherSettings, read_config(config), read_assignments(assign), options)
     if train_teacher(data, output, settings, report_to):
         if is_first_process():
-            more = _needs(output, settings)
+            more = _needs(settings.kind)
             print(f"teacher: {output}  (try: bootdiff distill {output}{more} --output runs/student)")
     else:
         print(f"done: {output} already holds this teacher.")
 
 
-def _needs(output: Path, settings: TeacherSettings) -> str:
+def _needs(kind: str) -> str:
     """What a distillation of this teacher must be told."""
-    if settings.kind == "classes":  # the last label stands for no class
-        return f" --null-class {int(read_json(output / 'unet' / 'config.json')['num_class_embeds']) - 1}"
-    words = {"unconditional": "", "if-upscaler": " --prompts FILE --base RUN"}
-    return words.get(settings.kind, " --prompts FILE")
+    words = {"unconditional": "", "classes": "", "if-upscaler": " --prompts FILE --base RUN"}
+    return words.get(kind, " --prompts FILE")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from bootdiff.errors import BootdiffError
@@ -20,10 +20,11 @@ from bootdiff.errors import BootdiffError
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 
 
-def load_images(data: str) -> Tensor:
+def load_images(data: str, side: int | None = None) -> Tensor:
     """All images of a data set, (n, c, h, w) in uint8.
 
     Args:
+        side: fit image files (not IDX) to squares of this side, cut from their middle.
         data: ``digits``; a folder of images, or of parquet or IDX files; one IDX file (gzipped or not) or parquet file.
 
     Raises:
@@ -33,8 +34,8 @@ def load_images(data: str) -> Tensor:
     if kind == "digits":
         return load_digits()
     if kind == "images":
-        return _stack((str(p), _decode(p, str(p))) for p in files)
-    parts = [_read_file(p) for p in files]
+        return _stack((str(p), _decode(p, str(p), side)) for p in files)
+    parts = [_read_file(p, side) for p in files]
     for path, part in zip(files, parts, strict=True):
         if part.shape[1:] != parts[0].shape[1:]:
             raise BootdiffError(
@@ -95,9 +96,9 @@ def _digits():
     return load()
 
 
-def _read_file(path: Path) -> Tensor:
+def _read_file(path: Path, side: int | None) -> Tensor:
     if path.suffix == ".parquet":
-        return _read_parquet(path)
+        return _read_parquet(path, side)
     if path.suffix.lower() in SUFFIXES:
         raise BootdiffError(f"{path} is one image; expected a data set: a folder of images, IDX files or parquet.")
     return _read_idx(path)
@@ -145,21 +146,22 @@ def parquet_columns(path: Path) -> Any:
         raise BootdiffError(f"{path} cannot be read as parquet ({error}).") from error
 
 
-def _read_parquet(path: Path) -> Tensor:
+def _read_parquet(path: Path, side: int | None) -> Tensor:
     table = parquet_columns(path)
     columns = [name for name in ("image.bytes", "image", "img", "bytes") if name in table.column_names]
     if not columns:
         raise BootdiffError(f"{path} has no image column; expected 'image' or 'image.bytes', got {table.column_names}.")
     cells = table.column(columns[0]).to_pylist()
     encoded = [cell["bytes"] if isinstance(cell, dict) else cell for cell in cells]
-    return _stack((f"{path} row {i}", _decode(io.BytesIO(b), f"{path} row {i}")) for i, b in enumerate(encoded))
+    return _stack((f"{path} row {i}", _decode(io.BytesIO(b), f"{path} row {i}", side)) for i, b in enumerate(encoded))
 
 
-def _decode(source: Path | io.BytesIO, name: str) -> np.ndarray:
+def _decode(source: Path | io.BytesIO, name: str, side: int | None) -> np.ndarray:
     try:
         with Image.open(source) as image:
             grey = image.mode in ("1", "L", "I", "I;16", "LA")
-            return np.asarray(image.convert("L" if grey else "RGB"))
+            plain = image.convert("L" if grey else "RGB")
+            return np.asarray(plain if side is None else ImageOps.fit(plain, (side, side)))
     except (UnidentifiedImageError, OSError, ValueError) as error:
         raise BootdiffError(f"{name} cannot be read as an image ({error}).") from error
 
@@ -173,7 +175,8 @@ def _stack(named: Iterable[tuple[str, np.ndarray]]) -> Tensor:
     for name, array in named:
         if arrays and array.shape != arrays[0].shape:
             raise BootdiffError(
-                f"{name} is {_describe(array)} but the first image is {_describe(arrays[0])}; all must share one size."
+                f"{name} is {_describe(array)} but the first image is {_describe(arrays[0])}; all must share "
+                + ("their colours: convert it." if array.shape[:2] == arrays[0].shape[:2] else "one size: set resize.")
             )
         arrays.append(array)
     if not arrays:

@@ -115,7 +115,9 @@ def _folder_labels(data: str, files: Sequence[Path]) -> Tensor:
     names = [file.relative_to(root).parts[0] if file.parent != root else "" for file in files]
     known = sorted(set(names))
     if "" in known or len(known) < 2:
-        raise BootdiffError(f"{data} has no labels; expected a folder of its own for the images of every class.")
+        stray = next((file for file, name in zip(files, names, strict=True) if not name), None)
+        found = f"{stray.name} lies in none" if stray is not None else f"there is only {known[0]}"
+        raise BootdiffError(f"{data} has no labels: expected a folder for the images of every class, but {found}.")
     return torch.tensor([known.index(name) for name in names])
 
 
@@ -135,6 +137,9 @@ def _folder_captions(root: Path, files: Sequence[Path]) -> list[str]:
         except (ValueError, KeyError, TypeError, StopIteration):
             raise BootdiffError(f"{path} line {number}: expected file_name and text, got {line!r:.80}.") from None
     names = [file.relative_to(root).as_posix() for file in files]
+    gone = sorted(set(said) - set(names))
+    if gone:
+        raise BootdiffError(f"{path} describes {gone[0]}, which is not there ({len(gone)} such lines); remove them.")
     missing = [name for name in names if name not in said]
     if missing:
         raise BootdiffError(f"{path} says nothing of {missing[0]} ({len(missing)} images have no caption).")

@@ -89,6 +89,8 @@ def read_prompt_labels(path: Path | str, column: str | None, label_column: str) 
         BootdiffError: if it has no such column, or one of them is no whole number from 0.
     """
     file, where = _file(path, column)
+    if where.suffix.lower() not in _READERS:
+        raise _error(where, f"has no columns, so none is called {label_column}; expected a table with the labels.")
     rows = zip(_cells(where, file), _cells(where, label_column), strict=True)
     labels = []
     for (place, prompt), (_, label) in rows:

@@ -13,6 +13,7 @@ from torch import Tensor
 from bootdiff.allocator import keep_freed_memory
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Conditions, Unconditional
+from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.rows import DDIM_STEPS, Candidate, from_elsewhere, heun_candidate, teacher_candidates
 from bootdiff.metrics.features import Features
 from bootdiff.metrics.frechet import Accumulator, Statistics, frechet_distance
@@ -75,6 +76,11 @@ class Measured:
             values, logits = features.read(work.decode(samples))
             self.features.add(values)
             if logits is not None and work.labels is not None:
+                if int(work.labels.max()) >= logits.shape[1]:
+                    raise BootdiffError(
+                        f"class {int(work.labels.max())} was asked for, but {features.name} knows the classes 0 to "
+                        f"{logits.shape[1] - 1}; measure with a classifier that knows it."
+                    )
                 self.faithful += int((logits.argmax(1).cpu() == work.labels.cpu()).sum())
                 self.asked += len(work.labels)
         return samples

@@ -179,6 +179,8 @@ class OneStep(nn.Module):
     @torch.no_grad()
     def forward(self, eps: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """Samples, (b, *shape), for noises (b, *shape)."""
+        if not isinstance(condition, Condition):
+            raise BootdiffError(f"expected a bootdiff.Condition beside the noises, got {type(condition).__name__}.")
         call, own = self.call, self.own.expand(len(eps))
         x_T = eps if call.scale == 1 else call.scale * eps
         if self.adapter is not None:

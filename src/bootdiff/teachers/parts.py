@@ -21,6 +21,8 @@ from bootdiff.teachers.weights import aligned, check_config, check_finite, check
 
 #: the libraries whose classes a pipeline may name; anything else would be somebody's own code
 LIBRARIES = ("diffusers", "transformers")
+#: beside a pipeline of ours on class labels: what none of diffusers' configs can say
+LABELS = "labels.json"
 #: one of these holds a tokenizer's words
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
 
@@ -63,6 +65,15 @@ class Parts:
         """Its folder; in the hub's oldest pipelines the network and the scheduler lie in the pipeline's own."""
         inside = self.folder / part
         return inside if inside.is_dir() or part not in ("unet", "scheduler") else self.folder
+
+    @property
+    def null_class(self) -> int | None:
+        """The label that stood for no class, where ``train-teacher`` wrote it down."""
+        path = self.folder / LABELS
+        value = read_json(path).get("null_class") if path.is_file() else None
+        if value is not None and (not isinstance(value, int) or value < 0):
+            raise BootdiffError(f"{path}: null_class should be a label, got {value!r:.40}.")
+        return value
 
     def config(self, part: str) -> dict[str, Any]:
         """A component's ``config.json``."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bootdiff.data.prompts import PromptFile, read_prompts
 from bootdiff.errors import BootdiffError
 from bootdiff.objectives.settings import DistillationSettings
+from bootdiff.runs import Run
 from bootdiff.teachers.adapters.base import Adapter
 
 if TYPE_CHECKING:
@@ -90,13 +91,17 @@ def check_guidance(settings: DistillationSettings, adapter: Adapter, name: str) 
         )
 
 
-def asked_prompts(settings: DistillationSettings, name: str) -> PromptFile:
-    """The prompts that a teacher on text needs."""
+def asked_prompts(settings: DistillationSettings, name: str, run: Run | None = None) -> PromptFile:
+    """The prompts that a teacher on text needs; those that a run has kept, where their file has gone."""
     if settings.prompts is None:
         raise BootdiffError(
             f"{name} is conditioned on text, so it needs prompts (no images): --prompts FILE, one a line, or a CSV, "
             "TSV, JSON lines or parquet file."
         )
+    kept = run.prompts if run is not None and run.started else None
+    same = kept is not None and run is not None and run.config.get("settings", {}).get("prompts") == settings.prompts
+    if kept is not None and same and not Path(settings.prompts).exists():
+        return PromptFile(tuple(kept), 0, settings.prompts)
     return read_prompts(settings.prompts, settings.prompt_column)
 
 

@@ -155,8 +155,11 @@ class ConditionPlan:
         return (learned, learned, learned) if told and learned is not None else None
 
 
-def plan_conditions(teacher: Teacher, settings: Any) -> ConditionPlan:
+def plan_conditions(teacher: Teacher, settings: Any, run: Run | None = None) -> ConditionPlan:
     """Check everything that a distillation was asked about conditions.
+
+    Args:
+        run: whose own copy of the prompts serves where their file has gone.
 
     Raises:
         BootdiffError: naming what does not fit this teacher, and what to give instead.
@@ -172,7 +175,7 @@ def plan_conditions(teacher: Teacher, settings: Any) -> ConditionPlan:
     if takes == "classes":
         class_labels(adapter, settings)
     if takes == "prompts":
-        plan = replace(plan, prompts=asked_prompts(settings, teacher.name))
+        plan = replace(plan, prompts=asked_prompts(settings, teacher.name, run))
     if settings.base is not None and not adapter.upscales:
         raise BootdiffError(f"--base is for super-resolution teachers; {teacher.name} is none, so leave it out.")
     if adapter.upscales:

@@ -109,7 +109,7 @@ def plan_distillation(
         raise BootdiffError(f"method {method} takes {settings_type.__name__}, got {type(settings).__name__}.")
     teacher = teacher if isinstance(teacher, Teacher) else load_teacher(teacher)
     if conditions is None:
-        asked = plan_conditions(teacher, settings)  # first: what is missing is soon told
+        asked = plan_conditions(teacher, settings, Run(output))  # first: what is missing is soon told
     else:
         asked = given_conditions(teacher, settings, conditions)
     low, high = teacher.t_range

@@ -109,6 +109,7 @@ class Loop:
             name: LearnerState(learner, settings, accelerator) for name, learner in objective.learners().items()
         }
         self.networks = {name: learner.raw for name, learner in self.learners.items()}
+        self.what = " and ".join(self.learners)
         self.meter = Meter(accelerator)
         self.step, self.seconds, self.saved = 0, 0.0, -1
         self.health = Health(folder, accelerator)
@@ -124,7 +125,7 @@ class Loop:
         keep_freed_memory()
         self._resume()
         show = show_progress and self.accelerator.is_main_process
-        with self._signals(), progress("training", self.settings.steps, self.step, show) as bar:
+        with self._signals(), progress(f"training {self.what}", self.settings.steps, self.step, show) as bar:
             started = time.monotonic() - self.seconds
             while self.step < self.settings.steps:
                 for name in self.objective.turns(self.step):
@@ -217,7 +218,7 @@ class Loop:
                     "remove it to resume from the one before."
                 ) from error
             if self.accelerator.is_main_process and self.step < self.settings.steps:
-                print(f"resuming from step {self.step}.", file=sys.stderr)
+                print(f"resuming {self.what} from step {self.step}.", file=sys.stderr)
         if self.accelerator.is_main_process:
             truncate_log(self.folder / "log.jsonl", self.step)
 
@@ -278,7 +279,9 @@ class Loop:
             asked = float(self.accelerator.reduce(flag, "sum")) > 0
         if asked and self.step < self.settings.steps:
             self.save()
-            raise Interrupted(f"stopped at step {self.step} of {self.settings.steps}; run the same command to go on.")
+            raise Interrupted(
+                f"stopped at step {self.step} of {self.settings.steps}; run the same command to go on ({self.what})."
+            )
 
 
 @contextmanager

@@ -16,12 +16,13 @@ from bootdiff.data.images import load_images
 from bootdiff.data.labels import load_captions, load_labels
 from bootdiff.data.sources import Images
 from bootdiff.errors import BootdiffError
-from bootdiff.files import remove, write_whole
+from bootdiff.files import remove, write_json, write_whole
 from bootdiff.pictures import grid
 from bootdiff.quiet import quietly
 from bootdiff.randomness import sample_noise
 from bootdiff.runs import Run
 from bootdiff.solvers import ddim, trailing_times
+from bootdiff.teachers.parts import LABELS
 from bootdiff.training.settings import TeacherSettings
 from bootdiff.training.untrained import UNTRAINED, Data, Untrained
 
@@ -63,7 +64,7 @@ def train_teacher(data: str, output: Path, settings: TeacherSettings, report_to:
     learners = Loop(objective, settings, output, accelerator, _preview(denoiser, reading, untrained, output)).run()
     if accelerator.is_main_process:
         with learners["teacher"].averaged():
-            _save(untrained.pipeline.to("cpu"), output)
+            _save(untrained, output)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return True
@@ -75,7 +76,7 @@ def load_data(data: str, settings: TeacherSettings) -> Data:
     Raises:
         BootdiffError: if they cannot be read, say nothing of themselves, or do not fit the network.
     """
-    pixels = prepare_images(load_images(data), settings)
+    pixels = prepare_images(load_images(data, settings.resize), settings)
     if settings.kind == "unconditional":
         return Data(pixels)
     if settings.kind == "classes":
@@ -166,8 +167,11 @@ def _preview(denoiser: Any, reading: Any, untrained: Untrained, output: Path) ->
     return preview
 
 
-def _save(pipeline: Any, output: Path) -> None:
+def _save(untrained: Untrained, output: Path) -> None:
     """model_index.json is written last: a folder that has it is whole."""
+    pipeline = untrained.pipeline.to("cpu")
+    if untrained.null_class is not None:
+        write_json(output / LABELS, {"null_class": untrained.null_class})
     temporary = output / ".pipeline"
 
     def write(folder: Path) -> None:

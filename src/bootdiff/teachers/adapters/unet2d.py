@@ -70,6 +70,10 @@ class UNet2D(Adapter):
         _check_size(self.config, where)
         if self.config.num_class_embeds is not None:
             self.takes, self.classes, self.guidance = "classes", self.config.num_class_embeds, "free"
+            known = parts.null_class
+            if known is not None and known >= self.classes:
+                raise BootdiffError(f"{parts.folder}: the null class {known} is none of its {self.classes} labels.")
+            self.null_class = known
             self.usage = "pipe(class_labels={label}, num_inference_steps=1, generator=generator)"
 
     @property

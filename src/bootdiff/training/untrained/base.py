@@ -55,12 +55,14 @@ class Untrained:
         description: of the images, as the network's condition.
         shown: conditions of the samples that are shown on the way.
         encoder: trained together with the network.
+        null_class: the label that stands for no class.
     """
 
     pipeline: Any
     description: Description = field(default_factory=Undescribed)
     shown: Condition = field(default_factory=Condition)
     encoder: TextEncoder | None = None
+    null_class: int | None = None
 
     def reading(self, name: str = "new teacher") -> PipelineTeacher:
         """The pipeline as a teacher whose x_0 is not limited."""

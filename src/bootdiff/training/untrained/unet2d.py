@@ -25,7 +25,9 @@ def untrained_classes(data: Data, settings: TeacherSettings) -> Untrained:
     count = int(data.labels.max()) + 1
     pipeline = _pipeline(data, settings, num_class_embeds=count + 1)
     shown = Condition({"classes": torch.arange(SHOWN) % count})
-    return Untrained(pipeline, Labelled(data.labels, count, settings.condition_dropout), shown)
+    described = Labelled(data.labels, count, settings.condition_dropout)
+    # Without dropout its row of the table has learned nothing.
+    return Untrained(pipeline, described, shown, null_class=count if settings.condition_dropout else None)
 
 
 def _pipeline(data: Data, settings: TeacherSettings, **fields: Any) -> Any:
