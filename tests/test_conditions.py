@@ -623,6 +623,8 @@ def test_a_run_works_from_elsewhere_and_without_its_prompts_file(cli, teachers, 
     monkeypatch.chdir(tmp_path / "work")
     assert cli("distill", "sd", "--prompts", "words.txt", "--output", "run", *SMALL).code == 0
     (tmp_path / "work/words.txt").unlink()
+    again = cli("distill", "sd", "--prompts", "words.txt", "--output", "run", *SMALL)
+    assert again.code == 0 and again.out.startswith("done"), again.err
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     run = tmp_path / "work/run"

@@ -84,7 +84,7 @@ def test_every_kind_opens_as_its_stock_pipeline_and_is_read_as_a_teacher(teacher
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_distilled_and_sampled(cli, teachers, tmp_path, kind):
-    words = ["--prompts", "digits"] if kind != "classes" else ["--null-class", 10]
+    words = ["--prompts", "digits"] if kind != "classes" else []  # its null class is known
     small = ["--steps", 2, "--batch-size", 4, "--set", "sample_every=0"]
     base = []
     if kind == "if-upscaler":
@@ -171,6 +171,15 @@ def test_captions_of_an_if_are_cleaned_as_its_prompts_are(teachers):
     ours = cleaned(Captions(texts, torch.zeros(1, 1))).texts
     assert list(ours) == pipeline._text_preprocessing(list(texts), clean_caption=True)
     assert ours[0] == "a red cat"
+
+
+def test_the_null_class_is_written_down_and_left_out(cli, teachers, tmp_path):
+    facts = json.loads(cli("inspect", teachers / "classes", "--json").out)
+    assert facts["classes"] == 11 and facts["null_class"] == 10
+    small = ["--steps", 1, "--batch-size", 2, "--set", "sample_every=0"]
+    assert cli("distill", teachers / "classes", "--output", tmp_path / "run", *small).code == 0
+    said = json.loads((tmp_path / "run/student-path/bootdiff.json").read_text())["conditions"]
+    assert said == {"labels": list(range(10)), "null_class": 10}
 
 
 def test_two_processes_train_the_same_teacher(tmp_path):
@@ -324,6 +333,20 @@ def test_bad_input_is_one_line(cli, tmp_path, name, words):
     assert not (tmp_path / "new").exists()
 
 
+def test_images_of_any_size_are_cut_to_one(cli, tmp_path):
+    for name, size in (("a", (9, 6)), ("b", (5, 12))):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+        Image.new("RGB", size, "red").save(tmp_path / "tree" / name / "x.png")
+    with pytest.raises(BootdiffError, match="set resize"):
+        load_images(str(tmp_path / "tree"))
+    assert load_images(str(tmp_path / "tree"), 8).shape == (2, 3, 8, 8)
+    settings = TeacherSettings(kind="classes", channels=[8, 8], resize=8)
+    assert load_data(str(tmp_path / "tree"), settings).labels.tolist() == [0, 1]
+    Image.new("L", (9, 6)).save(tmp_path / "tree/b/y.png")
+    with pytest.raises(BootdiffError, match="colours"):
+        load_images(str(tmp_path / "tree"), 8)
+
+
 def test_labels_that_are_missing_or_damaged_are_named(tmp_path):
     images = tmp_path / "train-images-idx3-ubyte"
     images.write_bytes(idx(3, 1, 2, 2, values=bytes(4)))
@@ -341,6 +364,9 @@ def test_labels_that_are_missing_or_damaged_are_named(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a.png").write_bytes(png(1))
     (tmp_path / "folder" / "metadata.jsonl").write_text('{"file_name": "b.png", "text": "b"}')
+    with pytest.raises(BootdiffError, match=r"describes b\.png, which is not there"):
+        load_captions(str(tmp_path / "folder"))
+    (tmp_path / "folder" / "metadata.jsonl").write_text("")
     with pytest.raises(BootdiffError, match=r"says nothing of a\.png"):
         load_captions(str(tmp_path / "folder"))
     (tmp_path / "folder" / "metadata.jsonl").write_text('{"file_name": "a.png"}')
@@ -520,3 +546,6 @@ def test_labels_of_prompts_in_any_table(tmp_path):
     with pytest.raises(BootdiffError, match="whole number, got 'zwei'"):
         read_prompt_labels(tmp_path / "a.tsv", None, "label")
     assert len(read_prompt_labels("digits", None, "label")) == 140
+    (tmp_path / "a.txt").write_text("one")
+    with pytest.raises(BootdiffError, match="no columns, so none is called label"):
+        read_prompt_labels(tmp_path / "a.txt", None, "label")
