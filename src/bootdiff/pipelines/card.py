@@ -53,7 +53,9 @@ def model_card(words: Mapping[str, Any], adapter: Adapter) -> str:
     left_out = (*private, *HARMLESS, "t_min", "t_max")
     settings = {k: v for k, v in words.get("settings", {}).items() if v is not None and k not in left_out}
     own = ("t_min", "t_max", "guidance", "folded_weight")
-    asked = {key: _public(value) for key, value in words.get("teacher_options", {}).items()}
+    files = ("lora", "pipeline_config")
+    options = words.get("teacher_options", {})
+    asked = {key: _public(value) if key in files else value for key, value in options.items()}
     facts = {"teacher": _public(words["teacher"]), **asked, **{key: words[key] for key in own if key in words}}
     rows = {**facts, **settings}
     return _TEMPLATE.format(
