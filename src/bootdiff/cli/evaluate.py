@@ -12,7 +12,7 @@ from bootdiff.data.prompts import read_prompt_labels
 from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.cascades import Remembered, cascade_candidates
 from bootdiff.evaluation.evaluate import evaluate
-from bootdiff.evaluation.opening import open_pair
+from bootdiff.evaluation.opening import base_teacher, open_pair
 from bootdiff.evaluation.references import default_features, find_reference, open_features
 from bootdiff.evaluation.rows import DDIM_STEPS, Candidate
 from bootdiff.files import read_json, write_json, write_text
@@ -58,9 +58,10 @@ def run_evaluate(
     times = float(facts.get("t_min", model.t_range[0])), float(facts.get("t_max", model.t_range[1]))
     more: Sequence[Candidate] = ()
     conditions = pair.conditions
-    if pair.base is not None and isinstance(conditions, Cascade):
+    base = base_teacher(student, conditions)
+    if base is not None and isinstance(conditions, Cascade):
         conditions = Remembered(**vars(conditions))
-        more = cascade_candidates(conditions, pair.base, model, steps)
+        more = cascade_candidates(conditions, base, model, steps)
     result = evaluate(
         {"student": pair.sampler},
         model,

@@ -27,7 +27,6 @@ class Opened:
         teacher: with the student's guidance.
         path_of: the same with the limit of the student's targets.
         conditions: of the samples, by number.
-        base: the teacher of the base stage, for the student of a super-resolution stage.
     """
 
     sampler: Sampler
@@ -35,7 +34,6 @@ class Opened:
     teacher: Teacher
     path_of: Teacher
     conditions: Conditions
-    base: Teacher | None = None
 
 
 def open_pair(
@@ -69,7 +67,7 @@ def open_pair(
     conditions = run_conditions(student, sampler, facts, choice)
     model = with_guidance(model, sampler, facts, choice.weight)
     learned = limited(model, limit_from(facts["targets"])) if "targets" in facts else model
-    return Opened(sampler, facts, model, learned, conditions, _base_teacher(run, conditions))
+    return Opened(sampler, facts, model, learned, conditions)
 
 
 def located(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,8 +75,9 @@ def located(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: run.locate(value) if key in ("lora", "pipeline_config") else value for key, value in options.items()}
 
 
-def _base_teacher(run: Run, conditions: Conditions) -> Teacher | None:
-    """With its guidance; None where it has gone, because nothing but some rows of a table needs it."""
+def base_teacher(student: str, conditions: Conditions) -> Teacher | None:
+    """The teacher of a cascade's base stage, with its guidance; None where it has gone: only some rows need it."""
+    run = Run.around(student)
     name = run.config.get("settings", {}).get("base") if run.started else None
     if name is None or not isinstance(conditions, Cascade):
         return None

@@ -22,8 +22,8 @@ ENCODED_AT_ONCE = 256
 SHOWN = 12
 
 
-def train_autoencoder(vae: Any, pixels: Tensor, folder: Path, settings: TeacherSettings) -> None:
-    """Train a pipeline's AutoencoderKL, and set its scaling factor: latents of deviation 1.
+def train_autoencoder(vae: Any, pixels: Tensor, folder: Path, settings: TeacherSettings) -> Tensor:
+    """Train a pipeline's AutoencoderKL, and set its scaling factor; return the images' latents, of deviation 1.
 
     Args:
         vae: with random weights; trained in place.
@@ -49,13 +49,16 @@ def train_autoencoder(vae: Any, pixels: Tensor, folder: Path, settings: TeacherS
     if state.ema is not None:
         state.ema.swap()
     vae.requires_grad_(False).eval()
-    vae.register_to_config(scaling_factor=1 / latents_of(vae, pixels, scaled=False).std().item())
+    vae.register_to_config(scaling_factor=1.0)
+    latents = latents_of(vae, pixels)
+    vae.register_to_config(scaling_factor=1 / latents.std().item())
     accelerator.wait_for_everyone()
+    return latents * vae.config.scaling_factor
 
 
 @torch.no_grad()
-def latents_of(vae: Any, pixels: Tensor, scaled: bool = True) -> Tensor:
+def latents_of(vae: Any, pixels: Tensor) -> Tensor:
     """The posterior means of images (n, c, h, w) in uint8, times the scaling factor, in float32."""
     device = next(vae.parameters()).device
     parts = [vae.encode(to_unit(part).to(device)).latent_dist.mean.cpu() for part in pixels.split(ENCODED_AT_ONCE)]
-    return torch.cat(parts) * (vae.config.scaling_factor if scaled else 1.0)
+    return torch.cat(parts) * vae.config.scaling_factor

@@ -145,10 +145,9 @@ def _values(untrained: Untrained, pixels: Tensor, output: Path, settings: Teache
     vae = getattr(untrained.pipeline, "vae", None)
     if vae is None:
         return pixels
-    from bootdiff.training.autoencoder import latents_of, train_autoencoder
+    from bootdiff.training.autoencoder import train_autoencoder
 
-    train_autoencoder(vae, pixels, output / "autoencoder", settings)
-    return latents_of(vae, pixels)
+    return train_autoencoder(vae, pixels, output / "autoencoder", settings)
 
 
 def _preview(denoiser: Any, reading: Any, untrained: Untrained, output: Path) -> Any:
