@@ -71,7 +71,7 @@ def undisturbed(tiny, tmp_path_factory) -> Path:
 
 def command(*words: object, processes: int = 1) -> tuple[list[str], dict[str, str]]:
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1" if processes > 1 else "2"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1" if processes > 1 else "2"}
     return [sys.executable, *launcher, "-m", "bootdiff", *map(str, words)], environment
 
 

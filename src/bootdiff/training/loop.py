@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -42,8 +43,11 @@ def make_accelerator(settings: TrainingSettings, folder: Path, report_to: str | 
     """
     # A second run in the same process may ask for another precision.
     AcceleratorState._reset_state(reset_partial_state=False)
+    # Without an accelerator, accelerate takes each of torchrun's processes for a run of its own unless told "cpu".
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     try:
         accelerator = Accelerator(
+            cpu=several and not torch.accelerator.is_available(),
             mixed_precision=settings.mixed_precision,
             log_with=report_to,
             project_dir=folder if report_to else None,
