@@ -20,6 +20,12 @@ def two_threads() -> None:
     torch.set_num_threads(2)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """References that tests compute are not kept in the user's cache."""
+    os.environ["BOOTDIFF_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 def tiny_unet(channels: int = 1, seed: int = 0, **fields):
     """A random UNet2DModel of a few thousand parameters for 8×8 images."""
     from diffusers import UNet2DModel

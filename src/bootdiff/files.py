@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +65,35 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise BootdiffError(f"{path} cannot be read as safetensors ({error}); remove it or restore it.") from error
 
 
+def load_state(path: Path) -> Mapping[str, Tensor]:
+    """A network's named weights, from ``.safetensors`` or from what ``torch.save`` wrote; no code of the file is run.
+
+    Raises:
+        BootdiffError: if the file is missing, damaged, or holds something else.
+    """
+    import torch
+
+    if not path.is_file():
+        raise BootdiffError(f"no file of weights at {path}; expected .safetensors or .pth.")
+    if path.suffix == ".safetensors":
+        return load_tensors(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged, or a pickle that asks for more than tensors
+        raise BootdiffError(f"{path} cannot be read as weights ({str(error).splitlines()[0][:120]}).") from error
+    if not isinstance(state, dict) or not all(
+        isinstance(value, torch.Tensor) and isinstance(name, str) for name, value in state.items()
+    ):
+        raise BootdiffError(f"{path} should hold named weights, found a {type(state).__name__}.")
+    return state
+
+
+def file_hash(path: Path) -> str:
+    """A short hash of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:8]
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file aside and rename it into place, so that readers see the old one or the new one, whole."""
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
@@ -86,7 +117,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         else:
             os.replace(temporary, path)
     except BaseException as error:
-        remove(temporary)
+        with suppress(OSError):  # where it could not even be looked for
+            remove(temporary)
         # safetensors reports a full disk as its own exception, not as an OSError.
         if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
             raise BootdiffError(f"{path} cannot be written ({error}); what was there before is unchanged.") from error

@@ -125,7 +125,7 @@ class Run:
         remove_leftovers(self.folder)
         if self.started:
             return
-        words = {"sources": dict(sources), "command": _command(), "folder": str(Path.cwd())}
+        words = {"sources": dict(sources), "command": command(), "folder": str(Path.cwd())}
         write_json(self.folder / "meta.json", {**words, **environment()})
         write_text(self.folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
 
@@ -144,7 +144,8 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _command() -> str:
+def command() -> str:
+    """What the user typed."""
     return " ".join(["bootdiff", *sys.argv[1:]])
 
 

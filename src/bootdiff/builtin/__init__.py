@@ -7,6 +7,8 @@ from pathlib import Path
 BUILTIN_TEACHERS = ("digits", "digits-class", "digits-text", "digits-cascade", "digits-cascade-upscaler")
 #: also the name of their data, features, reference and prompts
 DIGITS = "digits"
+#: the name of features and a reference of Fashion-MNIST
+FASHION = "fashion"
 
 
 def builtin_folder(name: str) -> Path:

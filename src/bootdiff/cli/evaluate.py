@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.cascades import Remembered, cascade_candidates
 from bootdiff.evaluation.evaluate import evaluate
 from bootdiff.evaluation.opening import base_teacher, open_pair
-from bootdiff.evaluation.references import default_features, find_reference, open_features
+from bootdiff.evaluation.references import Reference, default_features, find_reference, open_features
 from bootdiff.evaluation.rows import DDIM_STEPS, Candidate
 from bootdiff.files import read_json, write_json, write_text
 from bootdiff.pipelines.card import model_card
 from bootdiff.pipelines.samplers import ANY, Choice
 from bootdiff.pipelines.student_files import FILE
+from bootdiff.progress import is_first_process
 from bootdiff.runs import Run, environment
 from bootdiff.teachers.adapters import adapter_for
 from bootdiff.teachers.parts import Parts
@@ -38,6 +40,7 @@ def run_evaluate(
     teacher_options: Mapping[str, str] | None = None,
     choice: Choice = ANY,
     labels: Sequence[int] | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Measure, print a table, write JSON; a run also keeps it for its report and model card.
 
@@ -48,13 +51,14 @@ def run_evaluate(
     if output.suffix != ".json":
         raise BootdiffError(f"--output {output}: expected a file that ends in .json.")
     steps = read_steps(ddim_steps)
-    if labels is None and choice.prompts is None and _learned_prompts(student) == DIGITS:
+    if labels is None and choice.prompts is None and learned_prompts(student) == DIGITS:
         labels = read_prompt_labels(DIGITS, None, "label")
     pair = open_pair(student, teacher, teacher_options, choice)
     model, facts = pair.teacher, pair.facts
     feature_name, reference_name = default_features(model, features, reference)
     space = open_features(feature_name, model)
-    statistics = find_reference(reference_name, space) if space is not None else None
+    against = find_reference(reference_name, space) if space is not None else None
+    warn_of(against, num)
     times = float(facts.get("t_min", model.t_range[0])), float(facts.get("t_max", model.t_range[1]))
     more: Sequence[Candidate] = ()
     conditions = pair.conditions
@@ -67,7 +71,7 @@ def run_evaluate(
         model,
         times,
         space,
-        statistics,
+        against,
         num,
         seed,
         repeats,
@@ -79,14 +83,31 @@ def run_evaluate(
         more=more,
     )
     result = {"student": student, "reference": reference_name, **result, **environment()}
-    write_json(output, result)
-    if Run(student).started:
-        keep(Path(student), result)
-    print_table(result)
+    if is_first_process():
+        write_json(output, result)
+        if Run(student).started:
+            keep(Path(student), result)
+        if not quiet:
+            print_table(result)
     return result
 
 
-def _learned_prompts(student: str) -> str | None:
+def warn_of(reference: Reference | None, num: int) -> None:
+    """A line where a covariance is singular, so that its Fréchet distances are too large and too sure."""
+    if reference is None or not is_first_process():
+        return
+    size = len(reference.statistics.mean)
+    if reference.warning is not None:
+        print(f"bootdiff: note: {reference.warning}", file=sys.stderr)
+    if num <= size:
+        print(
+            f"bootdiff: note: {num} samples for {size} features: their covariance is singular and the Fréchet distance "
+            f"too large; take more than {size}.",
+            file=sys.stderr,
+        )
+
+
+def learned_prompts(student: str) -> str | None:
     """The name of the prompts that a run was distilled on."""
     run = Run.around(student)
     return run.config["settings"].get("prompts") if run.started else None

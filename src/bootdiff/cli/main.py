@@ -217,6 +217,50 @@ def evaluate(
     )
 
 
+@app.command()
+def compare(
+    students: Annotated[list[str], typer.Argument(help="Runs or students of one teacher.")],
+    output: Annotated[Path, typer.Option(help="A folder; the same command resumes.")],
+    teacher: Annotated[str | None, typer.Option(help="Where the students do not say.")] = None,
+    reference: Annotated[str | None, typer.Option(help="As for evaluate.")] = None,
+    features: Annotated[str | None, typer.Option(help="As for evaluate.")] = None,
+    samplers: Annotated[
+        list[str], typer.Option(help="'ddim:1,10 unipc:10': the teacher's rows; a fitting dozen by default.")
+    ] = [],  # noqa: B006  as above
+    num: Annotated[int, typer.Option(min=2, help="Samples a noise seed.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Seed of the first noise.")] = 0,
+    repeats: Annotated[int, typer.Option(min=1, help="Noise seeds; figures are means over them.")] = 1,
+    prompts: PromptFile = None,
+    prompt_column: PromptColumn = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Of the prompts file: the class that each prompt asks for.")
+    ] = None,
+    classes: Classes = None,
+    guidance_scale: GuidanceScale = None,
+) -> None:
+    """Students beside their teacher under diffusers' samplers: a table, a plot and pictures, from the same noises."""
+    from bootdiff.cli.compare import Asked, run_compare
+    from bootdiff.cli.sample import read_classes, read_labels, read_words
+    from bootdiff.pipelines.samplers import Choice
+
+    labels = read_labels(prompts, prompt_column, label_column)
+    choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
+    asked = Asked(features, reference, samplers, num, seed, repeats)
+    run_compare(students, teacher, asked, choice, labels, output)
+
+
+@app.command()
+def ablate(
+    config: Annotated[Path, typer.Argument(help="YAML: teacher, settings, vary, grid, seeds, evaluate.")],
+    output: Annotated[Path, typer.Option(help="A folder; the same command resumes.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the variants and stop.")] = False,
+) -> None:
+    """One setting after another changed: a run for every variant, one table, and pictures of them all."""
+    from bootdiff.cli.ablate import run_ablate
+
+    run_ablate(config, output, dry_run)
+
+
 @app.command("train-teacher", cls=TeachCommand)
 def train_teacher(
     data: Annotated[str, typer.Argument(help="digits, a folder of images, IDX files or parquet.")],
@@ -249,15 +293,16 @@ def train_teacher(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="The --output of bootdiff distill.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="The --output of bootdiff distill.")],
     teacher: Annotated[str | None, typer.Option(help="Where the run does not say, or it has moved.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="FILE.html; default: in the run, of several runs report.html here.")
+    ] = None,
 ) -> None:
-    """Write RUN/report.html: samples, path, losses, figures and settings on one page."""
-    from bootdiff.report.build import build_report
+    """Verdict, samples, figures, curves and settings on one page; several runs are set side by side."""
+    from bootdiff.cli.report import run_report
 
-    if not run.is_dir():
-        raise BootdiffError(f"no run folder at '{run}'.")
-    print(f"report: {build_report(run, teacher)}")
+    run_report(runs, teacher, output)
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

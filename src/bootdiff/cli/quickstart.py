@@ -8,7 +8,8 @@ from pathlib import Path
 from bootdiff.builtin import builtin_folder
 from bootdiff.cli.distill import run_distill
 from bootdiff.cli.evaluate import run_evaluate
-from bootdiff.report.build import build_report, headline
+from bootdiff.report.build import build_report
+from bootdiff.report.verdicts import headline
 
 STEPS_SHOWN = "1,10"
 

@@ -6,7 +6,7 @@ import gzip
 import io
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +43,33 @@ def load_images(data: str, side: int | None = None) -> Tensor:
                 "name one of them."
             )
     return torch.cat(parts)
+
+
+def image_batches(data: str, size: int) -> tuple[int, Iterator[Tensor]]:
+    """How many images a data set has, and these, (b ≤ size, c, h, w) in uint8; a folder's are read when asked for.
+
+    Raises:
+        BootdiffError: as ``load_images`` does; for a folder of images when the one in question is read.
+    """
+    kind, files = find_data(data)
+    if kind == "images":
+        return len(files), _read_batches(files, size)
+    pixels = load_images(data)
+    return len(pixels), iter(pixels.split(size))
+
+
+def _read_batches(files: Sequence[Path], size: int) -> Iterator[Tensor]:
+    first: Tensor | None = None
+    for start in range(0, len(files), size):
+        part = files[start : start + size]
+        pixels = _stack((str(p), _decode(p, str(p), None)) for p in part)
+        first = pixels if first is None else first
+        if pixels.shape[1:] != first.shape[1:]:
+            raise BootdiffError(
+                f"{part[0]} has the shape {tuple(pixels.shape[1:])} but the first image {tuple(first.shape[1:])}; "
+                "all must share one."
+            )
+        yield pixels
 
 
 def find_data(data: str) -> tuple[Literal["digits", "images", "tables"], list[Path]]:

@@ -2,112 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from bootdiff.allocator import keep_freed_memory
-from bootdiff.condition import Condition
 from bootdiff.data.conditions import Conditions, Unconditional
-from bootdiff.errors import BootdiffError
+from bootdiff.evaluation.measure import Measured, Work, best_rows, work_of
+from bootdiff.evaluation.processes import mine
+from bootdiff.evaluation.references import Reference
 from bootdiff.evaluation.rows import DDIM_STEPS, Candidate, from_elsewhere, heun_candidate, teacher_candidates
 from bootdiff.metrics.features import Features
-from bootdiff.metrics.frechet import Accumulator, Statistics, frechet_distance
-from bootdiff.pipelines.samplers import Sampler, batch_for, best_device, noise_batches
-from bootdiff.progress import progress
-from bootdiff.teachers import Teacher, adapter_of
+from bootdiff.pipelines.samplers import Sampler, batch_for, best_device
+from bootdiff.progress import is_first_process, progress
+from bootdiff.teachers import Teacher
 
 #: noises a seed whose path error is measured where the Heun row is left out
 PATH_NUM = 128
-
-
-@dataclass(frozen=True)
-class Work:
-    """A batch that every candidate samples.
-
-    Args:
-        eps: noises.
-        condition: theirs.
-        decode: from samples to images; latents need it.
-        labels: the classes that were asked for, (b,), if any were.
-    """
-
-    eps: Tensor
-    condition: Condition
-    decode: Callable[[Tensor], Tensor]
-    labels: Tensor | None = None
-
-    def first(self, num: int) -> Work:
-        """The first samples only."""
-        labels = None if self.labels is None else self.labels[:num]
-        return Work(self.eps[:num], self.condition.index(slice(num)), self.decode, labels)
-
-
-@dataclass
-class Measured:
-    """What one candidate has gathered so far."""
-
-    candidate: Candidate
-    distances: list[float] = field(default_factory=list)
-    squared: float = 0.0
-    compared: int = 0
-    seconds: float = 0.0
-    count: int = 0
-    faithful: int = 0
-    asked: int = 0
-    features: Accumulator = field(default_factory=Accumulator)
-
-    def measure(self, work: Work, truth: Tensor | None, features: Features | None) -> Tensor:
-        """Sample; compare the first samples with ``truth``, the Signal-ODE's solutions of those noises."""
-        started = time.perf_counter()
-        samples = self.candidate.sample(work.eps, work.condition)
-        if samples.is_cuda:
-            torch.cuda.synchronize()
-        self.seconds += time.perf_counter() - started
-        self.count += len(samples)
-        if truth is not None and self.candidate.same_path:
-            self.squared += float((samples[: len(truth)] - truth).square().flatten(1).mean(1).sum())
-            self.compared += len(truth)
-        if features is not None:
-            values, logits = features.read(work.decode(samples))
-            self.features.add(values)
-            if logits is not None and work.labels is not None:
-                if int(work.labels.max()) >= logits.shape[1]:
-                    raise BootdiffError(
-                        f"class {int(work.labels.max())} was asked for, but {features.name} knows the classes 0 to "
-                        f"{logits.shape[1] - 1}; measure with a classifier that knows it."
-                    )
-                self.faithful += int((logits.argmax(1).cpu() == work.labels.cpu()).sum())
-                self.asked += len(work.labels)
-        return samples
-
-    def close(self, reference: Statistics | None) -> None:
-        """End a noise seed."""
-        if reference is not None:
-            self.distances.append(frechet_distance(self.features.statistics(), reference))
-            self.features = Accumulator()
-
-    @property
-    def distance(self) -> float | None:
-        """The mean over noise seeds."""
-        return sum(self.distances) / len(self.distances) if self.distances else None
-
-    def row(self) -> dict[str, Any]:
-        """The figures."""
-        return {
-            "name": self.candidate.row,
-            "calls": self.candidate.calls,
-            "spacing": self.candidate.spacing,
-            "frechet_distance": self.distance,
-            "frechet_distances": self.distances,
-            "faithfulness": self.faithful / self.asked if self.asked else None,
-            "path_error": self.squared / self.compared if self.compared else None,
-            "images_per_second": self.count / self.seconds,
-        }
 
 
 def evaluate(
@@ -115,7 +28,7 @@ def evaluate(
     teacher: Teacher,
     t_range: tuple[float, float],
     features: Features | None = None,
-    reference: Statistics | None = None,
+    reference: Reference | None = None,
     num: int = 2000,
     seed: int = 0,
     repeats: int = 1,
@@ -158,7 +71,7 @@ def evaluate(
     learned = [Measured(Candidate(name, "one call", 1, sampler)) for name, sampler in students.items()]
     seeds = [seed + repeat * num for repeat in range(repeats)]
     size = batch_for(teacher.shape)
-    work = [_work(teacher, conditions or Unconditional(), labels, first, num, size) for first in seeds]
+    work = [work_of(teacher, conditions or Unconditional(), labels, first, num, size) for first in seeds]
     _measure(work, -(-num // size), truth, [*rows, *learned], features, reference, heun)
     return {
         "teacher": teacher.name,
@@ -172,37 +85,22 @@ def evaluate(
     }
 
 
-def _work(
-    teacher: Teacher, conditions: Conditions, labels: Sequence[int] | None, seed: int, num: int, size: int
-) -> Iterator[Work]:
-    """The batches of one noise seed."""
-    adapter = adapter_of(teacher)
-    decode = adapter.decode if adapter is not None else lambda samples: samples
-    for number, eps in enumerate(noise_batches(seed, num, teacher.shape, size)):
-        first = number * size
-        condition = conditions.listed(seed, first, first + len(eps)).to(eps.device)
-        asked = condition.get("classes")
-        if labels is not None:
-            asked = torch.tensor([labels[i % len(labels)] for i in range(first, first + len(eps))])
-        yield Work(eps, condition, decode, asked)
-
-
 def _measure(
     work: Sequence[Iterable[Work]],
     batches: int,
     truth: Measured,
     entries: Sequence[Measured],
     features: Features | None,
-    reference: Statistics | None,
+    reference: Reference | None,
     heun: bool,
 ) -> None:
     """Run every candidate on the same work, one iterable of ``batches`` batches a noise seed."""
     calls = sum(m.candidate.calls for m in entries) * batches + truth.candidate.calls * (batches if heun else 1)
-    with torch.no_grad(), progress("evaluating", calls * len(work)) as bar:
+    with torch.no_grad(), progress("evaluating", calls * len(work), show=is_first_process()) as bar:
         for seed in work:
-            for number, batch in enumerate(seed):
+            for batch in mine(seed):
                 solution = None
-                if heun or number == 0:
+                if heun or batch.start == 0:
                     solution = truth.measure(batch if heun else batch.first(PATH_NUM), None, features if heun else None)
                     bar.advance(truth.candidate.calls)
                 for entry in entries:
@@ -210,18 +108,4 @@ def _measure(
                     bar.advance(entry.candidate.calls)
             for entry in [*entries, *([truth] if heun else [])]:
                 entry.close(reference)
-    truth.compared = 1  # its path error is 0 by definition
-
-
-def best_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """One row a name: of several spacings, the one with the smaller distance (or path error) counts."""
-    best: dict[str, Measured] = {}
-    for entry in measured:
-        name = entry.candidate.row
-        if name not in best or _figure(entry) < _figure(best[name]):
-            best[name] = entry
-    return [entry.row() for entry in best.values()]
-
-
-def _figure(entry: Measured) -> float:
-    return entry.squared if entry.distance is None else entry.distance
+    truth.everyone = [replace(counts, compared=1) for counts in truth.everyone]  # its path error is 0 by definition

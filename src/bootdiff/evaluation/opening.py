@@ -16,7 +16,9 @@ from bootdiff.pipelines.samplers import ANY, Choice, Sampler, best_device, check
 from bootdiff.runs import Run
 from bootdiff.teachers import Teacher, adapter_of, guided, limited, load_teacher
 from bootdiff.teachers.encoding import PromptEncoder
+from bootdiff.teachers.guidance import unguided, weight_of
 from bootdiff.teachers.limits import limit_from
+from bootdiff.teachers.weights import weights_hash
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,13 @@ def open_pair(
     teacher: str | None = None,
     teacher_options: Mapping[str, Any] | None = None,
     choice: Choice = ANY,
+    loaded: Teacher | None = None,
 ) -> Opened:
     """Open a student beside its teacher.
 
     Args:
         teacher: another one than the student names.
+        loaded: that teacher, without guidance, if it is loaded already.
         teacher_options: for ``load_teacher``, over those of the student's own.
         choice: of prompts, classes and weight.
 
@@ -59,7 +63,8 @@ def open_pair(
     run = Run.around(student)
     # A teacher that has moved is still loaded with its LoRA, size and precision.
     its_own = located(run, facts.get("teacher_options", {}))
-    model = load_teacher(run.locate(name) if teacher is None else name, **{**its_own, **(teacher_options or {})})
+    options = {**its_own, **(teacher_options or {})}
+    model = loaded or load_teacher(run.locate(name) if teacher is None else name, **options)
     if tuple(model.shape) != tuple(sampler.shape):
         raise BootdiffError(
             f"{student} makes {sampler.shape} and {name} {model.shape}; it is a student of another teacher."
@@ -68,6 +73,45 @@ def open_pair(
     model = with_guidance(model, sampler, facts, choice.weight)
     learned = limited(model, limit_from(facts["targets"])) if "targets" in facts else model
     return Opened(sampler, facts, model, learned, conditions)
+
+
+def open_group(
+    students: Sequence[str],
+    teacher: str | None = None,
+    teacher_options: Mapping[str, Any] | None = None,
+    choice: Choice = ANY,
+) -> list[Opened]:
+    """Open several students of one teacher, which is loaded once.
+
+    Raises:
+        BootdiffError: if one is another teacher's, or was distilled with another guidance weight than the first.
+    """
+    first = open_pair(students[0], teacher, teacher_options, choice)
+    plain = unguided(first.teacher)
+    group = [first]
+    for name in students[1:]:
+        other = open_pair(name, teacher or first.facts.get("teacher"), teacher_options, choice, plain)
+        here, there = weight_of(first.teacher), weight_of(other.teacher)
+        if here != there:
+            raise BootdiffError(
+                f"{students[0]} is measured at guidance weight {here:g} and {name} at {there:g}; compare students of "
+                "one weight (--guidance-scale chooses it where a range was learned)."
+            )
+        group.append(other)
+    for name in students:
+        _check_teacher(name, plain)
+    return group
+
+
+def _check_teacher(student: str, teacher: Teacher) -> None:
+    """Refuse a student whose run says that it learned from other weights."""
+    run = Run.around(student)
+    known = run.meta.get("sources", {}).get("teacher") if run.started else None
+    if known is not None and known.split("-")[0] != weights_hash(teacher.denoiser):
+        raise BootdiffError(
+            f"{student} is a student of another teacher than {teacher.name} (its weights differ); compare students of "
+            "one teacher, or give theirs by --teacher."
+        )
 
 
 def located(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:

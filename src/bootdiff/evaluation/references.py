@@ -2,66 +2,195 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import pad
 
-from bootdiff.builtin import BUILTIN_TEACHERS, DIGITS, builtin_folder
-from bootdiff.errors import BootdiffError
+from bootdiff.builtin import BUILTIN_TEACHERS, DIGITS, FASHION, builtin_folder
+from bootdiff.data.images import image_batches
+from bootdiff.data.sources import to_unit
+from bootdiff.errors import BootdiffError, first_line, nearest
+from bootdiff.evaluation.cache import cached
 from bootdiff.metrics.features import DigitsFeatures, Features, load_features
 from bootdiff.metrics.frechet import Accumulator, Statistics
+from bootdiff.metrics.onnx_features import OnnxFeatures
+from bootdiff.pipelines.samplers import best_device
+from bootdiff.progress import progress
 from bootdiff.teachers import Teacher, adapter_of
 
-#: images whose features are computed at a time
-BATCH = 512
+#: images whose features are computed at a time: of a small space, and of a large network's
+BATCH, LARGE_BATCH = 512, 64
+#: feature vectors that are kept beside the statistics
+SAMPLES = 10_000
+#: images from which on the progress is shown
+MANY = 5_000
 
 
-def find_reference(name: str | None, features: Features) -> Statistics:
-    """Reference statistics: ``digits``, an ``.npz`` file, or a folder of images whose features are computed here.
+@dataclass(frozen=True)
+class Reference:
+    """What samples are compared with.
+
+    Args:
+        statistics: of every image.
+        samples: features (n ≤ 10,000, d) in float32, drawn with a fixed seed; None where only the statistics are known.
+        name: as the user gave it.
+        features: name and hash of the feature space.
+    """
+
+    statistics: Statistics
+    samples: Tensor | None
+    name: str
+    features: str
+
+    @property
+    def warning(self) -> str | None:
+        """A line for the user where there are too few images for the covariance; None where there are enough."""
+        count, size = self.statistics.count, len(self.statistics.mean)
+        if not 0 < count <= size:
+            return None
+        return (
+            f"the reference {self.name} has {count} images for {size} features, so that its covariance is singular; "
+            f"the Fréchet distance needs more than {size}."
+        )
+
+
+def find_reference(name: str | None, features: Features) -> Reference:
+    """A reference: ``digits``, ``fashion``, an ``.npz`` file, or images whose features are computed here.
+
+    Images are a folder of them, an IDX file or a parquet file; their features are kept in the cache.
 
     Raises:
         BootdiffError: if it cannot be read, was made with other features, or its images have another size.
     """
-    if name == DIGITS and not Path(name).exists():
+    if name is None or not Path(name).exists():
+        return _builtin(name, features)
+    if Path(name).suffix == ".npz":
+        return _from_file(Path(name), name, features)
+    return Reference(*image_statistics(name, features), name, features.name)
+
+
+def _builtin(name: str | None, features: Features) -> Reference:
+    if name == DIGITS:
         if not isinstance(features, DigitsFeatures) or features.factor > 1:
-            return image_statistics(name, features)
-        path = builtin_folder(DIGITS) / "reference.npz"
-    elif name is None or not Path(name).exists():
-        raise BootdiffError(f"no reference at '{name}'; expected digits, an .npz file or a folder of images.")
-    else:
-        path = Path(name)
-    if path.suffix != ".npz":
-        return image_statistics(str(path), features)
+            return Reference(*image_statistics(name, features), name, features.name)
+        reference = _from_file(builtin_folder(DIGITS) / "reference.npz", name, features)
+        return replace(reference, samples=_digit_samples(features))
+    if name == FASHION:
+        own = OnnxFeatures.fashion().name
+        if features.name != own:
+            raise BootdiffError(
+                f"the builtin reference {FASHION} was made with the features {own}, not {features.name}; measure with "
+                f"{FASHION}, or name the images themselves."
+            )
+        return _from_file(builtin_folder(FASHION) / "reference.npz", name, features)
+    raise BootdiffError(
+        f"no reference at '{name}'; expected {DIGITS}, {FASHION}, an .npz file, or a folder of images, an IDX file or "
+        f"parquet.{nearest(name or '', (DIGITS, FASHION))}"
+    )
+
+
+def _digit_samples(features: Features) -> Tensor | None:
+    try:
+        return _gather(DIGITS, features)[1]
+    except BootdiffError:  # without scikit-learn there are no digits, but their statistics are shipped
+        return None
+
+
+def _from_file(path: Path, name: str, features: Features) -> Reference:
+    """mu and sigma of pytorch-fid, clean-fid or EDM, or our own with samples."""
     statistics, made_with = Statistics.load(path)
     if made_with is not None and made_with != features.name:
         raise BootdiffError(f"{path} was made with the features {made_with}, not {features.name}; make it anew.")
-    return statistics
+    size = _size(features)
+    if len(statistics.mean) != size:
+        raise BootdiffError(
+            f"{path} has {len(statistics.mean)} features and {features.name} {size}; it was made with others."
+        )
+    samples, num = _extras(path)
+    if samples is not None:
+        if samples.ndim != 2 or samples.shape[1] != size or not bool(torch.isfinite(samples).all()):
+            raise BootdiffError(f"the samples in {path} should be finite and (n, {size}), got {tuple(samples.shape)}.")
+        samples = samples[drawn(len(samples))]
+    return Reference(replace(statistics, count=statistics.count or num), samples, name, features.name)
 
 
-def image_statistics(data: str, features: Features) -> Statistics:
-    """Feature statistics of a data set; smaller images are padded with black, as ``train-teacher`` pads them.
+def _extras(path: Path) -> tuple[Tensor | None, int]:
+    """Samples, where the file has any, and the number of images, where it calls it ``num``."""
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            samples = torch.from_numpy(held["samples"]).float() if "samples" in held else None
+            return samples, int(held["num"]) if "num" in held else 0
+    except (OSError, EOFError, ValueError, TypeError, BadZipFile) as error:
+        raise BootdiffError(f"the samples in {path} cannot be read ({first_line(error)}).") from error
 
-    The digits are resized, as it resizes them.
+
+@torch.no_grad()
+def _size(features: Features) -> int:
+    """How many features a space has."""
+    return features(torch.zeros(1, *(features.shape or (3, 32, 32)))).shape[1]
+
+
+def drawn(count: int) -> Tensor:
+    """Which of ``count`` feature vectors are kept: a mask with at most 10,000, the same every time."""
+    mask = torch.zeros(count, dtype=torch.bool)
+    mask[torch.randperm(count, generator=torch.Generator().manual_seed(0))[:SAMPLES]] = True
+    return mask
+
+
+def image_statistics(data: str, features: Features) -> tuple[Statistics, Tensor]:
+    """Feature statistics of a data set, and some of the features; computed once, then read from the cache.
+
+    Smaller images than the space takes are padded with black, as ``train-teacher`` pads them; the digits are resized,
+    as it resizes them.
+
+    Raises:
+        BootdiffError: if the data cannot be read or have another size.
     """
-    from bootdiff.data.images import load_images
-    from bootdiff.data.sources import to_unit
-    from bootdiff.training.teach import resized
+    return cached(data, features.name, lambda: _gather(data, features))
 
-    pixels = load_images(data)
-    if data == DIGITS and features.shape[-1] > pixels.shape[-1]:
-        pixels = resized(pixels, features.shape[-1])
-    rows, columns = (want - have for want, have in zip(features.shape[1:], pixels.shape[2:], strict=True))
-    if pixels.shape[1] != features.shape[0] or min(rows, columns) < 0:
+
+@torch.no_grad()
+def _gather(data: str, features: Features) -> tuple[Statistics, Tensor]:
+    size = BATCH if features.shape else LARGE_BATCH
+    count, batches = image_batches(data, size)
+    if count < 2:
+        raise BootdiffError(f"{data} holds {count} image; a reference needs at least two.")
+    accumulator, samples, device = Accumulator(), [], best_device()
+    with progress(f"features of {data}", count, show=count >= MANY or features.shape is None) as bar:
+        for pixels, mask in zip(batches, drawn(count).split(size), strict=True):
+            values = features(to_unit(_fitted(pixels, data, features)).to(device)).cpu()
+            if not bool(torch.isfinite(values).all()):
+                raise BootdiffError(f"{features.name} gives values that are not finite for images of {data}.")
+            accumulator.add(values)
+            samples.append(values[mask].float())
+            bar.advance(len(pixels))
+    return accumulator.statistics(), torch.cat(samples)
+
+
+def _fitted(pixels: Tensor, data: str, features: Features) -> Tensor:
+    """Images (b, c, h, w) in uint8 at the size that the space takes.
+
+    Raises:
+        BootdiffError: if they are larger, or have other channels.
+    """
+    if features.shape is None:
+        return pixels
+    channels, height, width = features.shape
+    if data == DIGITS and not Path(data).exists() and width > pixels.shape[-1]:
+        from bootdiff.training.teach import resized
+
+        pixels = resized(pixels, width)
+    rows, columns = height - pixels.shape[2], width - pixels.shape[3]
+    if pixels.shape[1] != channels or min(rows, columns) < 0:
         raise BootdiffError(
             f"the images of {data} are {tuple(pixels.shape[1:])} but {features.name} takes {features.shape}."
         )
-    frame = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
-    pixels = pad(pixels, frame)
-    accumulator = Accumulator()
-    for batch in pixels.split(BATCH):
-        accumulator.add(features(to_unit(batch)))
-    return accumulator.statistics()
+    return pad(pixels, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
 
 
 def default_features(teacher: Teacher, features: str | None, reference: str | None) -> tuple[str | None, str | None]:
@@ -84,7 +213,9 @@ def open_features(name: str | None, teacher: Teacher) -> Features | None:
         return None
     shape = image_shape(teacher)
     features = load_features(name, shape)
-    if tuple(features.shape) != shape:
+    if features.shape is None and (len(shape) != 3 or shape[0] not in (1, 3)):
+        raise BootdiffError(f"{features.name} takes images of 1 or 3 channels; {teacher.name} makes {shape}.")
+    if features.shape is not None and tuple(features.shape) != shape:
         raise BootdiffError(f"{features.name} takes images of shape {features.shape}; {teacher.name} makes {shape}.")
     return features
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -11,15 +14,34 @@ import torch
 from torch import Tensor
 
 from bootdiff.errors import BootdiffError
+from bootdiff.metrics.estimate import Estimate
+from bootdiff.metrics.rows import as_rows, check_width
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean (d,) and covariance (d, d) of ``count`` feature vectors, in float64; the covariance divides by n − 1."""
+    """Mean (d,) and covariance (d, d) of ``count`` feature vectors, in float64; the covariance divides by n − 1.
+
+    ``count`` is 0 where a file does not say it.
+    """
 
     mean: Tensor
     covariance: Tensor
     count: int
+
+    @property
+    def singular(self) -> bool:
+        """Whether there are too few samples for a covariance of full rank: no more than features."""
+        return 0 < self.count <= len(self.mean)
+
+    @cached_property
+    def factor(self) -> Tensor:
+        """F (d, d) with F Fᵀ = covariance, kept: Cholesky's, and for a singular covariance the eigenvectors'."""
+        factor, failed = torch.linalg.cholesky_ex(self.covariance)
+        if not int(failed):
+            return factor
+        values, vectors = torch.linalg.eigh(self.covariance)
+        return vectors * values.clamp(min=0).sqrt()
 
     def save(self, path: Path, features: str) -> None:
         """Write ``mu``, ``sigma`` as ``.npz``, the layout of pytorch-fid, with the feature space's name and hash."""
@@ -31,10 +53,13 @@ class Statistics:
     def load(cls, path: Path) -> tuple[Statistics, str | None]:
         """(statistics, the feature space they were made with, if the file says so).
 
+        Reads the files of pytorch-fid, clean-fid and EDM too, which hold ``mu`` and ``sigma`` only.
+
         Raises:
-            BootdiffError: if the file is no ``.npz`` with ``mu`` and ``sigma``.
+            BootdiffError: if the file is no ``.npz`` with ``mu`` and ``sigma``; of a pickle, with how to convert it.
         """
         try:
+            _refuse_pickle(path)
             with np.load(path, allow_pickle=False) as data:
                 mean, covariance = (torch.from_numpy(data[key]).double() for key in ("mu", "sigma"))
                 count = int(data["count"]) if "count" in data else 0
@@ -59,46 +84,165 @@ class Accumulator:
 
     def __init__(self) -> None:
         self.count = 0
-        self.total: Tensor | None = None
-        self.products: Tensor | None = None
+        #: mean (d,), and sum (d, d) of the outer products of deviations from it
+        self.mean: Tensor | None = None
+        self.scatter: Tensor | None = None
 
     def add(self, features: Tensor) -> None:
-        """Count features (b, d)."""
-        features = features.detach().cpu().double()
-        self.count += len(features)
-        total, products = features.sum(0), features.T @ features
-        self.total = total if self.total is None else self.total + total
-        self.products = products if self.products is None else self.products + products
+        """Count features (b, d).
+
+        Raises:
+            BootdiffError: if they are not finite, or of another space than those before.
+        """
+        rows = as_rows(features.detach().cpu())
+        if len(rows):
+            mean = rows.mean(0)
+            centred = rows - mean
+            self._join(len(rows), mean, centred.T @ centred)
+
+    def merge(self, other: Accumulator) -> None:
+        """Count what another accumulator gathered, on another process for instance.
+
+        Raises:
+            BootdiffError: if its features are of another space.
+        """
+        if other.mean is not None and other.scatter is not None:
+            self._join(other.count, other.mean, other.scatter.clone())
 
     def statistics(self) -> Statistics:
         """Mean and covariance of everything added.
 
         Raises:
-            BootdiffError: with fewer than two samples, or features that are not finite.
+            BootdiffError: with fewer than two samples.
         """
-        if self.total is None or self.products is None or self.count < 2:
+        if self.mean is None or self.scatter is None or self.count < 2:
             raise BootdiffError(f"statistics need at least two samples, got {self.count}.")
-        mean = self.total / self.count
-        covariance = (self.products - self.count * torch.outer(mean, mean)) / (self.count - 1)
-        if not bool(torch.isfinite(covariance).all()):
-            raise BootdiffError("the features of some samples are not finite; look at the samples.")
-        return Statistics(mean, covariance, self.count)
+        return Statistics(self.mean, self.scatter / (self.count - 1), self.count)
+
+    @property
+    def singular(self) -> bool:
+        """Whether there are too few samples so far for a covariance of full rank."""
+        return self.mean is None or self.count <= len(self.mean)
+
+    def _join(self, count: int, mean: Tensor, scatter: Tensor) -> None:
+        """Chan et al. (1979): deviations from means, so no digits cancel. Takes ``scatter`` for its own."""
+        if self.mean is None or self.scatter is None:
+            self.count, self.mean, self.scatter = count, mean, scatter
+            return
+        check_width(len(mean), len(self.mean), "those before")
+        total, gap = self.count + count, mean - self.mean
+        self.scatter.add_(scatter).addr_(gap, gap, alpha=self.count * count / total)
+        self.mean = self.mean + gap * (count / total)
+        self.count = total
+
+
+class GroupedAccumulator:
+    """Gathers features in groups, which tell how sure the distance is.
+
+    A sample's group is its global number modulo the groups, so nothing depends on batches or on processes. Above 512
+    features, whose sums take megabytes a group, there is one group only, and no interval.
+    """
+
+    #: features up to which groups are kept
+    LARGEST = 512
+
+    def __init__(self, groups: int = 10) -> None:
+        self.parts = [Accumulator() for _ in range(groups)]
+
+    @property
+    def count(self) -> int:
+        """Samples so far."""
+        return sum(part.count for part in self.parts)
+
+    @property
+    def singular(self) -> bool:
+        """Whether there are too few samples so far for a covariance of full rank: no more than features."""
+        return _together(self.parts).singular
+
+    def add(self, features: Tensor, first_index: int) -> None:
+        """Count features (b, d) of the samples ``first_index``, ``first_index`` + 1, ….
+
+        Raises:
+            BootdiffError: if they are not finite, or of another space than those before.
+        """
+        rows = as_rows(features.detach().cpu())
+        groups = len(self.parts) if rows.shape[1] <= self.LARGEST else 1
+        for group in range(groups):
+            self.parts[group].add(rows[(group - first_index) % groups :: groups])
+
+    def merge(self, other: GroupedAccumulator) -> None:
+        """Count what another process gathered.
+
+        Raises:
+            BootdiffError: if it has another number of groups, or features of another space.
+        """
+        if len(other.parts) != len(self.parts):
+            raise BootdiffError(
+                f"{len(self.parts)} groups and {len(other.parts)} groups cannot be merged; use one number of groups."
+            )
+        for own, part in zip(self.parts, other.parts, strict=True):
+            own.merge(part)
+
+    def statistics(self) -> Statistics:
+        """Mean and covariance of everything added.
+
+        Raises:
+            BootdiffError: with fewer than two samples.
+        """
+        return _together(self.parts).statistics()
+
+    def estimate(self, reference: Statistics) -> Estimate:
+        """The Fréchet distance with a 95 % interval, of the delete-one-group jackknife (Efron and Stein, 1981).
+
+        The interval tells how much the figure varies from one draw of as many samples to another. It tells neither the
+        bias, which is upwards and falls with the number of samples, nor what another reference would change.
+
+        Raises:
+            BootdiffError: with fewer than two samples, or a reference of another feature space.
+        """
+        value = frechet_distance(self.statistics(), reference)
+        return Estimate.around(value, self._error(reference), self.count, "Fréchet distance", lowest=0)
+
+    def _error(self, reference: Statistics) -> float | None:
+        """The jackknife's standard error; None with less than two groups of two samples."""
+        parts = [part for part in self.parts if part.count > 1]
+        if len(parts) < 2:
+            return None
+        rest = (_together(part for part in parts if part is not left_out) for left_out in parts)
+        distances = [frechet_distance(accumulator.statistics(), reference) for accumulator in rest]
+        return math.sqrt((len(parts) - 1) * float(np.var(distances)))
 
 
 def frechet_distance(a: Statistics, b: Statistics) -> float:
     """|mu_a − mu_b|² + tr(S_a + S_b − 2 (S_a S_b)^½): the FID, in whatever feature space (Heusel et al., 2017).
 
+    Args:
+        b: the reference; its factor is computed once.
+
     Raises:
         BootdiffError: if the two have different numbers of features.
     """
-    if a.mean.shape != b.mean.shape:
-        raise BootdiffError(
-            f"the samples have {len(a.mean)} features and the reference {len(b.mean)}; they were made with different "
-            "feature spaces, so make the reference anew."
-        )
-    # tr (S_a S_b)^½ = tr (S_a^½ S_b S_a^½)^½, of a symmetric matrix: no complex roots.
-    values, vectors = torch.linalg.eigh(a.covariance)
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp(min=0).sqrt().sum()
+    check_width(len(a.mean), len(b.mean))
+    # With S_b = F Fᵀ, S_a S_b has the eigenvalues of Fᵀ S_a F, which is symmetric: no complex roots.
+    cross = torch.linalg.eigvalsh(b.factor.T @ a.covariance @ b.factor).clamp(min=0).sqrt().sum()
     mean = (a.mean - b.mean).square().sum()
     return float(mean + a.covariance.trace() + b.covariance.trace() - 2 * cross)
+
+
+def _together(parts: Iterable[Accumulator]) -> Accumulator:
+    whole = Accumulator()
+    for part in parts:
+        whole.merge(part)
+    return whole
+
+
+def _refuse_pickle(path: Path) -> None:
+    """Newer reference files of EDM are pickles."""
+    with path.open("rb") as file:
+        pickled = file.read(1) == b"\x80" or path.suffix in (".pkl", ".pickle")
+    if pickled:
+        raise BootdiffError(
+            f"{path} is a pickle, which may run code when it is opened; if you trust it, convert it once: python -c "
+            f"\"import pickle, numpy; s = pickle.load(open('{path}', 'rb')); s = s.get('fid', s); "
+            f"numpy.savez('{path.with_suffix('.npz')}', mu=s['mu'], sigma=s['sigma'])\""
+        )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bootdiff.errors import BootdiffError
-from bootdiff.files import load_tensors
+from bootdiff.files import load_state
 
 #: VGG-16's convolutions by their place in torchvision's ``features``; a stage ends where LPIPS looks
 VGG_STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
@@ -30,25 +30,13 @@ def read_lpips(path: Path) -> dict[str, Tensor]:
         raise BootdiffError(f"lpips_weights: no .safetensors or .pth file at {path}.")
     found: dict[str, Tensor] = {}
     for file in files:
-        for key, value in _read_state(file).items():
+        for key, value in load_state(file).items():
             if match := re.fullmatch(r"(?:net\.slice\d\.|features\.)(\d+)\.(weight|bias)", key):
                 found[f"conv{match[1]}.{match[2]}"] = value
             elif match := re.fullmatch(r"lins?\.?(\d)\.model\.1\.weight", key):
                 found[f"lin{match[1]}"] = value
     _check_shapes(found, path)
     return {name: value.float() for name, value in found.items()}
-
-
-def _read_state(file: Path) -> Mapping[str, Tensor]:
-    if file.suffix == ".safetensors":
-        return load_tensors(file)
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged, or a pickle that asks for more than tensors
-        raise BootdiffError(f"{file} cannot be read as weights ({str(error).splitlines()[0][:120]}).") from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) and isinstance(k, str) for k, v in state.items()):
-        raise BootdiffError(f"{file} should hold named weights, found a {type(state).__name__}.")
-    return state
 
 
 def _check_shapes(found: Mapping[str, Tensor], path: Path) -> None:

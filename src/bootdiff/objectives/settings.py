@@ -42,6 +42,14 @@ class DistillationSettings(TrainingSettings):
     base: str | None = Field(None, description="for a super-resolution teacher: the run of its distilled base stage")
     noise_level: int = Field(250, ge=0, lt=100_000, description="of the base's images, as a super-resolution timestep")
     prompt_cache_gib: float = Field(8.0, ge=0, description="prompts are encoded once if that fits; 0 = in the loop")
+    watch_every: int | None = Field(
+        None,
+        ge=0,
+        description="steps between looks at the convergence; none = what 2 % of the time pays for; 0 = never",
+    )
+    stop_when: Literal["steps", "converged"] = Field(
+        "steps", description="end at the last step, or at the first look that says converged"
+    )
     offload_encoders: bool = Field(False, description="keep text encoders on the CPU")
 
     @property
@@ -53,6 +61,12 @@ class DistillationSettings(TrainingSettings):
     def _times_rise(self) -> DistillationSettings:
         if self.span <= 0:
             raise ValueError(f"t_min must be below t_max, got t_min = {self.t_min or 0:g} and t_max = {self.t_max:g}")
+        return self
+
+    @model_validator(mode="after")
+    def _looks_before_it_stops(self) -> DistillationSettings:
+        if self.stop_when == "converged" and self.watch_every == 0:
+            raise ValueError("stop_when converged needs looks; leave watch_every out, or set it above 0")
         return self
 
     @model_validator(mode="after")

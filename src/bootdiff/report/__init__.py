@@ -1,1 +1,1 @@
-"""The run's report: one self-contained page."""
+"""Reports: a run, or several side by side, as one self-contained page."""

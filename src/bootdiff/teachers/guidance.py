@@ -56,6 +56,19 @@ def guidance_of(teacher: Teacher) -> Guided | None:
     return None
 
 
+def unguided(teacher: Teacher) -> Teacher:
+    """``teacher`` without guidance; its limit stays."""
+    if isinstance(teacher, Limited) and isinstance(teacher.inner, Guided):
+        return Limited(teacher.inner.inner, teacher.limit)
+    return teacher.inner if isinstance(teacher, Guided) else teacher
+
+
+def weight_of(teacher: Teacher) -> float | None:
+    """The weight of its guidance, 1 without any; None where the condition says it."""
+    own = guidance_of(teacher)
+    return 1.0 if own is None else own.weight
+
+
 def guided(teacher: Teacher, null: Condition, weight: float | None = None) -> Teacher:
     """``teacher`` with guidance, and its limit after it."""
     if isinstance(teacher, Limited):

@@ -17,18 +17,19 @@ from bootdiff.errors import BootdiffError
 from bootdiff.files import write_json, write_whole
 from bootdiff.objectives.distances import make_distance
 from bootdiff.objectives.registry import load_method
-from bootdiff.objectives.settings import DistillationSettings
+from bootdiff.objectives.settings import DistillationSettings, target_limit
 from bootdiff.pictures import grid, is_picture
 from bootdiff.pipelines.export import export_student
 from bootdiff.pipelines.student_files import load_student, save_student
 from bootdiff.randomness import sample_noise
 from bootdiff.runs import Run
-from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, load_teacher
+from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, limited, load_teacher
 from bootdiff.teachers.guidance import guidance_of
 from bootdiff.teachers.probe import check_answers
 from bootdiff.teachers.weights import tensors_hash, weights_hash
 from bootdiff.training.conditioning import ConditionPlan, conditions_hash, given_conditions, plan_conditions
 from bootdiff.training.settings import TrainingSettings, make_settings
+from bootdiff.training.watch import Watch, WatchPlan
 
 if TYPE_CHECKING:
     from bootdiff.student import Student
@@ -180,7 +181,8 @@ def run_plan(plan: Plan, report_to: str | None = None) -> Student:
     torch.manual_seed(settings.seed)
     objective = load_method(plan.method)[0].from_settings(made[0], settings, made[1])
     start_tracker(accelerator, settings)
-    loop = Loop(objective, settings, output, accelerator, _preview(plan, made[1]))
+    watch = _watch(plan, *made)
+    loop = Loop(objective, settings, output, accelerator, _preview(plan, made[1]), watch)
     learner = loop.run(show_progress=not plan.finished)["student"]
     # Mixed precision patches the network's forward; the student that is handed out is the one that is saved.
     student = cast("Student", accelerator.unwrap_model(learner.prepared, keep_fp32_wrapper=False))
@@ -191,7 +193,7 @@ def run_plan(plan: Plan, report_to: str | None = None) -> Student:
     plan.teacher.cpu()
     if accelerator.is_main_process and not plan.finished:
         save_results(plan, student)
-        write_json(output / "done.json", {"steps": settings.steps, "seconds": round(loop.seconds, 1)})
+        write_json(output / "done.json", {"steps": loop.step, "seconds": round(loop.seconds, 1)})
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return student
@@ -204,6 +206,17 @@ def save_results(plan: Plan, student: Student) -> None:
         words = {"method": plan.method, "settings": plan.settings.model_dump()}
         weight = getattr(plan.settings, "export_guidance", None)
         export_student(student, plan.output / "student", words, weight)
+
+
+def _watch(plan: Plan, teacher: Teacher, conditions: Conditions) -> Watch | None:
+    """Looks at the convergence, where the run is long enough to pay for them."""
+    settings = cast("DistillationSettings", plan.settings)
+    looks = WatchPlan.of(settings, teacher.shape)
+    if looks is None or settings.t_min is None or settings.t_max is None:
+        return None
+    learned = limited(teacher, target_limit(settings, teacher))
+    times, stops = (settings.t_min, settings.t_max), settings.stop_when == "converged"
+    return Watch(learned, conditions, times, plan.output, looks, settings.steps, stops)
 
 
 def _preview(plan: Plan, conditions: Conditions) -> Any:

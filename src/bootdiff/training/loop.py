@@ -6,12 +6,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -33,6 +33,27 @@ from bootdiff.training.settings import TrainingSettings
 
 #: called with (step, networks with averaged weights) to draw samples on the way
 Preview = Callable[[int, dict[str, nn.Module]], None]
+
+
+class Watcher(Protocol):
+    """Looks at the learners on the way, on the first process, and says when they have learned enough."""
+
+    def due(self, step: int) -> bool:
+        """Whether to look after so many steps; the same on every process."""
+        ...
+
+    def begin(self, step: int) -> None:
+        """The run goes on from this step: forget what was seen after it."""
+        ...
+
+    def look(self, step: int, networks: Mapping[str, nn.Module]) -> None:
+        """Look, with averaged weights, and write down what is seen."""
+        ...
+
+    @property
+    def enough(self) -> bool:
+        """Whether to end the run here, from what is written; the same on every process."""
+        ...
 
 
 def make_accelerator(settings: TrainingSettings, folder: Path, report_to: str | None = None) -> Accelerator:
@@ -91,6 +112,7 @@ class Loop:
         folder: the run; ``checkpoints/`` and ``log.jsonl`` are written there.
         accelerator: from ``make_accelerator``.
         preview: draws samples every ``settings.sample_every`` steps.
+        watch: looks at the convergence, and may end the run.
     """
 
     def __init__(
@@ -100,9 +122,10 @@ class Loop:
         folder: Path,
         accelerator: Accelerator,
         preview: Preview | None = None,
+        watch: Watcher | None = None,
     ) -> None:
         self.objective, self.settings, self.folder, self.accelerator = objective, settings, folder, accelerator
-        self.preview = preview
+        self.preview, self.watch, self.enough = preview, watch, False
         for module in (*objective.frozen(), *objective.source.modules()):
             module.to(accelerator.device)
         learning = [learner.module for learner in objective.learners().values()]
@@ -131,7 +154,7 @@ class Loop:
         show = show_progress and self.accelerator.is_main_process
         with self._signals(), progress(f"training {self.what}", self.settings.steps, self.step, show) as bar:
             started = time.monotonic() - self.seconds
-            while self.step < self.settings.steps:
+            while self.step < self.settings.steps and not self.enough:
                 for name in self.objective.turns(self.step):
                     self._turn(name)
                 for event in self.objective.after_step(self.networks, self.step):
@@ -139,6 +162,7 @@ class Loop:
                 self.step += 1
                 self.seconds = time.monotonic() - started
                 self._report(bar)
+                self._look()
                 bar.advance()
                 if self.step % self.settings.checkpoint_every == 0:
                     self.save()
@@ -225,6 +249,10 @@ class Loop:
                 print(f"resuming {self.what} from step {self.step}.", file=sys.stderr)
         if self.accelerator.is_main_process:
             truncate_log(self.folder / "log.jsonl", self.step)
+            if self.watch is not None:
+                self.watch.begin(self.step)
+        self.accelerator.wait_for_everyone()
+        self.enough = self.watch is not None and self.watch.enough
 
     def _restore(self, tensors: dict[str, dict[str, torch.Tensor]], state: dict[str, Any]) -> None:
         for name, learner in self.learners.items():
@@ -253,6 +281,16 @@ class Loop:
         if due and self.preview is not None and self.accelerator.is_main_process:
             with averaged(self.learners) as networks:
                 self.preview(step, networks)
+
+    def _look(self) -> None:
+        """Look at the convergence, where that is due."""
+        if self.watch is None or not self.watch.due(self.step):
+            return
+        if self.accelerator.is_main_process:
+            with averaged(self.learners) as networks:
+                self.watch.look(self.step, networks)
+        self.accelerator.wait_for_everyone()
+        self.enough = self.watch.enough
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -1,0 +1,1 @@
+"""Ablations: the same teacher distilled with one setting after another changed, in one table with pictures."""

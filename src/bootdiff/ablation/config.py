@@ -1,0 +1,119 @@
+"""What an ablation's YAML file may say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from bootdiff.errors import BootdiffError, nearest
+from bootdiff.training.settings import read_config
+
+Values = Annotated[list[Any], Field(min_length=1)]
+TrainingSeed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Steps = Annotated[int, Field(ge=1, le=1000)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Evaluation(_Part):
+    """How every student is measured.
+
+    Args:
+        num: samples a noise seed.
+        seed: of the first noise.
+        repeats: noise seeds.
+        features, reference: for the Fréchet distance; the builtin teachers bring theirs.
+        ddim_steps: the teacher's rows.
+    """
+
+    num: int = Field(default=2000, ge=2)
+    seed: int = Field(default=1, ge=0, le=2**62)
+    repeats: int = Field(default=1, ge=1)
+    features: str | None = None
+    reference: str | None = None
+    ddim_steps: list[Steps] = Field(default=[10], min_length=1)
+
+
+class Options(_Part):
+    """How the teacher is loaded: the options of ``bootdiff distill``."""
+
+    revision: str | None = None
+    variant: str | None = None
+    dtype: str = "float32"
+    lora: str | None = None
+    lora_scale: float = 1.0
+    pipeline_config: str | None = None
+    size: int | None = Field(default=None, ge=1)
+
+
+class Ablation(_Part):
+    """One teacher, the settings that all variants share, and what varies.
+
+    Args:
+        teacher: a name, a folder or a hub id.
+        config: a YAML file of settings, below ``settings``.
+        settings: of the baseline.
+        vary: for every setting its values, one at a time, the others as the baseline's.
+        grid: settings whose values are all combined.
+        seeds: of training; figures are means over them.
+    """
+
+    teacher: str
+    teacher_options: Options = Options()
+    method: str = "boot"
+    config: str | None = None
+    settings: dict[str, Any] = {}
+    vary: dict[str, Values] = {}
+    grid: dict[str, Values] = {}
+    seeds: list[TrainingSeed] | None = Field(default=None, min_length=1)
+    evaluate: Evaluation = Evaluation()
+
+    @field_validator("vary", "grid")
+    @classmethod
+    def _no_seeds(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if "seed" in value:
+            raise ValueError("seed does not vary a run but repeats it; give seeds: [0, 1] beside vary and grid")
+        return value
+
+
+def read_ablation(path: Path) -> Ablation:
+    """Read and check an ablation's file; the settings themselves are checked when its variants are made.
+
+    Raises:
+        BootdiffError: in one line, for an unknown key (naming the nearest) or a value of another kind.
+    """
+    # A key with nothing behind it is left out, as a comment would be.
+    words = {key: value for key, value in read_config(path).items() if value is not None}
+    try:
+        ablation = Ablation.model_validate(words)
+    except ValidationError as error:
+        raise BootdiffError(f"{path}: {_one_line(error)}") from None
+    if not ablation.vary and not ablation.grid:
+        raise BootdiffError(f"{path} varies nothing; expected 'vary: {{boundary_weight: [1, 0]}}', say, or a grid.")
+    return ablation
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = [str(part) for part in first["loc"]]
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"'{where[-1]}' is missing."
+    if first["type"] == "extra_forbidden":
+        known = _fields(where[:-1])
+        within = f" in '{where[0]}'" if len(where) > 1 else ""
+        hint = nearest(where[-1], known) or f" Known keys: {', '.join(known)}."
+        return f"there is no key '{where[-1]}'{within}.{hint}"
+    return f"{'.'.join(where)}: {message[0].lower() + message[1:]}, got {first['input']!r}."
+
+
+def _fields(where: Sequence[str]) -> list[str]:
+    kind: Any = Ablation
+    for part in where:
+        kind = kind.model_fields[part].annotation
+    return list(kind.model_fields)

@@ -1,0 +1,201 @@
+"""An ablation's pictures, like the paper's Figs. 7 and 8: the same noises, a row a variant."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from bootdiff.ablation.results import Outcome
+from bootdiff.ablation.variants import Axis, Design
+from bootdiff.evaluation.opening import open_pair, run_conditions
+from bootdiff.files import write_whole
+from bootdiff.pictures import grid, is_picture
+from bootdiff.pipelines.samplers import PathSampler, best_device
+from bootdiff.pipelines.student_files import load_student, student_facts
+from bootdiff.randomness import sample_noise
+from bootdiff.solvers import ddim, even_times, trailing_times
+from bootdiff.training.convergence import read_watch
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+#: samples in a row; of large images, of which a row has few
+COLUMNS, FEW = 10, 4
+#: values of a sample up to which a row is long
+SMALL = 2**12
+#: points of a path, from t_max to t_min
+TIMES = 8
+#: larger tiles are reduced to this side, in pixels
+TILE = 128
+TEACHER_STEPS = 50
+#: parameters of a teacher that is not sampled on a CPU for a picture
+LARGE = 100_000_000
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What a variant's student makes: samples side by side, and y_t of one noise with its times."""
+
+    samples: Image.Image
+    path: Image.Image
+    times: Sequence[float]
+
+
+@dataclass
+class Album:
+    """The pictures in an ablation's folder, drawn anew whenever a variant is finished."""
+
+    folder: Path
+    design: Design
+    _looks: dict[str, Looks | None] = field(default_factory=dict, init=False)
+    _teacher: Image.Image | None = field(default=None, init=False)
+
+    def draw(self, outcomes: Sequence[Outcome], changed: str | None = None) -> None:
+        """Draw what the finished runs make.
+
+        Args:
+            outcomes: of all runs; of a variant the first that is finished is shown.
+            changed: the variant that is new, whose pictures only are drawn; all where none is named.
+        """
+        finished: dict[str, Outcome] = {}
+        for outcome in outcomes:
+            if outcome.state in ("trained", "measured"):
+                finished.setdefault(outcome.job.variant.name, outcome)
+        for name, outcome in finished.items():
+            if name not in self._looks:
+                self._looks[name] = look(outcome.job.folder)
+        self._draw_variants(finished)
+        for axis in self.design.axes:
+            if changed is None or changed in (name for _, name in axis.members):
+                self._draw_axis(axis)
+        labels = {variant.name: variant.label for variant in self.design.variants}
+        draw_curves({labels[name]: outcome.job.folder for name, outcome in finished.items()}, self.folder)
+
+    def _draw_variants(self, finished: Mapping[str, Outcome]) -> None:
+        shown = [(v.label, looks) for v in self.design.variants if (looks := self._looks.get(v.name)) is not None]
+        if not shown:
+            return
+        samples = [(label, looks.samples) for label, looks in shown]
+        self._write("samples", [*self._teacher_row(finished), *samples])
+        times = {tuple(looks.times) for _, looks in shown}
+        words = [f"t = {t:.2f}" for t in shown[0][1].times]
+        heads = words if len(times) == 1 else ["t_max", *[""] * (TIMES - 2), "t_min"]
+        self._write("path", [(label, looks.path) for label, looks in shown], heads)
+
+    def _draw_axis(self, axis: Axis) -> None:
+        once = {name: label for label, name in reversed(axis.members)}
+        rows = [
+            (label, looks.samples)
+            for label, name in axis.members
+            if once[name] == label and (looks := self._looks.get(name)) is not None
+        ]
+        if len(rows) > 1:
+            self._write(axis.key, rows)
+
+    def _teacher_row(self, finished: Mapping[str, Outcome]) -> list[tuple[str, Image.Image]]:
+        """The teacher's own samples, where all variants have the same teacher."""
+        if len({variant.guidance() for variant in self.design.variants}) > 1:
+            return []
+        if self._teacher is None:
+            self._teacher = teacher_strip(next(iter(finished.values())).job.folder)
+        return [] if self._teacher is None else [(f"teacher, DDIM {TEACHER_STEPS}", self._teacher)]
+
+    def _write(self, name: str, rows: Sequence[tuple[str, Image.Image]], heads: Sequence[str] = ()) -> None:
+        drawn = rows_figure(rows, heads)
+        write_whole(self.folder / f"{name}.png", lambda path: drawn.savefig(path))
+
+
+@torch.no_grad()
+def look(run: Path) -> Looks | None:
+    """What a run's student makes of the noises of seed 0; None where its samples are no pictures."""
+    student = load_student(run / "student-path").to(best_device())
+    if not is_picture(student.shape) and (student.adapter is None or not student.adapter.latent):
+        return None
+    conditions = run_conditions(str(run), PathSampler(student), student_facts(student))
+    columns = COLUMNS if math.prod(student.shape) <= SMALL else FEW
+    eps = sample_noise(0, 0, columns, student.shape).to(best_device())
+    condition = conditions.listed(0, 0, columns).to(eps.device)
+    times = even_times(TIMES - 1, student.t_min, student.t_max)
+    first = eps[:1], condition.index(slice(1))
+    path = torch.cat([student.decode(student.sample(*first, t=t)).cpu() for t in times])
+    return Looks(strip(student.decode(student.sample(eps, condition)).cpu()), strip(path), times)
+
+
+@torch.no_grad()
+def teacher_strip(run: Path) -> Image.Image | None:
+    """The teacher's samples from the same noises; None where it is too large for this machine's CPU."""
+    pair = open_pair(str(run))
+    teacher, device = pair.teacher, best_device()
+    if device.type == "cpu" and sum(p.numel() for p in teacher.parameters()) > LARGE:
+        return None
+    columns = COLUMNS if math.prod(teacher.shape) <= SMALL else FEW
+    eps = sample_noise(0, 0, columns, teacher.shape).to(device)
+    condition = pair.conditions.listed(0, 0, columns).to(device)
+    made = ddim(teacher.to(device), eps, trailing_times(TEACHER_STEPS, *teacher.t_range), condition)
+    adapter = pair.sampler.adapter
+    return strip((made if adapter is None else adapter.decode(made)).cpu())
+
+
+def strip(images: Tensor) -> Image.Image:
+    """Images (n, c, h, w) side by side, none wider than ``TILE`` pixels."""
+    picture = grid(images, columns=len(images))
+    width = picture.width / len(images)
+    factor = min(1.0, TILE / width)
+    return picture.resize((round(picture.width * factor), round(picture.height * factor))) if factor < 1 else picture
+
+
+def rows_figure(rows: Sequence[tuple[str, Image.Image]], heads: Sequence[str] = ()) -> Any:
+    """Strips of one size below each other, pixel by pixel, with their labels at the left and heads above."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    gap, above = 4, 20 if heads else 4
+    width, height = rows[0][1].size
+    figure = Figure(dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    words = [figure.text(0, 0, label, fontsize=8, ha="right", va="center") for label, _ in rows]
+    left = 12 + math.ceil(max(word.get_window_extent(canvas.get_renderer()).width for word in words))
+    size = left + width + gap, above + len(rows) * (height + gap)
+    figure.set_size_inches(size[0] / 100, size[1] / 100)
+    for number, (word, (_, picture)) in enumerate(zip(words, rows, strict=True)):
+        bottom = size[1] - above - (number + 1) * (height + gap) + gap
+        figure.figimage(_pixels(picture), left, bottom)
+        word.set_position(((left - 6) / size[0], (bottom + height / 2) / size[1]))
+    for number, head in enumerate(heads):
+        x = left + (number + 0.5) * width / len(heads)
+        figure.text(x / size[0], 1 - above / 2 / size[1], head, fontsize=8, ha="center", va="center")
+    return figure
+
+
+def _pixels(picture: Image.Image) -> Any:
+    import numpy as np
+
+    return np.asarray(picture.convert("RGB"))
+
+
+def draw_curves(runs: Mapping[str, Path], folder: Path) -> None:
+    """``curves.png``: path error and distance to the teacher's samples by step; nothing where no run was watched."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    looks = {label: seen for label, run in runs.items() if (seen := read_watch(run))}
+    if not looks:
+        return
+    figure = Figure(figsize=(11, max(3.6, 1.2 + 0.2 * len(looks))), dpi=110, layout="constrained")
+    titles = {"path_error": "path error", "frechet_distance": "distance to the teacher's samples"}
+    for axes, (key, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        for number, (label, seen) in enumerate(looks.items()):
+            steps, values = zip(*((line["step"], line[key]) for line in seen), strict=True)
+            style = ("solid", "dashed", "dotted")[number // 10 % 3]
+            axes.plot(steps, values, label=label, color=colormaps["tab10"](number % 10), linestyle=style, linewidth=1.3)
+        axes.set(title=title, xlabel="step", yscale="log")
+        axes.grid(alpha=0.3)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
+    write_whole(folder / "curves.png", lambda path: figure.savefig(path))

@@ -1,0 +1,170 @@
+"""What is known of every run, read from its folder: the folder is the truth, so a table can be made at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+from bootdiff.ablation.config import Ablation, Evaluation
+from bootdiff.ablation.variants import OF_THE_TEACHER, Design, Job, Variant, shown
+from bootdiff.evaluation.comparison_files import FIGURES
+from bootdiff.files import read_json, write_json
+from bootdiff.training.convergence import judge, read_watch
+
+State = Literal["waiting", "failed", "trained", "measured"]
+#: the word for a run whose loss was not finite
+NOT_FINITE = "unstable: not finite"
+#: what our own mark in a run's evaluation is called
+MARK = "ablation"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is known of one run.
+
+    Args:
+        state: how far it is.
+        verdict, reason: on its convergence, or on what went wrong.
+        seconds: of training.
+        rows: of its evaluation.
+    """
+
+    job: Job
+    state: State
+    verdict: str = ""
+    reason: str = ""
+    seconds: float | None = None
+    rows: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def figures(self) -> dict[str, Mapping[str, Any]]:
+        """The student's figures by name: value, low and high."""
+        student = next((row for row in self.rows if row["spacing"] == "one call"), None)
+        return {} if student is None else figures_of(student)
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        words = {"folder": f"runs/{self.job.folder.name}", "seed": self.job.seed, "state": self.state}
+        told = {"verdict": self.verdict, "reason": self.reason, "seconds": self.seconds}
+        return {**words, **told, "figures": self.figures}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the table: a variant over its seeds, or a sampler of the teacher.
+
+    Args:
+        figures: name to value, low and high; over several seeds, their mean and range.
+        runs: the variant's; none of a teacher's.
+    """
+
+    label: str
+    figures: Mapping[str, Mapping[str, Any]]
+    variant: Variant | None = None
+    verdict: str = ""
+    seconds: float | None = None
+    runs: Sequence[Outcome] = field(default=())
+
+
+def figures_of(row: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """A row's figures, its path error among them."""
+    known: dict[str, Mapping[str, Any]] = dict(row["figures"])
+    if row["path_error"] is not None:
+        known.setdefault("path_error", {"value": row["path_error"], "low": None, "high": None})
+    return known
+
+
+def read_outcome(job: Job, evaluation: Evaluation) -> Outcome:
+    """What a run's folder says; figures that were asked for in another way are as good as none."""
+    done = job.folder / "done.json"
+    if not done.exists():
+        failure = next(iter(sorted(job.folder.glob("failure-step-*/failure-*.json"))), None)
+        if failure is None:
+            return Outcome(job, "waiting")
+        words = read_json(failure)
+        told = f"the {words['what']} is not finite at step {words['step']}; remove {job.folder} to train it again."
+        return Outcome(job, "failed", NOT_FINITE, told)
+    seconds, verdict = read_json(done)["seconds"], judge(read_watch(job.folder))
+    rows = _rows(job.folder, evaluation)
+    return Outcome(job, "measured" if rows else "trained", verdict.word, verdict.sentence, seconds, rows)
+
+
+def _rows(folder: Path, evaluation: Evaluation) -> Sequence[Mapping[str, Any]]:
+    path = folder / "evaluation.json"
+    held = read_json(path) if path.exists() else {}
+    mark, asked = dict(held.get(MARK, {})), evaluation.model_dump()
+    enough = set(asked.pop("ddim_steps")) <= set(mark.pop("ddim_steps", ()))
+    return held["rows"] if enough and mark == asked else ()
+
+
+def mark_evaluation(folder: Path, result: Mapping[str, Any], evaluation: Evaluation) -> None:
+    """Keep what was asked beside the figures, so that they are made anew when something else is asked."""
+    write_json(folder / "evaluation.json", {**result, MARK: evaluation.model_dump()})
+
+
+def asked_of(design: Design, ablation: Ablation, job: Job) -> Evaluation:
+    """How a run is measured.
+
+    The teacher's rows are the same beside all students of one guidance, so that the first of them brings them.
+    """
+    first = next(v for v in design.variants if v.guidance() == job.variant.guidance())
+    if job.variant == first and job.seed == design.seeds[0]:
+        return ablation.evaluate
+    return ablation.evaluate.model_copy(update={"ddim_steps": [1]})
+
+
+def lines(design: Design, ablation: Ablation, outcomes: Sequence[Outcome]) -> list[Line]:
+    """The table: the teacher's rows, then every variant once."""
+    by_variant = {v.name: [o for o in outcomes if o.job.variant.name == v.name] for v in design.variants}
+    return [
+        *_teacher_lines(design, ablation, outcomes),
+        *(_variant_line(variant, by_variant[variant.name]) for variant in design.variants),
+    ]
+
+
+def _variant_line(variant: Variant, runs: Sequence[Outcome]) -> Line:
+    verdicts = [run.verdict for run in runs if run.verdict]
+    seconds = [run.seconds for run in runs if run.seconds is not None]
+    figures = _over_seeds([run.figures for run in runs if run.figures])
+    words = " / ".join(dict.fromkeys(verdicts)) or "not trained yet"
+    return Line(variant.label, figures, variant, words, fmean(seconds) if seconds else None, runs)
+
+
+def _over_seeds(seeds: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Mapping[str, Any]]:
+    """One seed's figures as they are; the mean and the range of several."""
+    if len(seeds) == 1:
+        return dict(seeds[0])
+    names = dict.fromkeys(name for figures in seeds for name in figures)
+    known = {name: [figures[name]["value"] for figures in seeds if name in figures] for name in names}
+    return {
+        name: {"value": fmean(values), "low": min(values), "high": max(values), "seeds": len(values)}
+        for name, values in known.items()
+    }
+
+
+def _teacher_lines(design: Design, ablation: Ablation, outcomes: Sequence[Outcome]) -> list[Line]:
+    """The teacher's DDIM rows, for every guidance once."""
+    asked = [f"DDIM {steps}" for steps in ablation.evaluate.ddim_steps]
+    varied = [
+        key
+        for key in OF_THE_TEACHER
+        if len({shown(getattr(variant.settings, key, None)) for variant in design.variants}) > 1
+    ]
+    found: dict[str, Line] = {}
+    for outcome in outcomes:
+        settings = outcome.job.variant.settings
+        words = [f"{key} = {shown(getattr(settings, key, None))}" for key in varied]
+        for row in outcome.rows:
+            if row["name"] in asked:
+                label = ", ".join([f"teacher, {row['name']}", *words])
+                found.setdefault(label, Line(label, figures_of(row)))
+    return list(found.values())
+
+
+def columns(table: Sequence[Line]) -> dict[str, tuple[str, str]]:
+    """Heading and format of the figures that any line has, the most important first."""
+    known = {"frechet_distance": FIGURES["frechet_distance"], "path_error": ("path error", ".4f"), **FIGURES}
+    return {name: words for name, words in known.items() if any(name in line.figures for line in table)}

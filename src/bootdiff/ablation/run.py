@@ -1,0 +1,199 @@
+"""Training and measuring an ablation's variants, one after the other, in a folder that resumes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bootdiff.ablation.config import Ablation, Evaluation, read_ablation
+from bootdiff.ablation.pictures import Album
+from bootdiff.ablation.results import Line, Outcome, asked_of, lines, mark_evaluation, read_outcome
+from bootdiff.ablation.table import write_tables
+from bootdiff.ablation.variants import Design, Job, make_design
+from bootdiff.errors import BootdiffError, Interrupted, NonFiniteLossError, first_line
+from bootdiff.evaluation.processes import several
+from bootdiff.evaluation.references import default_features, find_reference, open_features
+from bootdiff.teachers import Teacher, load_teacher
+from bootdiff.training.distill import Plan, plan_distillation, run_plan
+from bootdiff.training.settings import TrainingSettings
+
+#: measures the student of a run, writes its ``evaluation.json`` and returns what it holds
+Measure = Callable[[Path, Evaluation], Mapping[str, Any]]
+#: what a folder may hold that is no ablation yet
+OWN = ("runs", "ablation.json")
+
+
+@dataclass(frozen=True)
+class AblationPlan:
+    """Everything that an ablation is going to do; nothing was written.
+
+    Args:
+        teacher: as every run will load it anew.
+        resolved: the settings of every run by its folder, once the teacher is known.
+        finished: the runs that are trained already.
+    """
+
+    ablation: Ablation
+    design: Design
+    folder: Path
+    teacher: Teacher
+    resolved: Mapping[Path, TrainingSettings]
+    finished: frozenset[Path]
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Every run, in order."""
+        return list(self.design.jobs(self.folder))
+
+
+def plan_ablation(path: Path, folder: Path) -> AblationPlan:
+    """Check the file, and plan every run before the first one is trained.
+
+    Args:
+        path: the YAML file.
+        folder: the ablation's; it must be new, or hold an ablation.
+
+    Raises:
+        BootdiffError: in one line, for whatever would otherwise fail at the tenth variant.
+    """
+    if several():
+        raise BootdiffError("bootdiff ablate runs in one process; start it without torchrun or accelerate launch.")
+    ablation = read_ablation(path)
+    check_folder(folder)
+    design = make_design(ablation, path)
+    teacher = load(ablation)
+    check_evaluation(path, ablation.evaluate, teacher)
+    resolved: dict[Path, TrainingSettings] = {}
+    finished: set[Path] = set()
+
+    def resolve(job: Job) -> TrainingSettings:
+        try:
+            plan = _plan(job, ablation, teacher)
+        except BootdiffError as error:
+            raise BootdiffError(f"{path}, {job.variant.label}: {error}") from None
+        if plan.finished:
+            finished.add(job.folder)
+        resolved[job.folder] = plan.settings
+        return plan.settings
+
+    design = design.merged(resolve, folder)
+    return AblationPlan(ablation, design, folder, teacher, resolved, frozenset(finished))
+
+
+def load(ablation: Ablation) -> Teacher:
+    """The teacher, with the file's options."""
+    return load_teacher(ablation.teacher, **ablation.teacher_options.model_dump())
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder with anything else in it.
+
+    Raises:
+        BootdiffError: naming what it holds.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise BootdiffError(f"{folder} is a file; expected a folder for the ablation, so choose another --output.")
+    held = [p.name for p in folder.iterdir() if not p.name.startswith(".")] if folder.exists() else []
+    if held and not set(OWN) & set(held):
+        raise BootdiffError(f"{folder} exists and is no ablation (it holds {held[0]}); choose another --output.")
+
+
+def check_evaluation(path: Path, asked: Evaluation, teacher: Teacher) -> None:
+    """Refuse features that do not take this teacher's images, before anything is trained."""
+    try:
+        features, _ = default_features(teacher, asked.features, asked.reference)
+        open_features(features, teacher)
+    except BootdiffError as error:
+        raise BootdiffError(f"{path}, evaluate: {error}") from None
+
+
+def _plan(job: Job, ablation: Ablation, teacher: Teacher) -> Plan:
+    return plan_distillation(teacher, job.folder, job.settings, ablation.method)
+
+
+@dataclass
+class Runner:
+    """Carries out a plan; whatever is finished is left as it is.
+
+    Args:
+        measure: how a student is measured.
+    """
+
+    plan: AblationPlan
+    measure: Measure
+    #: why runs could not be measured, by their folders
+    unmeasured: dict[Path, str] = field(default_factory=dict)
+
+    def run(self) -> list[Line]:
+        """Train and measure every variant; table and pictures are written after each.
+
+        Raises:
+            Interrupted: after Ctrl-C, once the state is saved; the next call goes on.
+        """
+        plan = self.plan
+        self._find_reference()
+        album = Album(plan.folder, plan.design)
+        count = len(plan.design.variants)
+        for number, job in enumerate(plan.jobs):
+            before = self.outcome(job)
+            seed = f", seed {job.seed}" if len(plan.design.seeds) > 1 else ""
+            done = {"measured": " (done)", "failed": f" ({before.verdict})"}.get(before.state, "")
+            print(f"variant {number % count + 1} of {count}: {job.variant.label}{seed}{done}", flush=True)
+            if not done:
+                self._train(job, before)
+                self._measure(job)
+                album.draw(self._outcomes(), job.variant.name)
+                self._write()
+        album.draw(self._outcomes())
+        return self._write()
+
+    def outcome(self, job: Job) -> Outcome:
+        """What is known of a run."""
+        outcome = read_outcome(job, asked_of(self.plan.design, self.plan.ablation, job))
+        if job.folder in self.unmeasured and outcome.state == "trained":
+            return replace(outcome, verdict="not measured", reason=self.unmeasured[job.folder])
+        return outcome
+
+    def _train(self, job: Job, before: Outcome) -> None:
+        """Train a run; one that diverges is told in the table, and the others go on."""
+        if before.state == "trained":
+            return
+        ablation = self.plan.ablation
+        plan = _plan(job, ablation, load(ablation))
+        if plan.finished:
+            return
+        try:
+            run_plan(plan)
+        except NonFiniteLossError as error:
+            print(f"bootdiff: note: {error}", file=sys.stderr, flush=True)
+
+    def _measure(self, job: Job) -> None:
+        if self.outcome(job).state != "trained":
+            return
+        asked = asked_of(self.plan.design, self.plan.ablation, job)
+        try:
+            mark_evaluation(job.folder, self.measure(job.folder, asked), asked)
+        except Interrupted:
+            raise
+        except BootdiffError as error:
+            self.unmeasured[job.folder] = first_line(error)
+
+    def _find_reference(self) -> None:
+        """A reference that is missing is told before anything is trained."""
+        asked, teacher = self.plan.ablation.evaluate, self.plan.teacher
+        name, reference = default_features(teacher, asked.features, asked.reference)
+        features = open_features(name, teacher)
+        if features is not None:
+            find_reference(reference, features)
+
+    def _outcomes(self) -> list[Outcome]:
+        return [self.outcome(job) for job in self.plan.jobs]
+
+    def _write(self) -> list[Line]:
+        plan = self.plan
+        table = lines(plan.design, plan.ablation, self._outcomes())
+        write_tables(plan.folder, plan.ablation, plan.design, table)
+        return table

@@ -1,0 +1,88 @@
+"""``bootdiff ablate``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bootdiff.ablation.config import Evaluation
+from bootdiff.ablation.results import Line
+from bootdiff.ablation.run import AblationPlan, Runner, plan_ablation
+from bootdiff.ablation.table import cells
+from bootdiff.ablation.variants import shown
+from bootdiff.cli.evaluate import run_evaluate
+
+
+def run_ablate(config: Path, output: Path, dry_run: bool) -> None:
+    """Plan, train, measure, print."""
+    plan = plan_ablation(config, output)
+    if dry_run:
+        print_ablation_plan(plan)
+        return
+    print_lines(Runner(plan, measure).run())
+    pictures = sorted(path.name for path in output.glob("*.png"))
+    print(f"ablation: {output}  (ablation.md, .csv, .json{'; ' if pictures else ''}{', '.join(pictures)})")
+
+
+def measure(run: Path, asked: Evaluation) -> Mapping[str, Any]:
+    """A run's figures, also kept in it."""
+    steps = ",".join(map(str, asked.ddim_steps))
+    return run_evaluate(
+        str(run),
+        None,
+        asked.reference,
+        asked.features,
+        asked.num,
+        asked.seed,
+        asked.repeats,
+        steps,
+        False,
+        run / "evaluation.json",
+        quiet=True,
+    )
+
+
+def print_lines(table: Sequence[Line]) -> None:
+    """The table, on the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    head, rows = cells(table)
+    drawn = Table(box=None)
+    for number, column in enumerate(head):
+        drawn.add_column(column, justify="left" if number == 0 or column == "verdict" else "right")
+    for line, row in zip(table, rows, strict=True):
+        drawn.add_row(*row, style="dim" if line.variant is None else None)
+    Console(width=None if Console().is_terminal else 160).print(drawn)
+
+
+def print_ablation_plan(plan: AblationPlan) -> None:
+    """What would be done, a line a variant."""
+    first = plan.resolved[plan.jobs[0].folder]
+    print(f"teacher: {plan.teacher.name}, samples of shape {tuple(plan.teacher.shape)}")
+    print(f"method: {plan.ablation.method}")
+    print(f"output: {plan.folder}")
+    print(f"settings of {plan.jobs[0].variant.label}:")
+    for key, value in first.model_dump().items():
+        print(f"  {key}: {shown(value)}")
+    print("variants:")
+    for number, variant in enumerate(plan.design.variants, 1):
+        jobs = [job for job in plan.jobs if job.variant == variant]
+        done = sum(job.folder in plan.finished for job in jobs)
+        told = f"  ({done} of {len(jobs)} trained)" if done else ""
+        print(f"  {number}. {variant.label}: {plan.folder}/runs/{variant.name}{told}")
+    print(f"seeds: {', '.join(map(str, plan.design.seeds))}")
+    missing = [job for job in plan.jobs if job.folder not in plan.finished]
+    print(f"time: {len(missing)} runs, {_minutes(plan):.2g} minutes of training on this machine's CPU, roughly")
+    print("nothing was written (--dry-run).")
+
+
+def _minutes(plan: AblationPlan) -> float:
+    """Of the runs that are not trained yet."""
+    from bootdiff.cli.inspect import estimate
+
+    missing = [plan.resolved[job.folder] for job in plan.jobs if job.folder not in plan.finished]
+    sizes = {settings.batch_size for settings in missing}
+    step = {size: estimate(plan.teacher, size)["step_seconds"] for size in sizes}
+    return sum(step[settings.batch_size] * settings.steps for settings in missing) / 60

@@ -1,0 +1,23 @@
+"""``bootdiff report``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bootdiff.errors import BootdiffError
+from bootdiff.report.build import SEVERAL, build_comparison, build_report
+
+
+def run_report(runs: Sequence[Path], teacher: str | None, output: Path | None) -> None:
+    """A page for one run, or one page for several.
+
+    Raises:
+        BootdiffError: if a teacher is named for several runs.
+    """
+    if len(runs) == 1:
+        print(f"report: {build_report(runs[0], teacher, output)}")
+        return
+    if teacher is not None:
+        raise BootdiffError("--teacher is one run's; leave it out where several are set side by side.")
+    print(f"report: {build_comparison(runs, output or SEVERAL)}")

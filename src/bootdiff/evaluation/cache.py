@@ -1,0 +1,98 @@
+"""Feature statistics of data sets on disk, so that each is computed once.
+
+One ``.npz`` file a pair of data and features, in the layout of pytorch-fid, with what it was made of. The folder is
+``~/.cache/bootdiff/references``, or ``references`` in ``$BOOTDIFF_CACHE``; whatever lies there may be removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bootdiff.data.images import find_data, load_digits
+from bootdiff.errors import BootdiffError
+from bootdiff.files import write_whole
+from bootdiff.metrics.frechet import Statistics
+
+#: changes whenever images are prepared, or samples drawn, in another way
+VERSION = 1
+
+#: statistics, and some of the feature vectors (n, d) in float32
+Gathered = tuple[Statistics, Tensor]
+
+
+def cache_folder() -> Path:
+    """Where the files lie; it need not exist."""
+    return Path(os.environ.get("BOOTDIFF_CACHE") or "~/.cache/bootdiff").expanduser() / "references"
+
+
+def cached(data: str, features: str, make: Callable[[], Gathered]) -> Gathered:
+    """What ``make`` gathers of this data in these features, from the cache where it is there.
+
+    A file that is damaged, or was made of something else, is made anew. A cache that cannot be written is remarked on.
+
+    Args:
+        features: the space's name with its hash.
+    """
+    made_of = {"features": features, "data": data_hash(data), "version": str(VERSION)}
+    key = hashlib.blake2b("\n".join(made_of.values()).encode(), digest_size=10).hexdigest()
+    path = cache_folder() / f"{key}.npz"
+    found = _read(path, made_of)
+    if found is not None:
+        return found
+    statistics, samples = make()
+    try:
+        write_whole(path, lambda temporary: _write(temporary, statistics, samples, made_of))
+    except BootdiffError as error:
+        print(f"warning: the reference is not kept for the next time: {error}", file=sys.stderr)
+    return statistics, samples
+
+
+def data_hash(data: str) -> str:
+    """A short hash of a data set: of a file's content; of a folder's file names, sizes and times of change.
+
+    Raises:
+        BootdiffError: if there is no such data set.
+    """
+    kind, files = find_data(data)
+    digest = hashlib.blake2b(digest_size=10)
+    if kind == "digits":
+        digest.update(load_digits().numpy().tobytes())
+    elif Path(data).is_file():
+        with Path(data).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    else:
+        for path in files:
+            facts = path.stat()
+            digest.update(f"{path.relative_to(data)}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _write(path: Path, statistics: Statistics, samples: Tensor, made_of: dict[str, str]) -> None:
+    known: dict[str, Any] = {"mu": statistics.mean.numpy(), "sigma": statistics.covariance.numpy(), **made_of}
+    np.savez(path, **known, count=statistics.count, samples=samples.numpy())
+
+
+def _read(path: Path, made_of: dict[str, str]) -> Gathered | None:
+    """None where there is no file, or none that can be used."""
+    if not path.is_file():
+        return None
+    try:
+        statistics, _ = Statistics.load(path)
+        with np.load(path, allow_pickle=False) as held:
+            same = all(str(held[word]) == value for word, value in made_of.items())
+            samples = torch.from_numpy(held["samples"])
+    except (BootdiffError, OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile):
+        return None
+    fits = samples.shape[1:] == statistics.mean.shape and bool(torch.isfinite(samples).all())
+    return (statistics, samples) if same and fits else None

@@ -1,0 +1,129 @@
+"""A comparison as files: JSON, CSV, Markdown, a plot of quality against calls, and a picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from bootdiff.data.sources import to_pixels
+from bootdiff.files import write_json, write_text, write_whole
+from bootdiff.pictures import is_picture
+
+#: figures of a feature space, in the order of their columns
+FIGURES = {
+    "frechet_distance": ("Fréchet distance", ".3f"),
+    "kid": ("KID", ".4g"),
+    "precision": ("precision", ".3f"),
+    "recall": ("recall", ".3f"),
+    "inception_score": ("inception score", ".2f"),
+    "diversity": ("diversity", ".3f"),
+    "faithfulness": ("faithful", ".1%"),
+}
+
+
+def write_comparison(folder: Path, result: Mapping[str, Any], pictures: Mapping[str, Tensor]) -> None:
+    """``compare.json``, ``.csv``, ``.md``, ``quality.png`` and ``samples.png``."""
+    write_json(folder / "compare.json", result)
+    write_text(folder / "compare.csv", comma_separated(result))
+    write_text(folder / "compare.md", document(result))
+    if any(row["frechet_distance"] is not None for row in result["rows"]):
+        write_whole(folder / "quality.png", lambda path: quality_chart(result["rows"]).savefig(path, dpi=130))
+    if is_picture(next(iter(pictures.values())).shape[1:]):
+        write_whole(folder / "samples.png", lambda path: samples_chart(pictures).savefig(path, dpi=110))
+
+
+def markdown(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Head and cells of the table; figures that no row has are left out."""
+    rows = result["rows"]
+    names = [name for name in FIGURES if any(name in row["figures"] for row in rows)]
+    head = ["sampler", "calls", *(FIGURES[name][0] for name in names), "path error", "images/s", "ms, batch 1"]
+    cells = []
+    for row in rows:
+        figures = [_cell(row["figures"].get(name), FIGURES[name][1]) for name in names]
+        error = "–" if row["path_error"] is None else f"{row['path_error']:.4f}"
+        speed = [f"{row['images_per_second']:.3g}", f"{row['milliseconds']['value']:.3g}"]
+        cells.append([row["name"], str(row["calls"]), *figures, error, *speed])
+    return head, cells
+
+
+def _cell(figure: Mapping[str, Any] | None, form: str) -> str:
+    if figure is None:
+        return "–"
+    if figure["low"] is None or form == ".1%":
+        return format(figure["value"], form)
+    return f"{figure['value']:{form}} ± {(figure['high'] - figure['low']) / 2:.2g}"
+
+
+def document(result: Mapping[str, Any]) -> str:
+    """The Markdown file: the table, and what its figures are."""
+    head, cells = markdown(result)
+    lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *cells)]
+    used = {name: figure for row in result["rows"] for name, figure in row["figures"].items()}
+    notes = [f"- {FIGURES[name][0]}: {figure['estimator']}." for name, figure in used.items() if name in FIGURES]
+    about = (
+        f"{result['num']} samples a noise seed, {result['repeats']} noise seed(s) from {result['seed']}, the same "
+        f"noises for all; features {result['features'] or 'none'}, reference {result['reference'] or 'none'}. Of "
+        "several spacings of a sampler's times the better counts. Path error: mean squared difference to the end of the "
+        "teacher's path (a student's own range), 50 Heun steps, for the first 128 noises. Speed includes the machine."
+    )
+    title = f"# Students of {result['teacher']} and their teacher's samplers"
+    return "\n".join([title, "", *lines, "", about, "", *notes, ""])
+
+
+def comma_separated(result: Mapping[str, Any]) -> str:
+    """Every figure with its interval, unrounded."""
+    names = [name for name in FIGURES if any(name in row["figures"] for row in result["rows"])]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    ends = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+    writer.writerow(["sampler", "kind", "calls", *ends, "path_error", "images_per_second", "milliseconds"])
+    for row in result["rows"]:
+        known = [row["figures"].get(name, {}) for name in names]
+        values = [figure.get(key) for figure in known for key in ("value", "low", "high")]
+        speed = [row["path_error"], row["images_per_second"], row["milliseconds"]["value"]]
+        writer.writerow([row["name"], row["kind"], row["calls"], *values, *speed])
+    return buffer.getvalue()
+
+
+def quality_chart(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Fréchet distance against network calls: a line for every sampler of the teacher, a star for every student."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    teacher = [row for row in rows if row["kind"] == "teacher" and row["frechet_distance"] is not None]
+    for name in dict.fromkeys(row["name"].rsplit(" ", 1)[0] for row in teacher):
+        same = sorted((r["calls"], r["frechet_distance"]) for r in teacher if r["name"].rsplit(" ", 1)[0] == name)
+        axes.plot(*zip(*same, strict=True), marker="o", markersize=4, linewidth=1.2, label=name)
+    for row in rows:
+        if row["kind"] != "teacher" and row["frechet_distance"] is not None:
+            axes.plot(row["calls"], row["frechet_distance"], "*", markersize=15, label=row["name"], zorder=5)
+    axes.set(xlabel="network calls an image", ylabel="Fréchet distance", xscale="log", yscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=8, ncols=2)
+    return figure
+
+
+def samples_chart(pictures: Mapping[str, Tensor]) -> Any:
+    """A row of samples for every sampler, from the same noises column by column, with its name."""
+    from matplotlib.figure import Figure
+
+    names = list(pictures)
+    columns = min(len(images) for images in pictures.values())
+    figure = Figure(figsize=(1.9 + 0.62 * columns, 0.66 * len(names)))
+    grid = figure.subplots(len(names), columns, squeeze=False)
+    for line, name in zip(grid, names, strict=True):
+        for axes, image in zip(line, pictures[name], strict=False):
+            pixels = to_pixels(image).permute(1, 2, 0).numpy()
+            axes.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
+            axes.axis("off")
+        line[0].text(-0.15, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
+    figure.subplots_adjust(
+        left=1.9 / (1.9 + 0.62 * columns), right=0.995, top=0.995, bottom=0.005, wspace=0.05, hspace=0.05
+    )
+    return figure

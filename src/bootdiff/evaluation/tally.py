@@ -1,0 +1,91 @@
+"""What the samples of one candidate are like, gathered batch by batch and on any number of processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from bootdiff.errors import BootdiffError
+from bootdiff.evaluation.references import Reference
+from bootdiff.metrics.diversity import Diversity
+from bootdiff.metrics.estimate import Estimate
+from bootdiff.metrics.faithfulness import share
+from bootdiff.metrics.features import Features
+from bootdiff.metrics.frechet import GroupedAccumulator
+from bootdiff.metrics.inception_score import InceptionScore
+from bootdiff.metrics.kernel import kernel_distance
+from bootdiff.metrics.precision_recall import precision_recall
+
+#: feature vectors kept for what needs them one by one; the first so many samples
+KEPT = 10_000
+
+
+@dataclass
+class Tally:
+    """Figures of one noise seed in one feature space.
+
+    Nothing here depends on the size of the batches, or on who made which: everything goes by a sample's number.
+    """
+
+    frechet: GroupedAccumulator = field(default_factory=GroupedAccumulator)
+    diversity: Diversity = field(default_factory=Diversity)
+    inception: InceptionScore = field(default_factory=InceptionScore)
+    kept: dict[int, Tensor] = field(default_factory=dict)
+    classified: bool = False
+    faithful: int = 0
+    asked: int = 0
+
+    def add(self, features: Features, images: Tensor, first: int, labels: Tensor | None = None) -> None:
+        """Count images (b, c, h, w) in [−1, 1], the samples ``first`` … ``first + b − 1``, asked to be of ``labels``.
+
+        Raises:
+            BootdiffError: for a class that the feature space does not know, or features that are not finite.
+        """
+        values, logits = features.read(images)
+        values = values.detach().cpu()
+        self.frechet.add(values, first)
+        self.diversity.add(values, labels)
+        if first < KEPT:
+            self.kept[first] = values[: KEPT - first].float()
+        if logits is None:
+            return
+        self.classified = True
+        self.inception.add(logits.detach().cpu(), first)
+        if labels is not None:
+            self._count(features, logits, labels)
+
+    def _count(self, features: Features, logits: Tensor, labels: Tensor) -> None:
+        if int(labels.max()) >= logits.shape[1]:
+            raise BootdiffError(
+                f"class {int(labels.max())} was asked for, but {features.name} knows the classes 0 to "
+                f"{logits.shape[1] - 1}; measure with a classifier that knows it."
+            )
+        self.faithful += int((logits.argmax(1).cpu() == labels.cpu()).sum())
+        self.asked += len(labels)
+
+    def merge(self, other: Tally) -> None:
+        """Take in what another process has counted."""
+        self.frechet.merge(other.frechet)
+        self.diversity.merge(other.diversity)
+        self.inception.merge(other.inception)
+        self.kept.update(other.kept)
+        self.classified |= other.classified
+        self.faithful, self.asked = self.faithful + other.faithful, self.asked + other.asked
+
+    def figures(self, reference: Reference | None) -> dict[str, Estimate]:
+        """All that can be said: distances need a reference, and those of single samples its samples."""
+        known: dict[str, Estimate] = {}
+        if reference is not None:
+            known["frechet_distance"] = self.frechet.estimate(reference.statistics)
+        if reference is not None and reference.samples is not None:
+            samples = torch.cat([self.kept[first] for first in sorted(self.kept)])
+            known["kid"] = kernel_distance(samples, reference.samples)
+            known["precision"], known["recall"] = precision_recall(samples, reference.samples)
+        known["diversity"] = self.diversity.estimate()
+        if self.classified:
+            known["inception_score"] = self.inception.estimate()
+        if self.asked:
+            known["faithfulness"] = share(self.faithful, self.asked)
+        return known

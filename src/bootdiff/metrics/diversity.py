@@ -1,0 +1,81 @@
+"""How far apart two samples of the same condition are: near zero where a student answers every noise alike."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bootdiff.errors import BootdiffError
+from bootdiff.metrics.estimate import Estimate
+from bootdiff.metrics.rows import as_rows
+
+
+@dataclass
+class _Cluster:
+    """Samples of one condition: how many, their mean (d,), and the sum of squared distances to it."""
+
+    count: int
+    mean: Tensor
+    scatter: float
+
+    def join(self, other: _Cluster) -> _Cluster:
+        """Both together (Chan et al. 1979): no digits cancel, wherever the mean lies."""
+        count, gap = self.count + other.count, other.mean - self.mean
+        between = float(gap.square().sum()) * self.count * other.count / count
+        return _Cluster(count, self.mean + gap * (other.count / count), self.scatter + other.scatter + between)
+
+
+class Diversity:
+    """Gathers features, or flattened images, batch by batch; one mean is kept for each condition.
+
+    Two independent samples x, y of a condition have E |x − y|² = 2 tr Cov. The covariance is pooled over the
+    conditions, each weighted by its samples less one, so the square is unbiased.
+    """
+
+    def __init__(self) -> None:
+        self.clusters: dict[int, _Cluster] = {}
+
+    def add(self, features: Tensor, labels: Tensor | None = None) -> None:
+        """Count features (b, d) of these conditions (b,); of one and the same without labels.
+
+        Raises:
+            BootdiffError: if the features are not finite, or the labels are not one a sample.
+        """
+        rows = as_rows(features).cpu()
+        labels = torch.zeros(len(rows), dtype=torch.long) if labels is None else labels.cpu()
+        if labels.shape != (len(rows),):
+            raise BootdiffError(f"expected {len(rows)} labels, one a sample, got shape {tuple(labels.shape)}.")
+        for label in labels.unique().tolist():
+            own = rows[labels == label]
+            mean = own.mean(0)
+            self._join(int(label), _Cluster(len(own), mean, float((own - mean).square().sum())))
+
+    def merge(self, other: Diversity) -> None:
+        """Count what another process gathered."""
+        for label, cluster in other.clusters.items():
+            self._join(label, cluster)
+
+    def estimate(self) -> Estimate:
+        """The root mean square distance between two samples of the same condition, √(2 tr Cov).
+
+        It has no interval of its own; several noise seeds give one (``Estimate.mean_of``).
+
+        Raises:
+            BootdiffError: if no condition has two samples.
+        """
+        clusters = self.clusters.values()
+        num, freedom = sum(c.count for c in clusters), sum(c.count - 1 for c in clusters)
+        if freedom < 1:
+            raise BootdiffError(
+                f"diversity needs two samples of the same condition, got {num} of {len(clusters)}; sample more."
+            )
+        value = math.sqrt(2 * sum(c.scatter for c in clusters) / freedom)
+        words = f" within {len(clusters)} conditions" if len(clusters) > 1 else ""
+        return Estimate(value, num, f"root mean square distance between two samples{words}")
+
+    def _join(self, label: int, cluster: _Cluster) -> None:
+        own = self.clusters.get(label)
+        self.clusters[label] = cluster if own is None else own.join(cluster)

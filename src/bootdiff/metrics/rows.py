@@ -1,0 +1,42 @@
+"""Rows of features, one a sample: checked, and in float64."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bootdiff.errors import BootdiffError
+
+
+def as_rows(values: Tensor, what: str = "features") -> Tensor:
+    """Values (n, d) in float64, on their own device.
+
+    Args:
+        what: they are, for the message.
+
+    Raises:
+        BootdiffError: if they have another number of axes, or are not finite.
+    """
+    if values.ndim != 2:
+        raise BootdiffError(f"expected {what} of shape (samples, d), got {tuple(values.shape)}; flatten them.")
+    values = values.detach().double()
+    bad = int((~torch.isfinite(values)).any(1).sum())
+    if bad:
+        raise BootdiffError(f"the {what} of {bad} of {len(values)} samples are not finite; look at the samples.")
+    return values
+
+
+def check_width(ours: int, theirs: int, what: str = "the reference") -> None:
+    """Refuse features of two spaces.
+
+    Args:
+        what: has ``theirs`` features, for the message.
+
+    Raises:
+        BootdiffError: if the numbers of features differ.
+    """
+    if ours != theirs:
+        raise BootdiffError(
+            f"the samples have {ours} features and {what} {theirs}; they were made with different feature spaces, so "
+            "make the reference anew."
+        )

@@ -1,0 +1,44 @@
+"""How long one call takes."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from bootdiff.errors import BootdiffError
+from bootdiff.metrics.estimate import Estimate
+
+
+def latency(call: Callable[[], object], device: torch.device, warm_up: int = 3, rounds: int = 10) -> Estimate:
+    """Milliseconds of a call: the median of ``rounds``, with the fastest and the slowest as its interval.
+
+    Args:
+        device: that the call works on; a GPU is waited for before and after each call.
+        warm_up: calls before those that count.
+
+    Raises:
+        BootdiffError: with less than one round.
+    """
+    if rounds < 1:
+        raise BootdiffError(f"a latency needs at least one round, got {rounds}.")
+    for _ in range(warm_up):
+        call()
+    times = [_milliseconds(call, device) for _ in range(rounds)]
+    words = "median milliseconds a call; fastest and slowest"
+    return Estimate(statistics.median(times), rounds, words, min(times), max(times))
+
+
+def _milliseconds(call: Callable[[], object], device: torch.device) -> float:
+    _wait(device)
+    started = time.perf_counter()
+    call()
+    _wait(device)
+    return 1000 * (time.perf_counter() - started)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

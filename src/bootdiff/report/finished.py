@@ -1,0 +1,109 @@
+"""What a report reads of a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bootdiff.errors import BootdiffError
+from bootdiff.files import read_json
+from bootdiff.runs import Run
+from bootdiff.training.log import read_log
+
+if TYPE_CHECKING:
+    from bootdiff.training.convergence import Verdict
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished distillation.
+
+    Args:
+        name: short, and no other run's on the page.
+        config, meta: what was asked, and what it ran on.
+        log: the training log's lines.
+        looks: the convergence's; none of a run that was not watched.
+        evaluation: its figures, where it was measured.
+    """
+
+    folder: Path
+    name: str
+    config: Mapping[str, Any]
+    meta: Mapping[str, Any]
+    log: Sequence[Mapping[str, Any]]
+    looks: Sequence[Mapping[str, Any]]
+    evaluation: Mapping[str, Any] | None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Of its looks; None without any."""
+        from bootdiff.training.convergence import judge
+
+        return judge(self.looks) if self.looks else None
+
+    @property
+    def teacher_key(self) -> str:
+        """Equal for runs of one teacher."""
+        told = self.meta.get("sources", {}).get("teacher") or self.meta.get("source_hash")
+        return str(told or [self.config["teacher"], self.config.get("teacher_options")])
+
+
+def open_finished(folder: Path) -> Finished:
+    """Read a run.
+
+    Raises:
+        BootdiffError: if the folder holds no finished distillation.
+    """
+    from bootdiff.training.convergence import read_watch
+
+    run = Run(folder)
+    if not folder.is_dir():
+        raise BootdiffError(f"no run folder at '{folder}'; expected the --output of 'bootdiff distill'.")
+    if not run.started or run.config.get("task") != "distill":
+        raise BootdiffError(f"{folder} holds no distillation run; expected the --output of 'bootdiff distill'.")
+    if not (folder / "student-path").exists():
+        raise BootdiffError(f"the run in {folder} is not finished; repeat its command to finish it, then report.")
+    measured = folder / "evaluation.json"
+    evaluation = read_json(measured) if measured.exists() else None
+    log, looks = read_log(folder / "log.jsonl"), read_watch(folder)
+    return Finished(folder, folder.resolve().name, run.config, run.meta, log, looks, evaluation)
+
+
+def open_several(folders: Sequence[Path]) -> list[Finished]:
+    """Read runs to be set side by side, named by the ends of their paths that tell them apart.
+
+    Raises:
+        BootdiffError: if one is no finished distillation, or named twice.
+    """
+    runs = [open_finished(folder) for folder in folders]
+    places = [run.folder.resolve() for run in runs]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            raise BootdiffError(f"{folders[number]} is named twice; name each run once.")
+    parts = 1
+    while len({_tail(place, parts) for place in places}) < len(places):
+        parts += 1
+    return [replace(run, name=_tail(place, parts)) for run, place in zip(runs, places, strict=True)]
+
+
+def _tail(place: Path, parts: int) -> str:
+    return "/".join(place.parts[-parts:])
+
+
+@contextmanager
+def told_if_damaged(folders: Sequence[Path]) -> Iterator[None]:
+    """Turn what a damaged file of a run leads to into one line.
+
+    Raises:
+        BootdiffError: naming the runs and what was met.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        runs = " or ".join(map(str, folders))
+        raise BootdiffError(
+            f"{runs} holds a damaged file ({type(error).__name__}: {error}); repeat the commands that made it."
+        ) from error

@@ -1,0 +1,103 @@
+"""The page: HTML that needs nothing from outside and holds no script."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from string import Template
+
+from bootdiff import __version__
+from bootdiff.errors import BootdiffError
+
+HERE = Path(__file__).parent
+#: what every report holds in its head
+MARK = '<meta name="generator" content="bootdiff'
+
+
+def page(title: str, parts: Iterable[str]) -> str:
+    """A whole page; ``parts`` are HTML, and empty ones are left out."""
+    template = Template((HERE / "page.html").read_text(encoding="utf-8"))
+    style = (HERE / "page.css").read_text(encoding="utf-8")
+    body = "\n".join(part for part in parts if part)
+    return template.substitute(mark=f'{MARK} {__version__}">', title=html.escape(title), style=style, body=body)
+
+
+def check_output(path: Path) -> None:
+    """Refuse to write a report over something else.
+
+    Raises:
+        BootdiffError: if the name is no page's, or another file has it.
+    """
+    if path.suffix not in (".html", ".htm"):
+        raise BootdiffError(f"--output {path}: expected a file that ends in .html.")
+    if path.is_dir():
+        raise BootdiffError(f"{path} is a folder; expected a file to write, so choose another --output.")
+    if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace")[:2000]:
+        raise BootdiffError(f"{path} exists and is no bootdiff report; choose another --output.")
+
+
+def section(title: str, *parts: str) -> str:
+    """A heading and what follows it; nothing where nothing follows."""
+    body = "".join(parts)
+    return f"<section><h2>{html.escape(title)}</h2>{body}</section>" if body else ""
+
+
+def note(words: str) -> str:
+    """A soft paragraph."""
+    return f'<p class="soft">{html.escape(words)}</p>'
+
+
+def notes(lines: Sequence[str]) -> str:
+    """A soft list; nothing of no lines."""
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    return f'<ul class="soft">{items}</ul>' if items else ""
+
+
+def picture(source: str, alt: str, kind: str = "") -> str:
+    """An image from a ``data:`` address."""
+    return f'<img src="{source}" alt="{html.escape(alt)}"{_kind(kind)}>'
+
+
+def figure(body: str, caption: str, title: str = "") -> str:
+    """Pictures with a caption below, and a title above if there is one."""
+    head = f"<h3>{html.escape(title)}</h3>" if title else ""
+    return f"<figure>{head}{body}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+def cell(words: str, small: str = "") -> str:
+    """A table's cell; ``small`` stands below its words."""
+    below = f"<small>{html.escape(small)}</small>" if small else ""
+    return f"<td>{html.escape(words)}{below}</td>"
+
+
+def table(heads: Sequence[str], rows: Iterable[str], about: str) -> str:
+    """A table that scrolls within its box.
+
+    Args:
+        heads: header rows, as HTML.
+        rows: body rows, as HTML.
+        about: what it shows, for those who hear it.
+    """
+    inner = f"<thead>{''.join(heads)}</thead><tbody>{''.join(rows)}</tbody>"
+    label = html.escape(about)
+    return f'<div class="scroll" role="region" aria-label="{label}" tabindex="0"><table>{inner}</table></div>'
+
+
+def head_row(names: Iterable[str]) -> str:
+    """A header row with one cell a column."""
+    return "<tr>" + "".join(f'<th scope="col">{html.escape(name)}</th>' for name in names) + "</tr>"
+
+
+def row(name: str, cells: Iterable[str], kind: str = "") -> str:
+    """A body row; ``cells`` are HTML."""
+    return f'<tr{_kind(kind)}><th scope="row">{html.escape(name)}</th>{"".join(cells)}</tr>'
+
+
+def command(words: str) -> str:
+    """A command line."""
+    return f"<p><code>{html.escape(words)}</code></p>"
+
+
+def _kind(kind: str) -> str:
+    return f' class="{kind}"' if kind else ""

@@ -1,0 +1,200 @@
+"""Samples and paths as pictures: the same noises, column by column."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from bootdiff.condition import Condition
+from bootdiff.errors import BootdiffError
+from bootdiff.evaluation.opening import Opened, open_pair, run_conditions
+from bootdiff.evaluation.rows import reference_path
+from bootdiff.pictures import data_uri, grid, is_picture, rows_grid
+from bootdiff.pipelines.samplers import PathSampler, best_device
+from bootdiff.pipelines.student_files import load_student, student_facts
+from bootdiff.randomness import sample_noise
+from bootdiff.report.finished import Finished
+from bootdiff.report.page import figure, picture, section
+from bootdiff.runs import Run
+from bootdiff.solvers import ddim, even_times, trailing_times
+from bootdiff.student import Student
+from bootdiff.teachers import Teacher
+
+COLUMNS = 10
+PATH_TIMES = 8
+PATH_ROWS = 4
+#: values of a sample up to which ten columns are shown; of larger ones there are few
+SMALL = 2**12
+FEW = 4
+#: pixels of the side of an image that is enlarged without smoothing
+TINY = 16
+#: pixels of a picture's width
+WIDEST = 1600
+#: parameters of a teacher that is not sampled on a CPU for a picture
+LARGE = 100_000_000
+TEACHER_STEPS = 50
+TEACHER = f"Teacher, {TEACHER_STEPS} DDIM steps"
+PATH_END = "The path's exact end, what the student learns (50 Heun steps)"
+STUDENT = "Student, one call"
+SAME = "The same noises, column by column."
+TOO_LARGE = "A teacher is too large to be sampled on this CPU."
+
+Row = tuple[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A run's student, its teacher, and what both are asked for.
+
+    Args:
+        teacher: with the student's guidance; None where it is not there, or too large to be sampled here.
+        eps: noises, (columns, *shape), on the best device.
+        words: what the columns are, if anything was asked.
+        guidance: the weight and the negative prompt that the teacher is guided by.
+    """
+
+    student: Student
+    teacher: Teacher | None
+    eps: Tensor
+    condition: Condition
+    words: str
+    guidance: tuple[Any, str | None]
+
+    @property
+    def guided(self) -> str:
+        """A fixed weight, in words."""
+        weight = self.guidance[0]
+        return f", guidance weight {weight:g}" if isinstance(weight, int | float) else ""
+
+    def shown(self, samples: Tensor) -> Tensor:
+        """Samples as images, (columns, c, h, w)."""
+        return self.student.decode(samples).cpu()
+
+    def teacher_row(self, teacher: Teacher, low: float, high: float) -> Tensor:
+        """The teacher's own samples over a range of times, as images."""
+        return self.shown(ddim(teacher, self.eps, trailing_times(TEACHER_STEPS, low, high), self.condition))
+
+
+def open_asked(run: Finished, named: str | None = None, alone: bool = False) -> Asked | None:
+    """A run's student beside its teacher; None where its samples are no pictures.
+
+    Args:
+        named: the teacher, where the run does not say.
+        alone: whether a teacher that is not there is done without.
+
+    Raises:
+        BootdiffError: if the student or a needed teacher cannot be opened.
+    """
+    student = load_student(run.folder / "student-path")
+    if not is_picture(student.shape) and (student.adapter is None or not student.adapter.latent):
+        return None
+    device, columns = best_device(), COLUMNS if math.prod(student.shape) <= SMALL else FEW
+    facts, pair = student_facts(student), _pair(run, named, alone)
+    conditions = pair.conditions if pair else run_conditions(str(run.folder), PathSampler(student), facts)
+    eps = sample_noise(0, 0, columns, student.shape).to(device)
+    condition = conditions.listed(0, 0, columns).to(device)
+    words = _words(Run(run.folder).prompts, student, facts, columns)
+    guidance = facts.get("guidance"), facts.get("conditions", {}).get("negative_prompt")
+    teacher = _affordable(pair.teacher.to(device)) if pair else None
+    return Asked(student.to(device), teacher, eps, condition, words, guidance)
+
+
+def _pair(run: Finished, named: str | None, alone: bool) -> Opened | None:
+    try:
+        return open_pair(str(run.folder), named)
+    except BootdiffError:
+        if alone:
+            return None
+        raise
+
+
+def _affordable(teacher: Teacher) -> Teacher | None:
+    large = sum(p.numel() for p in teacher.parameters()) > LARGE
+    return None if large and best_device().type == "cpu" else teacher
+
+
+def _words(prompts: Sequence[str] | None, student: Student, facts: Mapping[str, Any], count: int) -> str:
+    """What the columns were asked for."""
+    labels = facts.get("conditions", {}).get("labels")
+    words: Sequence[Any] = prompts if prompts is not None else labels or ()
+    said = "; ".join(str(words[i % len(words)]) for i in range(count)) if words else ""
+    asked = f"Columns: {said}." if prompts is not None else f"Classes: {said}." if said else ""
+    weight = student.told_weight(None)
+    return asked + (f" Guidance weight {weight:g}." if weight is not None else "")
+
+
+@torch.no_grad()
+def samples_and_path(run: Finished, named: str | None = None) -> str:
+    """A run's teacher and student from the same noises, and the student's path."""
+    asked = open_asked(run, named)
+    if asked is None:
+        return ""
+    student, low, high = asked.student, asked.student.t_min, asked.student.t_max
+    rows: list[Row] = [(STUDENT, asked.shown(student.sample(asked.eps, asked.condition)))]
+    if asked.teacher is not None:  # 150 calls of the teacher
+        end = reference_path(asked.teacher, low, high)(asked.eps, asked.condition)
+        rows = [(TEACHER, asked.teacher_row(asked.teacher, low, high)), (PATH_END, asked.shown(end)), *rows]
+    words = " ".join([SAME, *([TOO_LARGE] if asked.teacher is None else []), asked.words])
+    return section("Teacher and student", _rows(rows, words)) + section("The path of the student", _path(asked))
+
+
+def _path(asked: Asked) -> str:
+    student = asked.student
+    times = even_times(PATH_TIMES - 1, student.t_min, student.t_max)
+    few = asked.eps[:PATH_ROWS], asked.condition.index(slice(PATH_ROWS))
+    steps = torch.stack([asked.shown(student.sample(*few, t=t)) for t in times], dim=1)
+    labels = ", ".join(f"{t:.2f}" for t in times)
+    caption = f"y_t of one noise a row, for t = {labels}."
+    return figure(_shown(rows_grid(list(steps)), caption, steps), caption)
+
+
+@torch.no_grad()
+def samples_together(runs: Sequence[Finished]) -> str:
+    """The runs' students from the same noises, one below the other; those of different teachers stand apart."""
+    groups: dict[tuple[str, ...], Group] = {}
+    for run in runs:
+        asked = open_asked(run, alone=True)
+        if asked is None:
+            continue
+        key = (run.teacher_key, str(tuple(asked.student.shape)), asked.words)
+        groups.setdefault(key, Group(str(run.config["teacher"]), asked.words)).add(run.name, asked)
+    return section("Samples", *(_rows(group.rows, f"{SAME} {group.words}", group.title) for group in groups.values()))
+
+
+@dataclass
+class Group:
+    """The rows of runs whose teacher, and what it was asked for, are the same; its guidance may differ."""
+
+    title: str
+    words: str
+    rows: list[Row] = field(default_factory=list)
+    guided: list[tuple[Any, str | None]] = field(default_factory=list)
+
+    def add(self, name: str, asked: Asked) -> None:
+        """A student's row, below its teacher's where that is a new one."""
+        if asked.teacher is not None and asked.guidance not in self.guided:
+            self.guided.append(asked.guidance)
+            self.rows.append((f"{TEACHER}{asked.guided}", asked.teacher_row(asked.teacher, *asked.teacher.t_range)))
+        self.rows.append((name, asked.shown(asked.student.sample(asked.eps, asked.condition))))
+
+
+def _rows(rows: Sequence[Row], caption: str, title: str = "") -> str:
+    """Rows of samples, each under its name."""
+    body = "".join(
+        f'<p class="label">{html.escape(name)}</p>{_shown(grid(images, len(images)), f"Samples: {name}", images)}'
+        for name, images in rows
+    )
+    return figure(body, caption.strip(), title)
+
+
+def _shown(pixels: Image.Image, alt: str, images: Tensor) -> str:
+    """A picture no wider than a page needs; tiny images keep their pixels' edges."""
+    pixels.thumbnail((WIDEST, pixels.height))
+    return picture(data_uri(pixels), alt, "samples enlarged" if images.shape[-1] <= TINY else "samples")

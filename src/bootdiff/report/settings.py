@@ -1,0 +1,57 @@
+"""The tables of settings."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bootdiff.report.finished import Finished
+from bootdiff.report.page import cell, command, head_row, note, row, section, table
+
+#: longer lists are cut: a table is no file
+LONGEST = 120
+
+
+def settings_table(run: Finished) -> str:
+    """A run's command, settings and versions."""
+    rows = [row(key, [cell(_said(value))]) for key, value in _flat(run).items()]
+    inner = table([head_row(["setting", "value"])], rows, "Settings")
+    return section("Settings", command(run.meta["command"]), f'<div class="words">{inner}</div>')
+
+
+def differences_table(runs: Sequence[Finished]) -> str:
+    """The settings that are not the same in all runs."""
+    asked = [_flat(run) for run in runs]
+    keys = dict.fromkeys(key for settings in asked for key in settings)
+    rows = [
+        row(key, [cell(_said(settings.get(key, "–"))) for settings in asked])
+        for key in keys
+        if any(settings.get(key) != asked[0].get(key) or key not in settings for settings in asked)
+    ]
+    if not rows:
+        return section("Settings that differ", note("None: all settings and versions are the same."))
+    inner = table([head_row(["setting", *(run.name for run in runs)])], rows, "Settings that differ")
+    return section("Settings that differ", f'<div class="words">{inner}</div>')
+
+
+def commands(runs: Sequence[Finished]) -> str:
+    """What was typed for each run."""
+    return section("Commands", *(f"<h3>{html.escape(run.name)}</h3>{command(run.meta['command'])}" for run in runs))
+
+
+def _flat(run: Finished) -> dict[str, Any]:
+    config = run.config
+    options: Mapping[str, Any] = config.get("teacher_options") or {}
+    return {
+        "teacher": config["teacher"],
+        **{f"teacher's {key}": value for key, value in options.items()},
+        "method": config["method"],
+        **config["settings"],
+        **{f"version of {key}": value for key, value in run.meta["versions"].items()},
+    }
+
+
+def _said(value: Any) -> str:
+    words = str(value)
+    return words if len(words) <= LONGEST else f"{words[:LONGEST]} …"

@@ -1,0 +1,193 @@
+"""The tables of figures. Figures of different feature spaces never share a column."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bootdiff.report.finished import Finished
+from bootdiff.report.page import cell, head_row, note, notes, row, section, table
+
+#: figures that mean something in a feature space only, in the order of their columns
+IN_A_SPACE = {
+    "frechet_distance": "Fréchet distance",
+    "kid": "KID",
+    "precision": "precision",
+    "recall": "recall",
+    "inception_score": "inception score",
+    "diversity": "diversity",
+    "faithfulness": "faithful",
+}
+#: figures of any row
+PLAIN = {"path_error": "path error", "images_per_second": "images/s"}
+SHARES = ("faithfulness",)
+DASH = "–"
+RANGED = "Below a figure stands its interval, of 95 % where nothing else is said."
+
+#: features, and what they were compared with
+Space = tuple[str, str | None]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of a row; ``low`` and ``high`` are None where its spread is not known."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    num: int | None = None
+    estimator: str | None = None
+
+
+def is_student(figures: Mapping[str, Any]) -> bool:
+    """Whether a row is a student's."""
+    return figures["spacing"] == "one call"
+
+
+def student_row(evaluation: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The student's row of an evaluation."""
+    return next((r for r in evaluation["rows"] if is_student(r)), None) if evaluation else None
+
+
+def figure_in(figures: Mapping[str, Any] | None, name: str) -> Figure | None:
+    """A figure of a row by its name; None where the row lacks it."""
+    if figures is None:
+        return None
+    told = figures.get("figures", {}).get(name)
+    if told is not None and told["value"] is not None:
+        return Figure(told["value"], told.get("low"), told.get("high"), told.get("num"), told.get("estimator"))
+    plain = figures.get(name)
+    return None if plain is None else Figure(plain)
+
+
+def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The figures of a feature space that any of these rows has, with their headings."""
+    others = [name for r in rows for name in r.get("figures", {}) if name not in IN_A_SPACE and name not in PLAIN]
+    known = {**IN_A_SPACE, **{name: name.replace("_", " ") for name in others}}
+    return {name: words for name, words in known.items() if any(figure_in(r, name) for r in rows)}
+
+
+def figures_table(evaluation: Mapping[str, Any] | None) -> str:
+    """A run's rows: its teacher's samplers and its student."""
+    if not evaluation:
+        return ""
+    rows = evaluation["rows"]
+    names = columns(rows)
+    plain = {name: words for name, words in PLAIN.items() if any(figure_in(r, name) for r in rows)}
+    head = head_row(["sampler", "calls", *names.values(), *plain.values()])
+    body = [
+        row(r["name"], [cell(str(r["calls"])), *_cells(r, [*names, *plain])], "student" if is_student(r) else "")
+        for r in rows
+    ]
+    space = space_words(space_of(evaluation))
+    measured = (
+        f"{evaluation['num']:,} samples a noise seed, {evaluation['repeats']} noise seed(s), {space}. "
+        "Of two time spacings the better counts. The path error is the mean squared difference to the 50-step Heun "
+        "solution for the same noise."
+    )
+    return section("Figures", table([head], body, "Figures"), note(measured), notes(footnotes(rows, names)))
+
+
+def footnotes(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> list[str]:
+    """How each figure was estimated, from how many samples."""
+    said = []
+    for name, words in names.items():
+        found = [f for r in rows if (f := figure_in(r, name)) is not None]
+        ways = dict.fromkeys(way for f in found if (way := _way(f)))
+        said += [f"{words[:1].upper()}{words[1:]}: {'; or '.join(ways)}."] if ways else []
+    ranged = any(f.low is not None for r in rows for name in names if (f := figure_in(r, name)))
+    return [*said, *([RANGED] if ranged else [])]
+
+
+def _way(figure: Figure) -> str:
+    samples = f"{figure.num:,} samples" if figure.num else ""
+    return ", ".join(words for words in (samples, figure.estimator) if words)
+
+
+def space_words(space: Space | None) -> str:
+    """A feature space and its reference, without the folder that the reference lies in."""
+    if space is None:
+        return "no feature space"
+    return f"features {space[0]}" + (f" against {Path(space[1]).name}" if space[1] else "")
+
+
+def space_of(evaluation: Mapping[str, Any]) -> Space | None:
+    """What an evaluation's figures belong to."""
+    return (evaluation["features"], evaluation.get("reference")) if evaluation["features"] else None
+
+
+def feature_spaces(runs: Sequence[Finished]) -> dict[Space, list[Finished]]:
+    """The runs whose students were measured in each feature space, against each reference."""
+    spaces: dict[Space, list[Finished]] = {}
+    for run in runs:
+        space = space_of(run.evaluation) if run.evaluation else None
+        student = student_row(run.evaluation)
+        if space is not None and student is not None and columns([student]):
+            spaces.setdefault(space, []).append(run)
+    return spaces
+
+
+def students_table(runs: Sequence[Finished]) -> str:
+    """The runs' students, a row each; the columns of every feature space stand apart."""
+    students = [student for run in runs if (student := student_row(run.evaluation)) is not None]
+    if not students:
+        return ""
+    spaces = {
+        space: (measured, columns([student_row(run.evaluation) or {} for run in measured]))
+        for space, measured in feature_spaces(runs).items()
+    }
+    plain = {name: words for name, words in PLAIN.items() if any(figure_in(s, name) for s in students)}
+    body = []
+    for run in runs:
+        student = student_row(run.evaluation)
+        cells = [
+            part
+            for measured, names in spaces.values()
+            for part in _cells(student if run in measured else None, list(names))
+        ]
+        body.append(row(run.name, [*cells, *_cells(student, list(plain))]))
+    names = [words for _, names in spaces.values() for words in names.values()]
+    heads = [_spaces_row(spaces, len(plain)), head_row(["student of", *names, *plain.values()])]
+    return section("Figures", table(heads, body, "Figures of the students"), *_notes(runs, spaces))
+
+
+def _spaces_row(spaces: Mapping[Space, tuple[Sequence[Finished], Mapping[str, str]]], others: int) -> str:
+    """The header row that names the feature spaces."""
+    groups = [
+        f'<th scope="colgroup" colspan="{len(names)}">{html.escape(space_words(space))}</th>'
+        for space, (_, names) in spaces.items()
+    ]
+    return f'<tr><td></td>{"".join(groups)}<td colspan="{others}"></td></tr>' if groups else ""
+
+
+def _notes(runs: Sequence[Finished], spaces: Mapping[Space, tuple[Sequence[Finished], Mapping[str, str]]]) -> list[str]:
+    sizes = [f"{run.name}: {run.evaluation['num']:,} × {run.evaluation['repeats']}" for run in runs if run.evaluation]
+    estimated = [
+        footnotes([student_row(run.evaluation) or {} for run in measured], names) for measured, names in spaces.values()
+    ]
+    words = (
+        f"Samples × noise seeds: {'; '.join(sizes)}. A path error compares runs of one teacher and one range of times; "
+        "images/s is each machine's own."
+    )
+    return [note(words), notes(list(dict.fromkeys(words for found in estimated for words in found)))]
+
+
+def _cells(figures: Mapping[str, Any] | None, names: Sequence[str]) -> list[str]:
+    return [_cell(figure_in(figures, name), name in SHARES) for name in names]
+
+
+def _cell(figure: Figure | None, share: bool) -> str:
+    if figure is None:
+        return cell(DASH)
+    spread = [number(value, share, 3) for value in (figure.low, figure.high) if value is not None]
+    return cell(number(figure.value, share), " – ".join(spread))
+
+
+def number(value: float, share: bool = False, digits: int = 4) -> str:
+    """A figure with as many digits as it means; ``share`` as a percentage."""
+    if share:
+        return f"{value:.1%}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"

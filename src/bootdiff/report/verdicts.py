@@ -1,0 +1,71 @@
+"""What a reader wants first: has it converged, and how good is it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bootdiff.report.finished import Finished
+from bootdiff.report.tables import feature_spaces, figure_in, is_student, space_words, student_row
+
+FRECHET = "frechet_distance"
+#: how a verdict's word is set: a sign that needs no colour, and a colour
+LOOKS = {
+    "converged": ("✓", "good"),
+    "still falling": ("↘", ""),
+    "unknown": ("?", ""),
+    "drifting": ("✗", "bad"),
+    "collapsing": ("✗", "bad"),
+    "unstable": ("✗", "bad"),
+}
+
+
+def headline(evaluation: Mapping[str, Any] | None) -> str:
+    """The run in one sentence."""
+    if not evaluation:
+        return "Not measured yet: run bootdiff evaluate on this folder, then bootdiff report."
+    rows = evaluation["rows"]
+    student = student_row(evaluation)
+    if student is None or student["frechet_distance"] is None:
+        return "Path error is in the table; a Fréchet distance needs a feature space and a reference."
+    figure = student["frechet_distance"]
+    worse = [r for r in rows if not is_student(r) and (r["frechet_distance"] or 0) >= figure]
+    best = max(worse, key=lambda r: r["calls"], default=None)
+    beside = f", as good as the teacher's {best['name']} ({best['frechet_distance']:.3g})" if best else ""
+    return f"One call reaches a Fréchet distance of {figure:.3g}{beside}."
+
+
+def verdict_box(run: Finished, name: str = "") -> str:
+    """The verdict on a run's convergence, where it was watched, and its headline; under a name if there is one."""
+    head = f"<h2>{html.escape(name)}</h2>" if name else ""
+    verdict, kind, told = run.verdict, "", ""
+    if verdict is not None:
+        sign, kind = LOOKS.get(verdict.word, ("", ""))
+        word = f"{sign} {verdict.word.capitalize()}".strip()
+        told = f'<p class="word">{word}</p><p>{html.escape(_sentence(verdict.sentence))}</p>'
+    kinds = f"verdict {kind}".strip()
+    return f'<div class="{kinds}">{head}{told}<p>{html.escape(headline(run.evaluation))}</p></div>'
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:]
+
+
+def leaders(runs: Sequence[Finished]) -> list[str]:
+    """For each feature space that several runs were measured in, which one is nearest to the reference."""
+    said = []
+    for space, measured in feature_spaces(runs).items():
+        figures = {run.name: f.value for run in measured if (f := figure_in(student_row(run.evaluation), FRECHET))}
+        if len(figures) > 1:
+            sizes = {run.evaluation["num"] for run in measured if run.evaluation and run.name in figures}
+            said.append(f"{_leader(figures, sizes)} ({space_words(space)})")
+    return said
+
+
+def _leader(figures: Mapping[str, float], sizes: set[int]) -> str:
+    if len(sizes) > 1:
+        *first, last = (f"{size:,}" for size in sorted(sizes))
+        return f"Measured with {', '.join(first)} and {last} samples, so their distances do not compare"
+    name = min(figures, key=lambda key: figures[key])
+    return f"{name} is nearest to the reference, with a Fréchet distance of {figures[name]:.3g}"

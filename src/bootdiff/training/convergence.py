@@ -1,0 +1,150 @@
+"""Whether a run has converged, told without data: what its looks say, in one word and a sentence.
+
+A loss that bootstraps from itself only oscillates; what the student makes from the same noises, beside what its
+teacher's path makes of them, does not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+from bootdiff.training.log import read_log
+
+#: looks, one JSON line each
+FILE = "watch.jsonl"
+#: looks below which nothing is said
+FEWEST = 4
+#: a figure is still falling where the median of the last third of the looks is below the best before by this share
+FALLING = 0.05
+#: times its best so far: both figures are that far off in an unstable run
+UNSTABLE = 2.0
+#: of the teacher's diversity: below it, and not on the way up, a student has collapsed
+COLLAPSED = 0.75
+#: more than the teacher's share of saturated values, or a distance so many times its best
+SATURATED, DRIFTED = 0.05, 1.3
+FRECHET, PATH = "frechet_distance", "path_error"
+#: of the teacher's variance: figures that differ by less are the same
+NOISE = {FRECHET: 0.01, PATH: 0.003}
+
+Word = Literal["still falling", "converged", "drifting", "collapsing", "unstable", "unknown"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One word, and why."""
+
+    word: Word
+    sentence: str
+
+
+def read_watch(folder: Path) -> list[dict[str, Any]]:
+    """The looks of a run, oldest first; none where it was not watched."""
+    return read_log(folder / FILE)
+
+
+def judge(looks: Sequence[Mapping[str, Any]]) -> Verdict:
+    """What the looks say, from bad to good: unstable, collapsing, drifting, still falling, converged."""
+    if len(looks) < FEWEST:
+        return Verdict("unknown", f"{len(looks)} looks are too few to tell; a verdict needs {FEWEST}.")
+    tests = (_unstable, _collapsing, _drifting, _still_falling)
+    return next((verdict for test in tests if (verdict := test(looks)) is not None), _converged(looks))
+
+
+def relative_diversity(look: Mapping[str, Any]) -> float:
+    """The student's diversity over seeds, as a share of the teacher's."""
+    return look["diversity"] / max(look["teacher_diversity"], 1e-12)
+
+
+def excess_saturation(look: Mapping[str, Any]) -> float:
+    """How much more of its values are saturated than the teacher's, of the channel with the most."""
+    return max(s - t for s, t in zip(look["saturation"], look["teacher_saturation"], strict=True))
+
+
+def _unstable(looks: Sequence[Mapping[str, Any]]) -> Verdict | None:
+    last = looks[-1]
+    if not all(math.isfinite(last[name]) for name in (PATH, FRECHET)):
+        return Verdict("unstable", f"figures are not finite at step {last['step']}; lower the learning rate.")
+    times = [last[name] / max(min(look[name] for look in looks), 1e-12) for name in (PATH, FRECHET)]
+    if min(times) > UNSTABLE and _farther(looks, last[FRECHET]):
+        return Verdict(
+            "unstable",
+            f"the path error is {times[0]:.3g} times its best and the distance to the teacher's samples "
+            f"{times[1]:.3g} times; lower the learning rate.",
+        )
+    return None
+
+
+def _collapsing(looks: Sequence[Mapping[str, Any]]) -> Verdict | None:
+    shares = [relative_diversity(look) for look in looks]
+    rising = shares[-1] > 1.02 * min(shares[-_third(looks) :]) and shares[-1] == max(shares)
+    if shares[-1] >= COLLAPSED or rising:
+        return None
+    return Verdict(
+        "collapsing",
+        f"the samples of different seeds differ {shares[-1]:.0%} as much as the teacher's (at best {max(shares):.0%}); "
+        "raise boundary_weight, or compute the boundary loss more often.",
+    )
+
+
+def _drifting(looks: Sequence[Mapping[str, Any]]) -> Verdict | None:
+    now, before = excess_saturation(looks[-1]), min(excess_saturation(look) for look in looks)
+    if now > SATURATED and now > before + SATURATED / 2:
+        return Verdict(
+            "drifting",
+            f"{now:.1%} more of the values are saturated than the teacher's, {now - before:.1%} more than at best; "
+            "limit the targets (target_limit), or lower the learning rate.",
+        )
+    distances = [look[FRECHET] for look in looks]
+    recent = min(distances[-2:])
+    if recent > DRIFTED * min(distances) and _farther(looks, recent):
+        best = looks[distances.index(min(distances))]["step"]
+        return Verdict(
+            "drifting",
+            f"the distance to the teacher's samples is {recent / min(distances):.3g} times what it was at step {best}; "
+            "stop earlier, or let the rate fall.",
+        )
+    return None
+
+
+def _still_falling(looks: Sequence[Mapping[str, Any]]) -> Verdict | None:
+    fall = {"path error": _fall(looks, PATH), "distance to the teacher's samples": _fall(looks, FRECHET)}
+    name, share = max(fall.items(), key=lambda item: item[1])
+    if share <= FALLING:
+        return None
+    return Verdict("still falling", f"the {name} fell by {share:.0%} over the last third of the run; go on longer.")
+
+
+def _converged(looks: Sequence[Mapping[str, Any]]) -> Verdict:
+    last = looks[-1]
+    return Verdict(
+        "converged",
+        f"neither the path error ({last['path_error']:.3g}) nor the distance to the teacher's samples "
+        f"({last[FRECHET]:.3g}) fell by more than {FALLING:.0%} over the last third of the run.",
+    )
+
+
+def _farther(looks: Sequence[Mapping[str, Any]], distance: float) -> bool:
+    """Whether a distance is above the best one by more than noise."""
+    return distance - min(look[FRECHET] for look in looks) > _noise(looks, FRECHET)
+
+
+def _noise(looks: Sequence[Mapping[str, Any]], name: str) -> float:
+    """The path error is a mean over values, whose variance is half the squared difference of two seeds."""
+    last = looks[-1]
+    return NOISE[name] * (last["teacher_variance"] if name == FRECHET else last["teacher_diversity"] ** 2 / 2)
+
+
+def _third(looks: Sequence[Mapping[str, Any]]) -> int:
+    return max(2, len(looks) // 3)
+
+
+def _fall(looks: Sequence[Mapping[str, Any]], name: str) -> float:
+    """By how much the median of the last third is below the best before it, as a share; 0 within the noise."""
+    count = _third(looks)
+    before, after = min(look[name] for look in looks[:-count]), median(look[name] for look in looks[-count:])
+    return 1 - after / before if before - after > _noise(looks, name) else 0.0

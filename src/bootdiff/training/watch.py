@@ -1,0 +1,279 @@
+"""Looking at a student while it learns, without an image: the same noises, the student's answers, the teacher's path.
+
+Costs about two in a hundred of the run's network passes: the teacher solves its path from a few noises once, and every
+look is one call of the student on each.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bootdiff.condition import Condition
+from bootdiff.data.conditions import Conditions
+from bootdiff.files import load_tensors, remove, save_tensors, write_whole
+from bootdiff.metrics.frechet import Accumulator, Statistics, frechet_distance
+from bootdiff.objectives.settings import DistillationSettings
+from bootdiff.randomness import sample_noise
+from bootdiff.solvers import Euler, Heun, Solver, even_times, solve
+from bootdiff.student import Student
+from bootdiff.teachers import Teacher
+from bootdiff.training.convergence import FILE, Verdict, judge, read_watch
+from bootdiff.training.log import append_line, truncate_log
+
+#: the stored ends of the teacher's path
+SOLUTIONS = "watch.safetensors"
+#: no user's samples start from these noises
+SEED = 2**61
+#: noises whose path is solved exactly, by this many Heun steps; the others' by Euler's
+EXACT, EXACT_STEPS, OTHER_STEPS = 64, 20, 12
+#: noises at most, and values that their samples may have in all
+MOST, MOST_VALUES = 512, 2**23
+#: looks at most
+LOOKS = 24
+#: share of the run's passes; a step of BOOT costs about six of the batch
+SHARE, PASSES = 0.02, 6
+#: directions of the teacher's samples in which distributions are compared
+DIRECTIONS = 16
+#: a value is saturated from this share of the teacher's 99th percentile on
+SATURATED = 0.98
+
+
+@dataclass(frozen=True)
+class WatchPlan:
+    """How many noises, and how often.
+
+    Args:
+        count: noises, even; the first half and the second share their conditions.
+        every: steps between looks.
+    """
+
+    count: int
+    every: int
+
+    @classmethod
+    def of(cls, settings: DistillationSettings, shape: Sequence[int]) -> WatchPlan | None:
+        """What two in a hundred of the passes pay for; None where they pay for too little, or nothing is asked.
+
+        ``watch_every`` and ``stop_when`` ask for looks whatever they cost.
+        """
+        if settings.watch_every == 0:
+            return None
+        guided = 2 if settings.guidance_scale is not None or settings.guidance_range is not None else 1
+        budget = SHARE * settings.steps * settings.batch_size * PASSES
+        asked = settings.watch_every is not None or settings.stop_when == "converged"
+        fits = max(2, MOST_VALUES // math.prod(shape) // 2 * 2)
+        for count in (MOST, 256, 128, EXACT, EXACT // 2):
+            left = budget - guided * _setup(count)
+            looks = min(LOOKS, int(left / (count + min(count, EXACT))))
+            if count <= fits and (looks >= LOOKS // 2 or (asked and count <= EXACT)):
+                looks = max(looks, LOOKS // 2)
+                return cls(count, settings.watch_every or max(1, settings.steps // looks))
+        return None
+
+
+def _setup(count: int) -> int:
+    """Passes of the teacher before the first step."""
+    exact = min(count, EXACT)
+    return exact * (2 * EXACT_STEPS + 1) + (count - exact) * (OTHER_STEPS + 1)
+
+
+@dataclass
+class Watch:
+    """The student's answers to fixed noises, beside the ends of the teacher's path.
+
+    Args:
+        teacher: the objective's, with guidance and limited as its targets are.
+        conditions: of the samples.
+        t_range: (t_min, t_max) of the path.
+        folder: the run; ``watch.jsonl`` and the stored solutions are written there.
+        last_step: the run's last one; it is always looked at.
+        stops: whether a converged run is to end.
+    """
+
+    teacher: Teacher
+    conditions: Conditions
+    t_range: tuple[float, float]
+    folder: Path
+    plan: WatchPlan
+    last_step: int
+    stops: bool = False
+    seconds: float = field(default=0.0, init=False)
+
+    def due(self, step: int) -> bool:
+        """Whether the student is to be looked at after ``step`` steps."""
+        return step % self.plan.every == 0 or step == self.last_step
+
+    def begin(self, step: int) -> None:
+        """Forget what was seen after ``step``: a resumed run sees it again."""
+        truncate_log(self.folder / FILE, step)
+
+    @torch.no_grad()
+    def look(self, step: int, networks: Mapping[str, nn.Module]) -> None:
+        """Write one line of figures."""
+        started = time.monotonic()
+        student = networks["student"]
+        if not isinstance(student, Student):
+            raise TypeError(f"expected a Student, got {type(student).__name__}")
+        self.device = next(student.parameters()).device
+        line = {"step": step, **self._figures(student)}
+        self.seconds += time.monotonic() - started
+        append_line(self.folder / FILE, {**line, "seconds": round(self.seconds, 3)})
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the looks so far."""
+        return judge(read_watch(self.folder))
+
+    @property
+    def enough(self) -> bool:
+        """Whether the run may end before its last step."""
+        return self.stops and self.verdict.word == "converged"
+
+    def _figures(self, student: Student) -> dict[str, Any]:
+        truth, made = self.truth, self._sampled(student, None, self.plan.count)
+        exact = min(EXACT, self.plan.count)
+        edge = self._sampled(student, self.t_range[1], exact)
+        # The start of the path, Eq. 9, as the teacher's own limit leaves it.
+        start = student.limit(self.edge)
+        return {
+            "path_error": _mean_square(made[:exact] - truth.ends[:exact]),
+            "boundary_error": _mean_square(edge - start),
+            "frechet_distance": frechet_distance(self._statistics(made), truth.statistics),
+            "diversity": _diversity(made),
+            "teacher_diversity": truth.diversity,
+            "teacher_variance": float(truth.statistics.covariance.trace()),
+            **_channels("", made, truth.saturated),
+            **_channels("teacher_", truth.ends, truth.saturated),
+        }
+
+    def _sampled(self, student: Student, t: float | None, count: int) -> Tensor:
+        parts = [
+            student.sample(eps.to(self.device), condition.to(self.device), t).cpu()
+            for eps, condition in self._batches(count)
+        ]
+        return torch.cat(parts)
+
+    def _statistics(self, samples: Tensor) -> Statistics:
+        accumulator = Accumulator()
+        accumulator.add((samples.flatten(1).double() - self.truth.centre) @ self.truth.directions)
+        return accumulator.statistics()
+
+    def _batches(self, count: int):
+        """Noises and conditions, few enough at a time for any network; the two halves share their conditions."""
+        shape, half = tuple(self.teacher.shape), self.plan.count // 2
+        size = max(1, min(EXACT, 2**19 // math.prod(shape)))
+        for start in range(0, count, size):
+            stop = min(count, start + size)
+            parts = [
+                self.conditions.listed(SEED, low % half, low % half + high - low)
+                for low, high in _within(start, stop, half)
+            ]
+            condition = parts[0] if len(parts) == 1 else Condition.cat(parts)
+            yield sample_noise(SEED, start, stop, shape), condition
+
+    @cached_property
+    def truth(self) -> Truth:
+        """The ends of the path, from the run's folder, or solved now."""
+        path = self.folder / SOLUTIONS
+        if path.exists():
+            stored = load_tensors(path)
+            if stored["ends"].shape == (self.plan.count, *self.teacher.shape):
+                self.edge = stored["edge"]
+                return Truth(stored["ends"])
+            remove(path)
+        exact = min(EXACT, self.plan.count)
+        solved = [
+            self._solve(eps, condition, first < exact)
+            for first, (eps, condition) in _numbered(self._batches(self.plan.count))
+        ]
+        ends, edges = (torch.cat(parts) for parts in zip(*solved, strict=True))
+        self.edge = edges[:exact].clone()
+        write_whole(path, lambda temporary: save_tensors(temporary, {"ends": ends, "edge": self.edge}))
+        return Truth(ends)
+
+    def _solve(self, eps: Tensor, condition: Condition, exactly: bool) -> tuple[Tensor, Tensor]:
+        solver: Solver = Heun() if exactly else Euler()
+        times = even_times(EXACT_STEPS if exactly else OTHER_STEPS, *self.t_range)
+        path = solve(self.teacher, eps.to(self.device), times, solver, condition.to(self.device))
+        return path[-1].cpu(), path[0].cpu()
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The ends of the teacher's path, (n, *shape), and what a student's are compared with."""
+
+    ends: Tensor
+
+    @cached_property
+    def centre(self) -> Tensor:
+        """Their mean, (d,)."""
+        return self.ends.flatten(1).double().mean(0)
+
+    @cached_property
+    def directions(self) -> Tensor:
+        """The leading directions of their spread, (d, k): few, because the samples are."""
+        spread = self.ends.flatten(1).double() - self.centre
+        values, vectors = torch.linalg.eigh(spread @ spread.T)
+        count = max(1, min(DIRECTIONS, len(spread) // 8, int((values > 1e-9 * values[-1]).sum())))
+        return (spread.T @ vectors[:, -count:]) / values[-count:].clamp(min=1e-30).sqrt()
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """In those directions."""
+        accumulator = Accumulator()
+        accumulator.add((self.ends.flatten(1).double() - self.centre) @ self.directions)
+        return accumulator.statistics()
+
+    @cached_property
+    def diversity(self) -> float:
+        """Over seeds."""
+        return _diversity(self.ends)
+
+    @cached_property
+    def saturated(self) -> float:
+        """The absolute value from which on one counts as saturated."""
+        values = self.ends.abs().flatten()
+        return SATURATED * float(values.kthvalue(max(1, int(0.99 * len(values)))).values)
+
+
+def _within(start: int, stop: int, half: int) -> list[tuple[int, int]]:
+    """A range of samples, cut where the second half begins."""
+    cuts = sorted({start, stop, *([half] if start < half < stop else [])})
+    return list(pairwise(cuts))
+
+
+def _numbered(batches):
+    first = 0
+    for eps, condition in batches:
+        yield first, (eps, condition)
+        first += len(eps)
+
+
+def _mean_square(values: Tensor) -> float:
+    return float(values.double().square().mean())
+
+
+def _diversity(samples: Tensor) -> float:
+    """Root mean square difference of two seeds under one condition, over all values."""
+    half = len(samples) // 2
+    return math.sqrt(_mean_square(samples[:half] - samples[half:]))
+
+
+def _channels(prefix: str, samples: Tensor, level: float) -> dict[str, list[float]]:
+    """Mean, deviation and saturated share of every channel; samples without channels are one."""
+    values = samples.double().transpose(0, 1).flatten(1) if samples.ndim > 2 else samples.double().flatten()[None]
+    return {
+        f"{prefix}mean": values.mean(1).tolist(),
+        f"{prefix}deviation": values.std(1).tolist(),
+        f"{prefix}saturation": (values.abs() >= level).double().mean(1).tolist(),
+    }

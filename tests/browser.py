@@ -1,0 +1,106 @@
+"""A headless browser that looks at a page: what it says, fetches, fails to show, and how wide it is."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+#: no GPU, no sandbox (a container's root has none), no requests of the browser's own, no names looked up
+OPTIONS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--enable-logging=stderr",
+    "--v=0",
+)
+#: the page in a frame of a phone's width, and what the frame holds once all has been loaded
+FRAME = """<!doctype html><meta charset="utf-8"><iframe width="{width}" height="800" style="border: 0" srcdoc="{page}">
+</iframe><script>
+addEventListener("load", () => {{
+  const frame = document.querySelector("iframe"), inner = frame.contentDocument
+  const images = [...inner.images], root = inner.documentElement
+  document.body.insertAdjacentHTML("beforeend", `<output>${{JSON.stringify({{
+    pictures: images.length,
+    broken: images.filter(image => !(image.complete && image.naturalWidth)).length,
+    excess: root.scrollWidth - frame.contentWindow.innerWidth,
+    scripts: inner.scripts.length,
+  }})}}</output>`)
+}})
+</script>"""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a browser saw.
+
+    Args:
+        console: its messages.
+        outside: addresses that it asked for over a network.
+        pictures, broken: images, and those that do not show.
+        excess: pixels that the page is wider than the window.
+        scripts: of the page.
+    """
+
+    console: list[str]
+    outside: list[str]
+    pictures: int
+    broken: int
+    excess: int
+    scripts: int
+
+
+def find_browser() -> str | None:
+    """A Chromium, if there is one."""
+    return next((found for name in NAMES if (found := shutil.which(name))), None)
+
+
+def look_at(page: Path, folder: Path, width: int) -> Seen:
+    """Open a page as it is, and again in a frame of this width; ``folder`` takes the browser's own files."""
+    folder.mkdir(parents=True)
+    _, said = _browse(page, folder)
+    framed = folder / "frame.html"
+    framed.write_text(FRAME.format(width=width, page=html.escape(page.read_text(encoding="utf-8"))), encoding="utf-8")
+    shown, _ = _browse(framed, folder / "framed")
+    found = re.search(r"<output>(.*?)</output>", shown)
+    assert found, shown[-2000:]
+    figures = json.loads(html.unescape(found.group(1)))
+    return Seen(re.findall(r"CONSOLE[^\]]*\] (.*)", said), _requests(folder / "net.json"), **figures)
+
+
+def _browse(page: Path, folder: Path) -> tuple[str, str]:
+    """The page as the browser holds it, and what the browser says; no process of it is left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    own = (f"--user-data-dir={folder / 'profile'}", f"--log-net-log={folder / 'net.json'}", "--dump-dom")
+    command = [find_browser() or "", *OPTIONS, *own, page.resolve().as_uri()]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        return process.communicate(timeout=120)
+    finally:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            process.poll()
+
+
+def _requests(log: Path) -> list[str]:
+    """Network addresses that the page asked for; the browser's own requests have no origin."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    asked = [line for line in lines if '"initiator"' in line and '"initiator":"not an origin"' not in line]
+    return [url for line in asked for url in re.findall(r'"url":"((?:https?|wss?|ftp)://[^"]*)"', line)]
