@@ -9,7 +9,9 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
@@ -28,20 +30,21 @@ OPTIONS = (
     "--enable-logging=stderr",
     "--v=0",
 )
-#: the page in a frame of a phone's width, and what the frame holds once all has been loaded
-FRAME = """<!doctype html><meta charset="utf-8"><iframe width="{width}" height="800" style="border: 0" srcdoc="{page}">
-</iframe><script>
+#: the page in frames of several widths, and what they hold once all has been loaded
+PAGE = """<!doctype html><meta charset="utf-8">{frames}<script>
 addEventListener("load", () => {{
-  const frame = document.querySelector("iframe"), inner = frame.contentDocument
-  const images = [...inner.images], root = inner.documentElement
+  const frames = [...document.querySelectorAll("iframe")], inner = frames[0].contentDocument
+  const images = [...inner.images]
+  const excess = frame => frame.contentDocument.documentElement.scrollWidth - frame.contentWindow.innerWidth
   document.body.insertAdjacentHTML("beforeend", `<output>${{JSON.stringify({{
     pictures: images.length,
     broken: images.filter(image => !(image.complete && image.naturalWidth)).length,
-    excess: root.scrollWidth - frame.contentWindow.innerWidth,
+    excess: Math.max(...frames.map(excess)),
     scripts: inner.scripts.length,
   }})}}</output>`)
 }})
 </script>"""
+FRAME = '<iframe width="{width}" height="800" style="border: 0" srcdoc="{page}"></iframe>'
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Seen:
         console: its messages.
         outside: addresses that it asked for over a network.
         pictures, broken: images, and those that do not show.
-        excess: pixels that the page is wider than the window.
+        excess: pixels that the page is wider than the window, of the width where it is most.
         scripts: of the page.
     """
 
@@ -64,17 +67,21 @@ class Seen:
     scripts: int
 
 
+@cache
 def find_browser() -> str | None:
-    """A Chromium, if there is one."""
-    return next((found for name in NAMES if (found := shutil.which(name))), None)
+    """A Chromium that starts, if there is one: some systems ship a name with nothing behind it."""
+    found = filter(None, map(shutil.which, NAMES))
+    return next(
+        (path for path in found if subprocess.run([path, "--version"], capture_output=True).returncode == 0), None
+    )
 
 
-def look_at(page: Path, folder: Path, width: int) -> Seen:
-    """Open a page as it is, and again in a frame of this width; ``folder`` takes the browser's own files."""
-    folder.mkdir(parents=True)
+def look_at(page: Path, folder: Path, widths: Sequence[int]) -> Seen:
+    """Open a page as it is, and again in frames of these widths; ``folder`` takes the browser's own files."""
     _, said = _browse(page, folder)
-    framed = folder / "frame.html"
-    framed.write_text(FRAME.format(width=width, page=html.escape(page.read_text(encoding="utf-8"))), encoding="utf-8")
+    text, framed = html.escape(page.read_text(encoding="utf-8")), folder / "frames.html"
+    frames = "".join(FRAME.format(width=width, page=text) for width in widths)
+    framed.write_text(PAGE.format(frames=frames), encoding="utf-8")
     shown, _ = _browse(framed, folder / "framed")
     found = re.search(r"<output>(.*?)</output>", shown)
     assert found, shown[-2000:]
@@ -84,7 +91,7 @@ def look_at(page: Path, folder: Path, width: int) -> Seen:
 
 def _browse(page: Path, folder: Path) -> tuple[str, str]:
     """The page as the browser holds it, and what the browser says; no process of it is left."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)
     own = (f"--user-data-dir={folder / 'profile'}", f"--log-net-log={folder / 'net.json'}", "--dump-dom")
     command = [find_browser() or "", *OPTIONS, *own, page.resolve().as_uri()]
     process = subprocess.Popen(

@@ -58,7 +58,7 @@ def test_distill_sample_evaluate_report(cli, tiny, tmp_path):
 
     assert cli("report", run).code == 0
     page = (run / "report.html").read_text()
-    assert page.count('<img src="data:image/png') == 3 and "DDIM 2" in page
+    assert page.count('<img src="data:image/png') == 4 and "DDIM 2" in page
     assert not re.search(r"""(src|href)=["'](?!data:)""", page)
 
 

@@ -170,6 +170,7 @@ def test_an_interrupted_run_sees_what_an_undisturbed_one_sees(tmp_path, monkeypa
 
 def test_a_teacher_without_pictures_is_watched_too(tmp_path):
     """Samples that are plain vectors have one channel."""
+
     class Still(nn.Module):
         def forward(self, x, timestep):
             return x

@@ -108,6 +108,8 @@ def test_the_jackknife_leaves_out_one_group_at_a_time():
     error = math.sqrt(9 / 10 * ((distances - distances.mean()) ** 2).sum())
     ours = grouped(features, 60).estimate(reference)
     assert (ours.high - ours.value, ours.value - ours.low) == pytest.approx((1.96 * error,) * 2, rel=1e-6)
+    assert grouped(features[:20], 7).estimate(reference).low is not None
+    assert grouped(features[:19], 7).estimate(reference).low is None
 
 
 def test_the_jackknife_tells_the_spread_of_figures():

@@ -12,6 +12,7 @@ from bootdiff.data.sources import to_unit
 from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.evaluate import best_rows, evaluate
 from bootdiff.evaluation.references import find_reference
+from bootdiff.metrics.estimate import Estimate
 from bootdiff.metrics.features import DigitsFeatures, load_features
 from bootdiff.metrics.frechet import Accumulator, Statistics, frechet_distance
 from bootdiff.solvers import Heun, even_times, solve
@@ -100,7 +101,8 @@ def test_of_two_spacings_the_better_counts():
     from bootdiff.evaluation.rows import Candidate
 
     entries = [
-        Measured(Candidate("DDIM 4", spacing, 4, None), [d], 0, 1, 1, 1) for spacing, d in (("a", 3.0), ("b", 2.0))
+        Measured(Candidate("DDIM 4", spacing, 4, None), [{"frechet_distance": Estimate(d, 100, "distance")}])
+        for spacing, d in (("a", 3.0), ("b", 2.0))
     ]
     rows = best_rows(entries)
     assert len(rows) == 1 and rows[0]["spacing"] == "b"

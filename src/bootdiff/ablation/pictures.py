@@ -181,12 +181,18 @@ def _pixels(picture: Image.Image) -> Any:
 
 def draw_curves(runs: Mapping[str, Path], folder: Path) -> None:
     """``curves.png``: path error and distance to the teacher's samples by step; nothing where no run was watched."""
+    looks = {label: seen for label, run in runs.items() if (seen := read_watch(run))}
+    if looks:
+        figure = curves_figure(looks)
+        write_whole(folder / "curves.png", lambda path: figure.savefig(path))
+
+
+def curves_figure(looks: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
+    """Two charts with a line a run."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter, MaxNLocator
 
-    looks = {label: seen for label, run in runs.items() if (seen := read_watch(run))}
-    if not looks:
-        return
     figure = Figure(figsize=(11, max(3.6, 1.2 + 0.2 * len(looks))), dpi=110, layout="constrained")
     titles = {"path_error": "path error", "frechet_distance": "distance to the teacher's samples"}
     for axes, (key, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
@@ -195,7 +201,10 @@ def draw_curves(runs: Mapping[str, Path], folder: Path) -> None:
             style = ("solid", "dashed", "dotted")[number // 10 % 3]
             axes.plot(steps, values, label=label, color=colormaps["tab10"](number % 10), linestyle=style, linewidth=1.3)
         axes.set(title=title, xlabel="step", yscale="log")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_formatter(LogFormatter())
+        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
         axes.grid(alpha=0.3)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
-    write_whole(folder / "curves.png", lambda path: figure.savefig(path))
+    return figure

@@ -102,8 +102,9 @@ def _about(ablation: Ablation, design: Design) -> str:
     seeds = f"training seed {design.seeds[0]}"
     if len(design.seeds) > 1:
         seeds = f"training seeds {', '.join(map(str, design.seeds))}: means, and the lowest and the highest"
+    baseline = f"The baseline has {', '.join(design.of_the_baseline)}. " if design.axes else ""
     return (
-        f"{asked.num:,} samples a noise seed, {asked.repeats} noise seed(s) from {asked.seed}, the same noises for "
+        f"{baseline}{asked.num:,} samples a noise seed, {asked.repeats} noise seed(s) from {asked.seed}, the same for "
         f"all; {seeds}. Path error: mean squared difference to the end of the path that a student learns, 50 Heun "
         "steps of its teacher from the student's own t_max, for the first 128 noises. The verdict is on the run's "
         "convergence; seconds are of training."

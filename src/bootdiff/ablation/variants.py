@@ -70,6 +70,11 @@ class Design:
     seeds: tuple[int, ...]
     own_seed: int
 
+    @property
+    def of_the_baseline(self) -> list[str]:
+        """What it has of everything that varies one at a time."""
+        return [next(label for label, name in axis.members if name == BASELINE) for axis in self.axes]
+
     def jobs(self, folder: Path) -> Iterator[Job]:
         """Every run, seed by seed, so that each variant has a figure early."""
         for seed in self.seeds:

@@ -41,6 +41,8 @@ PromptFile = Annotated[
 ]
 PromptColumn = Annotated[str | None, typer.Option(help="Of the prompts file, where it has several.")]
 GuidanceScale = Annotated[float | None, typer.Option(help="Guidance weight w.")]
+# torchrun takes --num for the beginning of an option of its own.
+Num = Annotated[int, typer.Option("--num", "--num-samples", min=2, help="Samples a noise seed.")]
 Report = Annotated[str | None, typer.Option(help="Also log to tensorboard, wandb or trackio.")]
 
 
@@ -188,7 +190,7 @@ def evaluate(
     teacher: Annotated[str | None, typer.Option(help="Where the student does not say, or another one.")] = None,
     reference: Annotated[str | None, typer.Option(help="A folder of images, an .npz file, or digits.")] = None,
     features: Annotated[str | None, typer.Option(help="Feature space: digits, pixels, or an .onnx file.")] = None,
-    num: Annotated[int, typer.Option(min=2, help="Samples a noise seed.")] = 2000,
+    num: Num = 2000,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Seed of the first noise.")] = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Noise seeds; figures are means over them.")] = 1,
     ddim_steps: Annotated[str | None, typer.Option(help="K,K,...: the teacher's DDIM rows.")] = None,
@@ -227,7 +229,7 @@ def compare(
     samplers: Annotated[
         list[str], typer.Option(help="'ddim:1,10 unipc:10': the teacher's rows; a fitting dozen by default.")
     ] = [],  # noqa: B006  as above
-    num: Annotated[int, typer.Option(min=2, help="Samples a noise seed.")] = 2000,
+    num: Num = 2000,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Seed of the first noise.")] = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Noise seeds; figures are means over them.")] = 1,
     prompts: PromptFile = None,

@@ -69,7 +69,7 @@ def find_reference(name: str | None, features: Features) -> Reference:
     """
     if name is None or not Path(name).exists():
         return _builtin(name, features)
-    if Path(name).suffix == ".npz":
+    if Path(name).suffix in (".npz", ".pkl"):
         return _from_file(Path(name), name, features)
     return Reference(*image_statistics(name, features), name, features.name)
 
@@ -87,7 +87,8 @@ def _builtin(name: str | None, features: Features) -> Reference:
                 f"the builtin reference {FASHION} was made with the features {own}, not {features.name}; measure with "
                 f"{FASHION}, or name the images themselves."
             )
-        return _from_file(builtin_folder(FASHION) / "reference.npz", name, features)
+        reference = _from_file(builtin_folder(FASHION) / "reference.npz", name, features)
+        return replace(reference, samples=_extras(builtin_folder(FASHION) / "samples.npz")[0])
     raise BootdiffError(
         f"no reference at '{name}'; expected {DIGITS}, {FASHION}, an .npz file, or a folder of images, an IDX file or "
         f"parquet.{nearest(name or '', (DIGITS, FASHION))}"

@@ -199,7 +199,8 @@ def _betas(schedule: Schedule) -> list[float]:
     alpha, _ = schedule.split(schedule.lambda_(t))
     products = alpha.square()
     before = torch.cat([torch.ones(1, dtype=torch.float64), products[:-1]])
-    return (1 - products / before).clamp(1e-8, 0.999999).tolist()
+    # A continuous schedule begins without noise, where a solver's log(sigma) is infinite.
+    return (1 - products / before).clamp(1e-6, 0.999999).tolist()
 
 
 def _generators(eps: Tensor) -> list[torch.Generator]:

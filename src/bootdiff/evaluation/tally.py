@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -17,9 +18,12 @@ from bootdiff.metrics.frechet import GroupedAccumulator
 from bootdiff.metrics.inception_score import InceptionScore
 from bootdiff.metrics.kernel import kernel_distance
 from bootdiff.metrics.precision_recall import precision_recall
+from bootdiff.pipelines.samplers import best_device
 
 #: feature vectors kept for what needs them one by one; the first so many samples
 KEPT = 10_000
+#: samples that nearest neighbours need
+FEWEST = 10
 
 
 @dataclass
@@ -53,7 +57,7 @@ class Tally:
             return
         self.classified = True
         self.inception.add(logits.detach().cpu(), first)
-        if labels is not None:
+        if labels is not None and features.knows_labels:
             self._count(features, logits, labels)
 
     def _count(self, features: Features, logits: Tensor, labels: Tensor) -> None:
@@ -79,11 +83,13 @@ class Tally:
         known: dict[str, Estimate] = {}
         if reference is not None:
             known["frechet_distance"] = self.frechet.estimate(reference.statistics)
-        if reference is not None and reference.samples is not None:
-            samples = torch.cat([self.kept[first] for first in sorted(self.kept)])
-            known["kid"] = kernel_distance(samples, reference.samples)
-            known["precision"], known["recall"] = precision_recall(samples, reference.samples)
-        known["diversity"] = self.diversity.estimate()
+        if reference is not None and reference.samples is not None and self.frechet.count > FEWEST:
+            samples = torch.cat([self.kept[first] for first in sorted(self.kept)]).to(best_device())
+            against = reference.samples.to(samples.device)
+            known["kid"] = kernel_distance(samples, against)
+            known["precision"], known["recall"] = precision_recall(samples, against)
+        with suppress(BootdiffError):  # of a condition with two samples at least
+            known["diversity"] = self.diversity.estimate()
         if self.classified:
             known["inception_score"] = self.inception.estimate()
         if self.asked:

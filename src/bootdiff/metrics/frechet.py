@@ -204,9 +204,9 @@ class GroupedAccumulator:
         return Estimate.around(value, self._error(reference), self.count, "Fréchet distance", lowest=0)
 
     def _error(self, reference: Statistics) -> float | None:
-        """The jackknife's standard error; None with less than two groups of two samples."""
-        parts = [part for part in self.parts if part.count > 1]
-        if len(parts) < 2:
+        """The jackknife's standard error; None with one group, or less than two samples in some group."""
+        parts = [part for part in self.parts if part.count]
+        if len(parts) < 2 or min(part.count for part in parts) < 2:
             return None
         rest = (_together(part for part in parts if part is not left_out) for left_out in parts)
         distances = [frechet_distance(accumulator.statistics(), reference) for accumulator in rest]

@@ -1,0 +1,201 @@
+"""Comparisons: diffusers' samplers on any teacher, a table that resumes, figures that no process count changes."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UNet2DModel
+from PIL import Image
+
+from bootdiff.condition import Condition
+from bootdiff.evaluation.compare import short_names
+from bootdiff.evaluation.stock_samplers import kinds_for, read_samplers, stock_candidates
+from bootdiff.objectives.boot import BootSettings
+from bootdiff.randomness import sample_noise
+from bootdiff.schedules import EDM, Cosine, Linear, RectifiedFlow, VarianceExploding
+from bootdiff.solvers import Heun, even_times, solve
+from bootdiff.teachers import Gaussian, load_teacher
+from bootdiff.training.distill import distill
+from conftest import save_teacher
+
+NONE = Condition()
+FEW = ["--num", "24", "--samplers", "ddim:1,3 unipc:3"]
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compare") / "run"
+    distill(str(tiny), folder, BootSettings(steps=2, batch_size=4, sample_every=0))
+    return folder
+
+
+def candidate(teacher, name: str, steps: int, spacing: str | None = None):
+    found = list(stock_candidates(teacher, {name: (steps,)}))
+    return next(one for one in found if spacing in (None, one.spacing))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "slack"), [(Cosine(), 0.06), (Linear(), 0.08), (RectifiedFlow(2.0), 0.06), (EDM(), 0.12)]
+)
+def test_every_sampler_reaches_the_data_of_a_gaussian(schedule, slack):
+    """Mean 1 and deviation 0.5, up to the samplers' own errors at 50 steps."""
+    teacher = Gaussian(1.0, 0.5, (16,), schedule)
+    eps = sample_noise(0, 0, 256, (16,))
+    for name in kinds_for(teacher):
+        made = [one.sample(eps, NONE) for one in stock_candidates(teacher, {name: (50,)})]
+        errors = [max(abs(float(x.mean()) - 1), abs(float(x.std()) - 0.5)) for x in made]
+        assert min(errors) < slack, (name, errors)
+
+
+def test_higher_orders_are_nearer_to_the_exact_path():
+    teacher = Gaussian(1.0, 0.5, (16,), Cosine())
+    eps = sample_noise(0, 0, 64, (16,))
+    exact = solve(teacher, eps, even_times(200, *teacher.t_range), Heun())[-1]
+    off = {
+        name: float((candidate(teacher, name, 20, "trailing").sample(eps, NONE) - exact).square().mean())
+        for name in ("ddim", "dpm-solver++", "unipc")
+    }
+    assert off["dpm-solver++"] < 0.5 * off["ddim"] and off["unipc"] < 0.5 * off["ddim"], off
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize(
+    ("name", "kind", "fields"),
+    [
+        ("ddim", DDIMScheduler, {"set_alpha_to_one": True, "clip_sample": False}),
+        ("dpm-solver++", DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
+    ],
+)
+def test_a_row_is_what_stock_diffusers_makes(tmp_path, prediction, name, kind, fields):
+    """The network's raw answers under the scheduler's own prediction type, without ours."""
+    folder = save_teacher(tmp_path / "t", beta_schedule="linear", prediction_type=prediction, clip_sample=False)
+    eps = sample_noise(3, 0, 4, (1, 8, 8))
+    ours = candidate(load_teacher(str(folder)), name, 5, "trailing").sample(eps, NONE)
+    network = UNet2DModel.from_pretrained(folder / "unet")
+    scheduler = kind(beta_schedule="linear", prediction_type=prediction, timestep_spacing="trailing", **fields)
+    scheduler.set_timesteps(5)
+    x = eps
+    for t in scheduler.timesteps:
+        with torch.no_grad():
+            x = scheduler.step(network(x, t).sample, t, x).prev_sample
+    torch.testing.assert_close(ours, x, rtol=1e-3, atol=1e-3 * float(x.abs().max()))
+
+
+def test_ancestral_noise_does_not_depend_on_the_batch():
+    teacher = Gaussian(0.0, 1.0, (4,), Cosine())
+    eps = sample_noise(0, 0, 6, (4,))
+    sampler = candidate(teacher, "ddpm", 8)
+    whole, part = sampler.sample(eps, NONE), sampler.sample(eps[2:4], NONE)
+    torch.testing.assert_close(whole[2:4], part)
+    assert sampler.same_path is False
+
+
+def test_calls_are_counted_as_the_scheduler_makes_them():
+    teacher = Gaussian(0.0, 1.0, (4,), Cosine())
+    assert candidate(teacher, "heun", 10).calls == 19 and candidate(teacher, "pndm", 10).calls == 11
+
+
+def test_samplers_are_named_or_chosen():
+    known = kinds_for(Gaussian())
+    assert read_samplers(["ddim:4,1", "ddim:4 heun:3"], known) == {"ddim": (1, 4), "heun": (3,)}
+    assert sum(map(len, read_samplers([], known).values())) == 12
+    assert not kinds_for(Gaussian(schedule=VarianceExploding(0.01, 10.0)))
+
+
+def test_names_are_as_long_as_they_must_be():
+    assert short_names(["runs/a", "runs/b"]) == ["a", "b"]
+    assert short_names(["x/run", "y/run"]) == ["x/run", "y/run"]
+
+
+def test_a_comparison_is_a_folder_that_resumes(cli, run, tmp_path):
+    output = tmp_path / "compared"
+    done = cli("compare", run, run / "student", "--output", output, *FEW)
+    assert done.code == 0, done.err
+    result = json.loads((output / "compare.json").read_text())
+    names = [row["name"] for row in result["rows"]]
+    assert names == ["DDIM 1", "DDIM 3", "UniPC 3", "run", "student"]
+    assert [row["calls"] for row in result["rows"]] == [1, 3, 3, 1, 1]
+    first, second = result["rows"][-2:]
+    assert first["path_error"] == pytest.approx(second["path_error"], rel=1e-4)  # a run and its export are one student
+    assert all(row["milliseconds"]["value"] > 0 and row["images_per_second"] > 0 for row in result["rows"])
+    assert Image.open(output / "samples.png").size[0] > 100
+    table = list(csv.DictReader((output / "compare.csv").read_text().splitlines()))
+    assert [row["sampler"] for row in table] == names and "| UniPC 3 |" in (output / "compare.md").read_text()
+
+    kept = {path.name: path.read_bytes() for path in (output / "rows").iterdir()}
+    (output / "rows" / "ddim-3.json").unlink()
+    assert cli("compare", run, run / "student", "--output", output, *FEW).code == 0
+    again = {path.name: path.read_bytes() for path in (output / "rows").iterdir()}
+    assert {name for name in kept if kept[name] != again[name]} <= {"ddim-3.json"} and kept.keys() == again.keys()
+
+    other = cli("compare", run, run / "student", "--output", output, "--num", "25", "--samplers", "ddim:1")
+    assert other.code == 2 and "holds another run" in other.err and "num is 24 there and 25 here" in other.err
+
+
+def test_figures_are_stated_with_estimator_size_and_interval(cli, tmp_path):
+    distill("digits", tmp_path / "run", BootSettings(steps=1, batch_size=4, sample_every=0))
+    done = cli("compare", tmp_path / "run", "--output", tmp_path / "c", "--num", "80", "--samplers", "ddim:2")
+    assert done.code == 0, done.err
+    rows = json.loads((tmp_path / "c" / "compare.json").read_text())["rows"]
+    for name in ("frechet_distance", "kid", "precision", "recall", "inception_score", "diversity"):
+        figure = rows[0]["figures"][name]
+        assert figure["num"] == 80 or name == "recall", (name, figure)
+        assert figure["estimator"] and "value" in figure
+    low, value, high = (rows[0]["figures"]["precision"][key] for key in ("low", "value", "high"))
+    assert low <= value <= high
+    assert (tmp_path / "c" / "quality.png").exists()
+    fewer = cli("compare", tmp_path / "run", "--output", tmp_path / "d", "--num", "40", "--samplers", "ddim:1")
+    assert fewer.code == 0 and "40 samples for 64 features: their covariance is singular" in fewer.err
+
+
+def test_mistakes_are_told_in_a_line(cli, run, tmp_path):
+    colour = save_teacher(tmp_path / "colour", channels=3)
+    other = save_teacher(tmp_path / "other", seed=5)
+    distill(str(other), tmp_path / "others", BootSettings(steps=1, batch_size=2, sample_every=0))
+    cases = {
+        "is named twice": [run, run],
+        "there is no sampler 'dim'": [run, "--samplers", "dim:4"],
+        "expects NAME:STEPS,STEPS": [run, "--samplers", "ddim:0"],
+        "is a student of another teacher": [run, tmp_path / "others"],
+        "it is a student of another teacher": [run, "--teacher", colour],
+        "no folder at": [tmp_path / "nowhere"],
+        "--features is missing": [run, "--reference", "digits"],
+    }
+    for words, arguments in cases.items():
+        result = cli("compare", *arguments, "--output", tmp_path / "c", "--num", "8")
+        assert result.code == 2 and words in result.err and len(result.err.strip().splitlines()) == 1, result.err
+        assert not (tmp_path / "c").exists()
+
+
+def test_students_of_different_weights_are_not_compared(cli, tmp_path):
+    for weight in (1, 2):
+        fields = {"steps": 1, "batch_size": 2, "sample_every": 0, "classes": [1, 2]}
+        distill("digits-class", tmp_path / f"w{weight}", BootSettings(guidance_scale=weight, **fields))
+    result = cli("compare", tmp_path / "w1", tmp_path / "w2", "--output", tmp_path / "c")
+    assert result.code == 2 and "guidance weight 1 and" in result.err and "compare students of one weight" in result.err
+
+
+def test_two_processes_find_the_same_figures(run, tmp_path):
+    """Each makes some of the batches; what they know together is what one process knows."""
+    words = ["-m", "bootdiff", "evaluate", str(run), "--num-samples", "1100", "--ddim-steps", "1", "--no-heun"]
+    words += ["--features", "digits", "--reference", "digits"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29617"]
+    results = []
+    for name, start in (("one", []), ("two", launch)):
+        path = tmp_path / f"{name}.json"
+        done = subprocess.run(
+            [sys.executable, *start, *words, "--output", str(path)], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        results.append(json.loads(path.read_text())["rows"])
+        assert done.stdout.count("student") == 1
+    for one, two in zip(*results, strict=True):
+        for name, figure in one["figures"].items():
+            assert two["figures"][name]["value"] == pytest.approx(figure["value"], rel=1e-5), name
+            assert two["figures"][name]["num"] == figure["num"]
+        assert two["path_error"] == pytest.approx(one["path_error"], rel=1e-5)
