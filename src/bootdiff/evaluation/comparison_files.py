@@ -68,8 +68,8 @@ def document(result: Mapping[str, Any]) -> str:
     about = (
         f"{result['num']} samples a noise seed, {result['repeats']} noise seed(s) from {result['seed']}, the same "
         f"noises for all; features {result['features'] or 'none'}, reference {result['reference'] or 'none'}. Of "
-        "several spacings of a sampler's times the better counts. Path error: mean squared difference to the end of the "
-        "teacher's path (a student's own range), 50 Heun steps, for the first 128 noises. Speed includes the machine."
+        "several spacings of a sampler's times the better counts. Path error: mean squared difference to the end of "
+        "the teacher's path (a student's own range), 50 Heun steps, for the first 128 noises."
     )
     title = f"# Students of {result['teacher']} and their teacher's samplers"
     return "\n".join([title, "", *lines, "", about, "", *notes, ""])
