@@ -70,6 +70,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_teacher(tmp_path_factory.mktemp("teachers") / "tiny")
 
 
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random CLIP model's folder; tests must not change it."""
+    from tiny_pipelines import save_clip_model
+
+    return save_clip_model(tmp_path_factory.mktemp("clip") / "tiny-clip")
+
+
 @dataclass
 class Result:
     """What a command did."""

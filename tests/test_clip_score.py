@@ -1,7 +1,5 @@
 """The CLIP score of a tiny random model, beside the model's own parts put together by hand."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -10,30 +8,17 @@ from safetensors.torch import load_file, save_file
 
 from bootdiff.errors import BootdiffError
 from bootdiff.metrics.clip_score import ClipScore
-from tiny_pipelines import HIDDEN, clip_tokenizer, stirred, tiny_clip
+from tiny_pipelines import CLIP_SCALE as SCALE
+from tiny_pipelines import CLIP_SIDE as SIDE
+from tiny_pipelines import clip_tokenizer, tiny_clip
 
-SIDE = 16
 TEXTS = ["a red cat", "the blue dog " * 40, "photo of a dog"]
-SCALE = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.25]}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A CLIPModel as it is published: config, safetensors, tokenizer and preprocessor."""
-    from transformers import CLIPConfig, CLIPModel
-
-    torch.manual_seed(0)
-    path, tokenizer = tmp_path_factory.mktemp("clip") / "tiny-clip", clip_tokenizer()
-    layers = {"hidden_size": HIDDEN, "intermediate_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 2}
-    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    text = {**layers, **ends, "vocab_size": len(tokenizer)}
-    vision = {**layers, "image_size": SIDE, "patch_size": 8}
-    model = stirred(CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)), 0.3)
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    words = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": SIDE}, **SCALE}
-    (path / "preprocessor_config.json").write_text(json.dumps(words))
-    return path
+@pytest.fixture
+def folder(clip_folder):
+    """A CLIPModel as it is published."""
+    return clip_folder
 
 
 def images(count: int, *shape: int) -> torch.Tensor:

@@ -199,3 +199,16 @@ def test_two_processes_find_the_same_figures(run, tmp_path):
             assert two["figures"][name]["value"] == pytest.approx(figure["value"], rel=1e-5), name
             assert two["figures"][name]["num"] == figure["num"]
         assert two["path_error"] == pytest.approx(one["path_error"], rel=1e-5)
+
+
+def test_a_clip_score_reads_the_prompts_of_the_run(cli, run, clip_folder, tmp_path):
+    (tmp_path / "prompts.txt").write_text("a bold one\na thin two\n")
+    fields = {"steps": 1, "batch_size": 2, "sample_every": 0, "prompts": str(tmp_path / "prompts.txt")}
+    distill("digits-text", tmp_path / "text", BootSettings(**fields))
+    words = ["--num", "6", "--ddim-steps", "1", "--no-heun", "--clip", clip_folder, "--output", tmp_path / "e.json"]
+    done = cli("evaluate", tmp_path / "text", *words)
+    assert done.code == 0, done.err
+    figure = json.loads((tmp_path / "e.json").read_text())["rows"][-1]["figures"]["clip_score"]
+    assert 0 <= figure["value"] <= 100 and figure["num"] == 6
+    none = cli("evaluate", run, *words)
+    assert none.code == 2 and "--clip measures how well images fit their prompts" in none.err

@@ -262,6 +262,25 @@ def test_a_teacher_that_has_gone_is_left_out_of_a_comparison(runs):
     assert [label.text for label in labels] == ["first", "second"]
 
 
+def test_a_student_that_cannot_be_opened_is_named_and_the_others_are_shown(runs):
+    (runs[0] / "student-path" / "slots.safetensors").write_bytes(b"damaged")
+    section = part(soup(build_comparison(runs[:2], runs[0].parent / "all.html")), "Samples")
+    assert "No samples of first: " in section.text and "slots.safetensors" in section.text
+    assert [label.text for label in section.find_all(class_="label")] == ["Teacher, 50 DDIM steps", "second"]
+
+
+def test_students_of_other_guidance_stand_below_a_row_of_that_guidance(tmp_path):
+    folders = [tmp_path / name for name in ("plain", "guided", "ranged")]
+    given = ({"guidance_scale": 1.0}, {"guidance_scale": 3.0}, {"guidance_range": [2.0, 4.0]})
+    for folder, weight in zip(folders, given, strict=True):
+        distill("digits-class", folder, BootSettings(steps=1, batch_size=2, watch_every=0, **weight))
+    section = part(soup(build_comparison(folders, tmp_path / "all.html")), "Samples")
+    labels = [label.text for label in section.find_all(class_="label")]
+    teacher = "Teacher, 50 DDIM steps, guidance weight"
+    assert labels == [f"{teacher} 1", "plain", f"{teacher} 3", "guided", "ranged"]
+    assert section.figcaption.text == "The same noises, column by column. Classes: 0; 1; 2; 3; 4; 5; 6; 7; 8; 9."
+
+
 def test_runs_of_one_name_are_told_apart_by_their_folders(runs, tmp_path):
     places = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
     for place, folder in zip(places, runs, strict=False):

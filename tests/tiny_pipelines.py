@@ -444,3 +444,25 @@ def saved(pipeline, folder: Path) -> Path:
     """Save the pipeline; its folder."""
     pipeline.save_pretrained(folder)
     return Path(folder)
+
+
+CLIP_SIDE = 16
+CLIP_SCALE = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.25]}
+
+
+def save_clip_model(path: Path) -> Path:
+    """A tiny random CLIPModel as it is published: config, safetensors, tokenizer and preprocessor."""
+    from transformers import CLIPConfig, CLIPModel
+
+    torch.manual_seed(0)
+    tokenizer = clip_tokenizer()
+    layers = {"hidden_size": HIDDEN, "intermediate_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    text = {**layers, **ends, "vocab_size": len(tokenizer)}
+    vision = {**layers, "image_size": CLIP_SIDE, "patch_size": 8}
+    model = stirred(CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)), 0.3)
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    words = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": CLIP_SIDE}, **CLIP_SCALE}
+    (path / "preprocessor_config.json").write_text(json.dumps(words))
+    return path

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from bootdiff.builtin import DIGITS
-from bootdiff.cli.evaluate import learned_prompts, warn_of
+from bootdiff.cli.evaluate import clip_score, learned_prompts, warn_of
 from bootdiff.data.prompts import read_prompt_labels
 from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.compare import Comparison, Entry, student_entries, teacher_entries
 from bootdiff.evaluation.comparison_files import markdown, write_comparison
+from bootdiff.evaluation.measure import Listed
 from bootdiff.evaluation.opening import Opened, open_group
 from bootdiff.evaluation.references import default_features, find_reference, open_features
 from bootdiff.evaluation.stock_samplers import kinds_for, read_samplers
+from bootdiff.evaluation.tally import Judges
 from bootdiff.pipelines.samplers import Choice
 from bootdiff.progress import is_first_process
 from bootdiff.runs import Run, environment
@@ -28,6 +30,7 @@ class Asked:
 
     Args:
         samplers: ``name:steps,steps`` words; empty = a fitting dozen.
+        clip: a CLIP model for the CLIP score.
     """
 
     features: str | None
@@ -36,6 +39,7 @@ class Asked:
     num: int
     seed: int
     repeats: int
+    clip: str | None = None
 
 
 def run_compare(
@@ -65,7 +69,7 @@ def run_compare(
     config = {
         "task": "compare", "students": list(students), "teacher": model.name, "choice": _plain(choice),
         "features": space.name if space else None, "reference": reference_name, "num": asked.num, "seed": asked.seed,
-        "repeats": asked.repeats,
+        "repeats": asked.repeats, "clip": asked.clip,
     }  # fmt: skip
     run = Run(output)
     sources = {"teacher": weights_hash(model.denoiser), **_identities(students, group)}
@@ -74,9 +78,9 @@ def run_compare(
     if is_first_process():
         run.start(config, sources)
     entries: list[Entry] = [*teacher_entries(model, samplers), *student_entries(students, group)]
-    comparison = Comparison(
-        model, group[0].conditions, output / "rows", space, against, asked.num, asked.seed, asked.repeats, labels
-    )
+    listed = Listed(group[0].conditions, labels, group[0].texts)
+    judges = Judges(space, against, clip_score(asked.clip, group[0].texts))
+    comparison = Comparison(model, listed, output / "rows", judges, asked.num, asked.seed, asked.repeats)
     rows = comparison.run(entries)
     if is_first_process():
         result = {**config, "rows": rows, **environment()}

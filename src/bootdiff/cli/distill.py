@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bootdiff.errors import first_line
+from bootdiff.files import read_json
 from bootdiff.objectives.registry import load_method
 from bootdiff.progress import is_first_process
 from bootdiff.report.build import build_report
 from bootdiff.teachers import load_teacher
+from bootdiff.training.convergence import judge, read_watch
 from bootdiff.training.distill import Plan, plan_distillation, run_plan
 from bootdiff.training.settings import make_settings, read_assignments, read_config
 
@@ -45,7 +47,19 @@ def run_distill(
     run_plan(plan, report_to)
     if is_first_process():
         print(f"student: {output}/student  (diffusers: DiffusionPipeline.from_pretrained)")
+        print_verdict(plan)
         print_report(output)
+
+
+def print_verdict(plan: Plan) -> None:
+    """Whether it has converged, and where it ended if that was before its last step."""
+    steps = read_json(plan.output / "done.json")["steps"]
+    if steps < plan.settings.steps:
+        print(f"stopped: at step {steps} of {plan.settings.steps}, because it has converged (stop_when)")
+    looks = read_watch(plan.output)
+    if looks:
+        verdict = judge(looks)
+        print(f"verdict: {verdict.word}: {verdict.sentence}")
 
 
 def print_report(output: Path) -> None:

@@ -17,6 +17,7 @@ from bootdiff.evaluation.opening import base_teacher, open_pair
 from bootdiff.evaluation.references import Reference, default_features, find_reference, open_features
 from bootdiff.evaluation.rows import DDIM_STEPS, Candidate
 from bootdiff.files import read_json, write_json, write_text
+from bootdiff.metrics.clip_score import ClipScore
 from bootdiff.pipelines.card import model_card
 from bootdiff.pipelines.samplers import ANY, Choice
 from bootdiff.pipelines.student_files import FILE
@@ -41,6 +42,7 @@ def run_evaluate(
     choice: Choice = ANY,
     labels: Sequence[int] | None = None,
     quiet: bool = False,
+    clip: str | None = None,
 ) -> dict[str, Any]:
     """Measure, print a table, write JSON; a run also keeps it for its report and model card.
 
@@ -81,6 +83,8 @@ def run_evaluate(
         conditions=conditions,
         labels=labels,
         more=more,
+        clip=clip_score(clip, pair.texts),
+        texts=pair.texts,
     )
     result = {"student": student, "reference": reference_name, **result, **environment()}
     if is_first_process():
@@ -90,6 +94,19 @@ def run_evaluate(
         if not quiet:
             print_table(result)
     return result
+
+
+def clip_score(name: str | None, texts: Sequence[str] | None) -> ClipScore | None:
+    """The CLIP model, loaded.
+
+    Raises:
+        BootdiffError: where there are no prompts to be fitted.
+    """
+    if name is None:
+        return None
+    if texts is None:
+        raise BootdiffError("--clip measures how well images fit their prompts; this student is not given any.")
+    return ClipScore(name)
 
 
 def warn_of(reference: Reference | None, num: int) -> None:

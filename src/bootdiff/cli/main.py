@@ -43,6 +43,7 @@ PromptColumn = Annotated[str | None, typer.Option(help="Of the prompts file, whe
 GuidanceScale = Annotated[float | None, typer.Option(help="Guidance weight w.")]
 # torchrun takes --num for the beginning of an option of its own.
 Num = Annotated[int, typer.Option("--num", "--num-samples", min=2, help="Samples a noise seed.")]
+Clip = Annotated[str | None, typer.Option(help="A CLIP model, a folder or hub id: also measure the CLIP score.")]
 Report = Annotated[str | None, typer.Option(help="Also log to tensorboard, wandb or trackio.")]
 
 
@@ -188,8 +189,13 @@ def evaluate(
     student: Annotated[str, typer.Argument(help="A run or a student.")],
     output: Annotated[Path, typer.Option(help="A JSON file.")],
     teacher: Annotated[str | None, typer.Option(help="Where the student does not say, or another one.")] = None,
-    reference: Annotated[str | None, typer.Option(help="A folder of images, an .npz file, or digits.")] = None,
-    features: Annotated[str | None, typer.Option(help="Feature space: digits, pixels, or an .onnx file.")] = None,
+    reference: Annotated[str | None, typer.Option(help="Images, an .npz file, digits or fashion.")] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            help="Feature space: digits, fashion, pixels, an .onnx file, inception:FILE, dinov2:ID or clip:ID."
+        ),
+    ] = None,
     num: Num = 2000,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Seed of the first noise.")] = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Noise seeds; figures are means over them.")] = 1,
@@ -202,6 +208,7 @@ def evaluate(
     ] = None,
     classes: Classes = None,
     guidance_scale: GuidanceScale = None,
+    clip: Clip = None,
     revision: Revision = None,
     variant: Variant = None,
     dtype: Annotated[str | None, typer.Option(help="Another one than the student's teacher ran in.")] = None,
@@ -215,7 +222,20 @@ def evaluate(
     given = _given({"revision": revision, "variant": variant, "dtype": dtype})
     choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
     run_evaluate(
-        student, teacher, reference, features, num, seed, repeats, ddim_steps, heun, output, given, choice, labels
+        student,
+        teacher,
+        reference,
+        features,
+        num,
+        seed,
+        repeats,
+        ddim_steps,
+        heun,
+        output,
+        given,
+        choice,
+        labels,
+        clip=clip,
     )
 
 
@@ -239,6 +259,7 @@ def compare(
     ] = None,
     classes: Classes = None,
     guidance_scale: GuidanceScale = None,
+    clip: Clip = None,
 ) -> None:
     """Students beside their teacher under diffusers' samplers: a table, a plot and pictures, from the same noises."""
     from bootdiff.cli.compare import Asked, run_compare
@@ -247,7 +268,7 @@ def compare(
 
     labels = read_labels(prompts, prompt_column, label_column)
     choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
-    asked = Asked(features, reference, samplers, num, seed, repeats)
+    asked = Asked(features, reference, samplers, num, seed, repeats, clip)
     run_compare(students, teacher, asked, choice, labels, output)
 
 

@@ -11,15 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bootdiff.data.conditions import Conditions
-from bootdiff.evaluation.measure import Measured, best_rows, work_of
+from bootdiff.evaluation.measure import Listed, Measured, best_rows, work_of
 from bootdiff.evaluation.opening import Opened
 from bootdiff.evaluation.processes import gathered, mine
-from bootdiff.evaluation.references import Reference
 from bootdiff.evaluation.rows import Candidate, reference_path, teacher_candidates
 from bootdiff.evaluation.stock_samplers import stock_candidates
+from bootdiff.evaluation.tally import Judges
 from bootdiff.files import load_tensors, read_json, save_tensors, write_json, write_whole
-from bootdiff.metrics.features import Features
 from bootdiff.metrics.speed import latency
 from bootdiff.pipelines.samplers import batch_for, best_device
 from bootdiff.progress import Progress, is_first_process, progress
@@ -57,20 +55,17 @@ class Comparison:
 
     Args:
         teacher: what all of them sample, or learned.
-        conditions: of the samples.
+        listed: what the samples are conditioned on.
         folder: where finished rows lie.
-        labels: the classes that the conditions ask for, where they are no labels themselves.
     """
 
     teacher: Teacher
-    conditions: Conditions
+    listed: Listed
     folder: Path
-    features: Features | None = None
-    reference: Reference | None = None
+    judges: Judges = field(default_factory=Judges)
     num: int = 2000
     seed: int = 0
     repeats: int = 1
-    labels: Sequence[int] | None = None
     _truths: dict[tuple[int, float, float], Tensor] = field(default_factory=dict, init=False)
 
     @torch.no_grad()
@@ -101,10 +96,10 @@ class Comparison:
             for one in measured:
                 for batch in mine(self._work(seed)):
                     truth = self._truth(entry, one.candidate, seed, batch.start)
-                    samples = one.measure(batch, truth, self.features)
+                    samples = one.measure(batch, truth, self.judges)
                     shown.setdefault(one.candidate.spacing, batch.decode(samples[:SHOWN]).cpu())
                     bar.advance(one.candidate.calls)
-                one.close(self.reference)
+                one.close(self.judges)
         row = best_rows(measured)[0]
         self.shown = shown[row["spacing"]]
         best = next(one.candidate for one in measured if one.candidate.spacing == row["spacing"])
@@ -123,7 +118,7 @@ class Comparison:
         return (self.seed + repeat * self.num for repeat in range(self.repeats))
 
     def _work(self, seed: int):
-        return work_of(self.teacher, self.conditions, self.labels, seed, self.num, batch_for(self.teacher.shape))
+        return work_of(self.teacher, self.listed, seed, self.num, batch_for(self.teacher.shape))
 
     def _truth(self, entry: Entry, candidate: Candidate, seed: int, start: int) -> Tensor | None:
         """The path's ends for the first noises of a seed, solved once for all students of one path."""
@@ -140,7 +135,7 @@ class Comparison:
         """Milliseconds for one image, as the paper measures speed."""
         device = best_device()
         eps = sample_noise(self.seed, 0, 1, self.teacher.shape).to(device)
-        condition = self.conditions.listed(self.seed, 0, 1).to(device)
+        condition = self.listed.conditions.listed(self.seed, 0, 1).to(device)
         rounds = 10 if candidate.calls <= 20 else 3
         return latency(lambda: candidate.sample(eps, condition), device, rounds=rounds).as_json()
 

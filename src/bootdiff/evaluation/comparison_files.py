@@ -23,6 +23,7 @@ FIGURES = {
     "inception_score": ("inception score", ".2f"),
     "diversity": ("diversity", ".3f"),
     "faithfulness": ("faithful", ".1%"),
+    "clip_score": ("CLIP score", ".2f"),
 }
 
 

@@ -10,15 +10,18 @@ import torch
 
 from bootdiff.allocator import keep_freed_memory
 from bootdiff.data.conditions import Conditions, Unconditional
-from bootdiff.evaluation.measure import Measured, Work, best_rows, work_of
+from bootdiff.evaluation.measure import Listed, Measured, Work, best_rows, work_of
 from bootdiff.evaluation.processes import mine
 from bootdiff.evaluation.references import Reference
 from bootdiff.evaluation.rows import DDIM_STEPS, Candidate, from_elsewhere, heun_candidate, teacher_candidates
+from bootdiff.evaluation.tally import Judges
+from bootdiff.metrics.clip_score import ClipScore
 from bootdiff.metrics.features import Features
 from bootdiff.pipelines.samplers import Sampler, batch_for, best_device
 from bootdiff.progress import is_first_process, progress
 from bootdiff.teachers import Teacher
 
+NOBODY = Judges()
 #: noises a seed whose path error is measured where the Heun row is left out
 PATH_NUM = 128
 
@@ -38,6 +41,8 @@ def evaluate(
     conditions: Conditions | None = None,
     labels: Sequence[int] | None = None,
     more: Sequence[Candidate] = (),
+    clip: ClipScore | None = None,
+    texts: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Measure students and their teacher from the same noises and conditions.
 
@@ -58,6 +63,7 @@ def evaluate(
         labels: the classes that the listed conditions ask for, one after the other, where they are not labels
             themselves: the share of samples that the features' classifier finds in them is the faithfulness.
         more: further rows.
+        clip, texts: for the CLIP score: the model, and the prompts of the listed conditions.
 
     Returns:
         A JSON-ready dictionary; ``rows`` holds the teacher's rows, then the students'.
@@ -71,8 +77,9 @@ def evaluate(
     learned = [Measured(Candidate(name, "one call", 1, sampler)) for name, sampler in students.items()]
     seeds = [seed + repeat * num for repeat in range(repeats)]
     size = batch_for(teacher.shape)
-    work = [work_of(teacher, conditions or Unconditional(), labels, first, num, size) for first in seeds]
-    _measure(work, -(-num // size), truth, [*rows, *learned], features, reference, heun)
+    listed = Listed(conditions or Unconditional(), labels, texts)
+    work = [work_of(teacher, listed, first, num, size) for first in seeds]
+    _measure(work, -(-num // size), truth, [*rows, *learned], Judges(features, reference, clip), heun)
     return {
         "teacher": teacher.name,
         "features": features.name if features else None,
@@ -90,8 +97,7 @@ def _measure(
     batches: int,
     truth: Measured,
     entries: Sequence[Measured],
-    features: Features | None,
-    reference: Reference | None,
+    judges: Judges,
     heun: bool,
 ) -> None:
     """Run every candidate on the same work, one iterable of ``batches`` batches a noise seed."""
@@ -101,11 +107,11 @@ def _measure(
             for batch in mine(seed):
                 solution = None
                 if heun or batch.start == 0:
-                    solution = truth.measure(batch if heun else batch.first(PATH_NUM), None, features if heun else None)
+                    solution = truth.measure(batch if heun else batch.first(PATH_NUM), None, judges if heun else NOBODY)
                     bar.advance(truth.candidate.calls)
                 for entry in entries:
-                    entry.measure(batch, solution, features)
+                    entry.measure(batch, solution, judges)
                     bar.advance(entry.candidate.calls)
             for entry in [*entries, *([truth] if heun else [])]:
-                entry.close(reference)
+                entry.close(judges)
     truth.everyone = [replace(counts, compared=1) for counts in truth.everyone]  # its path error is 0 by definition

@@ -13,11 +13,9 @@ from torch import Tensor
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Conditions
 from bootdiff.evaluation.processes import gathered
-from bootdiff.evaluation.references import Reference
 from bootdiff.evaluation.rows import Candidate
-from bootdiff.evaluation.tally import Tally
+from bootdiff.evaluation.tally import Judges, Tally
 from bootdiff.metrics.estimate import Estimate
-from bootdiff.metrics.features import Features
 from bootdiff.pipelines.samplers import noise_batches
 from bootdiff.teachers import Teacher, adapter_of
 
@@ -31,6 +29,7 @@ class Work:
         condition: theirs.
         decode: from samples to images; latents need it.
         labels: the classes that were asked for, (b,), if any were.
+        texts: the prompts, if there were any.
         start: the number of the first sample.
     """
 
@@ -38,31 +37,43 @@ class Work:
     condition: Condition
     decode: Callable[[Tensor], Tensor]
     labels: Tensor | None = None
+    texts: Sequence[str] | None = None
     start: int = 0
 
     def first(self, num: int) -> Work:
         """The first samples only."""
         labels = None if self.labels is None else self.labels[:num]
-        return Work(self.eps[:num], self.condition.index(slice(num)), self.decode, labels, self.start)
+        texts = None if self.texts is None else self.texts[:num]
+        return Work(self.eps[:num], self.condition.index(slice(num)), self.decode, labels, texts, self.start)
 
 
-def work_of(
-    teacher: Teacher, conditions: Conditions, labels: Sequence[int] | None, seed: int, num: int, size: int
-) -> Iterator[Work]:
-    """The batches of one noise seed.
+@dataclass(frozen=True)
+class Listed:
+    """What samples are conditioned on, one after the other, and what is known of it.
 
     Args:
-        labels: the classes that the listed conditions ask for, one after the other, where they are no labels.
+        labels: the classes that the conditions ask for, where they are no labels.
+        texts: the prompts behind them.
     """
+
+    conditions: Conditions
+    labels: Sequence[int] | None = None
+    texts: Sequence[str] | None = None
+
+
+def work_of(teacher: Teacher, listed: Listed, seed: int, num: int, size: int) -> Iterator[Work]:
+    """The batches of one noise seed."""
     adapter = adapter_of(teacher)
     decode = adapter.decode if adapter is not None else lambda samples: samples
     for number, eps in enumerate(noise_batches(seed, num, teacher.shape, size)):
         first = number * size
-        condition = conditions.listed(seed, first, first + len(eps)).to(eps.device)
-        asked = condition.get("classes")
+        condition = listed.conditions.listed(seed, first, first + len(eps)).to(eps.device)
+        asked, labels, texts = condition.get("classes"), listed.labels, listed.texts
+        numbers = range(first, first + len(eps))
         if labels is not None:
-            asked = torch.tensor([labels[i % len(labels)] for i in range(first, first + len(eps))])
-        yield Work(eps, condition, decode, asked, first)
+            asked = torch.tensor([labels[i % len(labels)] for i in numbers])
+        words = None if texts is None else [texts[i % len(texts)] for i in numbers]
+        yield Work(eps, condition, decode, asked, words, first)
 
 
 @dataclass
@@ -85,7 +96,7 @@ class Measured:
     own: Counts = field(default_factory=lambda: Counts())
     everyone: list[Counts] = field(default_factory=list)
 
-    def measure(self, work: Work, truth: Tensor | None, features: Features | None) -> Tensor:
+    def measure(self, work: Work, truth: Tensor | None, judges: Judges) -> Tensor:
         """Sample; compare the first samples with ``truth``, the Signal-ODE's solutions of those noises."""
         started = time.perf_counter()
         samples = self.candidate.sample(work.eps, work.condition)
@@ -96,18 +107,18 @@ class Measured:
         if truth is not None and self.candidate.same_path:
             self.own.squared += float((samples[: len(truth)] - truth).square().flatten(1).mean(1).sum())
             self.own.compared += len(truth)
-        if features is not None:
+        if judges:
             self.tally = self.tally or Tally()
-            self.tally.add(features, work.decode(samples), work.start, work.labels)
+            self.tally.add(judges, work.decode(samples), work.start, work.labels, work.texts)
         return samples
 
-    def close(self, reference: Reference | None) -> None:
+    def close(self, judges: Judges) -> None:
         """End a noise seed, with what all processes have made of it."""
         tallies = [tally for tally in gathered(self.tally) if tally is not None]
         for other in tallies[1:]:
             tallies[0].merge(other)
         if tallies:
-            self.seeds.append(tallies[0].figures(reference))
+            self.seeds.append(tallies[0].figures(judges))
         self.tally = None
         self.everyone = gathered(replace(self.own))
 

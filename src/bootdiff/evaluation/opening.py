@@ -29,6 +29,7 @@ class Opened:
         teacher: with the student's guidance.
         path_of: the same with the limit of the student's targets.
         conditions: of the samples, by number.
+        texts: the prompts behind them, if they are prompts.
     """
 
     sampler: Sampler
@@ -36,6 +37,7 @@ class Opened:
     teacher: Teacher
     path_of: Teacher
     conditions: Conditions
+    texts: Sequence[str] | None = None
 
 
 def open_pair(
@@ -72,7 +74,7 @@ def open_pair(
     conditions = run_conditions(student, sampler, facts, choice)
     model = with_guidance(model, sampler, facts, choice.weight)
     learned = limited(model, limit_from(facts["targets"])) if "targets" in facts else model
-    return Opened(sampler, facts, model, learned, conditions)
+    return Opened(sampler, facts, model, learned, conditions, _texts(student, sampler, choice))
 
 
 def open_group(
@@ -112,6 +114,13 @@ def _check_teacher(student: str, teacher: Teacher) -> None:
             f"{student} is a student of another teacher than {teacher.name} (its weights differ); compare students of "
             "one teacher, or give theirs by --teacher."
         )
+
+
+def _texts(student: str, sampler: Sampler, choice: Choice) -> Sequence[str] | None:
+    """The prompts that are sampled: those given, or those that the run was distilled on."""
+    if sampler.adapter is None or sampler.adapter.takes != "prompts":
+        return None
+    return choice.prompts if choice.prompts is not None else Run.around(student).prompts
 
 
 def located(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.references import Reference
+from bootdiff.metrics.clip_score import ClipScore
 from bootdiff.metrics.diversity import Diversity
 from bootdiff.metrics.estimate import Estimate
 from bootdiff.metrics.faithfulness import share
@@ -26,6 +28,24 @@ KEPT = 10_000
 FEWEST = 10
 
 
+@dataclass(frozen=True)
+class Judges:
+    """What looks at images.
+
+    Args:
+        features: the feature space.
+        reference: in that space.
+        clip: how well images fit their prompts.
+    """
+
+    features: Features | None = None
+    reference: Reference | None = None
+    clip: ClipScore | None = None
+
+    def __bool__(self) -> bool:
+        return self.features is not None or self.clip is not None
+
+
 @dataclass
 class Tally:
     """Figures of one noise seed in one feature space.
@@ -40,13 +60,31 @@ class Tally:
     classified: bool = False
     faithful: int = 0
     asked: int = 0
+    scores: dict[int, Tensor] = field(default_factory=dict)
 
-    def add(self, features: Features, images: Tensor, first: int, labels: Tensor | None = None) -> None:
-        """Count images (b, c, h, w) in [−1, 1], the samples ``first`` … ``first + b − 1``, asked to be of ``labels``.
+    def add(
+        self,
+        judges: Judges,
+        images: Tensor,
+        first: int,
+        labels: Tensor | None = None,
+        texts: Sequence[str] | None = None,
+    ) -> None:
+        """Count images (b, c, h, w) in [−1, 1], the samples ``first`` … ``first + b − 1``.
+
+        Args:
+            labels: the classes that they were asked to be of, (b,).
+            texts: the prompts that they were made from.
 
         Raises:
             BootdiffError: for a class that the feature space does not know, or features that are not finite.
         """
+        if judges.features is not None:
+            self._look(judges.features, images, first, labels)
+        if judges.clip is not None and texts is not None:
+            self.scores[first] = judges.clip(images, texts)
+
+    def _look(self, features: Features, images: Tensor, first: int, labels: Tensor | None) -> None:
         values, logits = features.read(images)
         values = values.detach().cpu()
         self.frechet.add(values, first)
@@ -77,9 +115,16 @@ class Tally:
         self.kept.update(other.kept)
         self.classified |= other.classified
         self.faithful, self.asked = self.faithful + other.faithful, self.asked + other.asked
+        self.scores.update(other.scores)
 
-    def figures(self, reference: Reference | None) -> dict[str, Estimate]:
+    def figures(self, judges: Judges) -> dict[str, Estimate]:
         """All that can be said: distances need a reference, and those of single samples its samples."""
+        known = self._figures(judges.reference) if judges.features is not None else {}
+        if judges.clip is not None and self.scores:
+            known["clip_score"] = judges.clip.estimate(torch.cat([self.scores[first] for first in sorted(self.scores)]))
+        return known
+
+    def _figures(self, reference: Reference | None) -> dict[str, Estimate]:
         known: dict[str, Estimate] = {}
         if reference is not None:
             known["frechet_distance"] = self.frechet.estimate(reference.statistics)

@@ -21,7 +21,7 @@ from bootdiff.pipelines.samplers import PathSampler, best_device
 from bootdiff.pipelines.student_files import load_student, student_facts
 from bootdiff.randomness import sample_noise
 from bootdiff.report.finished import Finished
-from bootdiff.report.page import figure, picture, section
+from bootdiff.report.page import figure, note, picture, section
 from bootdiff.runs import Run
 from bootdiff.solvers import ddim, even_times, trailing_times
 from bootdiff.student import Student
@@ -57,7 +57,7 @@ class Asked:
         teacher: with the student's guidance; None where it is not there, or too large to be sampled here.
         eps: noises, (columns, *shape), on the best device.
         words: what the columns are, if anything was asked.
-        guidance: the weight and the negative prompt that the teacher is guided by.
+        weight, negative: what the teacher is guided by, if anything.
     """
 
     student: Student
@@ -65,13 +65,8 @@ class Asked:
     eps: Tensor
     condition: Condition
     words: str
-    guidance: tuple[Any, str | None]
-
-    @property
-    def guided(self) -> str:
-        """A fixed weight, in words."""
-        weight = self.guidance[0]
-        return f", guidance weight {weight:g}" if isinstance(weight, int | float) else ""
+    weight: float | None
+    negative: str | None
 
     def shown(self, samples: Tensor) -> Tensor:
         """Samples as images, (columns, c, h, w)."""
@@ -100,10 +95,10 @@ def open_asked(run: Finished, named: str | None = None, alone: bool = False) -> 
     conditions = pair.conditions if pair else run_conditions(str(run.folder), PathSampler(student), facts)
     eps = sample_noise(0, 0, columns, student.shape).to(device)
     condition = conditions.listed(0, 0, columns).to(device)
-    words = _words(Run(run.folder).prompts, student, facts, columns)
-    guidance = facts.get("guidance"), facts.get("conditions", {}).get("negative_prompt")
+    words = _words(Run(run.folder).prompts, facts.get("conditions", {}).get("labels"), columns)
     teacher = _affordable(pair.teacher.to(device)) if pair else None
-    return Asked(student.to(device), teacher, eps, condition, words, guidance)
+    negative = facts.get("conditions", {}).get("negative_prompt")
+    return Asked(student.to(device), teacher, eps, condition, words, _weight(student), negative)
 
 
 def _pair(run: Finished, named: str | None, alone: bool) -> Opened | None:
@@ -120,14 +115,17 @@ def _affordable(teacher: Teacher) -> Teacher | None:
     return None if large and best_device().type == "cpu" else teacher
 
 
-def _words(prompts: Sequence[str] | None, student: Student, facts: Mapping[str, Any], count: int) -> str:
+def _words(prompts: Sequence[str] | None, labels: Sequence[int] | None, count: int) -> str:
     """What the columns were asked for."""
-    labels = facts.get("conditions", {}).get("labels")
     words: Sequence[Any] = prompts if prompts is not None else labels or ()
     said = "; ".join(str(words[i % len(words)]) for i in range(count)) if words else ""
-    asked = f"Columns: {said}." if prompts is not None else f"Classes: {said}." if said else ""
-    weight = student.told_weight(None)
-    return asked + (f" Guidance weight {weight:g}." if weight is not None else "")
+    return f"{'Classes' if prompts is None else 'Columns'}: {said}." if said else ""
+
+
+def _weight(student: Student) -> float | None:
+    """The guidance weight of the columns: the one that is asked for, or the only one that was learned."""
+    told = student.told_weight(None)
+    return student.guidance if told is None and isinstance(student.guidance, int | float) else told
 
 
 @torch.no_grad()
@@ -141,7 +139,8 @@ def samples_and_path(run: Finished, named: str | None = None) -> str:
     if asked.teacher is not None:  # 150 calls of the teacher
         end = reference_path(asked.teacher, low, high)(asked.eps, asked.condition)
         rows = [(TEACHER, asked.teacher_row(asked.teacher, low, high)), (PATH_END, asked.shown(end)), *rows]
-    words = " ".join([SAME, *([TOO_LARGE] if asked.teacher is None else []), asked.words])
+    guided = "" if asked.weight is None else f"Guidance weight {asked.weight:g}."
+    words = " ".join([SAME, *([TOO_LARGE] if asked.teacher is None else []), asked.words, guided])
     return section("Teacher and student", _rows(rows, words)) + section("The path of the student", _path(asked))
 
 
@@ -159,13 +158,18 @@ def _path(asked: Asked) -> str:
 def samples_together(runs: Sequence[Finished]) -> str:
     """The runs' students from the same noises, one below the other; those of different teachers stand apart."""
     groups: dict[tuple[str, ...], Group] = {}
+    lacking = []
     for run in runs:
-        asked = open_asked(run, alone=True)
-        if asked is None:
+        try:
+            asked = open_asked(run, alone=True)
+        except BootdiffError as error:  # a student that only Python can build, a base stage that has moved
+            lacking.append(f"No samples of {run.name}: {error}")
             continue
-        key = (run.teacher_key, str(tuple(asked.student.shape)), asked.words)
-        groups.setdefault(key, Group(str(run.config["teacher"]), asked.words)).add(run.name, asked)
-    return section("Samples", *(_rows(group.rows, f"{SAME} {group.words}", group.title) for group in groups.values()))
+        if asked is not None:
+            key = (run.teacher_key, str(tuple(asked.student.shape)), asked.words)
+            groups.setdefault(key, Group(str(run.config["teacher"]), asked.words)).add(run.name, asked)
+    figures = [_rows(group.rows, f"{SAME} {group.words}", group.title) for group in groups.values()]
+    return section("Samples", *figures, *map(note, lacking))
 
 
 @dataclass
@@ -175,13 +179,15 @@ class Group:
     title: str
     words: str
     rows: list[Row] = field(default_factory=list)
-    guided: list[tuple[Any, str | None]] = field(default_factory=list)
+    guided: list[tuple[float | None, str | None]] = field(default_factory=list)
 
     def add(self, name: str, asked: Asked) -> None:
         """A student's row, below its teacher's where that is a new one."""
-        if asked.teacher is not None and asked.guidance not in self.guided:
-            self.guided.append(asked.guidance)
-            self.rows.append((f"{TEACHER}{asked.guided}", asked.teacher_row(asked.teacher, *asked.teacher.t_range)))
+        guidance = asked.weight, asked.negative
+        if asked.teacher is not None and guidance not in self.guided:
+            self.guided.append(guidance)
+            weight = "" if asked.weight is None else f", guidance weight {asked.weight:g}"
+            self.rows.append((TEACHER + weight, asked.teacher_row(asked.teacher, *asked.teacher.t_range)))
         self.rows.append((name, asked.shown(asked.student.sample(asked.eps, asked.condition))))
 
 

@@ -53,5 +53,5 @@ def _flat(run: Finished) -> dict[str, Any]:
 
 
 def _said(value: Any) -> str:
-    words = str(value)
+    words = f"{value:.6g}" if isinstance(value, float) else str(value)
     return words if len(words) <= LONGEST else f"{words[:LONGEST]} …"
