@@ -16,7 +16,8 @@ import torch
 
 from bootdiff.objectives.boot import Boot, BootSettings
 from bootdiff.teachers import Teacher, load_teacher
-from bootdiff.training.loop import Loop, make_accelerator
+from bootdiff.training.accelerator import make_accelerator
+from bootdiff.training.loop import Loop
 
 
 def arguments(what: str) -> argparse.ArgumentParser:

@@ -147,6 +147,12 @@ def test_the_table_s_figures_are_the_evaluations(finished):
         assert rows[label]["verdict"] == "unknown" and "too few" in rows[label]["runs"][0]["reason"]
 
 
+def test_the_teacher_is_measured_once(finished):
+    runs = finished[1] / "runs"
+    names = [[row["name"] for row in json.loads(p.read_text())["rows"]] for p in sorted(runs.glob("*/evaluation.json"))]
+    assert ["DDIM 2" in row for row in names] == [True, False, False]
+
+
 def test_pictures_show_every_variant(finished):
     _, folder = finished
     pictures = {p.stem: Image.open(p).size for p in folder.glob("*.png")}
@@ -299,6 +305,10 @@ def test_a_dry_run_knows_what_is_trained(cli, copied):
     path, folder = copied
     result = cli("ablate", path, "--output", folder, "--dry-run")
     assert "(1 of 1 trained)" in result.out and "time: 0 runs" in result.out
+    for run in ("baseline", "boundary_weight-0"):
+        (folder / "runs" / run / "done.json").write_text('{"steps": 2, "seconds": 90}')
+    shutil.rmtree(folder / "runs" / "time_sampling-progressive")
+    assert "time: 1 runs, 1.5 minutes" in cli("ablate", path, "--output", folder, "--dry-run").out
 
 
 #: what the file says, and the words that the error must hold

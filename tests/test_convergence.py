@@ -16,9 +16,10 @@ from bootdiff.solvers import Heun, even_times, solve
 from bootdiff.student import Student
 from bootdiff.teachers import CallableTeacher, Gaussian
 from bootdiff.teachers.base import Teacher, Wrapper
+from bootdiff.training.accelerator import make_accelerator
 from bootdiff.training.convergence import judge, read_watch
 from bootdiff.training.distill import distill
-from bootdiff.training.loop import Loop, make_accelerator
+from bootdiff.training.loop import Loop
 from bootdiff.training.watch import EXACT, SEED, Watch, WatchPlan
 
 SHAPE = (1, 2, 2)

@@ -19,11 +19,12 @@ from bootdiff.objectives import Learner, Loss, Reset, Stateless
 from bootdiff.objectives.boot import BootSettings
 from bootdiff.schedules import Cosine
 from bootdiff.teachers import CallableTeacher
+from bootdiff.training.accelerator import make_accelerator
 from bootdiff.training.checkpoint import latest_checkpoint, save_checkpoint
 from bootdiff.training.distill import distill
 from bootdiff.training.learner_state import Average, rate_factor
 from bootdiff.training.log import Meter
-from bootdiff.training.loop import Loop, make_accelerator
+from bootdiff.training.loop import Loop
 from bootdiff.training.settings import TrainingSettings
 
 WEIGHTS = Path("student-path/unet/diffusion_pytorch_model.safetensors")

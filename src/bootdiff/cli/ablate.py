@@ -12,6 +12,7 @@ from bootdiff.ablation.run import AblationPlan, Runner, plan_ablation
 from bootdiff.ablation.table import cells
 from bootdiff.ablation.variants import shown
 from bootdiff.cli.evaluate import run_evaluate
+from bootdiff.files import read_json
 
 
 def run_ablate(config: Path, output: Path, dry_run: bool) -> None:
@@ -73,16 +74,20 @@ def print_ablation_plan(plan: AblationPlan) -> None:
         told = f"  ({done} of {len(jobs)} trained)" if done else ""
         print(f"  {number}. {variant.label}: {plan.folder}/runs/{variant.name}{told}")
     print(f"seeds: {', '.join(map(str, plan.design.seeds))}")
-    missing = [job for job in plan.jobs if job.folder not in plan.finished]
-    print(f"time: {len(missing)} runs, {_minutes(plan):.2g} minutes of training on this machine's CPU, roughly")
+    count, minutes = len(plan.jobs) - len(plan.finished), _minutes(plan)
+    print(f"time: {count} runs, {minutes:.2g} minutes of training on this machine, roughly")
     print("nothing was written (--dry-run).")
 
 
 def _minutes(plan: AblationPlan) -> float:
-    """Of the runs that are not trained yet."""
+    """Of the runs that are not trained yet: by those that are, or by one small pass where none is."""
     from bootdiff.cli.inspect import estimate
 
+    known = [plan.resolved[job.folder] for job in plan.jobs if job.folder in plan.finished]
     missing = [plan.resolved[job.folder] for job in plan.jobs if job.folder not in plan.finished]
-    sizes = {settings.batch_size for settings in missing}
-    step = {size: estimate(plan.teacher, size)["step_seconds"] for size in sizes}
+    if known:
+        seconds = sum(read_json(folder / "done.json")["seconds"] for folder in plan.finished)
+        a_sample = seconds / sum(settings.batch_size * settings.steps for settings in known)
+        return a_sample * sum(settings.batch_size * settings.steps for settings in missing) / 60
+    step = {size: estimate(plan.teacher, size)["step_seconds"] for size in {s.batch_size for s in missing}}
     return sum(step[settings.batch_size] * settings.steps for settings in missing) / 60

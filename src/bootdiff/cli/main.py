@@ -4,11 +4,34 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from bootdiff.cli import figures
 from bootdiff.cli.help import DistillCommand, TeachCommand
+from bootdiff.cli.options import (
+    Assign,
+    Batch,
+    Classes,
+    Config,
+    DType,
+    GuidanceScale,
+    Lora,
+    LoraScale,
+    Output,
+    PipelineConfig,
+    PromptColumn,
+    PromptFile,
+    Report,
+    Revision,
+    Seed,
+    Size,
+    Steps,
+    Teacher,
+    Variant,
+    given,
+)
 from bootdiff.errors import BootdiffError, Interrupted
 
 app = typer.Typer(
@@ -18,33 +41,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Output = Annotated[Path, typer.Option(help="Where to write.")]
-Config = Annotated[Path | None, typer.Option(help="YAML file with settings.")]
-Assign = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="A setting; may be repeated.")]
-Steps = Annotated[int | None, typer.Option(help="Optimiser steps.")]
-Batch = Annotated[int | None, typer.Option(help="Samples a step.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of training.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")]
-Variant = Annotated[str | None, typer.Option(help="Of the weight files, such as fp16.")]
-DType = Annotated[str, typer.Option(help="What the teacher runs in: float32, float16 or bfloat16.")]
-Lora = Annotated[str | None, typer.Option(help="A LoRA to add to the teacher: a file, folder or hub id.")]
-LoraScale = Annotated[float, typer.Option(help="Its strength.")]
-PipelineConfig = Annotated[str | None, typer.Option(help="For a single file: a pipeline with its configs.")]
-Size = Annotated[int | None, typer.Option(min=1, help="Side of the images in pixels, for latent models.")]
-Teacher = Annotated[
-    str, typer.Argument(help="A folder, a builtin name (digits, …), a single .safetensors file or a hub id.")
-]
-Classes = Annotated[str | None, typer.Option(help="N,N,...: class labels; default: all.")]
-PromptFile = Annotated[
-    Path | None, typer.Option(help="A file of prompts: text, CSV, TSV, JSON, JSON lines, parquet; or digits.")
-]
-PromptColumn = Annotated[str | None, typer.Option(help="Of the prompts file, where it has several.")]
-GuidanceScale = Annotated[float | None, typer.Option(help="Guidance weight w.")]
-# torchrun takes --num for the beginning of an option of its own.
-Num = Annotated[int, typer.Option("--num", "--num-samples", min=2, help="Samples a noise seed.")]
-Clip = Annotated[str | None, typer.Option(help="A CLIP model, a folder or hub id: also measure the CLIP score.")]
-Report = Annotated[str | None, typer.Option(help="Also log to tensorboard, wandb or trackio.")]
+app.add_typer(figures.app)
 
 
 @app.command()
@@ -95,6 +92,7 @@ def distill(
     ] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What guidance leads away from.")] = None,
     base: Annotated[str | None, typer.Option(help="For a super-resolution teacher: its base stage's run.")] = None,
+    stop_when: Annotated[str | None, typer.Option(help="steps (default) or converged.")] = None,
     revision: Revision = None,
     variant: Variant = None,
     dtype: DType = "float32",
@@ -121,6 +119,7 @@ def distill(
         "guidance_range": None if guidance_range is None else list(guidance_range),
         "negative_prompt": negative_prompt,
         "base": base,
+        "stop_when": stop_when,
     }
     origin = {
         "revision": revision,
@@ -132,7 +131,7 @@ def distill(
         "size": size,
     }
     tracker = _tracker(report_to)
-    run_distill(teacher, output, method, config, assign, _given(options), tracker, dry_run, _given(origin))
+    run_distill(teacher, output, method, config, assign, given(options), tracker, dry_run, given(origin))
 
 
 @app.command()
@@ -184,106 +183,6 @@ def export(
     run_export(student, output, guidance_scale)
 
 
-@app.command()
-def evaluate(
-    student: Annotated[str, typer.Argument(help="A run or a student.")],
-    output: Annotated[Path, typer.Option(help="A JSON file.")],
-    teacher: Annotated[str | None, typer.Option(help="Where the student does not say, or another one.")] = None,
-    reference: Annotated[str | None, typer.Option(help="Images, an .npz file, digits or fashion.")] = None,
-    features: Annotated[
-        str | None,
-        typer.Option(
-            help="Feature space: digits, fashion, pixels, an .onnx file, inception:FILE, dinov2:ID or clip:ID."
-        ),
-    ] = None,
-    num: Num = 2000,
-    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Seed of the first noise.")] = 0,
-    repeats: Annotated[int, typer.Option(min=1, help="Noise seeds; figures are means over them.")] = 1,
-    ddim_steps: Annotated[str | None, typer.Option(help="K,K,...: the teacher's DDIM rows.")] = None,
-    heun: Annotated[bool, typer.Option(help="A row for 50 Heun steps, the path's exact end.")] = True,
-    prompts: PromptFile = None,
-    prompt_column: PromptColumn = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="Of the prompts file: the class that each prompt asks for.")
-    ] = None,
-    classes: Classes = None,
-    guidance_scale: GuidanceScale = None,
-    clip: Clip = None,
-    revision: Revision = None,
-    variant: Variant = None,
-    dtype: Annotated[str | None, typer.Option(help="Another one than the student's teacher ran in.")] = None,
-) -> None:
-    """Measure a student beside its teacher's own samplers, from the same noises."""
-    from bootdiff.cli.evaluate import run_evaluate
-    from bootdiff.cli.sample import read_classes, read_labels, read_words
-    from bootdiff.pipelines.samplers import Choice
-
-    labels = read_labels(prompts, prompt_column, label_column)
-    given = _given({"revision": revision, "variant": variant, "dtype": dtype})
-    choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
-    run_evaluate(
-        student,
-        teacher,
-        reference,
-        features,
-        num,
-        seed,
-        repeats,
-        ddim_steps,
-        heun,
-        output,
-        given,
-        choice,
-        labels,
-        clip=clip,
-    )
-
-
-@app.command()
-def compare(
-    students: Annotated[list[str], typer.Argument(help="Runs or students of one teacher.")],
-    output: Annotated[Path, typer.Option(help="A folder; the same command resumes.")],
-    teacher: Annotated[str | None, typer.Option(help="Where the students do not say.")] = None,
-    reference: Annotated[str | None, typer.Option(help="As for evaluate.")] = None,
-    features: Annotated[str | None, typer.Option(help="As for evaluate.")] = None,
-    samplers: Annotated[
-        list[str], typer.Option(help="'ddim:1,10 unipc:10': the teacher's rows; a fitting dozen by default.")
-    ] = [],  # noqa: B006  as above
-    num: Num = 2000,
-    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Seed of the first noise.")] = 0,
-    repeats: Annotated[int, typer.Option(min=1, help="Noise seeds; figures are means over them.")] = 1,
-    prompts: PromptFile = None,
-    prompt_column: PromptColumn = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="Of the prompts file: the class that each prompt asks for.")
-    ] = None,
-    classes: Classes = None,
-    guidance_scale: GuidanceScale = None,
-    clip: Clip = None,
-) -> None:
-    """Students beside their teacher under diffusers' samplers: a table, a plot and pictures, from the same noises."""
-    from bootdiff.cli.compare import Asked, run_compare
-    from bootdiff.cli.sample import read_classes, read_labels, read_words
-    from bootdiff.pipelines.samplers import Choice
-
-    labels = read_labels(prompts, prompt_column, label_column)
-    choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
-    asked = Asked(features, reference, samplers, num, seed, repeats, clip)
-    run_compare(students, teacher, asked, choice, labels, output)
-
-
-@app.command()
-def ablate(
-    config: Annotated[Path, typer.Argument(help="YAML: teacher, settings, vary, grid, seeds, evaluate.")],
-    output: Annotated[Path, typer.Option(help="A folder; the same command resumes.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the variants and stop.")] = False,
-) -> None:
-    """One setting after another changed: a run for every variant, one table, and pictures of them all."""
-    from bootdiff.cli.ablate import run_ablate
-
-    run_ablate(config, output, dry_run)
-
-
 @app.command("train-teacher", cls=TeachCommand)
 def train_teacher(
     data: Annotated[str, typer.Argument(help="digits, a folder of images, IDX files or parquet.")],
@@ -311,25 +210,7 @@ def train_teacher(
         "prediction": prediction,
         "schedule": schedule,
     }
-    run_train_teacher(data, output, config, assign, _given(options), _tracker(report_to))
-
-
-@app.command()
-def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="The --output of bootdiff distill.")],
-    teacher: Annotated[str | None, typer.Option(help="Where the run does not say, or it has moved.")] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="FILE.html; default: in the run, of several runs report.html here.")
-    ] = None,
-) -> None:
-    """Verdict, samples, figures, curves and settings on one page; several runs are set side by side."""
-    from bootdiff.cli.report import run_report
-
-    run_report(runs, teacher, output)
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if value is not None}
+    run_train_teacher(data, output, config, assign, given(options), _tracker(report_to))
 
 
 def _tracker(name: str | None) -> str | None:

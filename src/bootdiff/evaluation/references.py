@@ -159,8 +159,6 @@ def image_statistics(data: str, features: Features) -> tuple[Statistics, Tensor]
 def _gather(data: str, features: Features) -> tuple[Statistics, Tensor]:
     size = BATCH if features.shape else LARGE_BATCH
     count, batches = image_batches(data, size)
-    if count < 2:
-        raise BootdiffError(f"{data} holds {count} image; a reference needs at least two.")
     accumulator, samples, device = Accumulator(), [], best_device()
     with progress(f"features of {data}", count, show=count >= MANY or features.shape is None) as bar:
         for pixels, mask in zip(batches, drawn(count).split(size), strict=True):
@@ -170,6 +168,8 @@ def _gather(data: str, features: Features) -> tuple[Statistics, Tensor]:
             accumulator.add(values)
             samples.append(values[mask].float())
             bar.advance(len(pixels))
+    if count < 2:  # said last: one image of another size has another fault
+        raise BootdiffError(f"{data} holds {count} image; a reference needs at least two.")
     return accumulator.statistics(), torch.cat(samples)
 
 

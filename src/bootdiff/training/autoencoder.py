@@ -13,7 +13,8 @@ from bootdiff.files import write_whole
 from bootdiff.objectives.autoencoding import Autoencoder, Autoencoding
 from bootdiff.objectives.base import Learner
 from bootdiff.pictures import rows_grid
-from bootdiff.training.loop import Loop, make_accelerator
+from bootdiff.training.accelerator import make_accelerator
+from bootdiff.training.loop import Loop
 from bootdiff.training.settings import TeacherSettings
 
 #: images encoded at a time

@@ -169,7 +169,8 @@ def distill(
 
 def run_plan(plan: Plan, report_to: str | None = None) -> Student:
     """Carry out a plan."""
-    from bootdiff.training.loop import Loop, make_accelerator, start_tracker
+    from bootdiff.training.accelerator import make_accelerator, start_tracker
+    from bootdiff.training.loop import Loop
 
     settings, output = plan.settings, plan.output
     accelerator = make_accelerator(settings, output, report_to)

@@ -44,7 +44,8 @@ def train_teacher(data: str, output: Path, settings: TeacherSettings, report_to:
     if (output / "model_index.json").exists():
         return False
     from bootdiff.objectives import Denoiser, Denoising, Learner
-    from bootdiff.training.loop import Loop, make_accelerator, start_tracker
+    from bootdiff.training.accelerator import make_accelerator, start_tracker
+    from bootdiff.training.loop import Loop
 
     accelerator = make_accelerator(settings, output, report_to)
     torch.manual_seed(settings.seed)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Conditions
 from bootdiff.files import load_tensors, remove, save_tensors, write_whole
-from bootdiff.metrics.frechet import Accumulator, Statistics, frechet_distance
+from bootdiff.metrics.frechet import frechet_distance
 from bootdiff.objectives.settings import DistillationSettings
 from bootdiff.randomness import sample_noise
 from bootdiff.solvers import Euler, Heun, Solver, even_times, solve
@@ -29,6 +29,7 @@ from bootdiff.student import Student
 from bootdiff.teachers import Teacher
 from bootdiff.training.convergence import FILE, Verdict, judge, read_watch
 from bootdiff.training.log import append_line, truncate_log
+from bootdiff.training.path_ends import PathEnds, channels, diversity_of, mean_square
 
 #: the stored ends of the teacher's path
 SOLUTIONS = "watch.safetensors"
@@ -42,10 +43,6 @@ MOST, MOST_VALUES = 512, 2**23
 LOOKS = 24
 #: share of the run's passes; a step of BOOT costs about six of the batch
 SHARE, PASSES = 0.02, 6
-#: directions of the teacher's samples in which distributions are compared
-DIRECTIONS = 16
-#: a value is saturated from this share of the teacher's 99th percentile on
-SATURATED = 0.98
 
 
 @dataclass(frozen=True)
@@ -146,14 +143,14 @@ class Watch:
         # The start of the path, Eq. 9, as the teacher's own limit leaves it.
         start = student.limit(self.edge)
         return {
-            "path_error": _mean_square(made[:exact] - truth.ends[:exact]),
-            "boundary_error": _mean_square(edge - start),
-            "frechet_distance": frechet_distance(self._statistics(made), truth.statistics),
-            "diversity": _diversity(made),
+            "path_error": mean_square(made[:exact] - truth.ends[:exact]),
+            "boundary_error": mean_square(edge - start),
+            "frechet_distance": frechet_distance(truth.seen(made), truth.statistics),
+            "diversity": diversity_of(made),
             "teacher_diversity": truth.diversity,
             "teacher_variance": float(truth.statistics.covariance.trace()),
-            **_channels("", made, truth.saturated),
-            **_channels("teacher_", truth.ends, truth.saturated),
+            **channels("", made, truth.saturated),
+            **channels("teacher_", truth.ends, truth.saturated),
         }
 
     def _sampled(self, student: Student, t: float | None, count: int) -> Tensor:
@@ -162,11 +159,6 @@ class Watch:
             for eps, condition in self._batches(count)
         ]
         return torch.cat(parts)
-
-    def _statistics(self, samples: Tensor) -> Statistics:
-        accumulator = Accumulator()
-        accumulator.add((samples.flatten(1).double() - self.truth.centre) @ self.truth.directions)
-        return accumulator.statistics()
 
     def _batches(self, count: int):
         """Noises and conditions, few enough at a time for any network; the two halves share their conditions."""
@@ -182,14 +174,14 @@ class Watch:
             yield sample_noise(SEED, start, stop, shape), condition
 
     @cached_property
-    def truth(self) -> Truth:
+    def truth(self) -> PathEnds:
         """The ends of the path, from the run's folder, or solved now."""
         path = self.folder / SOLUTIONS
         if path.exists():
             stored = load_tensors(path)
             if stored["ends"].shape == (self.plan.count, *self.teacher.shape):
                 self.edge = stored["edge"]
-                return Truth(stored["ends"])
+                return PathEnds(stored["ends"])
             remove(path)
         exact = min(EXACT, self.plan.count)
         solved = [
@@ -199,51 +191,13 @@ class Watch:
         ends, edges = (torch.cat(parts) for parts in zip(*solved, strict=True))
         self.edge = edges[:exact].clone()
         write_whole(path, lambda temporary: save_tensors(temporary, {"ends": ends, "edge": self.edge}))
-        return Truth(ends)
+        return PathEnds(ends)
 
     def _solve(self, eps: Tensor, condition: Condition, exactly: bool) -> tuple[Tensor, Tensor]:
         solver: Solver = Heun() if exactly else Euler()
         times = even_times(EXACT_STEPS if exactly else OTHER_STEPS, *self.t_range)
         path = solve(self.teacher, eps.to(self.device), times, solver, condition.to(self.device))
         return path[-1].cpu(), path[0].cpu()
-
-
-@dataclass(frozen=True)
-class Truth:
-    """The ends of the teacher's path, (n, *shape), and what a student's are compared with."""
-
-    ends: Tensor
-
-    @cached_property
-    def centre(self) -> Tensor:
-        """Their mean, (d,)."""
-        return self.ends.flatten(1).double().mean(0)
-
-    @cached_property
-    def directions(self) -> Tensor:
-        """The leading directions of their spread, (d, k): few, because the samples are."""
-        spread = self.ends.flatten(1).double() - self.centre
-        values, vectors = torch.linalg.eigh(spread @ spread.T)
-        count = max(1, min(DIRECTIONS, len(spread) // 8, int((values > 1e-9 * values[-1]).sum())))
-        return (spread.T @ vectors[:, -count:]) / values[-count:].clamp(min=1e-30).sqrt()
-
-    @cached_property
-    def statistics(self) -> Statistics:
-        """In those directions."""
-        accumulator = Accumulator()
-        accumulator.add((self.ends.flatten(1).double() - self.centre) @ self.directions)
-        return accumulator.statistics()
-
-    @cached_property
-    def diversity(self) -> float:
-        """Over seeds."""
-        return _diversity(self.ends)
-
-    @cached_property
-    def saturated(self) -> float:
-        """The absolute value from which on one counts as saturated."""
-        values = self.ends.abs().flatten()
-        return SATURATED * float(values.kthvalue(max(1, int(0.99 * len(values)))).values)
 
 
 def _within(start: int, stop: int, half: int) -> list[tuple[int, int]]:
@@ -257,23 +211,3 @@ def _numbered(batches):
     for eps, condition in batches:
         yield first, (eps, condition)
         first += len(eps)
-
-
-def _mean_square(values: Tensor) -> float:
-    return float(values.double().square().mean())
-
-
-def _diversity(samples: Tensor) -> float:
-    """Root mean square difference of two seeds under one condition, over all values."""
-    half = len(samples) // 2
-    return math.sqrt(_mean_square(samples[:half] - samples[half:]))
-
-
-def _channels(prefix: str, samples: Tensor, level: float) -> dict[str, list[float]]:
-    """Mean, deviation and saturated share of every channel; samples without channels are one."""
-    values = samples.double().transpose(0, 1).flatten(1) if samples.ndim > 2 else samples.double().flatten()[None]
-    return {
-        f"{prefix}mean": values.mean(1).tolist(),
-        f"{prefix}deviation": values.std(1).tolist(),
-        f"{prefix}saturation": (values.abs() >= level).double().mean(1).tolist(),
-    }

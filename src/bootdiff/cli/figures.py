@@ -1,0 +1,136 @@
+"""The commands that measure: ``evaluate``, ``compare``, ``ablate``, ``report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bootdiff.cli.options import (
+    Classes,
+    Clip,
+    GuidanceScale,
+    Num,
+    PromptColumn,
+    PromptFile,
+    Revision,
+    Variant,
+    given,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def evaluate(
+    student: Annotated[str, typer.Argument(help="A run or a student.")],
+    output: Annotated[Path, typer.Option(help="A JSON file.")],
+    teacher: Annotated[str | None, typer.Option(help="Where the student does not say, or another one.")] = None,
+    reference: Annotated[str | None, typer.Option(help="Images, an .npz file, digits or fashion.")] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            help="Feature space: digits, fashion, pixels, an .onnx file, inception:FILE, dinov2:ID or clip:ID."
+        ),
+    ] = None,
+    num: Num = 2000,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Seed of the first noise.")] = 0,
+    repeats: Annotated[int, typer.Option(min=1, help="Noise seeds; figures are means over them.")] = 1,
+    ddim_steps: Annotated[str | None, typer.Option(help="K,K,...: the teacher's DDIM rows.")] = None,
+    heun: Annotated[bool, typer.Option(help="A row for 50 Heun steps, the path's exact end.")] = True,
+    prompts: PromptFile = None,
+    prompt_column: PromptColumn = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Of the prompts file: the class that each prompt asks for.")
+    ] = None,
+    classes: Classes = None,
+    guidance_scale: GuidanceScale = None,
+    clip: Clip = None,
+    revision: Revision = None,
+    variant: Variant = None,
+    dtype: Annotated[str | None, typer.Option(help="Another one than the student's teacher ran in.")] = None,
+) -> None:
+    """Measure a student beside its teacher's own samplers, from the same noises."""
+    from bootdiff.cli.evaluate import run_evaluate
+    from bootdiff.cli.sample import read_classes, read_labels, read_words
+    from bootdiff.pipelines.samplers import Choice
+
+    labels = read_labels(prompts, prompt_column, label_column)
+    options = given({"revision": revision, "variant": variant, "dtype": dtype})
+    choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
+    run_evaluate(
+        student,
+        teacher,
+        reference,
+        features,
+        num,
+        seed,
+        repeats,
+        ddim_steps,
+        heun,
+        output,
+        options,
+        choice,
+        labels,
+        clip=clip,
+    )
+
+
+@app.command()
+def compare(
+    students: Annotated[list[str], typer.Argument(help="Runs or students of one teacher.")],
+    output: Annotated[Path, typer.Option(help="A folder; the same command resumes.")],
+    teacher: Annotated[str | None, typer.Option(help="Where the students do not say.")] = None,
+    reference: Annotated[str | None, typer.Option(help="As for evaluate.")] = None,
+    features: Annotated[str | None, typer.Option(help="As for evaluate.")] = None,
+    samplers: Annotated[
+        list[str], typer.Option(help="'ddim:1,10 unipc:10': the teacher's rows; a fitting dozen by default.")
+    ] = [],  # noqa: B006  as above
+    num: Num = 2000,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Seed of the first noise.")] = 0,
+    repeats: Annotated[int, typer.Option(min=1, help="Noise seeds; figures are means over them.")] = 1,
+    prompts: PromptFile = None,
+    prompt_column: PromptColumn = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Of the prompts file: the class that each prompt asks for.")
+    ] = None,
+    classes: Classes = None,
+    guidance_scale: GuidanceScale = None,
+    clip: Clip = None,
+) -> None:
+    """Students beside their teacher under diffusers' samplers: a table, a plot and pictures, from the same noises."""
+    from bootdiff.cli.compare import Asked, run_compare
+    from bootdiff.cli.sample import read_classes, read_labels, read_words
+    from bootdiff.pipelines.samplers import Choice
+
+    labels = read_labels(prompts, prompt_column, label_column)
+    choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
+    asked = Asked(features, reference, samplers, num, seed, repeats, clip)
+    run_compare(students, teacher, asked, choice, labels, output)
+
+
+@app.command()
+def ablate(
+    config: Annotated[Path, typer.Argument(help="YAML: teacher, settings, vary, grid, seeds, evaluate.")],
+    output: Annotated[Path, typer.Option(help="A folder; the same command resumes.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the variants and stop.")] = False,
+) -> None:
+    """One setting after another changed: a run for every variant, one table, and pictures of them all."""
+    from bootdiff.cli.ablate import run_ablate
+
+    run_ablate(config, output, dry_run)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="The --output of bootdiff distill.")],
+    teacher: Annotated[str | None, typer.Option(help="Where the run does not say, or it has moved.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="FILE.html; default: in the run, of several runs report.html here.")
+    ] = None,
+) -> None:
+    """Verdict, samples, figures, curves and settings on one page; several runs are set side by side."""
+    from bootdiff.cli.report import run_report
+
+    run_report(runs, teacher, output)

@@ -1,0 +1,62 @@
+"""One process or several, one precision or another: what accelerate is told, and trackers."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, DistributedType
+from accelerate.utils import InitProcessGroupKwargs
+
+from bootdiff.errors import BootdiffError
+from bootdiff.training.settings import TrainingSettings
+
+
+def make_accelerator(settings: TrainingSettings, folder: Path, report_to: str | None = None) -> Accelerator:
+    """An accelerator for this run; a tracker that is not installed is an error before anything is written.
+
+    Raises:
+        BootdiffError: if the batch cannot be split evenly, or the tracker is missing.
+    """
+    # A second run in the same process may ask for another precision.
+    AcceleratorState._reset_state(reset_partial_state=False)
+    # Without an accelerator, accelerate takes each of torchrun's processes for a run of its own unless told "cpu".
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    try:
+        accelerator = Accelerator(
+            cpu=several and not torch.accelerator.is_available(),
+            mixed_precision=settings.mixed_precision,
+            log_with=report_to,
+            project_dir=folder if report_to else None,
+            # One process may encode prompts for hours while the others wait.
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=2))],
+        )
+    except (ValueError, ImportError) as error:
+        raise BootdiffError(f"{error}".splitlines()[0]) from error
+    if report_to and not accelerator.log_with:
+        raise BootdiffError(f"--report-to {report_to}: {report_to} is not installed; install it with pip.")
+    if settings.mixed_precision == "fp16" and accelerator.device.type != "cuda":
+        raise BootdiffError("mixed_precision fp16 needs a CUDA device, found none; use bf16 or no.")
+    if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+        raise BootdiffError(
+            f"accelerate is set to {accelerator.distributed_type.value}; expected one process, or several with "
+            "plain data parallelism (no FSDP, no DeepSpeed)."
+        )
+    parts = accelerator.num_processes * settings.gradient_accumulation
+    if settings.batch_size % parts:
+        raise BootdiffError(
+            f"batch_size {settings.batch_size} cannot be split evenly over {accelerator.num_processes} processes and "
+            f"{settings.gradient_accumulation} accumulation steps; choose a multiple of {parts}."
+        )
+    return accelerator
+
+
+def start_tracker(accelerator: Accelerator, settings: TrainingSettings) -> None:
+    """Open the tracker that the accelerator was made with, if any; trackers take numbers and words only."""
+    if accelerator.log_with:
+        values = settings.model_dump().items()
+        plain = {key: value if isinstance(value, int | float | str) else str(value) for key, value in values}
+        accelerator.init_trackers("bootdiff", config=plain)

@@ -1,0 +1,79 @@
+"""The ends of the teacher's path from fixed noises, and what a student's are compared with."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from bootdiff.metrics.frechet import Accumulator, Statistics
+
+#: directions of the teacher's samples in which distributions are compared
+DIRECTIONS = 16
+#: a value is saturated from this share of the teacher's 99th percentile on
+SATURATED = 0.98
+
+
+@dataclass(frozen=True)
+class PathEnds:
+    """The ends of the teacher's path, (n, *shape), and what a student's are compared with."""
+
+    ends: Tensor
+
+    @cached_property
+    def centre(self) -> Tensor:
+        """Their mean, (d,)."""
+        return self.ends.flatten(1).double().mean(0)
+
+    @cached_property
+    def directions(self) -> Tensor:
+        """The leading directions of their spread, (d, k): few, because the samples are."""
+        spread = self.ends.flatten(1).double() - self.centre
+        values, vectors = torch.linalg.eigh(spread @ spread.T)
+        count = max(1, min(DIRECTIONS, len(spread) // 8, int((values > 1e-9 * values[-1]).sum())))
+        return (spread.T @ vectors[:, -count:]) / values[-count:].clamp(min=1e-30).sqrt()
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """In those directions."""
+        return self.seen(self.ends)
+
+    def seen(self, samples: Tensor) -> Statistics:
+        """Of any samples (n, *shape), in the same directions."""
+        accumulator = Accumulator()
+        accumulator.add((samples.flatten(1).double() - self.centre) @ self.directions)
+        return accumulator.statistics()
+
+    @cached_property
+    def diversity(self) -> float:
+        """Over seeds."""
+        return diversity_of(self.ends)
+
+    @cached_property
+    def saturated(self) -> float:
+        """The absolute value from which on one counts as saturated."""
+        values = self.ends.abs().flatten()
+        return SATURATED * float(values.kthvalue(max(1, int(0.99 * len(values)))).values)
+
+
+def mean_square(values: Tensor) -> float:
+    return float(values.double().square().mean())
+
+
+def diversity_of(samples: Tensor) -> float:
+    """Root mean square difference of two seeds under one condition, over all values."""
+    half = len(samples) // 2
+    return math.sqrt(mean_square(samples[:half] - samples[half:]))
+
+
+def channels(prefix: str, samples: Tensor, level: float) -> dict[str, list[float]]:
+    """Mean, deviation and saturated share of every channel; samples without channels are one."""
+    values = samples.double().transpose(0, 1).flatten(1) if samples.ndim > 2 else samples.double().flatten()[None]
+    return {
+        f"{prefix}mean": values.mean(1).tolist(),
+        f"{prefix}deviation": values.std(1).tolist(),
+        f"{prefix}saturation": (values.abs() >= level).double().mean(1).tolist(),
+    }
