@@ -204,6 +204,18 @@ def test_the_same_features_against_another_reference_are_another_column(runs):
     assert spaces[1:3] == ["features space against digits", "features space against mine.npz"]
 
 
+def test_scores_of_different_models_are_different_columns(runs):
+    for folder, model in zip(runs[:2], ("small", "large"), strict=True):
+        score = figure(20.0, estimator=f"mean cosine by {model}; ± 1.96 standard errors")
+        measure(folder, "space", 2.0, figures={"clip_score": score})
+    page = soup(build_comparison(runs[:2], runs[0].parent / "all.html"))
+    spaces, names, *rows = cells(part(page, "Figures"))
+    assert spaces == ["", "features space against digits", "mean cosine by small", "mean cosine by large", ""]
+    assert names[1:4] == ["Fréchet distance", "CLIP score", "CLIP score"]
+    assert [line[1:4] for line in rows] == [["2", "20", "–"], ["2", "–", "20"]]
+    assert len(page.find_all("strong")) == 1
+
+
 def test_figures_that_exist_are_shown_with_their_interval_and_estimator(runs):
     figures = {"kid": figure(5.0), "recall": figure(0.5, low=None, high=None), "my_own": figure(7.0, num=99)}
     measure(runs[0], "space", 2.0, figures=figures)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,15 @@ IN_A_SPACE = {
     "inception_score": "inception score",
     "diversity": "diversity",
     "faithfulness": "faithful",
+    "clip_score": "CLIP score",
 }
+#: of them, those whose feature space is a model of their own, which their estimator names
+OWN_MODEL = ("clip_score",)
 #: figures of any row
 PLAIN = {"path_error": "path error", "images_per_second": "images/s"}
 SHARES = ("faithfulness",)
 DASH = "–"
 RANGED = "Below a figure stands its interval, of 95 % where nothing else is said."
-
-#: features, and what they were compared with
-Space = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,42 @@ class Figure:
     high: float | None = None
     num: int | None = None
     estimator: str | None = None
+
+
+@dataclass(frozen=True)
+class Space:
+    """What figures belong to.
+
+    Args:
+        name: of the features.
+        reference: what they were compared with.
+    """
+
+    name: str
+    reference: str | None = None
+
+    @property
+    def words(self) -> str:
+        """Without the folder that the reference lies in."""
+        return self.name + (f" against {Path(self.reference).name}" if self.reference else "")
+
+
+@dataclass
+class Columns:
+    """The columns of one space.
+
+    Args:
+        runs: those that were measured in it.
+        names: its figures, with their headings.
+    """
+
+    runs: list[Finished] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def students(self) -> list[Mapping[str, Any]]:
+        """The rows of its runs' students."""
+        return [student_row(run.evaluation) or {} for run in self.runs]
 
 
 def is_student(figures: Mapping[str, Any]) -> bool:
@@ -82,7 +118,8 @@ def figures_table(evaluation: Mapping[str, Any] | None) -> str:
         row(r["name"], [cell(str(r["calls"])), *_cells(r, [*names, *plain])], "student" if is_student(r) else "")
         for r in rows
     ]
-    space = space_words(space_of(evaluation))
+    features = evaluation["features"]
+    space = Space(f"features {features}", evaluation.get("reference")).words if features else "no feature space"
     measured = (
         f"{evaluation['num']:,} samples a noise seed, {evaluation['repeats']} noise seed(s), {space}. "
         "Of two time spacings the better counts. The path error is the mean squared difference to the 50-step Heun "
@@ -107,26 +144,23 @@ def _way(figure: Figure) -> str:
     return ", ".join(words for words in (samples, figure.estimator) if words)
 
 
-def space_words(space: Space | None) -> str:
-    """A feature space and its reference, without the folder that the reference lies in."""
-    if space is None:
-        return "no feature space"
-    return f"features {space[0]}" + (f" against {Path(space[1]).name}" if space[1] else "")
+def space_of(evaluation: Mapping[str, Any], name: str, figures: Mapping[str, Any]) -> Space:
+    """What a figure of an evaluation belongs to."""
+    told = figure_in(figures, name)
+    if name in OWN_MODEL and told is not None:
+        return Space((told.estimator or "a model that was not named").split(";")[0])
+    return Space(f"features {evaluation['features']}", evaluation.get("reference"))
 
 
-def space_of(evaluation: Mapping[str, Any]) -> Space | None:
-    """What an evaluation's figures belong to."""
-    return (evaluation["features"], evaluation.get("reference")) if evaluation["features"] else None
-
-
-def feature_spaces(runs: Sequence[Finished]) -> dict[Space, list[Finished]]:
-    """The runs whose students were measured in each feature space, against each reference."""
-    spaces: dict[Space, list[Finished]] = {}
+def spaces_of(runs: Sequence[Finished]) -> dict[Space, Columns]:
+    """The spaces that the runs' students were measured in."""
+    spaces: dict[Space, Columns] = {}
     for run in runs:
-        space = space_of(run.evaluation) if run.evaluation else None
         student = student_row(run.evaluation)
-        if space is not None and student is not None and columns([student]):
-            spaces.setdefault(space, []).append(run)
+        for name, words in columns([student]).items() if student else ():
+            here = spaces.setdefault(space_of(run.evaluation or {}, name, student or {}), Columns())
+            here.names[name] = words
+            here.runs += [run] if run not in here.runs else []
     return spaces
 
 
@@ -135,47 +169,40 @@ def students_table(runs: Sequence[Finished]) -> str:
     students = [student for run in runs if (student := student_row(run.evaluation)) is not None]
     if not students:
         return ""
-    spaces = {
-        space: (measured, columns([student_row(run.evaluation) or {} for run in measured]))
-        for space, measured in feature_spaces(runs).items()
-    }
+    spaces = spaces_of(runs)
     plain = {name: words for name, words in PLAIN.items() if any(figure_in(s, name) for s in students)}
     body = []
     for run in runs:
         student = student_row(run.evaluation)
         cells = [
-            part
-            for measured, names in spaces.values()
-            for part in _cells(student if run in measured else None, list(names))
+            part for space in spaces.values() for part in _cells(student if run in space.runs else None, space.names)
         ]
-        body.append(row(run.name, [*cells, *_cells(student, list(plain))]))
-    names = [words for _, names in spaces.values() for words in names.values()]
+        body.append(row(run.name, [*cells, *_cells(student, plain)]))
+    names = [words for space in spaces.values() for words in space.names.values()]
     heads = [_spaces_row(spaces, len(plain)), head_row(["student of", *names, *plain.values()])]
     return section("Figures", table(heads, body, "Figures of the students"), *_notes(runs, spaces))
 
 
-def _spaces_row(spaces: Mapping[Space, tuple[Sequence[Finished], Mapping[str, str]]], others: int) -> str:
+def _spaces_row(spaces: Mapping[Space, Columns], others: int) -> str:
     """The header row that names the feature spaces."""
     groups = [
-        f'<th scope="colgroup" colspan="{len(names)}">{html.escape(space_words(space))}</th>'
-        for space, (_, names) in spaces.items()
+        f'<th scope="colgroup" colspan="{len(here.names)}">{html.escape(space.words)}</th>'
+        for space, here in spaces.items()
     ]
     return f'<tr><td></td>{"".join(groups)}<td colspan="{others}"></td></tr>' if groups else ""
 
 
-def _notes(runs: Sequence[Finished], spaces: Mapping[Space, tuple[Sequence[Finished], Mapping[str, str]]]) -> list[str]:
+def _notes(runs: Sequence[Finished], spaces: Mapping[Space, Columns]) -> list[str]:
     sizes = [f"{run.name}: {run.evaluation['num']:,} × {run.evaluation['repeats']}" for run in runs if run.evaluation]
-    estimated = [
-        footnotes([student_row(run.evaluation) or {} for run in measured], names) for measured, names in spaces.values()
-    ]
+    estimated = dict.fromkeys(words for here in spaces.values() for words in footnotes(here.students, here.names))
     words = (
         f"Samples × noise seeds: {'; '.join(sizes)}. A path error compares runs of one teacher and one range of times; "
         "images/s is each machine's own."
     )
-    return [note(words), notes(list(dict.fromkeys(words for found in estimated for words in found)))]
+    return [note(words), notes(list(estimated))]
 
 
-def _cells(figures: Mapping[str, Any] | None, names: Sequence[str]) -> list[str]:
+def _cells(figures: Mapping[str, Any] | None, names: Iterable[str]) -> list[str]:
     return [_cell(figure_in(figures, name), name in SHARES) for name in names]
 
 

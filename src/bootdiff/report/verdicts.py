@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bootdiff.report.finished import Finished
-from bootdiff.report.tables import feature_spaces, figure_in, is_student, space_words, student_row
+from bootdiff.report.tables import figure_in, is_student, spaces_of, student_row
 
 FRECHET = "frechet_distance"
 #: how a verdict's word is set: a sign that needs no colour, and a colour
@@ -55,11 +55,11 @@ def _sentence(words: str) -> str:
 def leaders(runs: Sequence[Finished]) -> list[str]:
     """For each feature space that several runs were measured in, which one is nearest to the reference."""
     said = []
-    for space, measured in feature_spaces(runs).items():
-        figures = {run.name: f.value for run in measured if (f := figure_in(student_row(run.evaluation), FRECHET))}
-        if len(figures) > 1:
-            sizes = {run.evaluation["num"] for run in measured if run.evaluation and run.name in figures}
-            said.append(f"{_leader(figures, sizes)} ({space_words(space)})")
+    for space, here in spaces_of(runs).items():
+        figures = {run.name: f.value for run in here.runs if (f := figure_in(student_row(run.evaluation), FRECHET))}
+        if FRECHET in here.names and len(figures) > 1:
+            sizes = {run.evaluation["num"] for run in here.runs if run.evaluation and run.name in figures}
+            said.append(f"{_leader(figures, sizes)} ({space.words})")
     return said
 
 
