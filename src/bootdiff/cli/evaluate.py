@@ -86,7 +86,7 @@ def run_evaluate(
         clip=clip_score(clip, pair.texts),
         texts=pair.texts,
     )
-    result = {"student": student, "reference": reference_name, **result, **environment()}
+    result = {"student": student, "reference": reference_name, "clip": clip, **result, **environment()}
     if is_first_process():
         write_json(output, result)
         if Run(student).started:

@@ -112,7 +112,7 @@ def compare(
 
 @app.command()
 def ablate(
-    config: Annotated[Path, typer.Argument(help="YAML: teacher, settings, vary, grid, seeds, evaluate.")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML: teacher, settings, vary, grid, …")],
     output: Annotated[Path, typer.Option(help="A folder; the same command resumes.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the variants and stop.")] = False,
 ) -> None:

@@ -124,7 +124,8 @@ def _converged(looks: Sequence[Mapping[str, Any]]) -> Verdict:
     return Verdict(
         "converged",
         f"neither the path error ({last['path_error']:.3g}) nor the distance to the teacher's samples "
-        f"({last[FRECHET]:.3g}) fell by more than {FALLING:.0%} over the last third of the run.",
+        f"({last[FRECHET]:.3g}) fell by more than {FALLING:.0%} over the last third of the run. A longer schedule may "
+        "still get lower.",
     )
 
 
