@@ -14,7 +14,9 @@ from bootdiff.teachers.probe import check_answers
 from bootdiff.training.memory import memory_need
 from bootdiff.training.settings import make_settings
 
-PROBE = 8
+PROBE = 64
+#: parameters up to which a probe has so many samples; an eighth of them above
+SMALL = 10_000_000
 #: parameters from which one sample is enough of a probe
 LARGE = 100_000_000
 #: passes of a BOOT step (Euler, boundary every 4th step): 1 without a gradient, 3 with, 1 teacher, (1 + 3) / 4
@@ -59,11 +61,14 @@ def inspect_teacher(teacher: Teacher, batch_size: int = 128) -> dict[str, Any]:
 def estimate(teacher: Teacher, batch_size: int) -> dict[str, float]:
     """Memory of a BOOT step, counted, and its time, from one small pass measured on this machine's CPU."""
     parameters = sum(p.numel() for p in teacher.parameters())
-    probe = PROBE if parameters < LARGE else 1
+    # A small network's few samples would mostly measure what a call costs anyhow.
+    probe = min(batch_size, PROBE) if parameters < SMALL else PROBE // 8 if parameters < LARGE else 1
     x, t = torch.zeros(probe, *teacher.shape), torch.full((probe,), teacher.t_range[1])
-    started = time.perf_counter()
-    teacher.x0(x, t, blank_condition(teacher, probe))
-    a_pass = (time.perf_counter() - started) / probe * batch_size
+    for _ in range(2 if parameters < LARGE else 1):  # the first call makes ready what the next ones find
+        started = time.perf_counter()
+        teacher.x0(x, t, blank_condition(teacher, probe))
+        seconds = time.perf_counter() - started
+    a_pass = seconds / probe * batch_size
     need = memory_need(teacher, make_settings(BootSettings))
     memory = need.weights + need.sample * batch_size if need is not None else 4 * COPIES * parameters
     return {"memory_gib": memory / 2**30, "pass_seconds": a_pass, "step_seconds": PASSES * a_pass}
