@@ -177,6 +177,12 @@ def test_students_of_different_weights_are_not_compared(cli, tmp_path):
         distill("digits-class", tmp_path / f"w{weight}", BootSettings(guidance_scale=weight, **fields))
     result = cli("compare", tmp_path / "w1", tmp_path / "w2", "--output", tmp_path / "c")
     assert result.code == 2 and "guidance weight 1 and" in result.err and "compare students of one weight" in result.err
+    distill("digits-class", tmp_path / "range", BootSettings(guidance_range=[1, 4], **fields))
+    words = ["--guidance-scale", 1, "--num", 12, "--samplers", "ddim:1", "--output", tmp_path / "c"]
+    both = cli("compare", tmp_path / "w1", tmp_path / "range", *words)
+    assert both.code == 0, both.err
+    rows = json.loads((tmp_path / "c" / "compare.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["DDIM 1", "w1", "range"]
 
 
 def test_two_processes_find_the_same_figures(run, tmp_path):

@@ -77,10 +77,10 @@ def run_compare(
     warn_of(against, asked.num)
     if is_first_process():
         run.start(config, sources)
-    entries: list[Entry] = [*teacher_entries(model, samplers), *student_entries(students, group)]
     listed = Listed(group[0].conditions, labels, group[0].texts)
+    entries: list[Entry] = [*teacher_entries(model, samplers, listed), *student_entries(students, group, labels)]
     judges = Judges(space, against, clip_score(asked.clip, group[0].texts))
-    comparison = Comparison(model, listed, output / "rows", judges, asked.num, asked.seed, asked.repeats)
+    comparison = Comparison(model, output / "rows", judges, asked.num, asked.seed, asked.repeats)
     rows = comparison.run(entries)
     if is_first_process():
         result = {**config, "rows": rows, **environment()}

@@ -36,11 +36,13 @@ class Entry:
 
     Args:
         kind: ``"teacher"`` or ``"student"``.
+        listed: what the samples are conditioned on; a student may need to be told more than its teacher.
         path_of: whose path, and from when to when, the samples should end.
     """
 
     kind: str
     candidates: Sequence[Candidate]
+    listed: Listed
     path_of: tuple[Teacher, tuple[float, float]] | None = None
 
     @property
@@ -55,18 +57,16 @@ class Comparison:
 
     Args:
         teacher: what all of them sample, or learned.
-        listed: what the samples are conditioned on.
         folder: where finished rows lie.
     """
 
     teacher: Teacher
-    listed: Listed
     folder: Path
     judges: Judges = field(default_factory=Judges)
     num: int = 2000
     seed: int = 0
     repeats: int = 1
-    _truths: dict[tuple[int, float, float], Tensor] = field(default_factory=dict, init=False)
+    _truths: dict[tuple[int, int, float, float], Tensor] = field(default_factory=dict, init=False)
 
     @torch.no_grad()
     def run(self, entries: Sequence[Entry]) -> list[dict[str, Any]]:
@@ -94,7 +94,7 @@ class Comparison:
         shown: dict[str, Tensor] = {}
         for seed in self._seeds():
             for one in measured:
-                for batch in mine(self._work(seed)):
+                for batch in mine(self._work(entry, seed)):
                     truth = self._truth(entry, one.candidate, seed, batch.start)
                     samples = one.measure(batch, truth, self.judges)
                     shown.setdefault(one.candidate.spacing, batch.decode(samples[:SHOWN]).cpu())
@@ -103,7 +103,7 @@ class Comparison:
         row = best_rows(measured)[0]
         self.shown = shown[row["spacing"]]
         best = next(one.candidate for one in measured if one.candidate.spacing == row["spacing"])
-        return {**row, "kind": entry.kind, "milliseconds": self._latency(best)}
+        return {**row, "kind": entry.kind, "milliseconds": self._latency(entry, best)}
 
     def _keep(self, entry: Entry, row: Mapping[str, Any]) -> None:
         """The row last: where it is, its pictures are too."""
@@ -117,43 +117,50 @@ class Comparison:
     def _seeds(self) -> Iterator[int]:
         return (self.seed + repeat * self.num for repeat in range(self.repeats))
 
-    def _work(self, seed: int):
-        return work_of(self.teacher, self.listed, seed, self.num, batch_for(self.teacher.shape))
+    def _work(self, entry: Entry, seed: int):
+        return work_of(self.teacher, entry.listed, seed, self.num, batch_for(self.teacher.shape))
 
     def _truth(self, entry: Entry, candidate: Candidate, seed: int, start: int) -> Tensor | None:
         """The path's ends for the first noises of a seed, solved once for all students of one path."""
         if entry.path_of is None or start > 0 or not candidate.same_path:
             return None
         teacher, times = entry.path_of
-        key = (seed, *times)
+        key = (seed, id(teacher), *times)
         if key not in self._truths:
-            first = next(self._work(seed)).first(PATH_NUM)
+            first = next(self._work(entry, seed)).first(PATH_NUM)
             self._truths[key] = reference_path(teacher.to(first.eps.device), *times)(first.eps, first.condition)
         return self._truths[key]
 
-    def _latency(self, candidate: Candidate) -> dict[str, Any]:
+    def _latency(self, entry: Entry, candidate: Candidate) -> dict[str, Any]:
         """Milliseconds for one image, as the paper measures speed."""
         device = best_device()
         eps = sample_noise(self.seed, 0, 1, self.teacher.shape).to(device)
-        condition = self.listed.conditions.listed(self.seed, 0, 1).to(device)
+        condition = entry.listed.conditions.listed(self.seed, 0, 1).to(device)
         rounds = 10 if candidate.calls <= 20 else 3
         return latency(lambda: candidate.sample(eps, condition), device, rounds=rounds).as_json()
 
 
-def teacher_entries(teacher: Teacher, samplers: Mapping[str, Sequence[int]]) -> Iterator[Entry]:
+def teacher_entries(teacher: Teacher, samplers: Mapping[str, Sequence[int]], listed: Listed) -> Iterator[Entry]:
     """A row for every sampler and number of steps; DDIM's where diffusers has no sampler for the schedule."""
     candidates = list(stock_candidates(teacher, samplers)) or teacher_candidates(teacher, teacher.t_range, FEW_STEPS)
     for name in dict.fromkeys(candidate.row for candidate in candidates):
         same = [candidate for candidate in candidates if candidate.row == name]
-        yield Entry("teacher", same, (teacher, teacher.t_range))
+        yield Entry("teacher", same, listed, (teacher, teacher.t_range))
 
 
-def student_entries(names: Sequence[str], group: Sequence[Opened]) -> Iterator[Entry]:
-    """A row for every student; each is compared with the end of the path that it learned."""
+def student_entries(
+    names: Sequence[str], group: Sequence[Opened], labels: Sequence[int] | None = None
+) -> Iterator[Entry]:
+    """A row for every student; each is compared with the end of the path that it learned.
+
+    Args:
+        labels: the classes that their prompts ask for.
+    """
     for name, opened in zip(short_names(names), group, strict=True):
         facts, own = opened.facts, opened.teacher.t_range
         times = float(facts.get("t_min", own[0])), float(facts.get("t_max", own[1]))
-        yield Entry("student", [Candidate(name, "one call", 1, opened.sampler)], (opened.path_of, times))
+        listed = Listed(opened.conditions, labels, opened.texts)
+        yield Entry("student", [Candidate(name, "one call", 1, opened.sampler)], listed, (opened.path_of, times))
 
 
 def short_names(names: Sequence[str]) -> list[str]:

@@ -90,6 +90,7 @@ def open_group(
     """
     first = open_pair(students[0], teacher, teacher_options, choice)
     plain = unguided(first.teacher)
+    choice = replace(choice, prompts=first.texts, classes=_classes(first, choice))  # the same for all
     group = [first]
     for name in students[1:]:
         other = open_pair(name, teacher or first.facts.get("teacher"), teacher_options, choice, plain)
@@ -103,6 +104,13 @@ def open_group(
     for name in students:
         _check_teacher(name, plain)
     return group
+
+
+def _classes(opened: Opened, choice: Choice) -> Sequence[int] | None:
+    """Those that a student is sampled with: given, or all that it learned."""
+    if opened.sampler.adapter is None or opened.sampler.adapter.takes != "classes":
+        return None
+    return choice.classes or opened.facts.get("conditions", {}).get("labels")
 
 
 def _check_teacher(student: str, teacher: Teacher) -> None:
