@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bootdiff.cli.sample import interpolated, read_pattern
+from bootdiff.cli.layouts import interpolated
+from bootdiff.cli.words import read_pattern
 from bootdiff.condition import Condition
 from bootdiff.evaluation.opening import Opened, open_pair
 from bootdiff.pictures import rows_grid

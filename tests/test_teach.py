@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from bootdiff.builtin import BUILTIN_TEACHERS, builtin_folder
-from bootdiff.cli.sample import interpolated, read_pattern
+from bootdiff.cli.layouts import interpolated
+from bootdiff.cli.words import read_pattern
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Classes
 from bootdiff.data.images import load_images

@@ -53,7 +53,7 @@ def evaluate(
 ) -> None:
     """Measure a student beside its teacher's own samplers, from the same noises."""
     from bootdiff.cli.evaluate import run_evaluate
-    from bootdiff.cli.sample import read_classes, read_labels, read_words
+    from bootdiff.cli.words import read_classes, read_labels, read_words
     from bootdiff.pipelines.samplers import Choice
 
     labels = read_labels(prompts, prompt_column, label_column)
@@ -101,7 +101,7 @@ def compare(
 ) -> None:
     """Students beside their teacher under diffusers' samplers: a table, a plot and pictures, from the same noises."""
     from bootdiff.cli.compare import Asked, run_compare
-    from bootdiff.cli.sample import read_classes, read_labels, read_words
+    from bootdiff.cli.words import read_classes, read_labels, read_words
     from bootdiff.pipelines.samplers import Choice
 
     labels = read_labels(prompts, prompt_column, label_column)

@@ -105,7 +105,7 @@ def distill(
 ) -> None:
     """Distil a teacher into a one-step student."""
     from bootdiff.cli.distill import run_distill
-    from bootdiff.cli.sample import read_classes
+    from bootdiff.cli.words import read_classes
 
     options = {
         "steps": steps,
@@ -161,13 +161,15 @@ def sample(
     batch_size: Annotated[int, typer.Option(min=1, help="Samples a network call.")] = 256,
 ) -> None:
     """Draw samples in one network call each; a base stage and its super-resolution stage make two."""
-    from bootdiff.cli.sample import Wanted, check_layout, read_classes, read_words, run_sample
+    from bootdiff.cli.layouts import layout_of
+    from bootdiff.cli.sample import Wanted, run_sample
+    from bootdiff.cli.words import read_classes, read_words
     from bootdiff.pipelines.samplers import Choice
 
     words = read_words(prompt, prompts, prompt_column, swap)
-    check_layout(swap is not None, interpolate, linear, times)
+    layout = layout_of(swap is not None, interpolate, linear, times)
     choice = Choice(words, read_classes(classes), guidance_scale, negative_prompt)
-    wanted = Wanted(num, seed, batch_size, choice, interpolate, linear, swap is not None)
+    wanted = Wanted(num, seed, batch_size, choice, layout)
     run_sample(student, wanted, times, output)
 
 

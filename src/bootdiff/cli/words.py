@@ -1,0 +1,85 @@
+"""What options' words stand for: prompts, classes, times."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from bootdiff.builtin import DIGITS
+from bootdiff.data.prompts import read_prompt_labels, read_prompts
+from bootdiff.errors import BootdiffError
+
+
+def read_words(
+    prompt: Sequence[str], prompts: Path | None, column: str | None, swap: str | None = None
+) -> Sequence[str] | None:
+    """The prompts of ``--prompt``, ``--prompts`` or ``--swap``.
+
+    Raises:
+        BootdiffError: where several are given, or the file cannot be read.
+    """
+    if bool(prompt) + (prompts is not None) + (swap is not None) > 1:
+        raise BootdiffError("--prompt, --prompts and --swap exclude each other; give one of them.")
+    if swap is not None:
+        return read_pattern(swap)
+    return read_prompts(prompts, column).prompts if prompts is not None else prompt or None
+
+
+def read_labels(prompts: Path | None, column: str | None, label_column: str | None) -> Sequence[int] | None:
+    """The classes that a file's prompts ask for.
+
+    Raises:
+        BootdiffError: without a file, or one with gaps.
+    """
+    if label_column is None and prompts is not None and str(prompts) == DIGITS and not prompts.exists():
+        label_column = "label"
+    if label_column is None:
+        return None
+    if prompts is None:
+        raise BootdiffError("--label-column names a column of the --prompts file; give both.")
+    return read_prompt_labels(prompts, column, label_column)
+
+
+def read_pattern(pattern: str) -> list[str]:
+    """Every prompt that a pattern such as ``"a {bold,thin} {one,two}"`` stands for.
+
+    Raises:
+        BootdiffError: if it has no choice in braces.
+    """
+    parts = re.split(r"\{([^{}]*)\}", pattern)
+    choices = [part.split(",") if i % 2 else [part] for i, part in enumerate(parts)]
+    prompts = [" ".join("".join(words).split()) for words in itertools.product(*choices)]
+    if len(prompts) < 2:
+        raise BootdiffError(f"--swap expects words to choose from, such as 'a {{bold,thin}} seven', got '{pattern}'.")
+    return prompts
+
+
+def read_classes(words: str | None) -> list[int] | None:
+    """Comma-separated class labels.
+
+    Raises:
+        BootdiffError: if one is no whole number.
+    """
+    if words is None:
+        return None
+    try:
+        labels = [int(word) for word in words.split(",")]
+    except ValueError:
+        labels = [-1]
+    if min(labels) < 0:
+        raise BootdiffError(f"--classes expects whole numbers such as 0,3,7, got '{words}'.")
+    return labels
+
+
+def read_times(words: str) -> list[float]:
+    """Comma-separated times.
+
+    Raises:
+        BootdiffError: if one is no number.
+    """
+    try:
+        return [float(word) for word in words.split(",")]
+    except ValueError:
+        raise BootdiffError(f"--times expects numbers such as 0.9,0.5,0.1, got '{words}'.") from None
