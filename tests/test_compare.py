@@ -126,11 +126,14 @@ def test_a_comparison_is_a_folder_that_resumes(cli, run, tmp_path):
     table = list(csv.DictReader((output / "compare.csv").read_text().splitlines()))
     assert [row["sampler"] for row in table] == names and "| UniPC 3 |" in (output / "compare.md").read_text()
 
+    assert all(row["figures"]["path_error"]["num"] == 24 for row in result["rows"])
+
     kept = {path.name: path.read_bytes() for path in (output / "rows").iterdir()}
-    (output / "rows" / "ddim-3.json").unlink()
+    removed = next((output / "rows").glob("ddim-3-*.json"))
+    removed.unlink()
     assert cli("compare", run, run / "student", "--output", output, *FEW).code == 0
     again = {path.name: path.read_bytes() for path in (output / "rows").iterdir()}
-    assert {name for name in kept if kept[name] != again[name]} <= {"ddim-3.json"} and kept.keys() == again.keys()
+    assert {name for name in kept if kept[name] != again[name]} <= {removed.name} and kept.keys() == again.keys()
 
     other = cli("compare", run, run / "student", "--output", output, "--num", "25", "--samplers", "ddim:1")
     assert other.code == 2 and "holds another run" in other.err and "num is 24 there and 25 here" in other.err
@@ -150,6 +153,38 @@ def test_figures_are_stated_with_estimator_size_and_interval(cli, tmp_path):
     assert (tmp_path / "c" / "quality.png").exists()
     fewer = cli("compare", tmp_path / "run", "--output", tmp_path / "d", "--num", "40", "--samplers", "ddim:1")
     assert fewer.code == 0 and "40 samples for 64 features: their covariance is singular" in fewer.err
+
+
+def test_names_that_differ_by_a_sign_have_rows_of_their_own(cli, tiny, tmp_path):
+    for number, name in enumerate(("a_1", "a-1")):
+        distill(str(tiny), tmp_path / name, BootSettings(steps=2, batch_size=4, sample_every=0, seed=number))
+    done = cli("compare", tmp_path / "a_1", tmp_path / "a-1", "--output", tmp_path / "c", *FEW)
+    assert done.code == 0, done.err
+    rows = json.loads((tmp_path / "c" / "compare.json").read_text())["rows"][-2:]
+    assert [row["name"] for row in rows] == ["a_1", "a-1"] and rows[0]["path_error"] != rows[1]["path_error"]
+
+
+def test_a_short_table_of_timesteps_has_short_rows(cli, tmp_path):
+    """A hundred timesteps cannot be visited in 250 steps."""
+    known = kinds_for(Gaussian())
+    assert read_samplers([], known, 100)["ddpm"] == (100,)
+    folder = save_teacher(tmp_path / "short", num_train_timesteps=100)
+    distill(str(folder), tmp_path / "run", BootSettings(steps=1, batch_size=2, sample_every=0))
+    refused = cli("compare", tmp_path / "run", "--output", tmp_path / "c", "--samplers", "unipc:200")
+    assert refused.code == 2 and "steps from 1 to 100, got 'unipc:200'" in refused.err
+
+
+def test_another_reference_under_the_same_name_is_another_comparison(cli, run, tmp_path):
+    from bootdiff.metrics.frechet import Statistics
+
+    words = ["--features", "pixels", "--reference", tmp_path / "r.npz", "--output", tmp_path / "c"]
+    for deviation in (1.0, 2.0):
+        Statistics(torch.zeros(64).double(), deviation * torch.eye(64).double(), 500).save(
+            tmp_path / "r.npz", "pixels-1x8x8"
+        )
+        done = cli("compare", run, *words, "--num", 12, "--samplers", "ddim:1")
+        assert done.code == (0 if deviation == 1 else 2), done.err
+    assert "has changed since: reference" in done.err
 
 
 def test_mistakes_are_told_in_a_line(cli, run, tmp_path):
@@ -200,6 +235,23 @@ def test_two_processes_find_the_same_figures(run, tmp_path):
         assert done.returncode == 0, done.stderr[-2000:]
         results.append(json.loads(path.read_text())["rows"])
         assert done.stdout.count("student") == 1
+    fewer = [
+        *launch[:-1],
+        "29618",
+        "-m",
+        "bootdiff",
+        "compare",
+        str(run),
+        "--num-samples",
+        "24",
+        "--samplers",
+        "ddim:1",
+    ]
+    done = subprocess.run(
+        [sys.executable, *fewer, "--output", str(tmp_path / "c")], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]  # one of the two has no batch to make
+    assert len(json.loads((tmp_path / "c" / "compare.json").read_text())["rows"]) == 2
     for one, two in zip(*results, strict=True):
         for name, figure in one["figures"].items():
             assert two["figures"][name]["value"] == pytest.approx(figure["value"], rel=1e-5), name

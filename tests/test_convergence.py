@@ -133,6 +133,10 @@ def test_looks_cost_two_in_a_hundred_of_the_passes():
         passes = exact * 41 + (plan.count - exact) * 13 + looks * (plan.count + exact)
         assert looks >= 10 and passes < 0.025 * steps * batch * 6
     assert WatchPlan.of(BootSettings(steps=20, batch_size=8), (1, 8, 8)) is None
+    large = BootSettings(steps=20, batch_size=8, watch_every=5)
+    assert WatchPlan.of(large, (3, 512, 512)) == WatchPlan(8, 5)  # asked for, whatever it costs
+    four = WatchPlan.of(BootSettings(steps=1500, batch_size=64), (1, 8, 8), processes=4)
+    assert four.count < WatchPlan.of(BootSettings(steps=1500, batch_size=64), (1, 8, 8)).count
     assert WatchPlan.of(BootSettings(steps=10_000, watch_every=0), (1, 8, 8)) is None
 
 
@@ -140,9 +144,35 @@ def test_stop_when_converged_ends_the_run_and_repeating_it_is_done(tmp_path):
     asked = settings(4000, ema_decay=0.99, watch_every=50, stop_when="converged")
     distill(teacher(), tmp_path / "run", asked)
     done = json.loads((tmp_path / "run" / "done.json").read_text())
-    assert 200 <= done["steps"] < 4000
+    assert 600 <= done["steps"] < 4000
+    assert read_watch(tmp_path / "run")[-1]["path_error"] < 0.01
     distill(teacher(), tmp_path / "run", asked)
     assert json.loads((tmp_path / "run" / "done.json").read_text()) == done
+
+
+def test_a_run_does_not_stop_before_it_has_begun(tmp_path):
+    """While the rate still rises from 0, nothing falls either."""
+    asked = settings(900, warmup_steps=400, learning_rate=1e-3, watch_every=10, stop_when="converged")
+    distill(teacher(), tmp_path / "run", asked)
+    done = json.loads((tmp_path / "run" / "done.json").read_text())
+    assert done["steps"] >= 510 and read_watch(tmp_path / "run")[-1]["path_error"] < 0.02
+
+
+def test_a_student_that_still_learns_to_differ_is_still_falling():
+    look = {"path_error": 0.2, "frechet_distance": 0.5, "teacher_diversity": 1.0, "teacher_variance": 1.0}
+    still = {**look, "saturation": [0.0], "teacher_saturation": [0.0]}
+    looks = [{**still, "step": i, "diversity": 0.02 + 0.01 * i} for i in range(8)]
+    assert judge(looks).word == "still falling" and "as much as the teacher's" in judge(looks).sentence
+
+
+def test_a_student_that_is_not_finite_is_unstable(tmp_path):
+    asked = Watch(teacher(), Unconditional(), (0.02, 0.7), tmp_path, WatchPlan(EXACT, 1), 4)
+    student = Student.from_teacher(teacher(), 0.02, 0.7)
+    for step in range(1, 5):
+        if step == 4:
+            torch.nn.init.constant_(student.network.last.bias, float("nan"))
+        asked.look(step, {"student": student})
+    assert asked.verdict.word == "unstable" and "not finite at step 4" in asked.verdict.sentence
 
 
 def test_stopping_needs_looks():

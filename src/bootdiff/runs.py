@@ -17,7 +17,7 @@ from bootdiff.files import read_json, remove_leftovers, write_json, write_text
 from bootdiff.training.settings import read_config
 
 #: settings that change how a run is watched and kept, not what comes out of it
-HARMLESS = ("log_every", "sample_every", "checkpoint_every", "keep_last")
+HARMLESS = ("log_every", "sample_every", "checkpoint_every", "keep_last", "watch_every")
 
 
 #: the run's own copy of its prompts

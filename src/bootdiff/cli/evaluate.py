@@ -14,7 +14,8 @@ from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.cascades import Remembered, cascade_candidates
 from bootdiff.evaluation.evaluate import evaluate
 from bootdiff.evaluation.opening import base_teacher, open_pair
-from bootdiff.evaluation.references import Reference, default_features, find_reference, open_features
+from bootdiff.evaluation.processes import join
+from bootdiff.evaluation.references import Reference, default_features, find_reference, image_shape, open_features
 from bootdiff.evaluation.rows import DDIM_STEPS, Candidate
 from bootdiff.files import read_json, write_json, write_text
 from bootdiff.metrics.clip_score import ClipScore
@@ -52,6 +53,7 @@ def run_evaluate(
     """
     if output.suffix != ".json":
         raise BootdiffError(f"--output {output}: expected a file that ends in .json.")
+    join()
     steps = read_steps(ddim_steps)
     if labels is None and choice.prompts is None and learned_prompts(student) == DIGITS:
         labels = read_prompt_labels(DIGITS, None, "label")
@@ -59,7 +61,7 @@ def run_evaluate(
     model, facts = pair.teacher, pair.facts
     feature_name, reference_name = default_features(model, features, reference)
     space = open_features(feature_name, model)
-    against = find_reference(reference_name, space) if space is not None else None
+    against = find_reference(reference_name, space, image_shape(model)) if space is not None else None
     warn_of(against, num)
     times = float(facts.get("t_min", model.t_range[0])), float(facts.get("t_max", model.t_range[1]))
     more: Sequence[Candidate] = ()
@@ -106,7 +108,7 @@ def clip_score(name: str | None, texts: Sequence[str] | None) -> ClipScore | Non
         return None
     if texts is None:
         raise BootdiffError("--clip measures how well images fit their prompts; this student is not given any.")
-    return ClipScore(name)
+    return ClipScore(name).load()
 
 
 def warn_of(reference: Reference | None, num: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bootdiff.evaluation.measure import Listed, Measured, best_rows, work_of
+from bootdiff.evaluation.measure import Listed, Measured, Work, best_rows, work_of
 from bootdiff.evaluation.opening import Opened
 from bootdiff.evaluation.processes import gathered, mine
 from bootdiff.evaluation.rows import Candidate, reference_path, teacher_candidates
@@ -66,7 +67,7 @@ class Comparison:
     num: int = 2000
     seed: int = 0
     repeats: int = 1
-    _truths: dict[tuple[int, int, float, float], Tensor] = field(default_factory=dict, init=False)
+    _truths: dict[tuple[int, int, int, float, float], Tensor] = field(default_factory=dict, init=False)
 
     @torch.no_grad()
     def run(self, entries: Sequence[Entry]) -> list[dict[str, Any]]:
@@ -78,7 +79,7 @@ class Comparison:
         with progress("comparing", calls, show=is_first_process()) as bar:
             for entry in missing:
                 bar.text = entry.name
-                self._keep(entry, self._measure(entry, bar))
+                self._keep(entry, *self._measure(entry, bar))
         gathered(None)  # the first process has written
         return [read_json(self._path(entry, "json")) for entry in entries]
 
@@ -87,31 +88,33 @@ class Comparison:
         return {entry.name: load_tensors(self._path(entry, "safetensors"))["images"] for entry in entries}
 
     def _path(self, entry: Entry, suffix: str) -> Path:
-        return self.folder / f"{re.sub('[^a-z0-9+]+', '-', entry.name.lower())}.{suffix}"
+        # Two names may have the same letters: run_1 and run-1.
+        key = hashlib.blake2b(f"{entry.kind} {entry.name}".encode(), digest_size=3).hexdigest()
+        return self.folder / f"{re.sub('[^a-z0-9+]+', '-', entry.name.lower())}-{key}.{suffix}"
 
-    def _measure(self, entry: Entry, bar: Progress) -> dict[str, Any]:
+    def _measure(self, entry: Entry, bar: Progress) -> tuple[dict[str, Any], Tensor | None]:
+        """The row, and the first samples where this process made them."""
         measured = [Measured(candidate) for candidate in entry.candidates]
         shown: dict[str, Tensor] = {}
         for seed in self._seeds():
             for one in measured:
                 for batch in mine(self._work(entry, seed)):
-                    truth = self._truth(entry, one.candidate, seed, batch.start)
+                    truth = self._truth(entry, one.candidate, seed, batch)
                     samples = one.measure(batch, truth, self.judges)
                     shown.setdefault(one.candidate.spacing, batch.decode(samples[:SHOWN]).cpu())
                     bar.advance(one.candidate.calls)
                 one.close(self.judges)
         row = best_rows(measured)[0]
-        self.shown = shown[row["spacing"]]
         best = next(one.candidate for one in measured if one.candidate.spacing == row["spacing"])
-        return {**row, "kind": entry.kind, "milliseconds": self._latency(entry, best)}
+        return {**row, "kind": entry.kind, "milliseconds": self._latency(entry, best)}, shown.get(row["spacing"])
 
-    def _keep(self, entry: Entry, row: Mapping[str, Any]) -> None:
+    def _keep(self, entry: Entry, row: Mapping[str, Any], images: Tensor | None) -> None:
         """The row last: where it is, its pictures are too."""
-        if not is_first_process():
+        if not is_first_process() or images is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(entry, "safetensors")
-        write_whole(path, lambda temporary: save_tensors(temporary, {"images": self.shown}))
+        write_whole(path, lambda temporary: save_tensors(temporary, {"images": images}))
         write_json(self._path(entry, "json"), row)
 
     def _seeds(self) -> Iterator[int]:
@@ -120,14 +123,14 @@ class Comparison:
     def _work(self, entry: Entry, seed: int):
         return work_of(self.teacher, entry.listed, seed, self.num, batch_for(self.teacher.shape))
 
-    def _truth(self, entry: Entry, candidate: Candidate, seed: int, start: int) -> Tensor | None:
+    def _truth(self, entry: Entry, candidate: Candidate, seed: int, batch: Work) -> Tensor | None:
         """The path's ends for the first noises of a seed, solved once for all students of one path."""
-        if entry.path_of is None or start > 0 or not candidate.same_path:
+        if entry.path_of is None or batch.start >= PATH_NUM or not candidate.same_path:
             return None
         teacher, times = entry.path_of
-        key = (seed, id(teacher), *times)
+        key = (seed, batch.start, id(teacher), *times)
         if key not in self._truths:
-            first = next(self._work(entry, seed)).first(PATH_NUM)
+            first = batch.first(PATH_NUM - batch.start)
             self._truths[key] = reference_path(teacher.to(first.eps.device), *times)(first.eps, first.condition)
         return self._truths[key]
 

@@ -24,6 +24,7 @@ FIGURES = {
     "diversity": ("diversity", ".3f"),
     "faithfulness": ("faithful", ".1%"),
     "clip_score": ("CLIP score", ".2f"),
+    "path_error": ("path error", ".4f"),
 }
 
 
@@ -42,13 +43,12 @@ def markdown(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Head and cells of the table; figures that no row has are left out."""
     rows = result["rows"]
     names = [name for name in FIGURES if any(name in row["figures"] for row in rows)]
-    head = ["sampler", "calls", *(FIGURES[name][0] for name in names), "path error", "images/s", "ms, batch 1"]
+    head = ["sampler", "calls", *(FIGURES[name][0] for name in names), "images/s", "ms, batch 1"]
     cells = []
     for row in rows:
         figures = [_cell(row["figures"].get(name), FIGURES[name][1]) for name in names]
-        error = "–" if row["path_error"] is None else f"{row['path_error']:.4f}"
         speed = [f"{row['images_per_second']:.3g}", f"{row['milliseconds']['value']:.3g}"]
-        cells.append([row["name"], str(row["calls"]), *figures, error, *speed])
+        cells.append([row["name"], str(row["calls"]), *figures, *speed])
     return head, cells
 
 
@@ -70,7 +70,7 @@ def document(result: Mapping[str, Any]) -> str:
         f"{result['num']} samples a noise seed, {result['repeats']} noise seed(s) from {result['seed']}, the same "
         f"noises for all; features {result['features'] or 'none'}, reference {result['reference'] or 'none'}. Of "
         "several spacings of a sampler's times the better counts. Path error: mean squared difference to the end of "
-        "the teacher's path (a student's own range), 50 Heun steps, for the first 128 noises."
+        "the teacher's path (a student's own range), 50 Heun steps, for the first 128 noises of a seed."
     )
     title = f"# Students of {result['teacher']} and their teacher's samplers"
     return "\n".join([title, "", *lines, "", about, "", *notes, ""])
@@ -82,11 +82,11 @@ def comma_separated(result: Mapping[str, Any]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     ends = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
-    writer.writerow(["sampler", "kind", "calls", *ends, "path_error", "images_per_second", "milliseconds"])
+    writer.writerow(["sampler", "kind", "calls", *ends, "images_per_second", "milliseconds"])
     for row in result["rows"]:
         known = [row["figures"].get(name, {}) for name in names]
         values = [figure.get(key) for figure in known for key in ("value", "low", "high")]
-        speed = [row["path_error"], row["images_per_second"], row["milliseconds"]["value"]]
+        speed = [row["images_per_second"], row["milliseconds"]["value"]]
         writer.writerow([row["name"], row["kind"], row["calls"], *values, *speed])
     return buffer.getvalue()
 

@@ -106,8 +106,9 @@ def _measure(
         for seed in work:
             for batch in mine(seed):
                 solution = None
-                if heun or batch.start == 0:
-                    solution = truth.measure(batch if heun else batch.first(PATH_NUM), None, judges if heun else NOBODY)
+                if heun or batch.start < PATH_NUM:
+                    part = batch if heun else batch.first(PATH_NUM - batch.start)
+                    solution = truth.measure(part, None, judges if heun else NOBODY)
                     bar.advance(truth.candidate.calls)
                 for entry in entries:
                     entry.measure(batch, solution, judges)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,7 @@ class Work:
         decode: from samples to images; latents need it.
         labels: the classes that were asked for, (b,), if any were.
         texts: the prompts, if there were any.
+        groups: which samples were asked for the same, (b,): the prompt's number, or the class.
         start: the number of the first sample.
     """
 
@@ -38,13 +40,15 @@ class Work:
     decode: Callable[[Tensor], Tensor]
     labels: Tensor | None = None
     texts: Sequence[str] | None = None
+    groups: Tensor | None = None
     start: int = 0
 
     def first(self, num: int) -> Work:
         """The first samples only."""
         labels = None if self.labels is None else self.labels[:num]
         texts = None if self.texts is None else self.texts[:num]
-        return Work(self.eps[:num], self.condition.index(slice(num)), self.decode, labels, texts, self.start)
+        groups = None if self.groups is None else self.groups[:num]
+        return Work(self.eps[:num], self.condition.index(slice(num)), self.decode, labels, texts, groups, self.start)
 
 
 @dataclass(frozen=True)
@@ -73,16 +77,20 @@ def work_of(teacher: Teacher, listed: Listed, seed: int, num: int, size: int) ->
         if labels is not None:
             asked = torch.tensor([labels[i % len(labels)] for i in numbers])
         words = None if texts is None else [texts[i % len(texts)] for i in numbers]
-        yield Work(eps, condition, decode, asked, words, first)
+        groups = asked if texts is None else torch.tensor([i % len(texts) for i in numbers])
+        yield Work(eps, condition, decode, asked, words, groups, first)
 
 
 @dataclass
 class Counts:
-    """What one process has sampled for a candidate: samples, seconds, squared errors and of how many."""
+    """What one process has sampled for a candidate: samples, seconds, sums of squared errors, of their squares, of how
+    many.
+    """
 
     samples: int = 0
     seconds: float = 0.0
     squared: float = 0.0
+    fourth: float = 0.0
     compared: int = 0
 
 
@@ -98,18 +106,24 @@ class Measured:
 
     def measure(self, work: Work, truth: Tensor | None, judges: Judges) -> Tensor:
         """Sample; compare the first samples with ``truth``, the Signal-ODE's solutions of those noises."""
+        if not self.own.samples:  # the first call also makes everything ready
+            self.candidate.sample(work.eps[:1], work.condition.index(slice(1)))
+        _wait(work.eps)
         started = time.perf_counter()
         samples = self.candidate.sample(work.eps, work.condition)
-        if samples.is_cuda:
-            torch.cuda.synchronize()
+        _wait(samples)
         self.own.seconds += time.perf_counter() - started
         self.own.samples += len(samples)
         if truth is not None and self.candidate.same_path:
-            self.own.squared += float((samples[: len(truth)] - truth).square().flatten(1).mean(1).sum())
+            errors = (samples[: len(truth)] - truth).square().flatten(1).mean(1).double()
+            self.own.squared, self.own.fourth = (
+                self.own.squared + float(errors.sum()),
+                self.own.fourth + float(errors.square().sum()),
+            )
             self.own.compared += len(truth)
         if judges:
             self.tally = self.tally or Tally()
-            self.tally.add(judges, work.decode(samples), work.start, work.labels, work.texts)
+            self.tally.add(judges, work.decode(samples), work)
         return samples
 
     def close(self, judges: Judges) -> None:
@@ -136,14 +150,19 @@ class Measured:
         return None if figure is None else figure.value
 
     @property
-    def path_error(self) -> float | None:
+    def path_error(self) -> Estimate | None:
         """Mean squared difference to the path's ends, of the noises whose path is known."""
-        compared = sum(counts.compared for counts in self.everyone)
-        return sum(counts.squared for counts in self.everyone) / compared if compared else None
+        num = sum(counts.compared for counts in self.everyone)
+        if not num:
+            return None
+        mean, square = (sum(getattr(c, name) for c in self.everyone) / num for name in ("squared", "fourth"))
+        error = math.sqrt(max(0.0, square - mean**2) / (num - 1)) if num > 1 else None
+        return Estimate.around(mean, error, num, "mean squared difference to the path's end", lowest=0)
 
     def row(self) -> dict[str, Any]:
         """The figures, as JSON holds them."""
-        figures, faithful = self.figures, self.figures.get("faithfulness")
+        figures, faithful, error = self.figures, self.figures.get("faithfulness"), self.path_error
+        figures = figures if error is None else {**figures, "path_error": error}
         return {
             "name": self.candidate.row,
             "calls": self.candidate.calls,
@@ -151,10 +170,16 @@ class Measured:
             "frechet_distance": self.distance,
             "frechet_distances": [s["frechet_distance"].value for s in self.seeds if "frechet_distance" in s],
             "faithfulness": None if faithful is None else faithful.value,
-            "path_error": self.path_error,
+            "path_error": None if error is None else error.value,
             "images_per_second": sum(c.samples / c.seconds for c in self.everyone if c.seconds),
             "figures": {name: figure.as_json() for name, figure in figures.items()},
         }
+
+
+def _wait(values: Tensor) -> None:
+    """For the GPU, where they lie on one."""
+    if values.is_cuda:
+        torch.cuda.synchronize(values.device)
 
 
 def best_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
@@ -168,4 +193,5 @@ def best_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
 
 
 def _figure(entry: Measured) -> float:
-    return (entry.path_error or 0.0) if entry.distance is None else entry.distance
+    error = entry.path_error
+    return entry.distance if entry.distance is not None else 0.0 if error is None else error.value

@@ -90,7 +90,7 @@ def open_group(
     """
     first = open_pair(students[0], teacher, teacher_options, choice)
     plain = unguided(first.teacher)
-    choice = replace(choice, prompts=first.texts, classes=_classes(first, choice))  # the same for all
+    choice = replace(choice, prompts=first.texts, classes=_classes(students, first, choice))  # the same for all
     group = [first]
     for name in students[1:]:
         other = open_pair(name, teacher or first.facts.get("teacher"), teacher_options, choice, plain)
@@ -101,16 +101,30 @@ def open_group(
                 "one weight (--guidance-scale chooses it where a range was learned)."
             )
         group.append(other)
-    for name in students:
+    for name, opened in zip(students, group, strict=True):
         _check_teacher(name, plain)
+        named = opened.facts.get("teacher")
+        if teacher is None and named != first.facts.get("teacher"):
+            raise BootdiffError(
+                f"{name} is a student of another teacher ({named}) than {students[0]} ({first.facts.get('teacher')}); "
+                "if the two are one, give it by --teacher."
+            )
     return group
 
 
-def _classes(opened: Opened, choice: Choice) -> Sequence[int] | None:
-    """Those that a student is sampled with: given, or all that it learned."""
-    if opened.sampler.adapter is None or opened.sampler.adapter.takes != "classes":
-        return None
-    return choice.classes or opened.facts.get("conditions", {}).get("labels")
+def _classes(students: Sequence[str], first: Opened, choice: Choice) -> Sequence[int] | None:
+    """Those that the students are sampled with: given, or those that the first learned, if all did.
+
+    Raises:
+        BootdiffError: if they learned different ones and none are given.
+    """
+    if first.sampler.adapter is None or first.sampler.adapter.takes != "classes" or choice.classes:
+        return choice.classes
+    learned = {name: open_student(name)[1].get("conditions", {}).get("labels") for name in students}
+    for name, labels in learned.items():
+        if labels != learned[students[0]]:
+            raise BootdiffError(f"{students[0]} and {name} learned different classes; say --classes which to compare.")
+    return learned[students[0]]
 
 
 def _check_teacher(student: str, teacher: Teacher) -> None:

@@ -16,6 +16,11 @@ def several() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def join() -> None:
+    """Know each other, and each its own device: to be called before anything is moved to one."""
+    _place()
+
+
 def mine(items: Iterable[T]) -> Iterator[T]:
     """Every n-th item, from this process's own on."""
     index, count = _place()

@@ -59,25 +59,28 @@ class Reference:
         )
 
 
-def find_reference(name: str | None, features: Features) -> Reference:
+def find_reference(name: str | None, features: Features, shape: tuple[int, ...] | None = None) -> Reference:
     """A reference: ``digits``, ``fashion``, an ``.npz`` file, or images whose features are computed here.
 
     Images are a folder of them, an IDX file or a parquet file; their features are kept in the cache.
+
+    Args:
+        shape: of the images that will be measured, where the space takes any size: the reference's must have it too.
 
     Raises:
         BootdiffError: if it cannot be read, was made with other features, or its images have another size.
     """
     if name is None or not Path(name).exists():
-        return _builtin(name, features)
+        return _builtin(name, features, shape)
     if Path(name).suffix in (".npz", ".pkl"):
         return _from_file(Path(name), name, features)
-    return Reference(*image_statistics(name, features), name, features.name)
+    return Reference(*image_statistics(name, features, shape), name, features.name)
 
 
-def _builtin(name: str | None, features: Features) -> Reference:
+def _builtin(name: str | None, features: Features, shape: tuple[int, ...] | None) -> Reference:
     if name == DIGITS:
         if not isinstance(features, DigitsFeatures) or features.factor > 1:
-            return Reference(*image_statistics(name, features), name, features.name)
+            return Reference(*image_statistics(name, features, shape), name, features.name)
         reference = _from_file(builtin_folder(DIGITS) / "reference.npz", name, features)
         return replace(reference, samples=_digit_samples(features))
     if name == FASHION:
@@ -97,7 +100,7 @@ def _builtin(name: str | None, features: Features) -> Reference:
 
 def _digit_samples(features: Features) -> Tensor | None:
     try:
-        return _gather(DIGITS, features)[1]
+        return _gather(DIGITS, features, None)[1]
     except BootdiffError:  # without scikit-learn there are no digits, but their statistics are shipped
         return None
 
@@ -143,26 +146,27 @@ def drawn(count: int) -> Tensor:
     return mask
 
 
-def image_statistics(data: str, features: Features) -> tuple[Statistics, Tensor]:
+def image_statistics(data: str, features: Features, shape: tuple[int, ...] | None = None) -> tuple[Statistics, Tensor]:
     """Feature statistics of a data set, and some of the features; computed once, then read from the cache.
 
-    Smaller images than the space takes are padded with black, as ``train-teacher`` pads them; the digits are resized,
-    as it resizes them.
+    Images that are a little smaller than those to be measured are padded with black, as ``train-teacher`` pads them;
+    the digits are resized, as it resizes them.
 
     Raises:
         BootdiffError: if the data cannot be read or have another size.
     """
-    return cached(data, features.name, lambda: _gather(data, features))
+    key = features.name if features.shape or shape is None else f"{features.name}-of-{'x'.join(map(str, shape))}"
+    return cached(data, key, lambda: _gather(data, features, shape))
 
 
 @torch.no_grad()
-def _gather(data: str, features: Features) -> tuple[Statistics, Tensor]:
+def _gather(data: str, features: Features, shape: tuple[int, ...] | None) -> tuple[Statistics, Tensor]:
     size = BATCH if features.shape else LARGE_BATCH
     count, batches = image_batches(data, size)
     accumulator, samples, device = Accumulator(), [], best_device()
     with progress(f"features of {data}", count, show=count >= MANY or features.shape is None) as bar:
         for pixels, mask in zip(batches, drawn(count).split(size), strict=True):
-            values = features(to_unit(_fitted(pixels, data, features)).to(device)).cpu()
+            values = features(to_unit(_fitted(pixels, data, features.shape or shape)).to(device)).cpu()
             if not bool(torch.isfinite(values).all()):
                 raise BootdiffError(f"{features.name} gives values that are not finite for images of {data}.")
             accumulator.add(values)
@@ -173,24 +177,23 @@ def _gather(data: str, features: Features) -> tuple[Statistics, Tensor]:
     return accumulator.statistics(), torch.cat(samples)
 
 
-def _fitted(pixels: Tensor, data: str, features: Features) -> Tensor:
-    """Images (b, c, h, w) in uint8 at the size that the space takes.
+def _fitted(pixels: Tensor, data: str, shape: tuple[int, ...] | None) -> Tensor:
+    """Images (b, c, h, w) in uint8 at the size of those that are measured.
 
     Raises:
-        BootdiffError: if they are larger, or have other channels.
+        BootdiffError: if they are larger, less than half as large, or have other channels.
     """
-    if features.shape is None:
+    if shape is None:
         return pixels
-    channels, height, width = features.shape
+    channels, height, width = shape
     if data == DIGITS and not Path(data).exists() and width > pixels.shape[-1]:
         from bootdiff.training.teach import resized
 
         pixels = resized(pixels, width)
     rows, columns = height - pixels.shape[2], width - pixels.shape[3]
-    if pixels.shape[1] != channels or min(rows, columns) < 0:
-        raise BootdiffError(
-            f"the images of {data} are {tuple(pixels.shape[1:])} but {features.name} takes {features.shape}."
-        )
+    other = min(rows, columns) < 0 or 2 * rows > height or 2 * columns > width
+    if pixels.shape[1] != channels or other:
+        raise BootdiffError(f"the images of {data} are {tuple(pixels.shape[1:])}, those to be measured {tuple(shape)}.")
     return pad(pixels, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
 
 

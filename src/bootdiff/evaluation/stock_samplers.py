@@ -96,14 +96,21 @@ def kinds_for(teacher: Teacher) -> Mapping[str, Kind]:
     return {}
 
 
-def read_samplers(words: Sequence[str], known: Mapping[str, Kind]) -> dict[str, tuple[int, ...]]:
+def read_samplers(words: Sequence[str], known: Mapping[str, Kind], most: int = 1000) -> dict[str, tuple[int, ...]]:
     """``ddim:1,10`` and the like, as names and steps; what a comparison shows by default where there are none.
+
+    Args:
+        most: timesteps of the teacher's table, and so steps that a sampler can make.
 
     Raises:
         BootdiffError: for a sampler that does not exist or does not fit, or steps that are no numbers.
     """
     if not words:
-        return {name: steps for name, steps in DEFAULTS.items() if name in known}
+        return {
+            name: tuple(dict.fromkeys(min(step, most) for step in steps))
+            for name, steps in DEFAULTS.items()
+            if name in known
+        }
     asked: dict[str, tuple[int, ...]] = {}
     for word in " ".join(words).split():
         name, _, numbers = word.partition(":")
@@ -116,8 +123,8 @@ def read_samplers(words: Sequence[str], known: Mapping[str, Kind]) -> dict[str, 
             steps = tuple(int(number) for number in numbers.split(","))
         except ValueError:
             steps = (0,)
-        if not all(1 <= step <= 1000 for step in steps):
-            raise BootdiffError(f"--samplers expects NAME:STEPS,STEPS with steps from 1 to 1000, got '{word}'.")
+        if not all(1 <= step <= most for step in steps):
+            raise BootdiffError(f"--samplers expects NAME:STEPS,STEPS with steps from 1 to {most}, got '{word}'.")
         asked[name] = tuple(sorted({*asked.get(name, ()), *steps}))
     return asked
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -46,6 +47,30 @@ class Judges:
         return self.features is not None or self.clip is not None
 
 
+class Asked(Protocol):
+    """What is known of a batch: the number of its first sample, and what each was asked for."""
+
+    @property
+    def start(self) -> int:
+        """Of the first sample."""
+        ...
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Classes, (b,)."""
+        ...
+
+    @property
+    def texts(self) -> Sequence[str] | None:
+        """Prompts."""
+        ...
+
+    @property
+    def groups(self) -> Tensor | None:
+        """Equal for samples of one condition, (b,)."""
+        ...
+
+
 @dataclass
 class Tally:
     """Figures of one noise seed in one feature space.
@@ -62,33 +87,23 @@ class Tally:
     asked: int = 0
     scores: dict[int, Tensor] = field(default_factory=dict)
 
-    def add(
-        self,
-        judges: Judges,
-        images: Tensor,
-        first: int,
-        labels: Tensor | None = None,
-        texts: Sequence[str] | None = None,
-    ) -> None:
-        """Count images (b, c, h, w) in [−1, 1], the samples ``first`` … ``first + b − 1``.
-
-        Args:
-            labels: the classes that they were asked to be of, (b,).
-            texts: the prompts that they were made from.
+    def add(self, judges: Judges, images: Tensor, asked: Asked) -> None:
+        """Count images (b, c, h, w) in [−1, 1].
 
         Raises:
             BootdiffError: for a class that the feature space does not know, or features that are not finite.
         """
         if judges.features is not None:
-            self._look(judges.features, images, first, labels)
-        if judges.clip is not None and texts is not None:
-            self.scores[first] = judges.clip(images, texts)
+            self._look(judges.features, images, asked)
+        if judges.clip is not None and asked.texts is not None:
+            self.scores[asked.start] = judges.clip(images, asked.texts)
 
-    def _look(self, features: Features, images: Tensor, first: int, labels: Tensor | None) -> None:
+    def _look(self, features: Features, images: Tensor, asked: Asked) -> None:
+        first, labels = asked.start, asked.labels
         values, logits = features.read(images)
         values = values.detach().cpu()
         self.frechet.add(values, first)
-        self.diversity.add(values, labels)
+        self.diversity.add(values, None if asked.groups is None else asked.groups.cpu())
         if first < KEPT:
             self.kept[first] = values[: KEPT - first].float()
         if logits is None:
@@ -128,7 +143,11 @@ class Tally:
         known: dict[str, Estimate] = {}
         if reference is not None:
             known["frechet_distance"] = self.frechet.estimate(reference.statistics)
-        if reference is not None and reference.samples is not None and self.frechet.count > FEWEST:
+        if (
+            reference is not None
+            and reference.samples is not None
+            and min(self.frechet.count, len(reference.samples)) > FEWEST
+        ):
             samples = torch.cat([self.kept[first] for first in sorted(self.kept)]).to(best_device())
             against = reference.samples.to(samples.device)
             known["kid"] = kernel_distance(samples, against)

@@ -21,6 +21,10 @@ from bootdiff.quiet import quietly
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
+#: images that the model is shown at a time
+PART = 64
+
+
 class ClipScore:
     """100 · max(cos, 0) between the embeddings of an image and its text.
 
@@ -54,6 +58,19 @@ class ClipScore:
         """
         if len(images) != len(texts):
             raise BootdiffError(f"expected a text for each image, got {len(images)} images and {len(texts)} texts.")
+        starts = range(0, len(texts), PART)
+        return torch.cat([self._scores(images[i : i + PART], texts[i : i + PART]) for i in starts])
+
+    def load(self) -> ClipScore:
+        """Load the model now, so that a missing one is told before anything else is done.
+
+        Raises:
+            BootdiffError: if it cannot be.
+        """
+        _ = self._model, self._tokenizer, self._scale
+        return self
+
+    def _scores(self, images: Tensor, texts: Sequence[str]) -> Tensor:
         model, tokenizer = self._model.to(images.device), self._tokenizer
         longest = model.config.text_config.max_position_embeddings
         tokens = tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt")

@@ -27,11 +27,17 @@ class OnnxFeatures:
 
     def __init__(self, path: Path, title: str | None = None) -> None:
         self.session = _session(path)
-        self.input = self.session.get_inputs()[0]
+        self.input, *others = self.session.get_inputs()
         dims = self.input.shape
+        if others or self.input.type != "tensor(float)":
+            raise BootdiffError(
+                f"{path} should take one input, images in float32; it takes "
+                f"{', '.join(f'{one.name} ({one.type})' for one in (self.input, *others))}."
+            )
         if len(dims) != 4 or not all(isinstance(d, int) for d in dims[1:]):
             raise BootdiffError(f"{path} should take images of shape (b, c, h, w) with fixed c, h, w; it takes {dims}.")
         self.shape: tuple[int, ...] = (dims[1], dims[2], dims[3])
+        self.batch = dims[0] if isinstance(dims[0], int) else None
         outputs = {output.name: output.shape for output in self.session.get_outputs()}
         self.output = "features" if "features" in outputs else next(iter(outputs))
         if len(outputs[self.output] or "bd") != 2:  # a file need not say
@@ -53,9 +59,19 @@ class OnnxFeatures:
 
     def read(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """(b, d), and (b, classes) where there are logits."""
-        values = self.session.run(self.outputs, {self.input.name: images.float().cpu().numpy()})
-        features, *logits = map(torch.from_numpy, values)
+        parts = [self._run(part) for part in images.float().cpu().split(self.batch or len(images))]
+        features, *logits = (torch.cat(values) for values in zip(*parts, strict=True))
         return features, logits[0] if logits else None
+
+    def _run(self, images: Tensor) -> list[Tensor]:
+        """Every output for these images; where the file fixes their number, black ones fill up and are forgotten."""
+        missing = self.batch - len(images) if self.batch else 0
+        full = torch.cat([images, images.new_zeros(missing, *images.shape[1:])]) if missing else images
+        try:
+            values = self.session.run(self.outputs, {self.input.name: full.numpy()})
+        except Exception as error:  # onnxruntime raises its own kinds
+            raise BootdiffError(f"{self.name} cannot be asked for features ({first_line(error)}).") from error
+        return [torch.from_numpy(value)[: len(images)] for value in values]
 
 
 def _session(path: Path) -> Any:

@@ -112,6 +112,10 @@ def _drifting(looks: Sequence[Mapping[str, Any]]) -> Verdict | None:
 
 
 def _still_falling(looks: Sequence[Mapping[str, Any]]) -> Verdict | None:
+    share = relative_diversity(looks[-1])
+    if share < COLLAPSED:  # and rising, or it would have collapsed
+        words = f"the samples of different seeds differ {share:.0%} as much as the teacher's, and more with every look"
+        return Verdict("still falling", f"{words}; go on longer.")
     fall = {"path error": _fall(looks, PATH), "distance to the teacher's samples": _fall(looks, FRECHET)}
     name, share = max(fall.items(), key=lambda item: item[1])
     if share <= FALLING:

@@ -182,7 +182,7 @@ def run_plan(plan: Plan, report_to: str | None = None) -> Student:
     torch.manual_seed(settings.seed)
     objective = load_method(plan.method)[0].from_settings(made[0], settings, made[1])
     start_tracker(accelerator, settings)
-    watch = _watch(plan, *made)
+    watch = _watch(plan, *made, accelerator.num_processes)
     loop = Loop(objective, settings, output, accelerator, _preview(plan, made[1]), watch)
     learner = loop.run(show_progress=not plan.finished)["student"]
     # Mixed precision patches the network's forward; the student that is handed out is the one that is saved.
@@ -209,15 +209,15 @@ def save_results(plan: Plan, student: Student) -> None:
         export_student(student, plan.output / "student", words, weight)
 
 
-def _watch(plan: Plan, teacher: Teacher, conditions: Conditions) -> Watch | None:
+def _watch(plan: Plan, teacher: Teacher, conditions: Conditions, processes: int) -> Watch | None:
     """Looks at the convergence, where the run is long enough to pay for them."""
     settings = cast("DistillationSettings", plan.settings)
-    looks = WatchPlan.of(settings, teacher.shape)
+    looks = WatchPlan.of(settings, teacher.shape, processes)
     if looks is None or settings.t_min is None or settings.t_max is None:
         return None
     learned = limited(teacher, target_limit(settings, teacher))
     times, stops = (settings.t_min, settings.t_max), settings.stop_when == "converged"
-    return Watch(learned, conditions, times, plan.output, looks, settings.steps, stops)
+    return Watch(learned, conditions, times, plan.output, looks, settings.steps, stops, settings.warmup_steps)
 
 
 def _preview(plan: Plan, conditions: Conditions) -> Any:

@@ -235,6 +235,7 @@ class Loop:
         """Look at the convergence, where that is due."""
         if self.watch is None or not self.watch.due(self.step):
             return
+        self.health.check()  # a network that is not finite stops the run, and is not looked at
         if self.accelerator.is_main_process:
             with averaged(self.learners) as networks:
                 self.watch.look(self.step, networks)

@@ -37,8 +37,8 @@ SOLUTIONS = "watch.safetensors"
 SEED = 2**61
 #: noises whose path is solved exactly, by this many Heun steps; the others' by Euler's
 EXACT, EXACT_STEPS, OTHER_STEPS = 64, 20, 12
-#: noises at most, and values that their samples may have in all
-MOST, MOST_VALUES = 512, 2**23
+#: noises that are tried, and values that their samples may have in all
+COUNTS, MOST_VALUES = (512, 256, 128, 64, 32, 16, 8, 4), 2**23
 #: looks at most
 LOOKS = 24
 #: share of the run's passes; a step of BOOT costs about six of the batch
@@ -58,21 +58,22 @@ class WatchPlan:
     every: int
 
     @classmethod
-    def of(cls, settings: DistillationSettings, shape: Sequence[int]) -> WatchPlan | None:
+    def of(cls, settings: DistillationSettings, shape: Sequence[int], processes: int = 1) -> WatchPlan | None:
         """What two in a hundred of the passes pay for; None where they pay for too little, or nothing is asked.
 
-        ``watch_every`` and ``stop_when`` ask for looks whatever they cost.
+        ``watch_every`` and ``stop_when`` ask for looks whatever they cost. While one process looks the others wait, so
+        that each of several pays.
         """
         if settings.watch_every == 0:
             return None
         guided = 2 if settings.guidance_scale is not None or settings.guidance_range is not None else 1
-        budget = SHARE * settings.steps * settings.batch_size * PASSES
+        budget = SHARE * settings.steps * settings.batch_size * PASSES / processes
         asked = settings.watch_every is not None or settings.stop_when == "converged"
-        fits = max(2, MOST_VALUES // math.prod(shape) // 2 * 2)
-        for count in (MOST, 256, 128, EXACT, EXACT // 2):
+        fits = max(COUNTS[-1], MOST_VALUES // math.prod(shape))
+        for count in COUNTS:
             left = budget - guided * _setup(count)
             looks = min(LOOKS, int(left / (count + min(count, EXACT))))
-            if count <= fits and (looks >= LOOKS // 2 or (asked and count <= EXACT)):
+            if count <= fits and ((looks >= LOOKS // 2 and count >= EXACT // 2) or (asked and count <= EXACT)):
                 looks = max(looks, LOOKS // 2)
                 return cls(count, settings.watch_every or max(1, settings.steps // looks))
         return None
@@ -95,6 +96,7 @@ class Watch:
         folder: the run; ``watch.jsonl`` and the stored solutions are written there.
         last_step: the run's last one; it is always looked at.
         stops: whether a converged run is to end.
+        warmup: steps before which nothing is said of the convergence.
     """
 
     teacher: Teacher
@@ -104,6 +106,7 @@ class Watch:
     plan: WatchPlan
     last_step: int
     stops: bool = False
+    warmup: int = 0
     seconds: float = field(default=0.0, init=False)
 
     def due(self, step: int) -> bool:
@@ -133,19 +136,21 @@ class Watch:
 
     @property
     def enough(self) -> bool:
-        """Whether the run may end before its last step."""
-        return self.stops and self.verdict.word == "converged"
+        """Whether the run may end before its last step: not before it was looked at often enough to be sure."""
+        looks = [look for look in read_watch(self.folder) if look["step"] > self.warmup] if self.stops else []
+        return len(looks) >= LOOKS // 2 and judge(looks).word == "converged"
 
     def _figures(self, student: Student) -> dict[str, Any]:
         truth, made = self.truth, self._sampled(student, None, self.plan.count)
+        finite = bool(torch.isfinite(made).all())
         exact = min(EXACT, self.plan.count)
         edge = self._sampled(student, self.t_range[1], exact)
         # The start of the path, Eq. 9, as the teacher's own limit leaves it.
         start = student.limit(self.edge)
         return {
-            "path_error": mean_square(made[:exact] - truth.ends[:exact]),
+            "path_error": mean_square(made[:exact] - truth.ends[:exact]) if finite else math.inf,
             "boundary_error": mean_square(edge - start),
-            "frechet_distance": frechet_distance(truth.seen(made), truth.statistics),
+            "frechet_distance": frechet_distance(truth.seen(made), truth.statistics) if finite else math.inf,
             "diversity": diversity_of(made),
             "teacher_diversity": truth.diversity,
             "teacher_variance": float(truth.statistics.covariance.trace()),
