@@ -434,11 +434,12 @@ def test_faithfulness_is_the_share_of_samples_in_the_class_that_was_asked_for():
 
 
 def features_statistics(features, images):
+    from bootdiff.evaluation.references import Reference
     from bootdiff.metrics.frechet import Accumulator
 
     accumulator = Accumulator()
     accumulator.add(features(images))
-    return accumulator.statistics()
+    return Reference(accumulator.statistics(), None, "digits", features.name)
 
 
 def test_digits_of_16_pixels_are_measured_as_digits():
