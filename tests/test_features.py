@@ -15,6 +15,7 @@ from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.references import open_features
 from bootdiff.metrics.features import as_saved, load_features
 from bootdiff.metrics.inception import THREE, Block, Convolution, Inception, InceptionFeatures
+from bootdiff.metrics.onnx_features import OnnxFeatures
 from bootdiff.metrics.transformer_features import IMAGENET, OPENAI, Preprocessing, read_preprocessing
 from bootdiff.teachers import Gaussian
 
@@ -63,6 +64,33 @@ def test_fashion_without_onnxruntime_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(BootdiffError, match=r"pip install 'bootdiff\[onnx\]'"):
         load_features("fashion", GREY)
+
+
+def onnx_file(path, shape, kind=None, more=()):
+    """A file that flattens images of ``shape``."""
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, kind or onnx.TensorProto.FLOAT
+    inputs = [helper.make_tensor_value_info(name, kind, shape) for name in ("images", *more)]
+    output = helper.make_tensor_value_info("features", kind, [shape[0], shape[1] * shape[2] * shape[3]])
+    graph = helper.make_graph([helper.make_node("Flatten", ["images"], ["features"])], "g", inputs, [output])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+def test_an_onnx_file_with_a_fixed_batch_takes_any_number_of_images(tmp_path):
+    pytest.importorskip("onnxruntime")
+    features = OnnxFeatures(onnx_file(tmp_path / "four.onnx", [4, 1, 2, 2]))
+    images = torch.arange(24.0).reshape(6, 1, 2, 2)
+    assert torch.equal(features(images), images.flatten(1))
+
+
+def test_an_onnx_file_with_other_inputs_is_refused(tmp_path):
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    with pytest.raises(BootdiffError, match=r"should take one input, images in float32; it takes images \(.*\), more"):
+        OnnxFeatures(onnx_file(tmp_path / "two.onnx", ["b", 1, 2, 2], more=("more",)))
+    with pytest.raises(BootdiffError, match="images in float32; it takes images .tensor.float16"):
+        OnnxFeatures(onnx_file(tmp_path / "half.onnx", ["b", 1, 2, 2], onnx.TensorProto.FLOAT16))
 
 
 def test_an_onnx_file_without_feature_vectors_is_refused(tmp_path):
