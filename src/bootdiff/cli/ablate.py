@@ -12,6 +12,7 @@ from bootdiff.ablation.run import AblationPlan, Runner, plan_ablation
 from bootdiff.ablation.table import cells
 from bootdiff.ablation.variants import shown
 from bootdiff.cli.evaluate import run_evaluate
+from bootdiff.cli.measurement import Measurement
 from bootdiff.files import read_json
 
 
@@ -29,19 +30,8 @@ def run_ablate(config: Path, output: Path, dry_run: bool) -> None:
 def measure(run: Path, asked: Evaluation) -> Mapping[str, Any]:
     """A run's figures, also kept in it."""
     steps = ",".join(map(str, asked.ddim_steps))
-    return run_evaluate(
-        str(run),
-        None,
-        asked.reference,
-        asked.features,
-        asked.num,
-        asked.seed,
-        asked.repeats,
-        steps,
-        False,
-        run / "evaluation.json",
-        quiet=True,
-    )
+    measured = Measurement(asked.features, asked.reference, None, asked.num, asked.seed, asked.repeats)
+    return run_evaluate(str(run), measured, run / "evaluation.json", ddim_steps=steps, heun=False, quiet=True)
 
 
 def print_lines(table: Sequence[Line]) -> None:

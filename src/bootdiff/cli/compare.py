@@ -3,58 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bootdiff.builtin import DIGITS
-from bootdiff.cli.evaluate import clip_score, learned_prompts, warn_of
-from bootdiff.data.prompts import read_prompt_labels
+from bootdiff.cli.measurement import Measurement
 from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.compare import Comparison, Entry, student_entries, teacher_entries
 from bootdiff.evaluation.comparison_files import markdown, write_comparison
 from bootdiff.evaluation.measure import Listed
 from bootdiff.evaluation.opening import Opened, open_group
 from bootdiff.evaluation.processes import join
-from bootdiff.evaluation.references import Reference, default_features, find_reference, image_shape, open_features
+from bootdiff.evaluation.references import Reference
 from bootdiff.evaluation.stock_samplers import kinds_for, read_samplers
-from bootdiff.evaluation.tally import Judges
 from bootdiff.pipelines.samplers import Choice
 from bootdiff.progress import is_first_process
 from bootdiff.runs import Run, environment
 from bootdiff.teachers.weights import tensors_hash, weights_hash
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a comparison is asked for.
+def run_compare(
+    students: Sequence[str], teacher: str | None, asked: Measurement, samplers: Sequence[str], output: Path
+) -> list[dict[str, Any]]:
+    """Measure every row that is not there yet, and write table, plot and pictures.
 
     Args:
         samplers: ``name:steps,steps`` words; empty = a fitting dozen.
-        clip: a CLIP model for the CLIP score.
-    """
-
-    features: str | None
-    reference: str | None
-    samplers: Sequence[str]
-    num: int
-    seed: int
-    repeats: int
-    clip: str | None = None
-
-
-def run_compare(
-    students: Sequence[str],
-    teacher: str | None,
-    asked: Asked,
-    choice: Choice,
-    labels: Sequence[int] | None,
-    output: Path,
-) -> list[dict[str, Any]]:
-    """Measure every row that is not there yet, and write table, plot and pictures.
 
     Raises:
         BootdiffError: for students that do not belong together, or a folder that holds another comparison.
@@ -63,33 +40,33 @@ def run_compare(
     if twice is not None:
         raise BootdiffError(f"{twice} is named twice; name every student once.")
     join()
-    group = open_group(students, teacher, None, choice)
-    model = group[0].teacher
-    feature_name, reference_name = default_features(model, asked.features, asked.reference)
-    space = open_features(feature_name, model)
-    against = find_reference(reference_name, space, image_shape(model)) if space is not None else None
-    samplers = read_samplers(asked.samplers, kinds_for(model), model.schedule.num_timesteps)
-    if labels is None and choice.prompts is None and learned_prompts(students[0]) == DIGITS:
-        labels = read_prompt_labels(DIGITS, None, "label")
+    group = open_group(students, teacher, None, asked.choice)
+    model, texts, labels = group[0].teacher, group[0].texts, asked.labels_of(students[0])
+    rows = read_samplers(samplers, kinds_for(model), model.schedule.num_timesteps)
+    judges, reference = asked.judges(model, texts)
     config = {
-        "task": "compare", "students": list(students), "teacher": model.name, "choice": _plain(choice),
-        "features": space.name if space else None, "reference": reference_name, "num": asked.num, "seed": asked.seed,
-        "repeats": asked.repeats, "clip": asked.clip,
+        "task": "compare", "students": list(students), "teacher": model.name, "choice": _plain(asked.choice),
+        "features": judges.features.name if judges.features else None, "reference": reference, "num": asked.num,
+        "seed": asked.seed, "repeats": asked.repeats, "clip": asked.clip,
     }  # fmt: skip
-    run = Run(output)
-    sources = {"teacher": weights_hash(model.denoiser), **_identities(students, group), **_measures(against, labels)}
+    run, sources = Run(output), {"teacher": weights_hash(model.denoiser), **_identities(students, group)}
+    sources |= _measures(judges.reference, labels)
     run.check(config, sources)
-    warn_of(against, asked.num)
-    listed = Listed(group[0].conditions, labels, group[0].texts)
-    entries: list[Entry] = [*teacher_entries(model, samplers, listed), *student_entries(students, group, labels)]
-    judges = Judges(space, against, clip_score(asked.clip, group[0].texts))
+    listed = Listed(group[0].conditions, labels, texts)
+    entries: list[Entry] = [*teacher_entries(model, rows, listed), *student_entries(students, group, labels)]
     if is_first_process():  # nothing can be refused any more
         run.start(config, sources)
     comparison = Comparison(model, output / "rows", judges, asked.num, asked.seed, asked.repeats)
-    rows = comparison.run(entries)
+    return _finish(output, config, comparison.run(entries), comparison.pictures(entries))
+
+
+def _finish(
+    output: Path, config: Mapping[str, Any], rows: list[dict[str, Any]], pictures: Mapping[str, Tensor]
+) -> list[dict[str, Any]]:
+    """Files, and words on the terminal."""
     if is_first_process():
         result = {**config, "rows": rows, **environment()}
-        write_comparison(output, result, comparison.pictures(entries))
+        write_comparison(output, result, pictures)
         print_comparison(result)
         print(f"comparison: {output}  (compare.md, .csv, .json; quality.png, samples.png)")
     return rows

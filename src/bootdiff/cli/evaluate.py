@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bootdiff.builtin import DIGITS
-from bootdiff.data.conditions import Cascade
-from bootdiff.data.prompts import read_prompt_labels
+from bootdiff.cli.measurement import Measurement
+from bootdiff.data.conditions import Cascade, Conditions
 from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.cascades import Remembered, cascade_candidates
 from bootdiff.evaluation.evaluate import evaluate
-from bootdiff.evaluation.opening import base_teacher, open_pair
+from bootdiff.evaluation.opening import Opened, base_teacher, open_pair
 from bootdiff.evaluation.processes import join
-from bootdiff.evaluation.references import Reference, default_features, find_reference, image_shape, open_features
 from bootdiff.evaluation.rows import DDIM_STEPS, Candidate
 from bootdiff.files import read_json, write_json, write_text
-from bootdiff.metrics.clip_score import ClipScore
 from bootdiff.pipelines.card import model_card
-from bootdiff.pipelines.samplers import ANY, Choice
 from bootdiff.pipelines.student_files import FILE
 from bootdiff.progress import is_first_process
 from bootdiff.runs import Run, environment
@@ -30,65 +25,46 @@ from bootdiff.teachers.parts import Parts
 
 def run_evaluate(
     student: str,
-    teacher: str | None,
-    reference: str | None,
-    features: str | None,
-    num: int,
-    seed: int,
-    repeats: int,
-    ddim_steps: str | None,
-    heun: bool,
+    asked: Measurement,
     output: Path,
+    teacher: str | None = None,
     teacher_options: Mapping[str, str] | None = None,
-    choice: Choice = ANY,
-    labels: Sequence[int] | None = None,
+    ddim_steps: str | None = None,
+    heun: bool = True,
     quiet: bool = False,
-    clip: str | None = None,
 ) -> dict[str, Any]:
     """Measure, print a table, write JSON; a run also keeps it for its report and model card.
 
     Args:
-        labels: the classes that the prompts ask for.
         teacher_options: revision, variant and dtype, over those that the student's own teacher was loaded with.
     """
     if output.suffix != ".json":
         raise BootdiffError(f"--output {output}: expected a file that ends in .json.")
     join()
     steps = read_steps(ddim_steps)
-    if labels is None and choice.prompts is None and learned_prompts(student) == DIGITS:
-        labels = read_prompt_labels(DIGITS, None, "label")
-    pair = open_pair(student, teacher, teacher_options, choice)
-    model, facts = pair.teacher, pair.facts
-    feature_name, reference_name = default_features(model, features, reference)
-    space = open_features(feature_name, model)
-    against = find_reference(reference_name, space, image_shape(model)) if space is not None else None
-    warn_of(against, num)
-    times = float(facts.get("t_min", model.t_range[0])), float(facts.get("t_max", model.t_range[1]))
-    more: Sequence[Candidate] = ()
-    conditions = pair.conditions
-    base = base_teacher(student, conditions)
-    if base is not None and isinstance(conditions, Cascade):
-        conditions = Remembered(**vars(conditions))
-        more = cascade_candidates(conditions, base, model, steps)
+    pair = open_pair(student, teacher, teacher_options, asked.choice)
+    judges, reference = asked.judges(pair.teacher, pair.texts)
+    conditions, more = _with_base(student, pair, steps)
+    low, high = pair.teacher.t_range
     result = evaluate(
         {"student": pair.sampler},
-        model,
-        times,
-        space,
-        against,
-        num,
-        seed,
-        repeats,
+        pair.teacher,
+        (float(pair.facts.get("t_min", low)), float(pair.facts.get("t_max", high))),
+        judges.features,
+        judges.reference,
+        asked.num,
+        asked.seed,
+        asked.repeats,
         steps,
         heun,
         path_of=pair.path_of,
         conditions=conditions,
-        labels=labels,
+        labels=asked.labels_of(student),
         more=more,
-        clip=clip_score(clip, pair.texts),
+        clip=judges.clip,
         texts=pair.texts,
     )
-    result = {"student": student, "reference": reference_name, "clip": clip, **result, **environment()}
+    result = {"student": student, "reference": reference, "clip": asked.clip, **result, **environment()}
     if is_first_process():
         write_json(output, result)
         if Run(student).started:
@@ -98,38 +74,13 @@ def run_evaluate(
     return result
 
 
-def clip_score(name: str | None, texts: Sequence[str] | None) -> ClipScore | None:
-    """The CLIP model, loaded.
-
-    Raises:
-        BootdiffError: where there are no prompts to be fitted.
-    """
-    if name is None:
-        return None
-    if texts is None:
-        raise BootdiffError("--clip measures how well images fit their prompts; this student is not given any.")
-    return ClipScore(name).load()
-
-
-def warn_of(reference: Reference | None, num: int) -> None:
-    """A line where a covariance is singular, so that its Fréchet distances are too large and too sure."""
-    if reference is None or not is_first_process():
-        return
-    size = len(reference.statistics.mean)
-    if reference.warning is not None:
-        print(f"bootdiff: note: {reference.warning}", file=sys.stderr)
-    if num <= size:
-        print(
-            f"bootdiff: note: {num} samples for {size} features: their covariance is singular and the Fréchet distance "
-            f"too large; take more than {size}.",
-            file=sys.stderr,
-        )
-
-
-def learned_prompts(student: str) -> str | None:
-    """The name of the prompts that a run was distilled on."""
-    run = Run.around(student)
-    return run.config["settings"].get("prompts") if run.started else None
+def _with_base(student: str, pair: Opened, steps: Sequence[int]) -> tuple[Conditions, Sequence[Candidate]]:
+    """A cascade's conditions also remember what its base's teacher starts from, which gives rows of both teachers."""
+    conditions, base = pair.conditions, base_teacher(student, pair.conditions)
+    if base is None or not isinstance(conditions, Cascade):
+        return conditions, ()
+    remembered = Remembered(**vars(conditions))
+    return remembered, cascade_candidates(remembered, base, pair.teacher, steps)
 
 
 def read_steps(words: str | None) -> list[int]:

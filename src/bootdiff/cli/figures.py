@@ -53,28 +53,15 @@ def evaluate(
 ) -> None:
     """Measure a student beside its teacher's own samplers, from the same noises."""
     from bootdiff.cli.evaluate import run_evaluate
+    from bootdiff.cli.measurement import Measurement
     from bootdiff.cli.words import read_classes, read_labels, read_words
     from bootdiff.pipelines.samplers import Choice
 
     labels = read_labels(prompts, prompt_column, label_column)
     options = given({"revision": revision, "variant": variant, "dtype": dtype})
     choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
-    run_evaluate(
-        student,
-        teacher,
-        reference,
-        features,
-        num,
-        seed,
-        repeats,
-        ddim_steps,
-        heun,
-        output,
-        options,
-        choice,
-        labels,
-        clip=clip,
-    )
+    asked = Measurement(features, reference, clip, num, seed, repeats, choice, labels)
+    run_evaluate(student, asked, output, teacher, options, ddim_steps, heun)
 
 
 @app.command()
@@ -100,14 +87,15 @@ def compare(
     clip: Clip = None,
 ) -> None:
     """Students beside their teacher under diffusers' samplers: a table, a plot and pictures, from the same noises."""
-    from bootdiff.cli.compare import Asked, run_compare
+    from bootdiff.cli.compare import run_compare
+    from bootdiff.cli.measurement import Measurement
     from bootdiff.cli.words import read_classes, read_labels, read_words
     from bootdiff.pipelines.samplers import Choice
 
     labels = read_labels(prompts, prompt_column, label_column)
     choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
-    asked = Asked(features, reference, samplers, num, seed, repeats, clip)
-    run_compare(students, teacher, asked, choice, labels, output)
+    asked = Measurement(features, reference, clip, num, seed, repeats, choice, labels)
+    run_compare(students, teacher, asked, samplers, output)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from pathlib import Path
 from bootdiff.builtin import builtin_folder
 from bootdiff.cli.distill import run_distill
 from bootdiff.cli.evaluate import run_evaluate
+from bootdiff.cli.measurement import Measurement
 from bootdiff.report.build import build_report
 from bootdiff.report.verdicts import headline
 
@@ -20,7 +21,7 @@ def run_quickstart(output: Path) -> None:
     recipe = builtin_folder("digits") / "quickstart.yaml"
     run_distill("digits", output, "boot", recipe, [], {}, None, dry_run=False)
     measured = output / "evaluation.json"
-    result = run_evaluate(str(output), None, None, None, 2000, 1, 3, STEPS_SHOWN, False, measured)
+    result = run_evaluate(str(output), Measurement(seed=1, repeats=3), measured, ddim_steps=STEPS_SHOWN, heun=False)
     report = build_report(output)
     print(headline(result))
     print(f"report:  {report}   ({time.monotonic() - started:.0f} s in all)")

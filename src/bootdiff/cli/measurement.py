@@ -1,0 +1,88 @@
+"""What ``evaluate`` and ``compare`` are both asked for: how many samples of what, and who judges them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bootdiff.builtin import DIGITS
+from bootdiff.data.prompts import read_prompt_labels
+from bootdiff.errors import BootdiffError
+from bootdiff.evaluation.references import Reference, default_features, find_reference, image_shape, open_features
+from bootdiff.evaluation.tally import Judges
+from bootdiff.metrics.clip_score import ClipScore
+from bootdiff.pipelines.samplers import ANY, Choice
+from bootdiff.progress import is_first_process
+from bootdiff.runs import Run
+from bootdiff.teachers import Teacher
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The words of the options.
+
+    Args:
+        features, reference: of the Fréchet distance; the builtin teachers come with theirs.
+        clip: a CLIP model, for the CLIP score.
+        num, seed, repeats: samples a noise seed, the first seed, and how many.
+        choice: of prompts, classes and guidance weight.
+        labels: the classes that the prompts ask for.
+    """
+
+    features: str | None = None
+    reference: str | None = None
+    clip: str | None = None
+    num: int = 2000
+    seed: int = 0
+    repeats: int = 1
+    choice: Choice = ANY
+    labels: Sequence[int] | None = None
+
+    def judges(self, teacher: Teacher, texts: Sequence[str] | None) -> tuple[Judges, str | None]:
+        """Those of this teacher's images, all loaded, and the reference's name; notes for the user are printed.
+
+        Raises:
+            BootdiffError: if one cannot be had, or does not fit.
+        """
+        features, reference = default_features(teacher, self.features, self.reference)
+        space = open_features(features, teacher)
+        against = find_reference(reference, space, image_shape(teacher)) if space is not None else None
+        if is_first_process():
+            for line in notes(against, self.num):
+                print(f"bootdiff: note: {line}", file=sys.stderr)
+        return Judges(space, against, clip_score(self.clip, texts)), reference
+
+    def labels_of(self, student: str) -> Sequence[int] | None:
+        """The classes that are asked for: those given, or those of the builtin prompts that a run learned."""
+        run = Run.around(student)
+        learned = run.config["settings"].get("prompts") if run.started else None
+        if self.labels is None and self.choice.prompts is None and learned == DIGITS:
+            return read_prompt_labels(DIGITS, None, "label")
+        return self.labels
+
+
+def notes(reference: Reference | None, num: int) -> list[str]:
+    """A line for each covariance that is singular, so that its Fréchet distances are too large."""
+    if reference is None:
+        return []
+    size, lines = len(reference.statistics.mean), [reference.warning] if reference.warning is not None else []
+    if num <= size:
+        lines.append(
+            f"{num} samples for {size} features: their covariance is singular and the Fréchet distance too large; take "
+            f"more than {size}."
+        )
+    return lines
+
+
+def clip_score(name: str | None, texts: Sequence[str] | None) -> ClipScore | None:
+    """The CLIP model, loaded.
+
+    Raises:
+        BootdiffError: where there are no prompts to be fitted.
+    """
+    if name is None:
+        return None
+    if texts is None:
+        raise BootdiffError("--clip measures how well images fit their prompts; this student is not given any.")
+    return ClipScore(name).load()
