@@ -402,3 +402,15 @@ def test_words_and_lines_stand_out_in_light_and_dark(scheme):
 def test_runs_of_many_colours_still_differ():
     looks = {(charts.COLOURS[n % len(charts.COLOURS)], n % len(charts.DASHES)) for n in range(28)}
     assert len(looks) == 28
+
+
+def test_the_student_of_a_plain_module_is_reported_without_samples(cli, tmp_path):
+    from bootdiff.objectives.boot import BootSettings
+    from bootdiff.teachers import Gaussian
+    from bootdiff.training.distill import distill
+
+    distill(Gaussian(0.0, 0.5, (1, 8, 8)), tmp_path / "run", BootSettings(steps=2, batch_size=2, sample_every=0))
+    done = cli("report", tmp_path / "run")
+    assert done.code == 0, done.err
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "draw them from Python" in page and "Settings" in page

@@ -6,8 +6,8 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from bootdiff.errors import BootdiffError
 from bootdiff.files import write_text
+from bootdiff.pipelines.student_files import FILE, read_facts
 from bootdiff.report.curves import convergence, losses, losses_together
 from bootdiff.report.finished import Finished, open_finished, open_several, told_if_damaged
 from bootdiff.report.page import check_output, note, page
@@ -78,8 +78,7 @@ def _write(path: Path, title: str, parts: Sequence[str]) -> Path:
 
 
 def _samples(run: Finished, teacher: str | None) -> str:
-    """The pictures, or a note why there are none: the rest of the page needs no network."""
-    try:
-        return samples_and_path(run, teacher)
-    except BootdiffError as error:
-        return note(f"No samples here: {error}")
+    """The pictures; a note for the student of a plain module, which only its own program can build."""
+    if "pipeline" not in read_facts(run.folder / "student-path" / FILE):
+        return note("No samples here: the teacher is a module of your own, so draw them from Python.")
+    return samples_and_path(run, teacher)
