@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -146,7 +147,7 @@ def _version(name: str) -> str:
 
 def command() -> str:
     """What the user typed."""
-    return " ".join(["bootdiff", *sys.argv[1:]])
+    return shlex.join(["bootdiff", *sys.argv[1:]])
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

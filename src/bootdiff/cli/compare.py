@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bootdiff.cli.measurement import Measurement
-from bootdiff.errors import BootdiffError
+from bootdiff.cli.measurement import Measurement, notes
+from bootdiff.errors import BootdiffError, Interrupted
 from bootdiff.evaluation.compare import Comparison, Entry, student_entries, teacher_entries
 from bootdiff.evaluation.comparison_files import markdown, write_comparison
 from bootdiff.evaluation.measure import Listed
@@ -57,7 +57,12 @@ def run_compare(
     if is_first_process():  # nothing can be refused any more
         run.start(config, sources)
     comparison = Comparison(model, output / "rows", judges, asked.num, asked.seed, asked.repeats)
-    return _finish(output, config, comparison.run(entries), comparison.pictures(entries))
+    try:
+        measured = comparison.run(entries)
+    except KeyboardInterrupt:
+        raise Interrupted("stopped; finished rows are kept, so run the same command to go on.") from None
+    config = {**config, "notes": notes(judges.reference, asked.num)}
+    return _finish(output, config, measured, comparison.pictures(entries))
 
 
 def _finish(

@@ -57,9 +57,11 @@ def print_verdict(plan: Plan) -> None:
     if steps < plan.settings.steps:
         print(f"stopped: at step {steps} of {plan.settings.steps}, because it has converged (stop_when)")
     looks = read_watch(plan.output)
+    verdict = judge(looks)
     if looks:
-        verdict = judge(looks)
         print(f"verdict: {verdict.word}: {verdict.sentence}")
+    else:
+        print("verdict: none, because so short a run is not looked at (--set watch_every=N looks all the same)")
 
 
 def print_report(output: Path) -> None:

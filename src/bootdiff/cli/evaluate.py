@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bootdiff.cli.measurement import Measurement
+from bootdiff.cli.measurement import Measurement, notes
 from bootdiff.data.conditions import Cascade, Conditions
 from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.cascades import Remembered, cascade_candidates
@@ -64,7 +64,14 @@ def run_evaluate(
         clip=judges.clip,
         texts=pair.texts,
     )
-    result = {"student": student, "reference": reference, "clip": asked.clip, **result, **environment()}
+    result = {
+        "student": student,
+        "reference": reference,
+        "clip": asked.clip,
+        "notes": notes(judges.reference, asked.num),
+        **result,
+        **environment(),
+    }
     if is_first_process():
         write_json(output, result)
         if Run(student).started:

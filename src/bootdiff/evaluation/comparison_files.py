@@ -55,9 +55,12 @@ def markdown(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 def _cell(figure: Mapping[str, Any] | None, form: str) -> str:
     if figure is None:
         return "–"
-    if figure["low"] is None or form == ".1%":
-        return format(figure["value"], form)
-    return f"{figure['value']:{form}} ± {(figure['high'] - figure['low']) / 2:.2g}"
+    value, low, high = (figure[key] for key in ("value", "low", "high"))
+    if low is None or form == ".1%":
+        return format(value, form)
+    if abs((high - value) - (value - low)) > 0.1 * (high - low):  # a share's interval ends at 0 and 1
+        return f"{value:{form}} ({low:{form}} – {high:{form}})"
+    return f"{value:{form}} ± {(high - low) / 2:.2g}"
 
 
 def document(result: Mapping[str, Any]) -> str:
@@ -70,8 +73,9 @@ def document(result: Mapping[str, Any]) -> str:
         f"{result['num']} samples a noise seed, {result['repeats']} noise seed(s) from {result['seed']}, the same "
         f"noises for all; features {result['features'] or 'none'}, reference {result['reference'] or 'none'}. Of "
         "several spacings of a sampler's times the better counts. Path error: mean squared difference to the end of "
-        "the teacher's path (a student's own range), 50 Heun steps, for the first 128 noises of a seed."
+        "the teacher's path (a student's own range), 50 Heun steps, for the first noises of a seed, 128 at most."
     )
+    about += "".join(f" **{note[0].upper()}{note[1:]}**" for note in result.get("notes", []))
     title = f"# Students of {result['teacher']} and their teacher's samplers"
     return "\n".join([title, "", *lines, "", about, "", *notes, ""])
 

@@ -71,6 +71,7 @@ def open_pair(
         raise BootdiffError(
             f"{student} makes {sampler.shape} and {name} {model.shape}; it is a student of another teacher."
         )
+    _check_conditions(student, sampler, model)
     conditions = run_conditions(student, sampler, facts, choice)
     model = with_guidance(model, sampler, facts, choice.weight)
     learned = limited(model, limit_from(facts["targets"])) if "targets" in facts else model
@@ -135,6 +136,16 @@ def _check_teacher(student: str, teacher: Teacher) -> None:
         raise BootdiffError(
             f"{student} is a student of another teacher than {teacher.name} (its weights differ); compare students of "
             "one teacher, or give theirs by --teacher."
+        )
+
+
+def _check_conditions(student: str, sampler: Sampler, teacher: Teacher) -> None:
+    """Refuse a teacher that must be told what its student was never told."""
+    adapter, own = adapter_of(teacher), sampler.adapter
+    takes, learned = (one.takes if one is not None else "nothing" for one in (adapter, own))
+    if adapter is not None and takes != learned:
+        raise BootdiffError(
+            f"{student} is conditioned on {learned} and {teacher.name} on {takes}; it is a student of another teacher."
         )
 
 

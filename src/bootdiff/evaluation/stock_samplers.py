@@ -105,7 +105,7 @@ def read_samplers(words: Sequence[str], known: Mapping[str, Kind], most: int = 1
     Raises:
         BootdiffError: for a sampler that does not exist or does not fit, or steps that are no numbers.
     """
-    if not words:
+    if not " ".join(words).split():
         return {
             name: tuple(dict.fromkeys(min(step, most) for step in steps))
             for name, steps in DEFAULTS.items()

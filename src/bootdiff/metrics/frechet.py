@@ -76,6 +76,9 @@ class Statistics:
             )
         if not bool(torch.isfinite(mean).all() and torch.isfinite(covariance).all()):
             raise BootdiffError(f"{path} has values that are not finite; make the reference anew.")
+        values = torch.linalg.eigvalsh((covariance + covariance.T) / 2)
+        if values[0] < -1e-6 * values[-1].abs() or not torch.allclose(covariance, covariance.T, rtol=1e-5, atol=1e-8):
+            raise BootdiffError(f"the sigma in {path} is no covariance (not symmetric, or with negative variances).")
         return cls(mean, covariance, count), features
 
 
