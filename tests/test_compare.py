@@ -191,12 +191,14 @@ def test_mistakes_are_told_in_a_line(cli, run, tmp_path):
     colour = save_teacher(tmp_path / "colour", channels=3)
     other = save_teacher(tmp_path / "other", seed=5)
     distill(str(other), tmp_path / "others", BootSettings(steps=1, batch_size=2, sample_every=0))
+    distill("digits", digits := tmp_path / "digits", BootSettings(steps=1, batch_size=2, sample_every=0))
     cases = {
         "is named twice": [run, run],
         "there is no sampler 'dim'": [run, "--samplers", "dim:4"],
         "expects NAME:STEPS,STEPS": [run, "--samplers", "ddim:0"],
         "is a student of another teacher": [run, tmp_path / "others"],
         "it is a student of another teacher": [run, "--teacher", colour],
+        "conditioned on nothing and digits-class on classes": [digits, "--teacher", "digits-class"],
         "no folder at": [tmp_path / "nowhere"],
         "--features is missing": [run, "--reference", "digits"],
     }

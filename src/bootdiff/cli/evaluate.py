@@ -64,14 +64,8 @@ def run_evaluate(
         clip=judges.clip,
         texts=pair.texts,
     )
-    result = {
-        "student": student,
-        "reference": reference,
-        "clip": asked.clip,
-        "notes": notes(judges.reference, asked.num),
-        **result,
-        **environment(),
-    }
+    asked_for = {"student": student, "reference": reference, "clip": asked.clip}
+    result = {**asked_for, "notes": notes(judges.reference, asked.num), **result, **environment()}
     if is_first_process():
         write_json(output, result)
         if Run(student).started:

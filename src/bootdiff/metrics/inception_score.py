@@ -84,7 +84,7 @@ class InceptionScore:
 
 
 def split_of(index: Tensor, splits: int) -> Tensor:
-    """A split for every sample's number, scattered: classes are asked for in turn, so that a split by turns would hold one.
+    """A split for every sample's number, scattered: classes come in turn, so that a split by turns would hold one.
 
     Source: Knuth's multiplicative hash, of 32 bits.
     """

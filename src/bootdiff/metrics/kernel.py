@@ -52,9 +52,8 @@ def kernel_distance(
     values = _values(*sets, size, count, seed)
     share = max(min(size, len(rows)) / len(rows) for rows in sets)
     error = stdev(values) * math.sqrt(share / (1 - share) + 1 / count) if share < 1 and count > 1 else None
-    words = (
-        f"mean of {count} subsets of {min(size, len(samples))}" if count > 1 else f"one subset of {min(size, largest)}"
-    )
+    used = min(size, len(samples) if count > 1 else largest)
+    words = f"mean of {count} subsets of {used}" if count > 1 else f"one subset of {used}"
     return Estimate.around(fmean(values), error, len(samples), f"unbiased MMD², cubic kernel, {words}")
 
 
