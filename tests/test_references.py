@@ -90,7 +90,7 @@ def test_the_fashion_reference_belongs_to_the_fashion_features():
     reference = find_reference("fashion", features)
     assert reference.statistics.count == 60_000 and tuple(reference.samples.shape) == (5000, 128)
     assert reference.statistics.covariance.shape == (128, 128)
-    with pytest.raises(BootdiffError, match=r"made with the features fashion-51d47b85, not digits-526542f4"):
+    with pytest.raises(BootdiffError, match=r"made with the features fashion-8bca4fb8, not digits-526542f4"):
         find_reference("fashion", DigitsFeatures())
 
 
