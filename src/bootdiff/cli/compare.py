@@ -40,7 +40,7 @@ def run_compare(
     if twice is not None:
         raise BootdiffError(f"{twice} is named twice; name every student once.")
     join()
-    group = open_group(students, teacher, None, asked.choice)
+    group = open_group(students, teacher, asked.choice)
     model, texts, labels = group[0].teacher, group[0].texts, asked.labels_of(students[0])
     rows = read_samplers(samplers, kinds_for(model), model.schedule.num_timesteps)
     judges, reference = asked.judges(model, texts)
@@ -93,13 +93,12 @@ def _identities(students: Sequence[str], group: Sequence[Opened]) -> dict[str, s
 
 def _measures(reference: Reference | None, labels: Sequence[int] | None) -> dict[str, str]:
     """Of what the samples are held against: other images under the same name are another comparison."""
-    known = {} if reference is None else {"reference": tensors_hash(vars_of(reference))}
-    return known if labels is None else {**known, "labels": tensors_hash({"labels": torch.tensor(list(labels))})}
-
-
-def vars_of(reference: Reference) -> dict[str, Tensor]:
-    """The tensors of a reference."""
-    return {"mean": reference.statistics.mean, "covariance": reference.statistics.covariance}
+    known: dict[str, dict[str, Tensor]] = {}
+    if reference is not None:
+        known["reference"] = {"mean": reference.statistics.mean, "covariance": reference.statistics.covariance}
+    if labels is not None:
+        known["labels"] = {"labels": torch.tensor(list(labels))}
+    return {name: tensors_hash(tensors) for name, tensors in known.items()}
 
 
 def print_comparison(result: Mapping[str, Any]) -> None:

@@ -101,7 +101,8 @@ class Comparison:
                 for batch in mine(self._work(entry, seed)):
                     truth = self._truth(entry, one.candidate, seed, batch)
                     samples = one.measure(batch, truth, self.judges)
-                    shown.setdefault(one.candidate.spacing, batch.decode(samples[:SHOWN]).cpu())
+                    if one.candidate.spacing not in shown:  # latents are decoded once
+                        shown[one.candidate.spacing] = batch.decode(samples[:SHOWN]).cpu()
                     bar.advance(one.candidate.calls)
                 one.close(self.judges)
         row = best_rows(measured)[0]

@@ -16,7 +16,7 @@ from bootdiff.pipelines.samplers import ANY, Choice, Sampler, best_device, check
 from bootdiff.runs import Run
 from bootdiff.teachers import Teacher, adapter_of, guided, limited, load_teacher
 from bootdiff.teachers.encoding import PromptEncoder
-from bootdiff.teachers.guidance import unguided, weight_of
+from bootdiff.teachers.guidance import weight_of
 from bootdiff.teachers.limits import limit_from
 from bootdiff.teachers.weights import weights_hash
 
@@ -45,13 +45,11 @@ def open_pair(
     teacher: str | None = None,
     teacher_options: Mapping[str, Any] | None = None,
     choice: Choice = ANY,
-    loaded: Teacher | None = None,
 ) -> Opened:
     """Open a student beside its teacher.
 
     Args:
         teacher: another one than the student names.
-        loaded: that teacher, without guidance, if it is loaded already.
         teacher_options: for ``load_teacher``, over those of the student's own.
         choice: of prompts, classes and weight.
 
@@ -59,17 +57,43 @@ def open_pair(
         BootdiffError: if they do not belong together.
     """
     sampler, facts = open_student(student)
-    name = teacher or facts.get("teacher")
+    return _beside(student, sampler, facts, _teacher_of(student, facts, teacher, teacher_options), choice)
+
+
+def open_group(students: Sequence[str], teacher: str | None = None, choice: Choice = ANY) -> list[Opened]:
+    """Open several students of one teacher, which is loaded once; all are asked for the same.
+
+    Raises:
+        BootdiffError: if one is another teacher's, or was distilled with another guidance weight or other classes.
+    """
+    opened = {name: open_student(name) for name in students}
+    first, (sampler, facts) = students[0], opened[students[0]]
+    model = _teacher_of(first, facts, teacher, None)
+    choice = replace(choice, prompts=_texts(first, sampler, choice), classes=_classes(opened, choice))
+    group = {name: _beside(name, sampler, facts, model, choice) for name, (sampler, facts) in opened.items()}
+    _check_weights_of(group)
+    _check_teachers(group, model, named=teacher is not None)
+    return list(group.values())
+
+
+def _teacher_of(
+    student: str, facts: Mapping[str, Any], named: str | None, options: Mapping[str, Any] | None
+) -> Teacher:
+    """The teacher that is named, or else the student's own, without guidance."""
+    name = named or facts.get("teacher")
     if name is None:
         raise BootdiffError(f"{student} does not say who its teacher is; give --teacher.")
     run = Run.around(student)
     # A teacher that has moved is still loaded with its LoRA, size and precision.
     its_own = located(run, facts.get("teacher_options", {}))
-    options = {**its_own, **(teacher_options or {})}
-    model = loaded or load_teacher(run.locate(name) if teacher is None else name, **options)
+    return load_teacher(run.locate(name) if named is None else name, **{**its_own, **(options or {})})
+
+
+def _beside(student: str, sampler: Sampler, facts: dict[str, Any], model: Teacher, choice: Choice) -> Opened:
+    """A student and a teacher without guidance, given the student's."""
     if tuple(model.shape) != tuple(sampler.shape):
         raise BootdiffError(
-            f"{student} makes {sampler.shape} and {name} {model.shape}; it is a student of another teacher."
+            f"{student} makes {sampler.shape} and {model.name} {model.shape}; it is a student of another teacher."
         )
     _check_conditions(student, sampler, model)
     conditions = run_conditions(student, sampler, facts, choice)
@@ -78,65 +102,49 @@ def open_pair(
     return Opened(sampler, facts, model, learned, conditions, _texts(student, sampler, choice))
 
 
-def open_group(
-    students: Sequence[str],
-    teacher: str | None = None,
-    teacher_options: Mapping[str, Any] | None = None,
-    choice: Choice = ANY,
-) -> list[Opened]:
-    """Open several students of one teacher, which is loaded once.
-
-    Raises:
-        BootdiffError: if one is another teacher's, or was distilled with another guidance weight than the first.
-    """
-    first = open_pair(students[0], teacher, teacher_options, choice)
-    plain = unguided(first.teacher)
-    choice = replace(choice, prompts=first.texts, classes=_classes(students, first, choice))  # the same for all
-    group = [first]
-    for name in students[1:]:
-        other = open_pair(name, teacher or first.facts.get("teacher"), teacher_options, choice, plain)
-        here, there = weight_of(first.teacher), weight_of(other.teacher)
-        if here != there:
-            raise BootdiffError(
-                f"{students[0]} is measured at guidance weight {here:g} and {name} at {there:g}; compare students of "
-                "one weight (--guidance-scale chooses it where a range was learned)."
-            )
-        group.append(other)
-    for name, opened in zip(students, group, strict=True):
-        _check_teacher(name, plain)
-        named = opened.facts.get("teacher")
-        if teacher is None and named != first.facts.get("teacher"):
-            raise BootdiffError(
-                f"{name} is a student of another teacher ({named}) than {students[0]} ({first.facts.get('teacher')}); "
-                "if the two are one, give it by --teacher."
-            )
-    return group
-
-
-def _classes(students: Sequence[str], first: Opened, choice: Choice) -> Sequence[int] | None:
-    """Those that the students are sampled with: given, or those that the first learned, if all did.
+def _classes(opened: Mapping[str, tuple[Sampler, dict[str, Any]]], choice: Choice) -> Sequence[int] | None:
+    """Those that the students are sampled with: given, or those that they learned, where that is the same for all.
 
     Raises:
         BootdiffError: if they learned different ones and none are given.
     """
-    if first.sampler.adapter is None or first.sampler.adapter.takes != "classes" or choice.classes:
-        return choice.classes
-    learned = {name: open_student(name)[1].get("conditions", {}).get("labels") for name in students}
+    learned = {name: facts.get("conditions", {}).get("labels") for name, (_, facts) in opened.items()}
+    first = next(iter(learned))
     for name, labels in learned.items():
-        if labels != learned[students[0]]:
-            raise BootdiffError(f"{students[0]} and {name} learned different classes; say --classes which to compare.")
-    return learned[students[0]]
+        if not choice.classes and labels != learned[first]:
+            raise BootdiffError(f"{first} and {name} learned different classes; say --classes which to compare.")
+    return choice.classes or learned[first]
 
 
-def _check_teacher(student: str, teacher: Teacher) -> None:
-    """Refuse a student whose run says that it learned from other weights."""
-    run = Run.around(student)
-    known = run.meta.get("sources", {}).get("teacher") if run.started else None
-    if known is not None and known.split("-")[0] != weights_hash(teacher.denoiser):
-        raise BootdiffError(
-            f"{student} is a student of another teacher than {teacher.name} (its weights differ); compare students of "
-            "one teacher, or give theirs by --teacher."
-        )
+def _check_weights_of(group: Mapping[str, Opened]) -> None:
+    """Refuse students that are measured at different guidance weights."""
+    weights = {name: weight_of(opened.teacher) for name, opened in group.items()}
+    first = next(iter(weights))
+    for name, weight in weights.items():
+        if weight != weights[first]:
+            raise BootdiffError(
+                f"{first} is measured at guidance weight {weights[first]:g} and {name} at {weight:g}; compare students "
+                "of one weight (--guidance-scale chooses it where a range was learned)."
+            )
+
+
+def _check_teachers(group: Mapping[str, Opened], teacher: Teacher, named: bool) -> None:
+    """Refuse a student whose run says that it learned from other weights, or that names another teacher."""
+    own, first = weights_hash(teacher.denoiser), next(iter(group))
+    for name, opened in group.items():
+        run = Run.around(name)
+        known = run.meta.get("sources", {}).get("teacher") if run.started else None
+        if known is not None and known.split("-")[0] != own:
+            raise BootdiffError(
+                f"{name} is a student of another teacher than {teacher.name} (its weights differ); compare students of "
+                "one teacher, or give theirs by --teacher."
+            )
+        theirs, ours = (one.facts.get("teacher") for one in (opened, group[first]))
+        if not named and theirs != ours:
+            raise BootdiffError(
+                f"{name} is a student of another teacher ({theirs}) than {first} ({ours}); if the two are one, give it "
+                "by --teacher."
+            )
 
 
 def _check_conditions(student: str, sampler: Sampler, teacher: Teacher) -> None:

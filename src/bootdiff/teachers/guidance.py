@@ -56,13 +56,6 @@ def guidance_of(teacher: Teacher) -> Guided | None:
     return None
 
 
-def unguided(teacher: Teacher) -> Teacher:
-    """``teacher`` without guidance; its limit stays."""
-    if isinstance(teacher, Limited) and isinstance(teacher.inner, Guided):
-        return Limited(teacher.inner.inner, teacher.limit)
-    return teacher.inner if isinstance(teacher, Guided) else teacher
-
-
 def weight_of(teacher: Teacher) -> float | None:
     """The weight of its guidance, 1 without any; None where the condition says it."""
     own = guidance_of(teacher)

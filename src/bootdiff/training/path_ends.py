@@ -19,9 +19,15 @@ SATURATED = 0.98
 
 @dataclass(frozen=True)
 class PathEnds:
-    """The ends of the teacher's path, (n, *shape), and what a student's are compared with."""
+    """What a student's samples are compared with.
+
+    Args:
+        ends: of the teacher's path, y at t_min, (n, *shape).
+        starts: of the first of them, f(x_T, t_max), (m ≤ n, *shape) (method: Eq. 9).
+    """
 
     ends: Tensor
+    starts: Tensor
 
     @cached_property
     def centre(self) -> Tensor:

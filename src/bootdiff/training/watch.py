@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Conditions
-from bootdiff.files import load_tensors, remove, save_tensors, write_whole
+from bootdiff.files import load_tensors, save_tensors, write_whole
 from bootdiff.metrics.frechet import frechet_distance
 from bootdiff.objectives.settings import DistillationSettings
 from bootdiff.randomness import sample_noise
@@ -108,6 +107,7 @@ class Watch:
     stops: bool = False
     warmup: int = 0
     seconds: float = field(default=0.0, init=False)
+    _truth: PathEnds | None = field(default=None, init=False)
 
     def due(self, step: int) -> bool:
         """Whether the student is to be looked at after ``step`` steps."""
@@ -124,7 +124,6 @@ class Watch:
         student = networks["student"]
         if not isinstance(student, Student):
             raise TypeError(f"expected a Student, got {type(student).__name__}")
-        self.device = next(student.parameters()).device
         line = {"step": step, **self._figures(student)}
         self.seconds += time.monotonic() - started
         append_line(self.folder / FILE, {**line, "seconds": round(self.seconds, 3)})
@@ -141,15 +140,15 @@ class Watch:
         return len(looks) >= LOOKS // 2 and judge(looks).word == "converged"
 
     def _figures(self, student: Student) -> dict[str, Any]:
-        truth, made = self.truth, self._sampled(student, None, self.plan.count)
+        made = self._sampled(student, None, self.plan.count)
+        truth = self.truth(next(student.parameters()).device)
         finite = bool(torch.isfinite(made).all())
         exact = min(EXACT, self.plan.count)
         edge = self._sampled(student, self.t_range[1], exact)
-        # The start of the path, Eq. 9, as the teacher's own limit leaves it.
-        start = student.limit(self.edge)
         return {
             "path_error": mean_square(made[:exact] - truth.ends[:exact]) if finite else math.inf,
-            "boundary_error": mean_square(edge - start),
+            # Eq. 9, as the teacher's own limit leaves it.
+            "boundary_error": mean_square(edge - student.limit(truth.starts)),
             "frechet_distance": frechet_distance(truth.seen(made), truth.statistics) if finite else math.inf,
             "diversity": diversity_of(made),
             "teacher_diversity": truth.diversity,
@@ -159,9 +158,9 @@ class Watch:
         }
 
     def _sampled(self, student: Student, t: float | None, count: int) -> Tensor:
+        device = next(student.parameters()).device
         parts = [
-            student.sample(eps.to(self.device), condition.to(self.device), t).cpu()
-            for eps, condition in self._batches(count)
+            student.sample(eps.to(device), condition.to(device), t).cpu() for eps, condition in self._batches(count)
         ]
         return torch.cat(parts)
 
@@ -178,30 +177,33 @@ class Watch:
             condition = parts[0] if len(parts) == 1 else Condition.cat(parts)
             yield sample_noise(SEED, start, stop, shape), condition
 
-    @cached_property
-    def truth(self) -> PathEnds:
-        """The ends of the path, from the run's folder, or solved now."""
+    def truth(self, device: torch.device) -> PathEnds:
+        """The ends of the path: known, from the run's folder, or solved now."""
+        self._truth = self._truth or self._stored() or self._solved(device)
+        return self._truth
+
+    def _stored(self) -> PathEnds | None:
         path = self.folder / SOLUTIONS
-        if path.exists():
-            stored = load_tensors(path)
-            if stored["ends"].shape == (self.plan.count, *self.teacher.shape):
-                self.edge = stored["edge"]
-                return PathEnds(stored["ends"])
-            remove(path)
+        stored = load_tensors(path) if path.exists() else None
+        # Another number of looks, and so of noises, may be asked for than before.
+        fits = stored is not None and stored["ends"].shape == (self.plan.count, *self.teacher.shape)
+        return PathEnds(**stored) if stored is not None and fits else None
+
+    def _solved(self, device: torch.device) -> PathEnds:
         exact = min(EXACT, self.plan.count)
         solved = [
-            self._solve(eps, condition, first < exact)
+            self._solve(eps.to(device), condition.to(device), first < exact)
             for first, (eps, condition) in _numbered(self._batches(self.plan.count))
         ]
-        ends, edges = (torch.cat(parts) for parts in zip(*solved, strict=True))
-        self.edge = edges[:exact].clone()
-        write_whole(path, lambda temporary: save_tensors(temporary, {"ends": ends, "edge": self.edge}))
-        return PathEnds(ends)
+        ends, starts = (torch.cat(parts) for parts in zip(*solved, strict=True))
+        found = {"ends": ends, "starts": starts[:exact].clone()}
+        write_whole(self.folder / SOLUTIONS, lambda temporary: save_tensors(temporary, found))
+        return PathEnds(**found)
 
     def _solve(self, eps: Tensor, condition: Condition, exactly: bool) -> tuple[Tensor, Tensor]:
         solver: Solver = Heun() if exactly else Euler()
         times = even_times(EXACT_STEPS if exactly else OTHER_STEPS, *self.t_range)
-        path = solve(self.teacher, eps.to(self.device), times, solver, condition.to(self.device))
+        path = solve(self.teacher, eps, times, solver, condition)
         return path[-1].cpu(), path[0].cpu()
 
 
