@@ -19,6 +19,7 @@ from bootdiff.allocator import keep_freed_memory
 from bootdiff.builtin import builtin_folder
 from bootdiff.evaluation.evaluate import evaluate
 from bootdiff.evaluation.references import find_reference, open_features
+from bootdiff.evaluation.tally import Judges
 from bootdiff.objectives.boot import BootSettings
 from bootdiff.pipelines.samplers import PathSampler
 from bootdiff.teachers import load_teacher
@@ -60,9 +61,11 @@ def main() -> None:
         trained = time.perf_counter() - started
         teacher = load_teacher("digits")
         space = open_features("digits", teacher)
-        reference = find_reference("digits", space)
+        judges = Judges(space, find_reference("digits", space))
         times = (student.t_min, student.t_max)
-        result = evaluate({name: PathSampler(student)}, teacher, times, space, reference, options.num, 1, 1, [], False)
+        result = evaluate(
+            {name: PathSampler(student)}, teacher, times, judges, num=options.num, seed=1, ddim_steps=[], heun=False
+        )
         row = result["rows"][-1]
         figures[name] = {"ms": 1e3 * a_step, "steps": count, "seconds": trained, **row}
         cells = [f"{1e3 * a_step:.1f}", count, f"{trained:.0f}", f"{first:.0f}"]

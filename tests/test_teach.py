@@ -24,6 +24,8 @@ from bootdiff.data.labels import NUMBERS, Captions, digit_captions, load_caption
 from bootdiff.data.sources import Images
 from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.evaluate import evaluate
+from bootdiff.evaluation.measure import Listed
+from bootdiff.evaluation.tally import Judges
 from bootdiff.metrics.features import load_features
 from bootdiff.randomness import Draw, sample_noise
 from bootdiff.teachers import Mixture, load_teacher
@@ -404,17 +406,16 @@ def test_faithfulness_is_the_share_of_samples_in_the_class_that_was_asked_for():
         def told_weight(self, weight: float | None) -> float | None:
             return None
 
-    reference = features_statistics(features, images)
+    judges = Judges(features, features_statistics(features, images))
     result = evaluate(
         {"right": Copies(0), "wrong": Copies(1)},
         teacher,
         teacher.t_range,
-        features,
-        reference,
+        judges,
+        Listed(Classes(list(range(10)))),
         num=100,
         ddim_steps=[1],
         heun=False,
-        conditions=Classes(list(range(10))),
     )
     rows = {row["name"]: row["faithfulness"] for row in result["rows"]}
     assert rows["right"] > 0.97 and rows["wrong"] < 0.03
@@ -422,13 +423,11 @@ def test_faithfulness_is_the_share_of_samples_in_the_class_that_was_asked_for():
         {"wrong": Copies(1)},
         teacher,
         teacher.t_range,
-        features,
-        reference,
+        judges,
+        Listed(Classes(list(range(10))), labels=[(label + 1) % 10 for label in range(10)]),
         num=100,
         ddim_steps=[1],
         heun=False,
-        conditions=Classes(list(range(10))),
-        labels=[(label + 1) % 10 for label in range(10)],
     )
     assert next(row["faithfulness"] for row in asked["rows"] if row["name"] == "wrong") > 0.97
 

@@ -11,6 +11,7 @@ from bootdiff.data.conditions import Cascade, Conditions
 from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.cascades import Remembered, cascade_candidates
 from bootdiff.evaluation.evaluate import evaluate
+from bootdiff.evaluation.measure import Listed
 from bootdiff.evaluation.opening import Opened, base_teacher, open_pair
 from bootdiff.evaluation.processes import join
 from bootdiff.evaluation.rows import DDIM_STEPS, Candidate
@@ -45,24 +46,19 @@ def run_evaluate(
     pair = open_pair(student, teacher, teacher_options, asked.choice)
     judges, reference = asked.judges(pair.teacher, pair.texts)
     conditions, more = _with_base(student, pair, steps)
-    low, high = pair.teacher.t_range
     result = evaluate(
         {"student": pair.sampler},
         pair.teacher,
-        (float(pair.facts.get("t_min", low)), float(pair.facts.get("t_max", high))),
-        judges.features,
-        judges.reference,
+        pair.t_range,
+        judges,
+        Listed(conditions, asked.labels_of(student), pair.texts),
         asked.num,
         asked.seed,
         asked.repeats,
         steps,
         heun,
-        path_of=pair.path_of,
-        conditions=conditions,
-        labels=asked.labels_of(student),
-        more=more,
-        clip=judges.clip,
-        texts=pair.texts,
+        pair.path_of,
+        more,
     )
     asked_for = {"student": student, "reference": reference, "clip": asked.clip}
     result = {**asked_for, "notes": notes(judges.reference, asked.num), **result, **environment()}

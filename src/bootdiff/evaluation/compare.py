@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bootdiff.evaluation.measure import Listed, Measured, Work, best_rows, work_of
+from bootdiff.evaluation.measure import PATH_NUM, Listed, Measured, Work, best_rows, work_of
 from bootdiff.evaluation.opening import Opened
 from bootdiff.evaluation.processes import gathered, mine
 from bootdiff.evaluation.rows import Candidate, reference_path, teacher_candidates
@@ -25,8 +25,8 @@ from bootdiff.progress import Progress, is_first_process, progress
 from bootdiff.randomness import sample_noise
 from bootdiff.teachers import Teacher
 
-#: samples shown in a row, and noises whose path error is measured
-SHOWN, PATH_NUM = 10, 128
+#: samples shown in a row
+SHOWN = 10
 #: DDIM steps of a teacher for which diffusers has no sampler
 FEW_STEPS = (1, 4, 10, 50)
 
@@ -161,10 +161,8 @@ def student_entries(
         labels: the classes that their prompts ask for.
     """
     for name, opened in zip(short_names(names), group, strict=True):
-        facts, own = opened.facts, opened.teacher.t_range
-        times = float(facts.get("t_min", own[0])), float(facts.get("t_max", own[1]))
-        listed = Listed(opened.conditions, labels, opened.texts)
-        yield Entry("student", [Candidate(name, "one call", 1, opened.sampler)], listed, (opened.path_of, times))
+        listed, path = Listed(opened.conditions, labels, opened.texts), (opened.path_of, opened.t_range)
+        yield Entry("student", [Candidate(name, "one call", 1, opened.sampler)], listed, path)
 
 
 def short_names(names: Sequence[str]) -> list[str]:

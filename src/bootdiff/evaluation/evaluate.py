@@ -9,40 +9,31 @@ from typing import Any
 import torch
 
 from bootdiff.allocator import keep_freed_memory
-from bootdiff.data.conditions import Conditions, Unconditional
-from bootdiff.evaluation.measure import Listed, Measured, Work, best_rows, work_of
+from bootdiff.data.conditions import Unconditional
+from bootdiff.evaluation.measure import PATH_NUM, Listed, Measured, Work, best_rows, work_of
 from bootdiff.evaluation.processes import mine
-from bootdiff.evaluation.references import Reference
 from bootdiff.evaluation.rows import DDIM_STEPS, Candidate, from_elsewhere, heun_candidate, teacher_candidates
 from bootdiff.evaluation.tally import Judges
-from bootdiff.metrics.clip_score import ClipScore
-from bootdiff.metrics.features import Features
 from bootdiff.pipelines.samplers import Sampler, batch_for, best_device
 from bootdiff.progress import is_first_process, progress
 from bootdiff.teachers import Teacher
 
 NOBODY = Judges()
-#: noises a seed whose path error is measured where the Heun row is left out
-PATH_NUM = 128
 
 
 def evaluate(
     students: Mapping[str, Sampler],
     teacher: Teacher,
     t_range: tuple[float, float],
-    features: Features | None = None,
-    reference: Reference | None = None,
+    judges: Judges = NOBODY,
+    listed: Listed = Listed(Unconditional()),
     num: int = 2000,
     seed: int = 0,
     repeats: int = 1,
     ddim_steps: Sequence[int] = DDIM_STEPS,
     heun: bool = True,
     path_of: Teacher | None = None,
-    conditions: Conditions | None = None,
-    labels: Sequence[int] | None = None,
     more: Sequence[Candidate] = (),
-    clip: ClipScore | None = None,
-    texts: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Measure students and their teacher from the same noises and conditions.
 
@@ -51,7 +42,8 @@ def evaluate(
         t_range: (t_min, t_max) of the path that the students learned. The teacher's own rows span the teacher's own
             range, so that they are the same beside every student; where the students' t_max is another one, the
             teacher is measured from there too, in rows of their own.
-        features, reference: for the Fréchet distance; without them only path error and speed are measured.
+        judges: feature space, reference and CLIP model; without any only path error and speed are measured.
+        listed: what the samples are conditioned on.
         num: samples a noise seed.
         seed: noise seed r uses the samples of seed ``seed + r · num``.
         repeats: noise seeds.
@@ -59,11 +51,7 @@ def evaluate(
         heun: a row for 50 Heun steps, the ground truth, and path errors on every sample; without it path errors are
             measured on the first samples of each seed only, which is much cheaper.
         path_of: whose path the students learned, where their targets were limited in another way than the teacher's.
-        conditions: of the samples, for a teacher that is conditioned.
-        labels: the classes that the listed conditions ask for, one after the other, where they are not labels
-            themselves: the share of samples that the features' classifier finds in them is the faithfulness.
         more: further rows.
-        clip, texts: for the CLIP score: the model, and the prompts of the listed conditions.
 
     Returns:
         A JSON-ready dictionary; ``rows`` holds the teacher's rows, then the students'.
@@ -77,12 +65,11 @@ def evaluate(
     learned = [Measured(Candidate(name, "one call", 1, sampler)) for name, sampler in students.items()]
     seeds = [seed + repeat * num for repeat in range(repeats)]
     size = batch_for(teacher.shape)
-    listed = Listed(conditions or Unconditional(), labels, texts)
     work = [work_of(teacher, listed, first, num, size) for first in seeds]
-    _measure(work, -(-num // size), truth, [*rows, *learned], Judges(features, reference, clip), heun)
+    _measure(work, -(-num // size), truth, [*rows, *learned], judges, heun)
     return {
         "teacher": teacher.name,
-        "features": features.name if features else None,
+        "features": judges.features.name if judges.features else None,
         "num": num,
         "seed": seed,
         "repeats": repeats,

@@ -20,6 +20,9 @@ from bootdiff.metrics.estimate import Estimate
 from bootdiff.pipelines.samplers import noise_batches
 from bootdiff.teachers import Teacher, adapter_of
 
+#: noises a seed whose path error is measured, where the path's ends are not a row of their own
+PATH_NUM = 128
+
 
 @dataclass(frozen=True)
 class Work:

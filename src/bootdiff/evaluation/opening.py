@@ -39,6 +39,12 @@ class Opened:
     conditions: Conditions
     texts: Sequence[str] | None = None
 
+    @property
+    def t_range(self) -> tuple[float, float]:
+        """(t_min, t_max) of the path that the student learned."""
+        low, high = self.teacher.t_range
+        return float(self.facts.get("t_min", low)), float(self.facts.get("t_max", high))
+
 
 def open_pair(
     student: str,
