@@ -71,9 +71,16 @@ class Boot(Stateless):
         self.t_min, self.t_max = model.t_min, model.t_max
 
     @classmethod
-    def from_settings(cls, teacher: Teacher, settings: BootSettings, conditions: Conditions | None = None) -> Boot:
-        """A student grown from the teacher, and the objects that the settings' words stand for."""
-        student = Student.from_teacher(teacher, settings.t_min, settings.t_max, learned_weight(settings, teacher))
+    def from_settings(
+        cls,
+        teacher: Teacher,
+        settings: BootSettings,
+        conditions: Conditions | None = None,
+        student: Student | None = None,
+    ) -> Boot:
+        """The student, grown from the teacher where none is given, and what the settings' words stand for."""
+        weight = learned_weight(settings, teacher)
+        student = student or Student.from_teacher(teacher, settings.t_min, settings.t_max, weight)
         student.target_limit = target_limit(settings, teacher)
         return cls(
             teacher=limited(teacher, student.target_limit),

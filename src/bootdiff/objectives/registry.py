@@ -10,6 +10,9 @@ from bootdiff.errors import choose
 #: method name to ``module:objective class:settings class``
 METHODS = {
     "boot": "bootdiff.objectives.boot:Boot:BootSettings",
+    "dm": "bootdiff.objectives.distribution_matching:DistributionMatching:CorrectionSettings",
+    "sid": "bootdiff.objectives.sid:Sid:SidSettings",
+    "freeflow": "bootdiff.objectives.freeflow:FreeFlow:FreeFlowSettings",
 }
 
 

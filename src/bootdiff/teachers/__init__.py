@@ -1,9 +1,9 @@
 """Teachers: pretrained denoisers, read as predictions of ``x_0``."""
 
 from bootdiff.teachers.analytic import Gaussian, Mixture
-from bootdiff.teachers.base import Limited, NetworkTeacher, Teacher, limited
+from bootdiff.teachers.base import Limited, NetworkTeacher, Teacher, limit_of, limited
 from bootdiff.teachers.callable import CallableTeacher
-from bootdiff.teachers.guidance import Guided, guided
+from bootdiff.teachers.guidance import Guided, guided, guided_within
 from bootdiff.teachers.limits import Clip, DynamicThreshold, Limit, NoLimit
 from bootdiff.teachers.load import load_teacher
 from bootdiff.teachers.pipeline import PipelineTeacher, adapter_of, blank_condition
@@ -24,6 +24,8 @@ __all__ = [
     "adapter_of",
     "blank_condition",
     "guided",
+    "guided_within",
+    "limit_of",
     "limited",
     "load_teacher",
 ]

@@ -72,6 +72,11 @@ class Teacher(nn.Module, ABC):
         """The innermost teacher, without wrappers: what a student is grown from."""
         return self
 
+    def factors(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(scale, a, b) of ``x_0 = a x_t + b network(scale · x_t)``; here of a network that answers x_0 itself."""
+        one = torch.ones_like(t, dtype=torch.float64)
+        return one, torch.zeros_like(one), one
+
     @property
     def t_range(self) -> tuple[float, float]:
         """(t_min, t_max) to use where the user names none: the table's first step, and the last with alpha ≥ 0.02."""
@@ -131,7 +136,7 @@ class NetworkTeacher(Teacher):
 
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """f(x_t, t); the conversion runs in float32 whatever the network runs in."""
-        scale, a, b = (expand(v.to(x_t.device, torch.float32), x_t) for v in self._factors(t))
+        scale, a, b = (expand(v.to(x_t.device, torch.float32), x_t) for v in self.factors(t))
         out = self.call(self.network, scale * x_t, self.schedule.timestep(t), condition)
         if out.shape != x_t.shape:
             raise BootdiffError(
@@ -166,11 +171,11 @@ class NetworkTeacher(Teacher):
         return exportable_time(lambda time: self._one_call(time).alpha, t)
 
     def _one_call(self, time: float) -> OneCall:
-        scale, a, b = (v.item() for v in self._factors(torch.tensor([time])))
+        scale, a, b = (v.item() for v in self.factors(torch.tensor([time])))
         start = self.schedule.start_scale(time)
         return OneCall(start * scale, start * a, b)
 
-    def _factors(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def factors(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(scale, a, b) of ``x_0 = a x_t + b network(scale · x_t)``, in float64, each (b,)."""
         alpha, sigma = self.schedule.split(self.schedule.lambda_(t))
         return self.prediction.input_scale(alpha, sigma), *self.prediction.factors(alpha, sigma)
@@ -228,6 +233,11 @@ class Limited(Wrapper):
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """The inner teacher's x_0, limited."""
         return self.limit(self.inner.x0(x_t, t, condition))
+
+
+def limit_of(teacher: Teacher) -> Limit:
+    """How this teacher's answers are limited."""
+    return teacher.limit if isinstance(teacher, Limited) else NoLimit()
 
 
 def limited(teacher: Teacher, limit: Limit) -> Teacher:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -18,16 +20,23 @@ class Guided(Wrapper):
         inner: f, not limited: clipping comes after guidance, as in stock pipelines.
         null: n, a batch of one: the entries that differ from c (an empty prompt, the class "none").
         weight: w; None reads it from the condition's entry ``guidance``, (b,).
+        interval: (lowest, highest) t that is guided (Kynkäänniemi et al., arXiv 2404.07724); None is everywhere.
     """
 
-    def __init__(self, inner: Teacher, null: Condition, weight: float | None = None) -> None:
+    def __init__(
+        self,
+        inner: Teacher,
+        null: Condition,
+        weight: float | None = None,
+        interval: tuple[float, float] | None = None,
+    ) -> None:
         super().__init__(inner)
         if not isinstance(null, Condition):
             raise BootdiffError(
                 "null should be a condition of one sample, such as bootdiff.Classes([10]).listed(0, 0, 1), got "
                 f"{type(null).__name__}."
             )
-        self.weight, self.entries = weight, tuple(null)
+        self.weight, self.interval, self.entries = weight, interval, tuple(null)
         for name, value in null.items():
             self.register_buffer(f"null_{name}", value, persistent=False)
 
@@ -43,8 +52,20 @@ class Guided(Wrapper):
         both = Condition.cat([condition.add(**null), condition])
         f_n, f_c = self.inner.x0(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
         weight = condition["guidance"] if self.weight is None else torch.full_like(t, self.weight, dtype=torch.float32)
+        if self.interval is not None:
+            inside = (t >= self.interval[0]) & (t <= self.interval[1])
+            weight = torch.where(inside, weight, torch.ones_like(weight))
         # Eq. 10
         return f_n + expand(weight.float(), x_t) * (f_c - f_n)
+
+
+def guided_within(teacher: Teacher, interval: Sequence[float] | None) -> Teacher:
+    """``teacher`` with its guidance limited to an interval of times; as it is where there is none of the two."""
+    inner = teacher.inner if isinstance(teacher, Limited) else teacher
+    if interval is None or not isinstance(inner, Guided):
+        return teacher
+    within = Guided(inner.inner, inner.null, inner.weight, (interval[0], interval[1]))
+    return Limited(within, teacher.limit) if isinstance(teacher, Limited) else within
 
 
 def guidance_of(teacher: Teacher) -> Guided | None:

@@ -28,7 +28,7 @@ class LearnerState:
         self.raw: nn.Module = learner.module.to(accelerator.device)
         self.optimiser: Any = None
         self.prepared: nn.Module = accelerator.prepare(self.raw)
-        self.parameters = list(self.raw.parameters())
+        self.parameters = [p for p in self.raw.parameters() if p.requires_grad]
         self.reset(first_step=0)
 
     def reset(self, first_step: int) -> None:

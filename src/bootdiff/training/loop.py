@@ -104,8 +104,9 @@ class Loop:
         with self._signals(), progress(f"training {self.what}", self.settings.steps, self.step, show) as bar:
             started = time.monotonic() - self.seconds
             while self.step < self.settings.steps and not self.enough:
-                for name in self.objective.turns(self.step):
-                    self._turn(name)
+                turns = list(self.objective.turns(self.step))
+                for number, name in enumerate(turns):
+                    self._turn(name, turns[:number].count(name))
                 for event in self.objective.after_step(self.networks, self.step):
                     self.learners[event.learner].reset(self.step + 1)
                 self.step += 1
@@ -121,18 +122,23 @@ class Loop:
             network._compiled_call_impl = None
         return self.learners
 
-    def _turn(self, name: str) -> None:
-        """One learner's forward and backward passes, over the accumulation steps, and its update."""
+    def _turn(self, name: str, again: int = 0) -> None:
+        """One learner's forward and backward passes, over the accumulation steps, and its update.
+
+        Args:
+            again: how many turns it has had in this step.
+        """
         learner, settings, accelerator = self.learners[name], self.settings, self.accelerator
         if len(self.learners) > 1:
             for other, state in self.learners.items():
-                state.raw.requires_grad_(other == name)
+                for parameter in state.parameters:
+                    parameter.requires_grad_(other == name)
         # Only the learner whose turn it is goes through its wrapper: one that is called and gets no gradient would
         # leave DistributedDataParallel waiting.
         networks = {**self.networks, name: learner.prepared}
         share = 1 / settings.gradient_accumulation
         parts = []
-        for part, draw in enumerate(self._draws(name)):
+        for part, draw in enumerate(self._draws(f"{name} {again}" if again else name)):
             with torch.no_grad():
                 batch = self.objective.source.batch(draw)
             turn = Turn(name, self.step, self.step / settings.steps, draw)

@@ -1,0 +1,192 @@
+"""What every data-free correction shares: a student, a fake denoiser that follows its samples, and BOOT's loss kept.
+
+A correction moves the distribution of the student's images to the teacher's; which noise makes which image is BOOT's
+business, and is kept as far as its loss is (``boot_weight``).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from bootdiff.condition import Condition
+from bootdiff.data.conditions import Conditions
+from bootdiff.data.sources import Batch
+from bootdiff.objectives.base import Learner, Loss, Networks, Stateless, Turn
+from bootdiff.objectives.boot import Boot, BootSettings
+from bootdiff.objectives.fake import Fake
+from bootdiff.schedules import expand
+from bootdiff.solvers import noisy
+from bootdiff.student import Student
+from bootdiff.teachers import Teacher, guided_within, limit_of
+
+
+class CorrectionSettings(BootSettings):
+    """A correction's own settings; those of the BOOT loss that is kept are BOOT's."""
+
+    steps: int = Field(400, ge=1, description="optimiser steps of the student")
+    ema_decay: float = Field(0.99, ge=0, lt=1, description="of the averaged weights that are sampled; 0 = none")
+    learning_rate: float = Field(2e-4, gt=0, le=1, description="AdamW's rate of the student")
+    fake_learning_rate: float = Field(5e-4, gt=0, le=1, description="AdamW's rate of the fake denoiser")
+    fake_updates: int = Field(2, ge=1, le=100, description="updates of the fake denoiser before each of the student")
+    fake_rank: int = Field(0, ge=0, description="of low-rank updates that make the fake of the teacher; 0 = a copy")
+    beta1: float = Field(0.0, ge=0, lt=1, description="AdamW's first beta, of both")
+    boot_weight: float = Field(0.5, ge=0, le=1e6, description="of the BOOT loss that is kept; 0 = none")
+    noise_levels: list[float] = Field(
+        [0.02, 0.98],
+        min_length=2,
+        max_length=2,
+        description="[LOW, HIGH]: times at which teacher and fake are compared",
+    )
+    guidance_interval: list[float] | None = Field(
+        None, min_length=2, max_length=2, description="[LOW, HIGH]: times at which the compared teacher is guided"
+    )
+
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> Self:
+        for name, pair in (("noise_levels", self.noise_levels), ("guidance_interval", self.guidance_interval)):
+            if pair is not None and not 0 <= pair[0] < pair[1] <= 1:
+                raise ValueError(f"{name} should be [LOW, HIGH] with 0 ≤ LOW < HIGH ≤ 1, got {pair}")
+        if self.guidance_interval is not None and self.guidance_scale is None and self.guidance_range is None:
+            raise ValueError("guidance_interval says where a teacher is guided; give guidance_scale or guidance_range")
+        if self.fake_rank and self.guidance_range is not None:
+            raise ValueError("fake_rank and guidance_range exclude each other; a shared network takes one weight")
+        return self
+
+
+@dataclass
+class Correction(Stateless):
+    """The student and the fake in turns.
+
+    Args:
+        boot: BOOT on the same student; its loss is kept with ``boot_weight``.
+        teacher: f of the comparison: with guidance, and limited as the fake is.
+        fake: the raw learner f_psi and its optimiser settings.
+        fake_updates: turns of the fake before each of the student.
+        boot_weight: of L_BS + beta L_BC.
+        levels: (lowest, highest) r of the comparison.
+    """
+
+    boot: Boot
+    teacher: Teacher
+    fake: Learner
+    fake_updates: int = 2
+    boot_weight: float = 0.5
+    levels: tuple[float, float] = (0.02, 0.98)
+
+    def __post_init__(self) -> None:
+        self.source, self.schedule, self.limit = self.boot.source, self.teacher.schedule, limit_of(self.teacher)
+        low, high = self.teacher.t_range
+        #: r at which the fake learns; it is compared within them
+        self.fake_levels = max(low, 1e-3), high
+        self.levels = max(self.levels[0], self.fake_levels[0]), min(self.levels[1], high)
+
+    @classmethod
+    def from_settings(
+        cls,
+        teacher: Teacher,
+        settings: CorrectionSettings,
+        conditions: Conditions | None = None,
+        student: Student | None = None,
+    ) -> Self:
+        """A student, its fake, and the objects that the settings' words stand for.
+
+        Args:
+            student: to correct; grown from the teacher where none is given.
+        """
+        boot = Boot.from_settings(teacher, settings, conditions, student)
+        learner = boot.student.module
+        assert isinstance(learner, Student)
+        betas = (settings.beta1, 0.999)
+        boot.student = replace(boot.student, betas=betas)
+        fake = Fake.from_teacher(teacher, isinstance(learner.guidance, tuple), settings.fake_rank)
+        return cls(
+            boot,
+            guided_within(boot.teacher, settings.guidance_interval),
+            Learner(fake, settings.fake_learning_rate, betas),
+            settings.fake_updates,
+            settings.boot_weight,
+            (settings.noise_levels[0], settings.noise_levels[1]),
+        )
+
+    def learners(self) -> Mapping[str, Learner]:
+        """Two networks learn."""
+        return {"student": self.boot.student, "fake": self.fake}
+
+    def frozen(self) -> Sequence[nn.Module]:
+        """BOOT's."""
+        return (self.teacher, *self.boot.frozen())
+
+    def turns(self, step: int) -> Sequence[str]:
+        """The fake first, so that it knows the student that it judges."""
+        return (*["fake"] * self.fake_updates, "student")
+
+    def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
+        """Denoising of the student's samples for the fake; the correction and BOOT's loss for the student."""
+        if turn.name == "fake":
+            return [lambda: self.denoising(networks, turn, batch)]
+        terms = [lambda: self.correction(networks, turn, batch)]
+        if self.boot_weight > 0:
+            kept = self.boot.losses(networks, turn, batch)
+            terms.extend(partial(self._kept, term) for term in kept)
+        return terms
+
+    def denoising(self, networks: Networks, turn: Turn, batch: Batch) -> Loss:
+        """E w(r) ‖f_psi(x_r, r) − x‖² on samples x = y_theta(eps, t_min), noised afresh."""
+        fake, draw = networks["fake"], turn.draw
+        with torch.no_grad():
+            x = self.sample(networks, batch.noise, batch.condition)
+        low, high = self.fake_levels
+        r = low + (high - low) * draw.uniform("r")
+        x_r = noisy(x, draw.normal("renoise", self.teacher.shape), r, self.schedule)
+        error = (fake(x_r, r, batch.condition) - x).square().flatten(1).mean(1)
+        weighted = self._raw_fake().weight(r) * error
+        return Loss(weighted.mean(), {"fake": weighted.mean().detach()}, {"fake": (r, weighted.detach())})
+
+    def correction(self, networks: Networks, turn: Turn, batch: Batch) -> Loss:
+        """The difference between teacher and fake behind the student's samples, at levels r drawn here."""
+        x = self.sample(networks, batch.noise, batch.condition)
+        r = self.draw_levels(turn)
+        x_r = noisy(x, turn.draw.normal("renoise", self.teacher.shape), r, self.schedule)
+        loss, difference = self.compare(networks, x, x_r, r, batch.condition)
+        return Loss(loss, {"correction": difference.mean()}, {"correction": (r, difference)})
+
+    @abstractmethod
+    def compare(
+        self, networks: Networks, x: Tensor, x_r: Tensor, r: Tensor, condition: Condition
+    ) -> tuple[Tensor, Tensor]:
+        """(the scalar whose gradient corrects x, the mean squared difference of the two denoisers (b,), detached)."""
+
+    def draw_levels(self, turn: Turn) -> Tensor:
+        """r ~ U(levels), (b,)."""
+        low, high = self.levels
+        return low + (high - low) * turn.draw.uniform("r")
+
+    def sample(self, networks: Networks, eps: Tensor, condition: Condition) -> Tensor:
+        """x = y_theta(eps, t_min), not limited: what leaves the range of pixels must be pulled back."""
+        return networks["student"](eps, torch.full((len(eps),), self.boot.t_min, device=eps.device), condition)
+
+    def answers(self, networks: Networks, x_r: Tensor, r: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """(f, f_psi) at x_r, both limited in the same way."""
+        return self.teacher.x0(x_r, r, condition), self.limit(networks["fake"](x_r, r, condition))
+
+    def _raw_fake(self) -> Fake:
+        fake = self.fake.module
+        assert isinstance(fake, Fake)
+        return fake
+
+    def _kept(self, term: Callable[[], Loss]) -> Loss:
+        loss = term()
+        return replace(loss, total=self.boot_weight * loss.total)
+
+
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """Means over a sample, floored and detached, as wide as ``like``: the normaliser mean |x − f| of C1 and C2."""
+    return expand(values.detach().abs().flatten(1).mean(1).clamp(min=1e-5), like)

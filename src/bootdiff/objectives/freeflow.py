@@ -1,0 +1,138 @@
+"""FreeFlow (Tong et al., 2025): prediction and correction in one batch, balanced; C3 of the method's section 5."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from bootdiff.condition import Condition
+from bootdiff.data.conditions import Conditions
+from bootdiff.data.sources import Batch
+from bootdiff.objectives.base import Loss, Networks, Turn
+from bootdiff.objectives.correction import Correction, CorrectionSettings
+from bootdiff.schedules import expand
+from bootdiff.solvers import noisy
+from bootdiff.student import Student
+from bootdiff.teachers import Teacher
+
+
+class FreeFlowSettings(CorrectionSettings):
+    """FreeFlow's own."""
+
+    boot_weight: float = Field(0.0, ge=0, le=1e6, description="of the BOOT loss beside the prediction; 0 = none")
+    correction_share: float = Field(0.25, gt=0, lt=1, description="of the batch that corrects; the rest predicts")
+    balance: float = Field(1.0, ge=0, le=1000, description="a, of the correction against the prediction")
+
+
+@dataclass
+class FreeFlow(Correction):
+    """Prediction on the first part of the batch, correction on the rest.
+
+    Args:
+        share: of the batch that corrects.
+        balance: a. The correction is scaled by a E‖prediction‖ / (E‖correction‖ + c), both as gradients on the output.
+    """
+
+    share: float = 0.25
+    balance: float = 1.0
+    floor: float = 1e-3
+
+    @classmethod
+    def from_settings(
+        cls,
+        teacher: Teacher,
+        settings: CorrectionSettings,
+        conditions: Conditions | None = None,
+        student: Student | None = None,
+    ) -> Self:
+        """With the share and a."""
+        made = super().from_settings(teacher, settings, conditions, student)
+        if not isinstance(settings, FreeFlowSettings):
+            return made
+        return replace(made, share=settings.correction_share, balance=settings.balance)
+
+    def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
+        """For the student: the prediction, which sets the scale, the correction, and BOOT's boundary and kept loss."""
+        if turn.name == "fake":
+            return super().losses(networks, turn, batch)
+        count = len(batch.noise)
+        split = min(max(round(count * (1 - self.share)), 1), count - 1) if count > 1 else 1
+        scale: list[Tensor] = []
+        terms = [lambda: self.prediction(networks, turn, part(batch, 0, split), scale)]
+        if split < count:
+            terms.append(lambda: self.balanced(networks, turn, part(batch, split, count), scale[0], split))
+        boot = self.boot
+        if self.boot_weight > 0:
+            terms.extend(partial(self._kept, term) for term in boot.losses(networks, turn, batch))
+        elif boot.boundary_weight > 0 and turn.step % boot.boundary_every == 0:
+            terms.append(lambda: self.edge(networks, batch))
+        return terms
+
+    def prediction(self, networks: Networks, turn: Turn, batch: Batch, scale: list[Tensor]) -> Loss:
+        """E w ‖(y_theta(eps, t) − SG[f + y'/lambda']) / t‖², y' a finite difference over delta, w the adaptive weight.
+
+        The residual is BOOT's (Eq. 15): with y'/lambda' = (y_t − y_s) / kappa, it is (y_s − target) / −kappa.
+        """
+        student, schedule, boot = networks["student"], self.schedule, self.boot
+        eps, condition = batch.noise, batch.condition
+        t = boot.t_min + boot.delta + (boot.t_max - boot.t_min - boot.delta) * turn.draw.uniform("t")[: len(eps)]
+        s = t - boot.delta
+        y_t = student(eps, t, condition)
+        with torch.no_grad():
+            y_s = student(eps, s, condition)
+            f = boot.teacher.x0(noisy(y_t, eps, t, schedule), t, condition)
+            target = f + (y_t - y_s) / expand(schedule.kappa(t, s), y_t)
+        residual = y_t - target
+        velocity = (residual / expand(t, residual)).square().flatten(1).mean(1)
+        weight = 1 / (velocity.detach() + self.floor)
+        loss = (1 - self.share) * (weight * velocity).mean()
+        # On the output, the gradient of a sample is 2 w r / t²; norms per value, so that sizes agree.
+        scale.append((2 * weight * velocity.detach().sqrt() / t).mean())
+        size = residual.detach().square().flatten(1).mean(1).sqrt()
+        return Loss(loss, {"prediction": velocity.detach().mean()}, {"residual": (t, size)})
+
+    def balanced(self, networks: Networks, turn: Turn, batch: Batch, scale: Tensor, start: int) -> Loss:
+        """The unnormalised velocity (f_psi − f) / r, scaled to the prediction."""
+        eps, condition = batch.noise, batch.condition
+        x = self.sample(networks, eps, condition)
+        r = self.draw_levels(turn)[start:]
+        renoise = turn.draw.normal("renoise", self.teacher.shape)[start:]
+        x_r = noisy(x, renoise, r, self.schedule)
+        loss, difference = self.compare(networks, x, x_r, r, condition)
+        norm = (difference / r.square()).sqrt().mean()
+        factor = self.balance * scale / (norm + self.floor)
+        return Loss(self.share * factor * loss, {"correction": difference.mean()}, {"correction": (r, difference)})
+
+    def compare(
+        self, networks: Networks, x: Tensor, x_r: Tensor, r: Tensor, condition: Condition
+    ) -> tuple[Tensor, Tensor]:
+        """A scalar whose gradient with respect to x is the velocity's difference, over the number of values."""
+        with torch.no_grad():
+            f, f_psi = self.answers(networks, x_r, r, condition)
+            velocity = (f_psi - f) / expand(r, x)
+        return (velocity * x).mean(), (f_psi - f).square().flatten(1).mean(1)
+
+    def draw_levels(self, turn: Turn) -> Tensor:
+        """r with a density that rises with it: high noise decides what a sample is of."""
+        low, high = self.levels
+        return low + (high - low) * turn.draw.uniform("r").sqrt()
+
+    def edge(self, networks: Networks, batch: Batch) -> Loss:
+        """BOOT's boundary loss alone: beta E d(f(x_T, t_max), y_theta(eps, t_max)), Eq. 9."""
+        boot, eps = self.boot, batch.noise
+        t_max = torch.full((len(eps),), boot.t_max, device=eps.device)
+        with torch.no_grad():
+            f_T = boot.teacher.x0(self.schedule.start_scale(boot.t_max) * eps, t_max, batch.condition)
+        return boot.boundary(networks["student"](eps, t_max, batch.condition), f_T)
+
+
+def part(batch: Batch, start: int, stop: int) -> Batch:
+    """Some samples of a batch."""
+    rows = slice(start, stop)
+    return Batch(batch.noise[rows], batch.condition.index(rows))
