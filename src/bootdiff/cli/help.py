@@ -18,10 +18,10 @@ class DistillCommand(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The usual help, and the settings."""
         super().format_help(ctx, formatter)
-        from bootdiff.objectives.registry import METHODS, load_method
+        from bootdiff.objectives.registry import load_method, names
 
         method = _method(ctx.meta.get("bootdiff.args", []))
-        print_settings(f"Settings of method {method} (methods: {', '.join(METHODS)})", load_method(method)[1])
+        print_settings(f"Settings of method {method} (methods: {', '.join(names())})", load_method(method)[1])
 
 
 class TeachCommand(TyperCommand):

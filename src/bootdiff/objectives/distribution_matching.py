@@ -7,7 +7,11 @@ from torch import Tensor
 
 from bootdiff.condition import Condition
 from bootdiff.objectives.base import Networks
-from bootdiff.objectives.correction import Correction, per_sample
+from bootdiff.objectives.correction import Correction, CorrectionSettings, per_sample
+
+
+class DistributionMatchingSettings(CorrectionSettings):
+    """Nothing beyond what every correction has."""
 
 
 class DistributionMatching(Correction):

@@ -66,8 +66,10 @@ def _update(layer: nn.Module, rank: int) -> nn.Sequential:
     down: nn.Module
     up: nn.Module
     if isinstance(layer, nn.Conv2d):
-        shape: Any = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
-        down = nn.Conv2d(layer.in_channels, rank, *shape, bias=False)
+        shape: dict[str, Any] = {
+            name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation")
+        }
+        down = nn.Conv2d(layer.in_channels, rank, bias=False, **shape)
         up = nn.Conv2d(rank, layer.out_channels, 1, bias=False)
     else:
         assert isinstance(layer, nn.Linear)

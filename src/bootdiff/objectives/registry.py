@@ -10,18 +10,34 @@ from bootdiff.errors import choose
 #: method name to ``module:objective class:settings class``
 METHODS = {
     "boot": "bootdiff.objectives.boot:Boot:BootSettings",
-    "dm": "bootdiff.objectives.distribution_matching:DistributionMatching:CorrectionSettings",
+    "dm": "bootdiff.objectives.distribution_matching:DistributionMatching:DistributionMatchingSettings",
     "sid": "bootdiff.objectives.sid:Sid:SidSettings",
     "freeflow": "bootdiff.objectives.freeflow:FreeFlow:FreeFlowSettings",
 }
+#: those that can follow BOOT in one run
+CORRECTIONS = ("dm", "sid", "freeflow")
+FIRST = "boot+"
+
+
+def names() -> list[str]:
+    """Every name that ``load_method`` knows."""
+    return [*METHODS, *(FIRST + name for name in CORRECTIONS)]
 
 
 def load_method(name: str) -> tuple[Any, Any]:
     """(objective class with ``from_settings(teacher, settings)``, settings class).
 
+    Args:
+        name: one of ``METHODS``, or ``boot+`` and the name of a correction: two stages in one run.
+
     Raises:
         BootdiffError: for an unknown method, naming the nearest.
     """
+    if name.startswith(FIRST):
+        from bootdiff.objectives.staged import boot_first
+
+        correction, settings = load_method(choose(name.removeprefix(FIRST), CORRECTIONS, "correction"))
+        return correction, boot_first(settings)
     module, objective, settings = METHODS[choose(name, METHODS, "method")].split(":")
     loaded = import_module(module)
     return getattr(loaded, objective), getattr(loaded, settings)

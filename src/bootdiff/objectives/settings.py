@@ -27,6 +27,7 @@ class DistillationSettings(TrainingSettings):
     )
     dynamic_ratio: float = Field(0.995, gt=0, le=1, description="for target_limit dynamic: the quantile of |x_0|")
     dynamic_maximum: float = Field(100.0, ge=1, description="for target_limit dynamic: the largest divisor")
+    start: str | None = Field(None, description="a saved student to go on from; none = the teacher's own weights")
     prompts: str | None = Field(None, description="a file of prompts: text, CSV, TSV, JSON lines or parquet")
     prompt_column: str | None = Field(None, description="of the prompts file, where it has several")
     classes: list[NonNegativeInt] | None = Field(None, min_length=1, description="class labels; none = all of them")

@@ -18,9 +18,10 @@ from bootdiff.files import write_json, write_whole
 from bootdiff.objectives.distances import make_distance
 from bootdiff.objectives.registry import load_method
 from bootdiff.objectives.settings import DistillationSettings, target_limit
+from bootdiff.objectives.staged import BootFirst
 from bootdiff.pictures import grid, is_picture
 from bootdiff.pipelines.export import export_student
-from bootdiff.pipelines.student_files import load_student, save_student
+from bootdiff.pipelines.student_files import load_student, path_folder, save_student
 from bootdiff.randomness import sample_noise
 from bootdiff.runs import Run
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, limited, load_teacher
@@ -29,6 +30,7 @@ from bootdiff.teachers.probe import check_answers
 from bootdiff.teachers.weights import tensors_hash, weights_hash
 from bootdiff.training.conditioning import ConditionPlan, conditions_hash, given_conditions, plan_conditions
 from bootdiff.training.settings import TrainingSettings, make_settings
+from bootdiff.training.start import adopted, started_from
 from bootdiff.training.watch import Watch, WatchPlan
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 PREVIEWS = 64
 #: latents are decoded one at a time, because a decoder needs much memory
 LATENT_PREVIEWS = 16
+#: the folder of the first stage in its run
+STAGE = "boot"
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class Plan:
     asked: ConditionPlan
     #: conditions made in Python, in place of those that the settings describe
     conditions: Conditions | None = None
+    #: the stage before this one
+    first: Plan | None = None
 
     @property
     def config(self) -> dict[str, Any]:
@@ -65,7 +71,16 @@ class Plan:
         given = {} if self.conditions is None else {"conditions": conditions_hash(self.conditions)}
         own = guidance_of(self.teacher)
         guidance = {} if own is None else {"guidance": f"{own.weight}-{tensors_hash(own.null)}"}
-        return {"teacher": self._teacher_hash, **guidance, **self.asked.digests, **given}
+        start = {} if self.start is None or self.first is not None else {"start": _student_hash(self.start)}
+        return {"teacher": self._teacher_hash, **guidance, **self.asked.digests, **given, **start}
+
+    @property
+    def start(self) -> Path | None:
+        """The saved student that it goes on from: the first stage's, or one that was named."""
+        if self.first is not None:
+            return self.first.output
+        named = self.asked.settings.start
+        return None if named is None else path_folder(Path(named))
 
     @property
     def _teacher_hash(self) -> str:
@@ -109,6 +124,8 @@ def plan_distillation(
     if not isinstance(settings, settings_type):
         raise BootdiffError(f"method {method} takes {settings_type.__name__}, got {type(settings).__name__}.")
     teacher = teacher if isinstance(teacher, Teacher) else load_teacher(teacher)
+    if getattr(settings, "start", None) is not None:
+        settings = make_settings(settings_type, settings.model_dump(), adopted(cast("DistillationSettings", settings)))
     if conditions is None:
         asked = plan_conditions(teacher, settings, Run(output))  # first: what is missing is soon told
     else:
@@ -121,7 +138,10 @@ def plan_distillation(
     resolved = make_settings(settings_type, settings.model_dump(), times, chosen)
     asked = replace(asked, settings=cast("DistillationSettings", resolved))
     _check(teacher, resolved, asked.blank(1) if conditions is None else conditions.listed(0, 0, 1))
-    plan = Plan(teacher, method, resolved, Path(output), asked, conditions)
+    first = None
+    if isinstance(resolved, BootFirst):
+        first = plan_distillation(teacher, Path(output) / STAGE, resolved.first, "boot", conditions)
+    plan = Plan(teacher, method, resolved, Path(output), asked, conditions, first)
     Run(plan.output).check(plan.config, plan.sources)
     return plan
 
@@ -167,20 +187,30 @@ def distill(
     return run_plan(plan, report_to)
 
 
-def run_plan(plan: Plan, report_to: str | None = None) -> Student:
-    """Carry out a plan."""
+def run_plan(plan: Plan, report_to: str | None = None, made: tuple[Teacher, Conditions] | None = None) -> Student:
+    """Carry out a plan.
+
+    Args:
+        made: the teacher with guidance and the conditions, where an earlier stage has made them.
+    """
     from bootdiff.training.accelerator import make_accelerator, start_tracker
     from bootdiff.training.loop import Loop
 
     settings, output = plan.settings, plan.output
     accelerator = make_accelerator(settings, output, report_to)
     # Before the run is begun: a damaged encoder must leave nothing behind.
-    made = plan.asked.make(output, accelerator.device) if plan.conditions is None else (plan.teacher, plan.conditions)
+    if made is None and plan.conditions is not None:
+        made = plan.teacher, plan.conditions
+    made = made or plan.asked.make(output, accelerator.device)
     if accelerator.is_main_process:
         Run(output).start(plan.config, plan.sources)
         plan.asked.keep(output)
+    if plan.first is not None and not plan.first.finished:
+        run_plan(plan.first, report_to, made)
+        accelerator = make_accelerator(settings, output, report_to)
     torch.manual_seed(settings.seed)
-    objective = load_method(plan.method)[0].from_settings(made[0], settings, made[1])
+    student = None if plan.start is None else started_from(plan.start, made[0], plan.asked.settings)
+    objective = load_method(plan.method)[0].from_settings(made[0], settings, made[1], student)
     start_tracker(accelerator, settings)
     watch = _watch(plan, *made, accelerator.num_processes)
     loop = Loop(objective, settings, output, accelerator, _preview(plan, made[1]), watch)
@@ -207,6 +237,14 @@ def save_results(plan: Plan, student: Student) -> None:
         words = {"method": plan.method, "settings": plan.settings.model_dump()}
         weight = getattr(plan.settings, "export_guidance", None)
         export_student(student, plan.output / "student", words, weight)
+
+
+def _student_hash(folder: Path) -> str:
+    """Of the files of an unfolded student."""
+    digest = hashlib.blake2b(digest_size=8)
+    for file in sorted(folder.rglob("*.safetensors")):
+        digest.update(hashlib.file_digest(file.open("rb"), "blake2b").digest())
+    return digest.hexdigest()
 
 
 def _watch(plan: Plan, teacher: Teacher, conditions: Conditions, processes: int) -> Watch | None:

@@ -122,18 +122,18 @@ def read_config(path: Path | None) -> dict[str, Any]:
 
 
 def read_assignments(assignments: list[str]) -> dict[str, Any]:
-    """``key=value`` words, the values read as YAML.
+    """``key=value`` words, the values read as YAML; ``stage.key=value`` is a setting of an earlier stage.
 
     Raises:
         BootdiffError: for a word without ``=``.
     """
-    values = {}
+    values: dict[str, Any] = {}
     for word in assignments:
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise BootdiffError(f"--set expects key=value, got '{word}'.")
         try:
-            values[key.strip()] = _number(yaml.safe_load(value))
+            _put(values, key.strip().split("."), _number(yaml.safe_load(value)))
         except (ValueError, RecursionError, yaml.YAMLError) as error:
             raise BootdiffError(f"--set {word}: the value cannot be read ({' '.join(str(error).split())}).") from error
     return values
@@ -145,7 +145,14 @@ def make_settings(kind: type[S], *layers: Mapping[str, Any]) -> S:
     Raises:
         BootdiffError: for an unknown key (naming the nearest) or a value out of range (naming key, value and rule).
     """
-    return kind(**{str(key): _number(value) for layer in layers for key, value in layer.items()})
+    values: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            there = values.get(str(key))
+            if isinstance(there, dict) and isinstance(value, Mapping):
+                value = {**there, **value}
+            values[str(key)] = _number(value)
+    return kind(**values)
 
 
 def describe(kind: type[TrainingSettings]) -> list[tuple[str, str, str]]:
@@ -160,7 +167,16 @@ def describe(kind: type[TrainingSettings]) -> list[tuple[str, str, str]]:
     return rows
 
 
+def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
+    """Set a nested value."""
+    for part in path[:-1]:
+        values = values.setdefault(part, {})
+    values[path[-1]] = value
+
+
 def _number(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _number(inner) for key, inner in value.items()}
     # YAML 1.1 reads 1e-4, without a dot, as a string.
     if isinstance(value, str):
         try:

@@ -1,0 +1,48 @@
+"""Two stages as one run: BOOT, then a correction (``--method boot+dm``)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Self
+
+from pydantic import BaseModel, Field, create_model, model_validator
+
+from bootdiff.errors import BootdiffError
+from bootdiff.objectives.boot import BootSettings
+from bootdiff.objectives.correction import CorrectionSettings
+
+#: how long and how fast a stage learns is its own; what the path is, and what it is conditioned on, is both's
+OWN = ("steps", "learning_rate", "lr_schedule", "warmup_steps", "ema_decay", "stop_when")
+
+
+class BootFirst(BaseModel):
+    """Settings of a correction that comes after BOOT in the same run."""
+
+    boot: dict[str, Any] = Field(
+        default_factory=dict,
+        description=f"the first stage's, where they are others; these are always its own: {', '.join(OWN)}",
+    )
+
+    @property
+    def first(self) -> BootSettings:
+        """The first stage's."""
+        both = {key: value for key, value in self.model_dump().items() if key in BootSettings.model_fields}
+        return BootSettings(**{key: value for key, value in both.items() if key not in OWN} | self.boot)
+
+    @model_validator(mode="after")
+    def _first_stage(self) -> Self:
+        try:
+            first = self.first
+        except BootdiffError as error:
+            raise BootdiffError(f"boot: {error}") from error
+        for key in ("t_min", "t_max", "guidance_scale", "guidance_range", "target_limit", "prompts", "classes"):
+            if key in self.boot and getattr(first, key) != getattr(self, key):
+                raise BootdiffError(f"boot.{key}: both stages have the same one; set {key} itself.")
+        return self
+
+
+@lru_cache
+def boot_first(settings: type[CorrectionSettings]) -> Any:
+    """The settings of BOOT followed by the correction that has these."""
+    bases: Any = (settings, BootFirst)
+    return create_model(f"BootThen{settings.__name__}", __base__=bases, __doc__=settings.__doc__)

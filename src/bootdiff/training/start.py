@@ -1,0 +1,67 @@
+"""A run that goes on from a saved student."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bootdiff.errors import BootdiffError
+from bootdiff.objectives.settings import DistillationSettings, learned_weight
+from bootdiff.pipelines.student_files import FILE, guidance_in, load_student, path_folder, read_facts
+from bootdiff.student import Student
+from bootdiff.teachers import Teacher
+
+#: what a student remembers of its conditions, by the setting that asked for it
+REMEMBERED = {"null_class": "null_class", "negative_prompt": "negative_prompt", "labels": "classes"}
+
+
+def adopted(settings: DistillationSettings) -> dict[str, Any]:
+    """What a run takes over from the student that it starts from, where its settings leave it open.
+
+    Raises:
+        BootdiffError: if there is no student, or it learned something else than what is asked.
+    """
+    folder = path_folder(Path(str(settings.start)))
+    facts = read_facts(folder / FILE)
+    found: dict[str, Any] = {}
+    for key in ("t_min", "t_max"):
+        asked = getattr(settings, key)
+        if asked is not None and abs(asked - facts[key]) > 1e-4:
+            raise BootdiffError(
+                f"the student in {settings.start} learned {key} = {facts[key]:g}, and {asked:g} is asked; leave it out."
+            )
+        found[key] = float(facts[key])
+    learned = guidance_in(facts)
+    asked_weight = tuple(settings.guidance_range) if settings.guidance_range else settings.guidance_scale
+    if asked_weight is None and learned is not None:
+        found.update(guidance_range=list(learned)) if isinstance(learned, tuple) else found.update(
+            guidance_scale=learned
+        )
+    elif asked_weight is not None and asked_weight != (1.0 if learned is None else learned):
+        raise BootdiffError(
+            f"the student in {settings.start} learned {'no guidance' if learned is None else f'guidance {learned}'}, "
+            f"and {asked_weight} is asked; leave it out, or start from another."
+        )
+    remembered = facts.get("conditions", {})
+    for word, key in REMEMBERED.items():
+        if word in remembered and getattr(settings, key) is None:
+            found[key] = remembered[word]
+    return found
+
+
+def started_from(folder: Path | str, teacher: Teacher, settings: DistillationSettings) -> Student:
+    """The saved student, as one that is grown from this teacher.
+
+    Raises:
+        BootdiffError: if it does not fit.
+    """
+    student = Student.from_teacher(teacher, settings.t_min, settings.t_max, learned_weight(settings, teacher))
+    try:
+        student.load_state_dict(load_student(folder, teacher).state_dict())
+    except RuntimeError as error:
+        line = str(error).splitlines()[-1].strip()
+        raise BootdiffError(
+            f"the student in {folder} does not fit the teacher {teacher.name} ({line:.120}); "
+            "start from one of its own students."
+        ) from error
+    return student
