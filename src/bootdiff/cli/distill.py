@@ -74,6 +74,12 @@ def print_report(output: Path) -> None:
         )
 
 
+def _print_settings(plan: Plan, prefix: str) -> None:
+    for key, value in plan.settings.model_dump().items():
+        if key != "boot":
+            print(f"  {prefix}{key}: {value}")
+
+
 def print_plan(plan: Plan) -> None:
     """The resolved plan, a line a setting."""
     from bootdiff.cli.inspect import estimate
@@ -82,13 +88,16 @@ def print_plan(plan: Plan) -> None:
     print(f"teacher: {plan.teacher.name}, samples of shape {tuple(plan.teacher.shape)}")
     print(f"method: {plan.method}")
     print(f"output: {plan.output}")
-    for key, value in plan.settings.model_dump().items():
-        print(f"  {key}: {value}")
+    for stage in (plan.first, plan):
+        if stage is not None:
+            _print_settings(stage, f"{stage.output.name}." if stage is plan.first else "")
     if plan.asked.prompts is not None:
         print(f"prompts: {plan.asked.describe_prompts()}")
     need = memory_need(plan.teacher, cast("DistillationSettings", plan.settings), plan.asked.bytes_beside())
     for line in describe_memory(need, cast("DistillationSettings", plan.settings)) if need is not None else ():
         print(line)
     costs = estimate(plan.teacher, plan.settings.batch_size)
-    print(f"time: {costs['step_seconds'] * plan.settings.steps / 60:.2g} minutes on this machine's CPU, roughly")
+    stages = [cast("DistillationSettings", stage.settings) for stage in (plan.first, plan) if stage is not None]
+    passes = sum(stage.passes * stage.steps for stage in stages)
+    print(f"time: {costs['pass_seconds'] * passes / 60:.2g} minutes on this machine's CPU, roughly")
     print("nothing was written (--dry-run).")

@@ -36,6 +36,7 @@ class CorrectionSettings(BootSettings):
     learning_rate: float = Field(2e-4, gt=0, le=1, description="AdamW's rate of the student")
     fake_learning_rate: float = Field(5e-4, gt=0, le=1, description="AdamW's rate of the fake denoiser")
     fake_updates: int = Field(2, ge=1, le=100, description="updates of the fake denoiser before each of the student")
+    fake_warmup: int = Field(50, ge=0, description="first steps, in which the fake denoiser alone learns")
     fake_rank: int = Field(0, ge=0, description="of low-rank updates that make the fake of the teacher; 0 = a copy")
     beta1: float = Field(0.0, ge=0, lt=1, description="AdamW's first beta, of both")
     boot_weight: float = Field(0.5, ge=0, le=1e6, description="of the BOOT loss that is kept; 0 = none")
@@ -48,6 +49,11 @@ class CorrectionSettings(BootSettings):
     guidance_interval: list[float] | None = Field(
         None, min_length=2, max_length=2, description="[LOW, HIGH]: times at which the compared teacher is guided"
     )
+
+    @property
+    def passes(self) -> float:
+        """The fake's turns, the student's, and BOOT's where it is kept."""
+        return 4 * self.fake_updates + 5 + (super().passes if self.boot_weight else 0)
 
     @model_validator(mode="after")
     def _ranges_rise(self) -> Self:
@@ -70,6 +76,8 @@ class Correction(Stateless):
         teacher: f of the comparison: with guidance, and limited as the fake is.
         fake: the raw learner f_psi and its optimiser settings.
         fake_updates: turns of the fake before each of the student.
+        fake_warmup: first steps, in which it alone learns: a fake that still is the teacher would send the student
+            nowhere, and an optimiser that scales its gradients there at full speed.
         boot_weight: of L_BS + beta L_BC.
         levels: (lowest, highest) r of the comparison.
     """
@@ -78,6 +86,7 @@ class Correction(Stateless):
     teacher: Teacher
     fake: Learner
     fake_updates: int = 2
+    fake_warmup: int = 0
     boot_weight: float = 0.5
     levels: tuple[float, float] = (0.02, 0.98)
 
@@ -112,6 +121,7 @@ class Correction(Stateless):
             guided_within(boot.teacher, settings.guidance_interval),
             Learner(fake, settings.fake_learning_rate, betas),
             settings.fake_updates,
+            settings.fake_warmup,
             settings.boot_weight,
             (settings.noise_levels[0], settings.noise_levels[1]),
         )
@@ -126,7 +136,8 @@ class Correction(Stateless):
 
     def turns(self, step: int) -> Sequence[str]:
         """The fake first, so that it knows the student that it judges."""
-        return (*["fake"] * self.fake_updates, "student")
+        fake = ["fake"] * self.fake_updates
+        return fake if step < self.fake_warmup else [*fake, "student"]
 
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
         """Denoising of the student's samples for the fake; the correction and BOOT's loss for the student."""

@@ -54,6 +54,11 @@ class DistillationSettings(TrainingSettings):
     offload_encoders: bool = Field(False, description="keep text encoders on the CPU")
 
     @property
+    def passes(self) -> float:
+        """What a step costs, in forward passes of the batch; a pass with gradients counts as three."""
+        return 6.0
+
+    @property
     def span(self) -> float:
         """t_max − t_min, as far as they are known."""
         return (1.0 if self.t_max is None else self.t_max) - (self.t_min or 0.0)

@@ -202,14 +202,18 @@ def run_plan(plan: Plan, report_to: str | None = None, made: tuple[Teacher, Cond
     if made is None and plan.conditions is not None:
         made = plan.teacher, plan.conditions
     made = made or plan.asked.make(output, accelerator.device)
+    student = None
+    if plan.start is not None and plan.first is None:
+        student = started_from(plan.start, plan.teacher, plan.asked.settings)
     if accelerator.is_main_process:
         Run(output).start(plan.config, plan.sources)
         plan.asked.keep(output)
     if plan.first is not None and not plan.first.finished:
         run_plan(plan.first, report_to, made)
         accelerator = make_accelerator(settings, output, report_to)
+    if plan.first is not None:
+        student = started_from(plan.first.output, plan.teacher, plan.asked.settings)
     torch.manual_seed(settings.seed)
-    student = None if plan.start is None else started_from(plan.start, made[0], plan.asked.settings)
     objective = load_method(plan.method)[0].from_settings(made[0], settings, made[1], student)
     start_tracker(accelerator, settings)
     watch = _watch(plan, *made, accelerator.num_processes)

@@ -25,7 +25,7 @@ class Need:
     """Bytes.
 
     Args:
-        weights: of teacher, student, gradients, AdamW's moments and the average.
+        weights: of teacher, student, a fake denoiser, gradients, AdamW's moments and the average.
         sample: of the activations that one sample keeps for its backward pass.
         checkpointed: the same with gradient_checkpointing.
     """
@@ -53,7 +53,8 @@ def memory_need(teacher: Teacher, settings: DistillationSettings, beside: int = 
     count = sum(p.numel() for p in parameters)
     student = 4 * count * (4 + bool(settings.ema_decay))  # weights, gradients, two moments, average
     cast = 2 * count if settings.mixed_precision != "no" else 0  # autocast keeps a copy of the weights for a pass
-    weights = count * parameters[0].element_size() + student + cast + beside
+    fake = 4 * count * 4 if getattr(settings, "fake_rank", None) == 0 else 0  # a correction's other network
+    weights = count * parameters[0].element_size() + student + fake + cast + beside
     full, checkpointed = activations(denoiser, settings)
     if settings.mixed_precision != "no":
         full, checkpointed = full // 2, checkpointed // 2

@@ -40,8 +40,8 @@ EXACT, EXACT_STEPS, OTHER_STEPS = 64, 20, 12
 COUNTS, MOST_VALUES = (512, 256, 128, 64, 32, 16, 8, 4), 2**23
 #: looks at most
 LOOKS = 24
-#: share of the run's passes; a step of BOOT costs about six of the batch
-SHARE, PASSES = 0.02, 6
+#: of the run's passes
+SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class WatchPlan:
         if settings.watch_every == 0:
             return None
         guided = 2 if settings.guidance_scale is not None or settings.guidance_range is not None else 1
-        budget = SHARE * settings.steps * settings.batch_size * PASSES / processes
+        budget = SHARE * settings.steps * settings.batch_size * settings.passes / processes
         asked = settings.watch_every is not None or settings.stop_when == "converged"
         fits = max(COUNTS[-1], MOST_VALUES // math.prod(shape))
         for count in COUNTS:

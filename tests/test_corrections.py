@@ -1,0 +1,427 @@
+"""Corrections: no gradient at the teacher, Gaussians pulled to it, C3's residual is BOOT's, and runs of two stages."""
+
+import copy
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from bootdiff.data.conditions import Classes
+from bootdiff.data.sources import Batch
+from bootdiff.errors import Interrupted
+from bootdiff.objectives import Boot, Learner, Turn
+from bootdiff.objectives.correction import Correction
+from bootdiff.objectives.distribution_matching import DistributionMatching
+from bootdiff.objectives.fake import Fake
+from bootdiff.objectives.freeflow import FreeFlow
+from bootdiff.objectives.registry import load_method
+from bootdiff.objectives.sid import Sid
+from bootdiff.objectives.weights import SignalWeight
+from bootdiff.pipelines.student_files import load_student
+from bootdiff.randomness import Draw
+from bootdiff.schedules import Cosine, RectifiedFlow
+from bootdiff.student import Student
+from bootdiff.teachers import CallableTeacher, Clip, Gaussian, Guided, Limited, guided_within
+from bootdiff.training.distill import distill
+from bootdiff.training.loop import Loop
+from tiny_pipelines import save_class_unet, save_if, save_if_sr, save_sd
+
+METHODS = {"dm": DistributionMatching, "sid": Sid, "freeflow": FreeFlow}
+PATH = "student-path/unet/diffusion_pytorch_model.safetensors"
+
+
+def turn(name: str = "student", step: int = 0, size: int = 32) -> Turn:
+    return Turn(name, step, 0.0, Draw(0, step, name, 0, size, size))
+
+
+class Net(nn.Module):
+    def __init__(self, seed: int = 3) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.a, self.b = nn.Linear(5, 8), nn.Linear(8, 4)
+
+    def forward(self, x, timestep):
+        return self.b(torch.tanh(self.a(torch.cat([x, timestep[:, None] / 999], 1))))
+
+
+def small(prediction: str = "sample", schedule=None) -> tuple[CallableTeacher, Student]:
+    teacher = CallableTeacher(Net(), schedule or Cosine(), prediction, (4,))
+    return teacher, Student.from_teacher(teacher, 0.02, 0.9)
+
+
+def correction(kind: type[Correction], teacher, student, fake=None, **fields) -> Correction:
+    boot = Boot(teacher, Learner(student, 1e-3), delta=0.05)
+    return kind(boot, teacher, Learner(fake or Fake.from_teacher(teacher), 1e-3), **fields)
+
+
+def networks(objective: Correction) -> dict[str, nn.Module]:
+    return {name: learner.module for name, learner in objective.learners().items()}
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize(
+    "prediction, schedule",
+    [("sample", Cosine()), ("epsilon", Cosine()), ("v_prediction", Cosine()), ("flow_prediction", RectifiedFlow())],
+)
+@pytest.mark.parametrize("name", METHODS)
+def test_at_the_teacher_the_correction_is_zero_and_away_from_it_not(name, prediction, schedule, rank):
+    """f_psi = f: the gradient on the student's samples is 0, whatever they are."""
+    teacher, student = small(prediction, schedule)
+    objective = correction(METHODS[name], teacher, student, Fake.from_teacher(teacher, rank=rank))
+    batch = objective.source.batch(turn().draw)
+    r = torch.linspace(0.1, 0.9, len(batch.noise))
+    x = torch.randn(len(r), 4, generator=torch.Generator().manual_seed(1)).requires_grad_(True)
+
+    def gradient() -> torch.Tensor:
+        alpha, sigma = (v[:, None] for v in schedule.alpha_sigma(r))
+        loss, _ = objective.compare(networks(objective), x, alpha * x + sigma * batch.noise, r, batch.condition)
+        return torch.autograd.grad(loss, x)[0]
+
+    assert gradient().abs().max() < 1e-6
+    with torch.no_grad():
+        for parameter in objective.fake.module.parameters():
+            parameter.add_(0.1 * torch.ones_like(parameter))
+    assert gradient().abs().max() > 1e-4
+
+
+class Affine(nn.Module):
+    """A student that answers mean + deviation · eps at every time."""
+
+    def __init__(self, teacher, mean: float, deviation: float) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.full(teacher.shape, mean))
+        self.deviation = nn.Parameter(torch.full(teacher.shape, deviation))
+
+    def forward(self, eps, t, condition):
+        return self.mean + self.deviation * eps
+
+
+class Exact(nn.Module):
+    """The best fake there is: the Gaussian denoiser of the student as it stands."""
+
+    def __init__(self, student: Affine, schedule) -> None:
+        super().__init__()
+        self.student, self.schedule = [student], schedule
+
+    def forward(self, x_r, r, condition):
+        student = self.student[0]
+        alpha, sigma = (v[:, None] for v in self.schedule.alpha_sigma(r))
+        mean, deviation = student.mean.detach(), student.deviation.detach()
+        gain = alpha * deviation**2 / (alpha**2 * deviation**2 + sigma**2)
+        return mean + gain * (x_r - alpha * mean)
+
+    def weight(self, r):
+        return torch.ones_like(r)
+
+
+def pulled(name: str, start: tuple[float, float], sign: float = 1.0, **fields) -> tuple[float, float]:
+    """Mean and deviation after 500 steps with the exact fake."""
+    teacher = Gaussian(1.0, 0.5, (16,))
+    student = Affine(teacher, *start)
+    stand_in = Student.from_teacher(teacher, 0.0, 0.9)
+    objective = correction(METHODS[name], teacher, stand_in, Exact(student, teacher.schedule), **fields)
+    known = {"student": student, "fake": objective.fake.module}
+    optimiser = torch.optim.Adam(student.parameters(), 0.02, betas=(0.0, 0.999))
+    for step in range(500):
+        for group in optimiser.param_groups:
+            group["lr"] = 0.02 * (1 - step / 500)
+        when = turn(step=step, size=64)
+        optimiser.zero_grad()
+        batch = objective.source.batch(when.draw)
+        x = objective.sample(known, batch.noise, batch.condition)
+        r = objective.draw_levels(when)
+        alpha, sigma = (v[:, None] for v in teacher.schedule.alpha_sigma(r))
+        noise = when.draw.normal("renoise", (16,))
+        (sign * objective.compare(known, x, alpha * x + sigma * noise, r, batch.condition)[0]).backward()
+        optimiser.step()
+    return student.mean.mean().item(), student.deviation.abs().mean().item()
+
+
+@pytest.mark.parametrize("start", [(-1.0, 0.2), (2.0, 1.5)])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_gaussian_is_pulled_to_the_teachers_mean_and_deviation(name, start):
+    mean, deviation = pulled(name, start)
+    assert abs(mean - 1) < 0.02 and abs(deviation - 0.5) < 0.02
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_with_the_sign_turned_it_runs_away(name):
+    mean, deviation = pulled(name, (1.3, 0.7), sign=-1.0)
+    assert abs(mean - 1) > 0.5 or abs(deviation - 0.5) > 0.5
+
+
+def test_the_fake_learns_the_students_samples():
+    """Denoising of N(−1, 0.2²) with the closed form as the answer; the analytic teacher's fake starts at zero."""
+    torch.manual_seed(0)
+    teacher = Gaussian(1.0, 0.5, (8,))
+    student = Affine(teacher, -1.0, 0.2)
+    objective = correction(DistributionMatching, teacher, Student.from_teacher(teacher, 0.0, 0.9))
+    fake = objective.fake.module
+    known = {"student": student, "fake": fake}
+    optimiser = torch.optim.Adam(fake.parameters(), 2e-3)
+    for step in range(600):
+        when = turn("fake", step, 128)
+        (term,) = objective.losses(known, when, objective.source.batch(when.draw))
+        optimiser.zero_grad()
+        term().total.backward()
+        optimiser.step()
+    assert student.mean.grad is None
+    eps, r = torch.randn(512, 8), torch.linspace(0.2, 0.9, 512)
+    alpha, sigma = (v[:, None] for v in teacher.schedule.alpha_sigma(r))
+    x_r = alpha * student(eps, r, None) + sigma * torch.randn(512, 8)
+    exact = Exact(student, teacher.schedule)(x_r, r, None)
+    assert (fake(x_r, r, Batch(eps).condition) - exact).square().mean() < 0.01
+    assert (teacher.x0(x_r, r) - exact).square().mean() > 0.5
+
+
+def test_the_prediction_of_c3_is_the_residual_of_boot():
+    """y_t − (f + y'/lambda') = −(y_s − target)/kappa at the same times, sample by sample."""
+    teacher, student = small()
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
+    boot = Boot(teacher, Learner(student, 1e-3), delta=0.05, weight=SignalWeight(), boundary_weight=0)
+    when, known = turn(), {"student": student}
+    batch = boot.source.batch(when.draw)
+    (term,) = boot.losses(known, when, batch)
+    t, residual = term().by_time["residual"]
+    objective = correction(FreeFlow, teacher, student)
+    t_3, residual_3 = objective.prediction(known, when, batch, []).by_time["residual"]
+    assert torch.allclose(t, t_3) and residual.min() > 0
+    assert torch.allclose(residual, residual_3, rtol=1e-3)
+
+
+def test_the_gradient_of_c3s_prediction_passes_through_y_t_only():
+    teacher, student = small()
+    objective = correction(FreeFlow, teacher, student)
+    when = turn()
+    seen = []
+
+    class Spy(nn.Module):
+        def forward(self, eps, t, condition):
+            out = student(eps, t, condition)
+            seen.append(out.requires_grad)
+            return out
+
+    objective.prediction({"student": Spy()}, when, objective.source.batch(when.draw), [])
+    assert seen == [True, False]
+
+
+def test_a_correction_is_balanced_against_the_prediction():
+    """Twice the velocity's difference is the same pull; a doubles it."""
+    teacher, student = small()
+    fake = Fake.from_teacher(teacher)
+    with torch.no_grad():
+        fake.network.network.b.bias.add_(0.1)
+    when = turn()
+
+    def pull(balance: float, bias: float) -> torch.Tensor:
+        moved = copy.deepcopy(fake)
+        with torch.no_grad():
+            moved.network.network.b.bias.add_(bias)
+        objective = correction(FreeFlow, teacher, copy.deepcopy(student), moved, balance=balance, floor=0.0)
+        _, corrected, *_ = terms = objective.losses(networks(objective), when, objective.source.batch(when.draw))
+        terms[0]()
+        corrected().total.backward()
+        return torch.cat([p.grad.flatten() for p in objective.boot.student.module.parameters() if p.grad is not None])
+
+    one, far, double = pull(1, 0), pull(1, 0.1), pull(2, 0)
+    assert torch.allclose(double, 2 * one, rtol=1e-3, atol=1e-7)
+    assert torch.allclose(far, one, rtol=1e-3, atol=1e-7)
+
+
+def test_a_low_rank_fake_shares_the_teachers_weights():
+    teacher, _ = small()
+    whole, shared = Fake.from_teacher(teacher), Fake.from_teacher(teacher, rank=1)
+    theirs = {p.data_ptr() for p in teacher.parameters()}
+    assert not theirs & {p.data_ptr() for p in shared.parameters()}
+    assert sum(p.numel() for p in shared.parameters()) < sum(p.numel() for p in whole.network.network.parameters())
+    x, r = torch.randn(6, 4), torch.full((6,), 0.5)
+    before = teacher.x0(x, r)
+    with torch.no_grad():
+        for parameter in shared.parameters():
+            parameter.add_(0.3)
+    assert not torch.allclose(shared(x, r, Batch(x).condition), before, atol=1e-2)
+    assert torch.equal(teacher.x0(x, r), before)
+
+
+def test_guidance_within_an_interval():
+    class Told(nn.Module):
+        def forward(self, x, timestep, classes):
+            return x * classes[:, None]
+
+    inner = CallableTeacher(Told(), Cosine(), "sample", (2,))
+    null = Classes([1]).listed(0, 0, 1)
+    whole = Limited(Guided(inner, null, 3.0), Clip())
+    within = guided_within(whole, (0.3, 0.6))
+    x, t = 0.1 * torch.ones(3, 2), torch.tensor([0.2, 0.5, 0.7])
+    condition = Classes([2]).listed(0, 0, 3)
+    assert torch.allclose(within.x0(x, t, condition)[:, 0], torch.tensor([0.2, 0.4, 0.2]))
+    assert isinstance(within, Limited) and torch.allclose(whole.x0(x, t, condition)[:, 0], torch.tensor([0.4] * 3))
+
+
+# --- runs --------------------------------------------------------------------------------------------------------------
+
+FAST = {"batch_size": 8, "sample_every": 0, "log_every": 1, "checkpoint_every": 2, "ema_decay": 0.9, "t_max": 0.9}
+
+
+def settings(method: str = "boot+dm", **fields):
+    staged = {"boot": {"steps": 4, "learning_rate": 1e-3}} if "+" in method else {}
+    own = {"fake_warmup": 1} if method != "boot" else {}
+    return load_method(method)[1](**{**FAST, "steps": 4, "learning_rate": 1e-3, **own, **staged, **fields})
+
+
+@pytest.fixture(scope="module")
+def corrected(tiny, tmp_path_factory):
+    """A finished run of two stages."""
+    run = tmp_path_factory.mktemp("runs") / "corrected"
+    distill(str(tiny), run, settings(), "boot+dm")
+    return run
+
+
+def test_both_students_are_there_and_differ(corrected, tiny):
+    first, second = load_file(corrected / "boot" / PATH), load_file(corrected / PATH)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    for part in ("student/model_index.json", "boot/student/model_index.json", "log.jsonl", "boot/log.jsonl"):
+        assert (corrected / part).is_file()
+    logged = [json.loads(line) for line in (corrected / "log.jsonl").read_text().splitlines()]
+    assert {"correction", "fake", "bootstrap"} <= set(logged[-1])
+
+
+@pytest.mark.parametrize("method", ["boot+sid", "boot+freeflow"])
+def test_every_correction_runs_and_moves_the_student(method, tiny, tmp_path):
+    distill(str(tiny), tmp_path / "run", settings(method), method)
+    first, second = load_file(tmp_path / "run" / "boot" / PATH), load_file(tmp_path / "run" / PATH)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("stage, at", [("boot", 3), ("dm", 3)])
+def test_a_run_of_two_stages_resumes_to_the_same_bits(stage, at, tiny, tmp_path, corrected, monkeypatch):
+    """Stopped in either stage, the same call goes on there."""
+    whole = Loop._stop_if_asked
+
+    def stop(loop):
+        if loop.step == at and (len(loop.learners) == 1) == (stage == "boot"):
+            loop.stop_signal = 2
+        whole(loop)
+
+    monkeypatch.setattr(Loop, "_stop_if_asked", stop)
+    with pytest.raises(Interrupted, match="stopped at step 3 of 4"):
+        distill(str(tiny), tmp_path / "run", settings(), "boot+dm")
+    monkeypatch.setattr(Loop, "_stop_if_asked", whole)
+    distill(str(tiny), tmp_path / "run", settings(), "boot+dm")
+    for part in ("boot/" + PATH, PATH):
+        here, there = load_file(tmp_path / "run" / part), load_file(corrected / part)
+        assert all(torch.equal(here[name], there[name]) for name in there)
+
+
+def test_a_correction_of_a_saved_student_is_the_second_stage(tiny, tmp_path, corrected):
+    """From the run's first student, alone: the same bits; and the path's times are taken over."""
+    alone = settings("dm", start=str(corrected / "boot"), t_max=None)
+    student = distill(str(tiny), tmp_path / "alone", alone, "dm")
+    assert student.t_max == pytest.approx(0.9)
+    here, there = load_file(tmp_path / "alone" / PATH), load_file(corrected / PATH)
+    assert all(torch.equal(here[name], there[name]) for name in there)
+
+
+def test_the_two_turns_of_the_fake_see_different_samples(tiny, tmp_path, monkeypatch):
+    seen = []
+    known = DistributionMatching.denoising
+
+    def spy(self, networks, when, batch):
+        seen.append(batch.noise)
+        return known(self, networks, when, batch)
+
+    monkeypatch.setattr(DistributionMatching, "denoising", spy)
+    distill(str(tiny), tmp_path / "run", settings("dm", steps=1, fake_warmup=0), "dm")
+    assert len(seen) == 2 and not torch.equal(seen[0], seen[1])
+
+
+def test_a_start_that_does_not_fit_is_refused_in_one_line(tiny, tmp_path, corrected, cli):
+    def told(*words):
+        return cli("distill", tiny, "--output", tmp_path / "x", "--method", "dm", *words)
+
+    for words, expected in (
+        (("--set", "start=nowhere"), "holds neither a run"),
+        (("--set", f"start={corrected / 'student'}"), "is an exported student"),
+        (("--set", f"start={corrected}", "--set", "t_max=0.5"), "learned t_max = 0.9"),
+    ):
+        result = told(*words)
+        assert result.code == 2 and expected in result.err and len(result.err.strip().splitlines()) == 1
+    other = tmp_path / "other"
+    save_class_unet(other, channels=3)
+    result = cli("distill", other, "--output", tmp_path / "x", "--method", "dm", "--set", f"start={corrected}")
+    assert result.code == 2 and "does not fit the teacher" in result.err
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        (["--method", "boot+dn"], "Did you mean 'dm'"),
+        (["--method", "boot+dm", "--set", "boot.stepz=3"], "boot: there is no setting 'stepz'"),
+        (["--method", "boot+dm", "--set", "boot.t_max=0.5"], "both stages have the same one"),
+        (["--method", "boot+dm", "--set", "noise_levels=[0.9,0.1]"], "LOW < HIGH"),
+        (["--method", "dm", "--set", "guidance_interval=[0.1,0.9]"], "give guidance_scale"),
+        (["--method", "boot+dm", "--set", "boot=3"], "boot"),
+    ],
+)
+def test_bad_settings_are_one_line_and_leave_nothing(tiny, tmp_path, cli, words, expected):
+    result = cli("distill", tiny, "--output", tmp_path / "x", *words)
+    assert result.code == 2 and expected in result.err, result.err
+    assert len(result.err.strip().splitlines()) == 1 and not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("method", ["boot+dm", "boot+sid", "boot+freeflow"])
+@pytest.mark.parametrize("weights", [{"guidance_scale": 2.0}, {"guidance_range": [1, 3]}], ids=["fixed", "range"])
+def test_classes_with_guidance(method, weights, tmp_path):
+    teacher = save_class_unet(tmp_path / "teacher")
+    words = settings(method, null_class=3, guidance_interval=[0.2, 0.8], **weights)
+    student = distill(str(teacher), tmp_path / "run", words, method)
+    assert student.guidance == (2.0 if "guidance_scale" in weights else (1.0, 3.0))
+    again = load_student(tmp_path / "run")
+    assert again.guidance == student.guidance
+
+
+def test_text_latents_with_a_low_rank_fake(tmp_path):
+    teacher = save_sd(tmp_path / "teacher")
+    (tmp_path / "prompts.txt").write_text("one\ntwo\nthree\n")
+    words = settings(fake_rank=2, guidance_scale=2.0, prompts=str(tmp_path / "prompts.txt"))
+    distill(str(teacher), tmp_path / "run", words, "boot+dm")
+    state = load_file(next((tmp_path / "run" / "checkpoints").iterdir()) / "fake.weights.safetensors")
+    assert state and all("updates" in name for name in state)
+    assert not (tmp_path / "run" / "boot" / "prompts").exists(), "prompts are encoded once"
+
+
+def test_a_cascade(tmp_path):
+    (tmp_path / "prompts.txt").write_text("one\ntwo\n")
+    base, large = save_if(tmp_path / "base"), save_if_sr(tmp_path / "large")
+    words = {"prompts": str(tmp_path / "prompts.txt"), "steps": 2}
+    distill(str(base), tmp_path / "small-run", settings(**words), "boot+dm")
+    distill(str(large), tmp_path / "large-run", settings(base=str(tmp_path / "small-run"), **words), "boot+dm")
+    assert (tmp_path / "large-run" / "student" / "model_index.json").is_file()
+
+
+def test_conditions_given_from_python(tmp_path):
+    class Told(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.b = nn.Linear(3, 8), nn.Linear(8, 2)
+
+        def forward(self, x, timestep, classes):
+            return self.b(torch.tanh(self.a(torch.cat([x, classes[:, None].float()], 1))))
+
+    inner = CallableTeacher(Told(), Cosine(), "sample", (2,))
+    words = settings("dm", t_max=0.9)
+    distill(Guided(inner, Classes([2]).listed(0, 0, 1), 2.0), tmp_path / "run", words, "dm", conditions=Classes([0, 1]))
+    assert (tmp_path / "run" / "student-path").is_dir()
+
+
+def test_a_plan_of_two_stages_says_so(tiny, tmp_path, cli):
+    result = cli("distill", tiny, "--output", tmp_path / "x", "--method", "boot+dm", "--dry-run")
+    assert result.code == 0 and "boot.steps" in result.out and "fake_updates: 2" in result.out
+    assert not (tmp_path / "x").exists()
+    assert "boot+freeflow" in cli("distill", "--help", "--method", "freeflow").out
