@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bootdiff.cli.measurement import Measurement, notes
+from bootdiff.cli.words import read_counts
 from bootdiff.errors import BootdiffError, Interrupted
 from bootdiff.evaluation.compare import Comparison, Entry, student_entries, teacher_entries
 from bootdiff.evaluation.comparison_files import markdown, write_comparison
@@ -26,12 +27,20 @@ from bootdiff.teachers.weights import tensors_hash, weights_hash
 
 
 def run_compare(
-    students: Sequence[str], teacher: str | None, asked: Measurement, samplers: Sequence[str], output: Path
+    students: Sequence[str],
+    teacher: str | None,
+    asked: Measurement,
+    samplers: Sequence[str],
+    output: Path,
+    refine: str = "",
+    level: float | None = None,
 ) -> list[dict[str, Any]]:
     """Measure every row that is not there yet, and write table, plot and pictures.
 
     Args:
         samplers: ``name:steps,steps`` words; empty = a fitting dozen.
+        refine: ``k,k,...``: also each student with so many steps of its teacher.
+        level: the time at which the teacher takes over.
 
     Raises:
         BootdiffError: for students that do not belong together, or a folder that holds another comparison.
@@ -39,6 +48,7 @@ def run_compare(
     twice = next((name for name in students if students.count(name) > 1), None)
     if twice is not None:
         raise BootdiffError(f"{twice} is named twice; name every student once.")
+    counts = read_counts(refine, "--refine") if refine else []
     join()
     group = open_group(students, teacher, asked.choice)
     model, texts, labels = group[0].teacher, group[0].texts, asked.labels_of(students[0])
@@ -47,13 +57,16 @@ def run_compare(
     config = {
         "task": "compare", "students": list(students), "teacher": model.name, "choice": _plain(asked.choice),
         "features": judges.features.name if judges.features else None, "reference": reference, "num": asked.num,
-        "seed": asked.seed, "repeats": asked.repeats, "clip": asked.clip,
+        "seed": asked.seed, "repeats": asked.repeats, "clip": asked.clip, "refine": refine, "refine_from": level,
     }  # fmt: skip
     run, sources = Run(output), {"teacher": weights_hash(model.denoiser), **_identities(students, group)}
     sources |= _measures(judges.reference, labels)
     run.check(config, sources)
     listed = Listed(group[0].conditions, labels, texts)
-    entries: list[Entry] = [*teacher_entries(model, rows, listed), *student_entries(students, group, labels)]
+    entries: list[Entry] = [
+        *teacher_entries(model, rows, listed),
+        *student_entries(students, group, labels, counts, level),
+    ]
     if is_first_process():  # nothing can be refused any more
         run.start(config, sources)
     comparison = Comparison(model, output / "rows", judges, asked.num, asked.seed, asked.repeats)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bootdiff.cli.measurement import Measurement, notes
+from bootdiff.cli.words import read_counts
 from bootdiff.data.conditions import Cascade, Conditions
 from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.cascades import Remembered, cascade_candidates
@@ -86,15 +87,7 @@ def read_steps(words: str | None) -> list[int]:
     Raises:
         BootdiffError: if one is no whole number from 1 to 1,000.
     """
-    if words is None:
-        return list(DDIM_STEPS)
-    try:
-        steps = [int(word) for word in words.split(",")]
-    except ValueError:
-        steps = [0]
-    if not all(1 <= step <= 1000 for step in steps):
-        raise BootdiffError(f"--ddim-steps expects whole numbers from 1 to 1000 such as 1,10,50, got '{words}'.")
-    return steps
+    return list(DDIM_STEPS) if words is None else read_counts(words, "--ddim-steps")
 
 
 def keep(folder: Path, result: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from bootdiff.cli.options import (
     Num,
     PromptColumn,
     PromptFile,
+    RefineFrom,
     Revision,
     Variant,
     given,
@@ -84,6 +85,10 @@ def compare(
     ] = None,
     classes: Classes = None,
     guidance_scale: GuidanceScale = None,
+    refine: Annotated[
+        str, typer.Option(metavar="K,K,...", help="Also every student with K steps of its teacher after it.")
+    ] = "",
+    refine_from: RefineFrom = None,
     clip: Clip = None,
 ) -> None:
     """Students beside their teacher under diffusers' samplers: a table, a plot and pictures, from the same noises."""
@@ -95,7 +100,7 @@ def compare(
     labels = read_labels(prompts, prompt_column, label_column)
     choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
     asked = Measurement(features, reference, clip, num, seed, repeats, choice, labels)
-    run_compare(students, teacher, asked, samplers, output)
+    run_compare(students, teacher, asked, samplers, output, refine, refine_from)
 
 
 @app.command()

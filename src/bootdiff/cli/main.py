@@ -23,6 +23,8 @@ from bootdiff.cli.options import (
     PipelineConfig,
     PromptColumn,
     PromptFile,
+    Refine,
+    RefineFrom,
     Report,
     Revision,
     Seed,
@@ -158,10 +160,20 @@ def sample(
         tuple[int, int] | None, typer.Option(metavar="SEED SEED", help="A row of --num images between two noises.")
     ] = None,
     linear: Annotated[bool, typer.Option("--linear", help="Interpolate on a line, not on the sphere.")] = False,
+    refine: Refine = None,
+    refine_from: RefineFrom = None,
+    edit: Annotated[
+        str | None, typer.Option(help="With --refine: a prompt, or a class, that the teacher finishes it as.")
+    ] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="With --refine: a picture to start from, or with --mask to stay.")
+    ] = None,
+    mask: Annotated[Path | None, typer.Option(help="White where the student fills --image in.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples a network call.")] = 256,
 ) -> None:
     """Draw samples in one network call each; a base stage and its super-resolution stage make two."""
     from bootdiff.cli.layouts import layout_of
+    from bootdiff.cli.refine import finish_of
     from bootdiff.cli.sample import Wanted, run_sample
     from bootdiff.cli.words import read_classes, read_words
     from bootdiff.pipelines.samplers import Choice
@@ -169,7 +181,7 @@ def sample(
     words = read_words(prompt, prompts, prompt_column, swap)
     layout = layout_of(swap is not None, interpolate, linear, times)
     choice = Choice(words, read_classes(classes), guidance_scale, negative_prompt)
-    wanted = Wanted(num, seed, batch_size, choice, layout)
+    wanted = Wanted(num, seed, batch_size, choice, layout, finish_of(refine, refine_from, edit, image, mask))
     run_sample(student, wanted, times, output)
 
 

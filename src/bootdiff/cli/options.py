@@ -29,6 +29,12 @@ PromptFile = Annotated[
 ]
 PromptColumn = Annotated[str | None, typer.Option(help="Of the prompts file, where it has several.")]
 GuidanceScale = Annotated[float | None, typer.Option(help="Guidance weight w.")]
+Refine = Annotated[
+    int | None, typer.Option(min=1, max=1000, help="Teacher steps that finish the student's image: K + 1 calls.")
+]
+RefineFrom = Annotated[
+    float | None, typer.Option(help="The time t at which the teacher takes over; default: sigma / alpha = 1/3.")
+]
 # torchrun takes --num for the beginning of an option of its own.
 Num = Annotated[int, typer.Option("--num", "--num-samples", min=2, help="Samples a noise seed.")]
 Clip = Annotated[str | None, typer.Option(help="A CLIP model, a folder or hub id: also measure the CLIP score.")]

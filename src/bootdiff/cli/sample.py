@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from bootdiff.cli.layouts import Canvas, Layout, Plain, Work
+from bootdiff.cli.refine import Finish, describe_finish, refined
 from bootdiff.cli.words import read_times
 from bootdiff.data.conditions import Conditions
 from bootdiff.errors import BootdiffError
@@ -31,6 +32,7 @@ class Wanted:
         batch_size: samples a network call.
         choice: of prompts, classes and guidance weight.
         layout: which noise and condition each sample has.
+        finish: what the teacher does after the student.
     """
 
     num: int = 16
@@ -38,6 +40,7 @@ class Wanted:
     batch_size: int = 256
     choice: Choice = ANY
     layout: Layout = field(default_factory=Plain)
+    finish: Finish | None = None
 
 
 def run_sample(students: Sequence[str], wanted: Wanted, times: str | None, output: Path) -> None:
@@ -66,6 +69,10 @@ def run_sample(students: Sequence[str], wanted: Wanted, times: str | None, outpu
         sampler, facts = open_student(name)
         samplers = [sampler]
     conditions = _conditions(name, base, samplers[0], facts, wanted.choice)
+    if wanted.finish is not None:
+        if times is not None:
+            raise BootdiffError("--times shows the student's path and --refine finishes its image; give one of them.")
+        samplers = [refined(name, samplers[0], facts, wanted.choice.weight, wanted.finish)]
     named = wanted.choice.prompts if wanted.choice.prompts is not None else wanted.choice.classes
     size = min(wanted.batch_size, batch_for(samplers[0].shape))
     canvas = Canvas(samplers[0], conditions, wanted.num, wanted.seed, len(named or ()), size)
@@ -82,6 +89,7 @@ def run_sample(students: Sequence[str], wanted: Wanted, times: str | None, outpu
 def describe(facts: Mapping[str, Any], sampler: Sampler, wanted: Wanted) -> Iterator[str]:
     """What the pictures cannot say: the order of words, and the guidance weight where the user named none."""
     choice, learned = wanted.choice, facts.get("guidance")
+    yield from describe_finish(sampler)
     words = choice.prompts if choice.prompts is not None else choice.classes
     if words is not None and len(words) > 1:
         yield f"{wanted.layout.order}: {textwrap.shorten('; '.join(map(str, words)), 400, placeholder=' …')}"

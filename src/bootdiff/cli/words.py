@@ -73,6 +73,21 @@ def read_classes(words: str | None) -> list[int] | None:
     return labels
 
 
+def read_counts(words: str, option: str) -> list[int]:
+    """Comma-separated numbers of steps.
+
+    Raises:
+        BootdiffError: if one is no whole number from 1 to 1,000.
+    """
+    try:
+        steps = [int(word) for word in words.split(",")]
+    except ValueError:
+        steps = [0]
+    if not all(1 <= step <= 1000 for step in steps):
+        raise BootdiffError(f"{option} expects whole numbers from 1 to 1000 such as 1,10,50, got '{words}'.")
+    return steps
+
+
 def read_times(words: str) -> list[float]:
     """Comma-separated times.
 

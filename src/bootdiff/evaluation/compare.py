@@ -20,6 +20,7 @@ from bootdiff.evaluation.stock_samplers import stock_candidates
 from bootdiff.evaluation.tally import Judges
 from bootdiff.files import load_tensors, read_json, save_tensors, write_json, write_whole
 from bootdiff.metrics.speed import latency
+from bootdiff.pipelines.refine import refined_rows
 from bootdiff.pipelines.samplers import batch_for, best_device
 from bootdiff.progress import Progress, is_first_process, progress
 from bootdiff.randomness import sample_noise
@@ -153,16 +154,25 @@ def teacher_entries(teacher: Teacher, samplers: Mapping[str, Sequence[int]], lis
 
 
 def student_entries(
-    names: Sequence[str], group: Sequence[Opened], labels: Sequence[int] | None = None
+    names: Sequence[str],
+    group: Sequence[Opened],
+    labels: Sequence[int] | None = None,
+    refine: Sequence[int] = (),
+    level: float | None = None,
 ) -> Iterator[Entry]:
     """A row for every student; each is compared with the end of the path that it learned.
 
     Args:
         labels: the classes that their prompts ask for.
+        refine: further rows, of the student and so many steps of its teacher.
+        level: the time at which the teacher takes over; by default where sigma / alpha is 1/3.
     """
     for name, opened in zip(short_names(names), group, strict=True):
         listed, path = Listed(opened.conditions, labels, opened.texts), (opened.path_of, opened.t_range)
         yield Entry("student", [Candidate(name, "one call", 1, opened.sampler)], listed, path)
+        for count, row in zip(refine, refined_rows(opened.sampler, opened.teacher, refine, level), strict=True):
+            words = f"{name} + {count} DDIM"
+            yield Entry("student", [Candidate(words, f"from t = {row.level:.3g}", count + 1, row)], listed, path)
 
 
 def short_names(names: Sequence[str]) -> list[str]:

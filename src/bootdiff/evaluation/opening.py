@@ -66,6 +66,19 @@ def open_pair(
     return _beside(student, sampler, facts, _teacher_of(student, facts, teacher, teacher_options), choice)
 
 
+def teacher_beside(
+    student: str, sampler: Sampler, facts: Mapping[str, Any], named: str | None = None, weight: float | None = None
+) -> Teacher:
+    """The teacher of an opened student, with the guidance that it learned.
+
+    Raises:
+        BootdiffError: if it is not there, or another kind's.
+    """
+    model = _teacher_of(student, facts, named, None)
+    _check_belongs(student, sampler, model)
+    return with_guidance(model, sampler, facts, weight)
+
+
 def open_group(students: Sequence[str], teacher: str | None = None, choice: Choice = ANY) -> list[Opened]:
     """Open several students of one teacher, which is loaded once; all are asked for the same.
 
@@ -97,11 +110,7 @@ def _teacher_of(
 
 def _beside(student: str, sampler: Sampler, facts: dict[str, Any], model: Teacher, choice: Choice) -> Opened:
     """A student and a teacher without guidance, given the student's."""
-    if tuple(model.shape) != tuple(sampler.shape):
-        raise BootdiffError(
-            f"{student} makes {sampler.shape} and {model.name} {model.shape}; it is a student of another teacher."
-        )
-    _check_conditions(student, sampler, model)
+    _check_belongs(student, sampler, model)
     conditions = run_conditions(student, sampler, facts, choice)
     model = with_guidance(model, sampler, facts, choice.weight)
     learned = limited(model, limit_from(facts["targets"])) if "targets" in facts else model
@@ -153,8 +162,12 @@ def _check_teachers(group: Mapping[str, Opened], teacher: Teacher, named: bool) 
             )
 
 
-def _check_conditions(student: str, sampler: Sampler, teacher: Teacher) -> None:
-    """Refuse a teacher that must be told what its student was never told."""
+def _check_belongs(student: str, sampler: Sampler, teacher: Teacher) -> None:
+    """Refuse a teacher of other samples, or one that must be told what its student was never told."""
+    if tuple(teacher.shape) != tuple(sampler.shape):
+        raise BootdiffError(
+            f"{student} makes {sampler.shape} and {teacher.name} {teacher.shape}; it is a student of another teacher."
+        )
     adapter, own = adapter_of(teacher), sampler.adapter
     takes, learned = (one.takes if one is not None else "nothing" for one in (adapter, own))
     if adapter is not None and takes != learned:

@@ -229,6 +229,21 @@ class Adapter(ABC):
         latents = latents + (self.vae.shift_factor or 0.0)
         return vae.decode(latents.to(vae.dtype)).sample.float()
 
+    @torch.no_grad()
+    def latents(self, images: Tensor) -> Tensor:
+        """Samples of the network from images (b, c, h, w) in [−1, 1]: ``decode``'s inverse, as far as there is one."""
+        if self.vae is None:
+            return images
+        vae = self.decoder().to(images.device)
+        latents = vae.encode(images.to(vae.dtype)).latent_dist.mode().float() - (self.vae.shift_factor or 0.0)
+        mean, deviation = (getattr(vae.config, name, None) for name in ("latents_mean", "latents_std"))
+        if mean is not None and deviation is not None:
+            view = (1, -1, 1, 1)
+            latents = (latents - torch.tensor(mean).view(view).to(latents)) / torch.tensor(deviation).view(view).to(
+                latents
+            )
+        return latents * self.vae.scaling_factor
+
     # --- the stock pipeline ------------------------------------------------------------------------------------------
 
     def scheduler(self, call: OneCall, limit: Limit, t_max: float) -> Any:

@@ -1,0 +1,84 @@
+"""``bootdiff sample --refine``: what the teacher does after the student."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bootdiff.cli.words import read_classes
+from bootdiff.condition import Condition
+from bootdiff.errors import BootdiffError
+from bootdiff.evaluation.opening import teacher_beside
+from bootdiff.pipelines.refine import EDITED, REFINED, Kept, Refined, level_of, open_kept
+from bootdiff.pipelines.samplers import Choice, Sampler, best_device, conditions_for
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What was asked.
+
+    Args:
+        steps: of the teacher.
+        level: the time at which it takes over; None where sigma / alpha is 1/3, or 2 for an edit.
+        edit: other words, or another class, for the teacher.
+        image, mask: a picture to start from, or of which only the masked part is filled.
+    """
+
+    steps: int
+    level: float | None = None
+    edit: str | None = None
+    image: Path | None = None
+    mask: Path | None = None
+
+
+def finish_of(
+    steps: int | None, level: float | None, edit: str | None, image: Path | None, mask: Path | None
+) -> Finish | None:
+    """The options together; None where the student is to be left alone.
+
+    Raises:
+        BootdiffError: for options that mean nothing without each other, by their names.
+    """
+    others = {"--refine-from": level, "--edit": edit, "--image": image, "--mask": mask}
+    asked = [name for name, value in others.items() if value is not None]
+    if steps is None:
+        if asked:
+            raise BootdiffError(f"{asked[0]} says how the teacher finishes an image; give --refine STEPS, too.")
+        return None
+    if mask is not None and image is None:
+        raise BootdiffError("--mask is the part of a picture that is filled in; give --image FILE, too.")
+    return Finish(steps, level, edit, image, mask)
+
+
+def refined(student: str, sampler: Sampler, facts: dict[str, Any], weight: float | None, finish: Finish) -> Refined:
+    """The student with its teacher after it.
+
+    Raises:
+        BootdiffError: if the teacher is not there, or what was asked does not fit it.
+    """
+    teacher = teacher_beside(student, sampler, facts, weight=weight).to(best_device())
+    kept: Kept | None = None
+    if finish.image is not None:
+        kept = open_kept(finish.image, finish.mask, tuple(sampler.shape), sampler.adapter)
+    changed = finish.edit is not None or (kept is not None and kept.hole is None)
+    level = level_of(teacher.schedule, EDITED if changed else REFINED) if finish.level is None else finish.level
+    asked = None if finish.edit is None else _edit(sampler, facts, finish.edit)
+    return Refined(sampler, teacher, finish.steps, level, kept, asked)
+
+
+def _edit(sampler: Sampler, facts: Mapping[str, Any], words: str) -> Condition:
+    takes = sampler.adapter.takes if sampler.adapter is not None else "nothing"
+    if takes == "nothing":
+        raise BootdiffError("--edit: this student is conditioned on nothing; leave it out.")
+    choice = Choice(classes=read_classes(words)) if takes == "classes" else Choice(prompts=[words])
+    listed = conditions_for(sampler, dict(facts), choice).listed(0, 0, 1)
+    return Condition({name: value for name, value in listed.items() if name != "guidance"})
+
+
+def describe_finish(sampler: Sampler) -> Iterator[str]:
+    """Calls an image, and from where the teacher went on."""
+    if isinstance(sampler, Refined):
+        own = 0 if sampler.kept is not None and sampler.kept.hole is None else 1
+        yield f"{sampler.steps + own} calls an image: the teacher's {sampler.steps} from t = {sampler.level:.3g}"
