@@ -262,7 +262,7 @@ def test_guidance_within_an_interval():
     assert isinstance(within, Limited) and torch.allclose(whole.x0(x, t, condition)[:, 0], torch.tensor([0.4] * 3))
 
 
-# --- runs --------------------------------------------------------------------------------------------------------------
+# --- runs ----------------------------------------------------------------------------------------------------
 
 FAST = {"batch_size": 8, "sample_every": 0, "log_every": 1, "checkpoint_every": 2, "ema_decay": 0.9, "t_max": 0.9}
 

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import shutil
 import struct
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from bootdiff.builtin import BUILTIN_TEACHERS, builtin_folder
 from bootdiff.cli.layouts import interpolated
@@ -27,6 +29,7 @@ from bootdiff.evaluation.evaluate import evaluate
 from bootdiff.evaluation.measure import Listed
 from bootdiff.evaluation.tally import Judges
 from bootdiff.metrics.features import load_features
+from bootdiff.pipelines.student_files import load_student
 from bootdiff.randomness import Draw, sample_noise
 from bootdiff.teachers import Mixture, load_teacher
 from bootdiff.training.settings import TeacherSettings
@@ -552,3 +555,41 @@ def test_labels_of_prompts_in_any_table(tmp_path):
     (tmp_path / "a.txt").write_text("one")
     with pytest.raises(BootdiffError, match="no columns, so none is called label"):
         read_prompt_labels(tmp_path / "a.txt", None, "label")
+
+
+def small(**fields) -> TeacherSettings:
+    usual = {"batch_size": 8, "channels": [16, 16], "sample_every": 0, "log_every": 1, "keep_last": 9}
+    return TeacherSettings(**{**usual, **fields})
+
+
+@pytest.mark.parametrize("how", ["beside", "shared"])
+@pytest.mark.parametrize("kind", ["unconditional", "classes"])
+def test_a_student_is_trained_with_its_teacher_and_resumes(how, kind, tmp_path):
+    """Both are whole pipelines; an interrupted run ends with the same bits as an undisturbed one."""
+    words = small(kind=kind, steps=4, checkpoint_every=2, with_student=how, student={"t_max": 0.7, "delta": 0.1})
+    train_teacher("digits", tmp_path / "whole", words)
+    checkpoint = tmp_path / "whole" / "checkpoints" / "step-00000002"
+    assert checkpoint.is_dir()
+    (tmp_path / "again").mkdir()
+    for part in ("config.yaml", "meta.json"):
+        shutil.copy(tmp_path / "whole" / part, tmp_path / "again" / part)
+    shutil.copytree(checkpoint, tmp_path / "again" / "checkpoints" / checkpoint.name)
+    assert train_teacher("digits", tmp_path / "again", words)
+    assert not train_teacher("digits", tmp_path / "again", words)
+    for part in ("unet", "one-step/student/unet", "one-step/student-path/unet"):
+        name = f"{part}/diffusion_pytorch_model.safetensors"
+        here, there = load_file(tmp_path / "whole" / name), load_file(tmp_path / "again" / name)
+        assert all(torch.equal(here[key], there[key]) for key in there)
+    teacher, student = load_teacher(str(tmp_path / "whole")), load_student(tmp_path / "whole" / "one-step")
+    assert student.t_max == pytest.approx(0.7, abs=1e-3)
+    moved = load_file(tmp_path / "whole" / "one-step/student-path/unet/diffusion_pytorch_model.safetensors")
+    own = teacher.denoiser.network.state_dict()
+    assert all(torch.equal(moved[key], own[key]) for key in own) == (how == "shared")
+
+
+def test_settings_of_a_student_that_is_not_asked_for_are_refused(tmp_path):
+    with pytest.raises(BootdiffError, match="ask for one with --with-student"):
+        train_teacher("digits", tmp_path / "x", small(student={"t_max": 0.7}))
+    with pytest.raises(BootdiffError, match="student: there is no setting 'tmax'"):
+        train_teacher("digits", tmp_path / "x", small(with_student="beside", student={"tmax": 0.7}))
+    assert not (tmp_path / "x").exists()

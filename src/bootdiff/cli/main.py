@@ -211,6 +211,9 @@ def train_teacher(
     steps: Steps = None,
     batch_size: Batch = None,
     seed: Seed = None,
+    with_student: Annotated[
+        bool, typer.Option("--with-student", help="Train a one-step student beside it (OUTPUT/one-step).")
+    ] = False,
     report_to: Report = None,
 ) -> None:
     """Train a teacher on images, their labels or captions: a diffusers pipeline of your own."""
@@ -223,6 +226,7 @@ def train_teacher(
         "kind": kind,
         "prediction": prediction,
         "schedule": schedule,
+        "with_student": "beside" if with_student else None,
     }
     run_train_teacher(data, output, config, assign, given(options), _tracker(report_to))
 

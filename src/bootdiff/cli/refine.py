@@ -21,7 +21,7 @@ class Finish:
 
     Args:
         steps: of the teacher.
-        level: the time at which it takes over; None where sigma / alpha is 1/3, or 2 for an edit.
+        level: the time at which it takes over; None where sigma / alpha is 1/3, or 2 for an edit or a picture.
         edit: other words, or another class, for the teacher.
         image, mask: a picture to start from, or of which only the masked part is filled.
     """
@@ -62,7 +62,7 @@ def refined(student: str, sampler: Sampler, facts: dict[str, Any], weight: float
     kept: Kept | None = None
     if finish.image is not None:
         kept = open_kept(finish.image, finish.mask, tuple(sampler.shape), sampler.adapter)
-    changed = finish.edit is not None or (kept is not None and kept.hole is None)
+    changed = finish.edit is not None or kept is not None
     level = level_of(teacher.schedule, EDITED if changed else REFINED) if finish.level is None else finish.level
     asked = None if finish.edit is None else _edit(sampler, facts, finish.edit)
     return Refined(sampler, teacher, finish.steps, level, kept, asked)

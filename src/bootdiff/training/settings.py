@@ -47,7 +47,7 @@ class TrainingSettings(BaseModel):
     gradient_accumulation: int = Field(1, ge=1, description="passes a step is split into, to save memory")
     mixed_precision: Literal["no", "fp16", "bf16"] = Field("no", description="autocast of the networks")
 
-    @field_validator("mixed_precision", mode="before")
+    @field_validator("mixed_precision", "with_student", mode="before", check_fields=False)
     @classmethod
     def _yaml_no(cls, value: Any) -> Any:
         return "no" if value is False else value  # YAML 1.1 reads an unquoted no as false
@@ -90,6 +90,12 @@ class TeacherSettings(TrainingSettings):
     autoencoder_channels: list[PositiveInt] = Field([32, 64], min_length=1, description="of its levels")
     autoencoder_steps: int = Field(2000, ge=1, description="its own training, before the denoiser's")
     autoencoder_rate: float = Field(1e-3, gt=0, le=1, description="its learning rate")
+    with_student: Literal["no", "beside", "shared"] = Field(
+        "no", description="train a one-step student too: a network beside the teacher's, or the same one"
+    )
+    student: dict[str, Any] = Field(
+        default_factory=dict, description="the student's settings, as for distill: student.t_max, student.delta, …"
+    )
     kl_weight: float = Field(1e-4, ge=0, description="of the latents' divergence from a standard normal")
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -26,6 +26,12 @@ from bootdiff.teachers.parts import LABELS
 from bootdiff.training.settings import TeacherSettings
 from bootdiff.training.untrained import UNTRAINED, Data, Untrained
 
+if TYPE_CHECKING:
+    from bootdiff.objectives.boot import BootSettings
+
+#: the last thing that is written of a student beside its teacher
+ONE_STEP = "one-step/student/model_index.json"
+
 
 def train_teacher(data: str, output: Path, settings: TeacherSettings, report_to: str | None = None) -> bool:
     """Train a small pipeline on images, their labels or captions, and save it at ``output``.
@@ -37,15 +43,17 @@ def train_teacher(data: str, output: Path, settings: TeacherSettings, report_to:
         BootdiffError: if the data cannot be read, do not fit the network, or the folder holds something else.
     """
     known = load_data(data, settings)
+    asked = student_settings(settings)
     run = Run(output)
     config = {"task": "train-teacher", "data": data, "settings": settings.model_dump()}
     sources = {"data": hash_data(known)}
     run.check(config, sources)
-    if (output / "model_index.json").exists():
+    if all((output / part).exists() for part in ("model_index.json", *([] if asked is None else [ONE_STEP]))):
         return False
     from bootdiff.objectives import Denoiser, Denoising, Learner
     from bootdiff.training.accelerator import make_accelerator, start_tracker
-    from bootdiff.training.loop import Loop
+    from bootdiff.training.joint import save_beside, with_student
+    from bootdiff.training.loop import Loop, averaged
 
     accelerator = make_accelerator(settings, output, report_to)
     torch.manual_seed(settings.seed)
@@ -61,11 +69,14 @@ def train_teacher(data: str, output: Path, settings: TeacherSettings, report_to:
     learner = Learner(
         denoiser, settings.learning_rate, weight_decay=settings.weight_decay, ema_decay=settings.ema_decay
     )
-    objective = Denoising(reading, Images(values, untrained.description), learner)
+    denoising = Denoising(reading, Images(values, untrained.description), learner)
+    student, objective = (None, denoising) if asked is None else with_student(denoising, settings, asked)
     learners = Loop(objective, settings, output, accelerator, _preview(denoiser, reading, untrained, output)).run()
     if accelerator.is_main_process:
-        with learners["teacher"].averaged():
+        with averaged(learners):
             _save(untrained, output)
+            if student is not None:
+                save_beside(student, output, settings)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return True
@@ -165,6 +176,24 @@ def _preview(denoiser: Any, reading: Any, untrained: Untrained, output: Path) ->
         write_whole(output / "samples" / f"step-{step:08d}.png", grid(images).save)
 
     return preview
+
+
+def student_settings(settings: TeacherSettings) -> BootSettings | None:
+    """How the student beside the teacher learns; None where none does.
+
+    Raises:
+        BootdiffError: for settings that are none of BOOT's, or of a student that is not asked for.
+    """
+    from bootdiff.objectives.boot import BootSettings
+
+    if settings.with_student == "no":
+        if settings.student:
+            raise BootdiffError("student.… are settings of a student; ask for one with --with-student.")
+        return None
+    try:
+        return BootSettings(**settings.student)
+    except BootdiffError as error:
+        raise BootdiffError(f"student: {error}") from error
 
 
 def _save(untrained: Untrained, output: Path) -> None:

@@ -1,0 +1,74 @@
+"""``train-teacher --with-student``: what is trained beside a teacher, and where it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from bootdiff.objectives.base import Learner, Objective
+from bootdiff.objectives.boot import Boot, BootSettings
+from bootdiff.objectives.denoising import Denoiser, Denoising
+from bootdiff.objectives.distances import make_distance
+from bootdiff.objectives.joint import Beside, Both, Shared
+from bootdiff.objectives.times import TIME_SAMPLINGS
+from bootdiff.objectives.weights import WEIGHTS
+from bootdiff.pipelines.export import export_student
+from bootdiff.pipelines.student_files import save_student
+from bootdiff.solvers import SOLVERS
+from bootdiff.student import Student
+from bootdiff.student.pipeline import GrownPipelineNetwork
+from bootdiff.teachers import limited, load_teacher
+from bootdiff.training.settings import TeacherSettings
+
+if TYPE_CHECKING:
+    from bootdiff.teachers import PipelineTeacher
+
+#: the student's folder in its teacher's
+FOLDER = "one-step"
+
+
+def with_student(denoising: Denoising, settings: TeacherSettings, asked: BootSettings) -> tuple[Student, Objective]:
+    """The student of a teacher in training, and the objective that trains both."""
+    reading = cast("PipelineTeacher", denoising.reading)
+    shared = settings.with_student == "shared"
+    low, high = reading.t_range
+    low, high = low if asked.t_min is None else asked.t_min, high if asked.t_max is None else asked.t_max
+    high = reading.nearest_start(high)
+    if shared:
+        grown = GrownPipelineNetwork(reading.network, reading.adapter)
+        student = Student(grown, reading, low, high, reading.one_call(high))
+    else:
+        student = Student.from_teacher(reading, low, high)
+    learner = Learner(student, settings.learning_rate, weight_decay=settings.weight_decay, ema_decay=settings.ema_decay)
+    boot = Boot(
+        limited(reading, reading.limit),
+        learner,
+        asked.delta,
+        SOLVERS[asked.solver],
+        WEIGHTS[asked.loss_weight],
+        make_distance(asked.distance, reading.shape, asked.lpips_weights),
+        TIME_SAMPLINGS[asked.time_sampling],
+        asked.boundary_weight,
+        asked.boundary_every,
+    )
+    if not shared:
+        return student, Beside(denoising, boot)
+    denoiser = denoising.teacher.module
+    assert isinstance(denoiser, Denoiser)
+    both = replace(learner, module=Both(denoiser, student))
+    return student, Shared(denoising, boot, both)
+
+
+@torch.no_grad()
+def save_beside(student: Student, output: Path, settings: TeacherSettings) -> None:
+    """The student in ``output/one-step``, as a run of its own keeps it; the teacher's parts are in ``output``."""
+    student.cpu()
+    learned = load_teacher(str(output))
+    own = Student.from_teacher(learned, student.t_min, student.t_max)
+    own.load_state_dict(student.state_dict())
+    save_student(own, output / FOLDER / "student-path")
+    words = {"method": f"trained with its teacher ({settings.with_student})", "settings": settings.model_dump()}
+    export_student(own, output / FOLDER / "student", words)
