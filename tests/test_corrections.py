@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import pytest
 import torch
@@ -19,11 +20,13 @@ from bootdiff.objectives.freeflow import FreeFlow
 from bootdiff.objectives.registry import load_method
 from bootdiff.objectives.sid import Sid
 from bootdiff.objectives.weights import SignalWeight
+from bootdiff.pipelines.refine import Kept, Refined, level_of
 from bootdiff.pipelines.student_files import load_student
 from bootdiff.randomness import Draw
 from bootdiff.schedules import Cosine, RectifiedFlow
 from bootdiff.student import Student
-from bootdiff.teachers import CallableTeacher, Clip, Gaussian, Guided, Limited, guided_within
+from bootdiff.teachers import CallableTeacher, Clip, Gaussian, Guided, Limited, guided_within, load_teacher
+from bootdiff.teachers.base import NO_CONDITION
 from bootdiff.training.distill import distill
 from bootdiff.training.loop import Loop
 from tiny_pipelines import save_class_unet, save_if, save_if_sr, save_sd
@@ -425,3 +428,106 @@ def test_a_plan_of_two_stages_says_so(tiny, tmp_path, cli):
     assert result.code == 0 and "boot.steps" in result.out and "fake_updates: 2" in result.out
     assert not (tmp_path / "x").exists()
     assert "boot+freeflow" in cli("distill", "--help", "--method", "freeflow").out
+
+
+def test_the_report_and_the_evaluation_show_both_stages(corrected, tiny, tmp_path, cli):
+    run = tmp_path / "run"
+    shutil.copytree(corrected, run)
+    measured = cli("evaluate", run, "--num", "40", "--ddim-steps", "1", "--no-heun", "--output", tmp_path / "e.json")
+    assert measured.code == 0, measured.err
+    names = [row["name"] for row in json.loads((tmp_path / "e.json").read_text())["rows"]]
+    assert names[-2:] == ["first stage", "student"]
+    assert cli("report", run).code == 0
+    page = (run / "report.html").read_text()
+    assert "Student of the first stage (BOOT), one call" in page and "First stage: losses" in page
+    assert "fake denoiser" in page or "teacher − fake" in page
+
+
+# --- a few calls more -------------------------------------------------------------------------------------------------
+
+
+class Wrong:
+    """A student that is off by a constant."""
+
+    def __init__(self, teacher: Gaussian, error: float) -> None:
+        self.teacher, self.error, self.shape, self.adapter = teacher, error, teacher.shape, None
+
+    def __call__(self, eps, condition=NO_CONDITION):
+        high = self.teacher.t_range[1]
+        return self.teacher.path(eps, torch.zeros(len(eps)).double() + 1e-3, high).float() + self.error
+
+    def told_weight(self, weight):
+        return None
+
+
+def test_refining_is_the_teachers_path_from_the_noised_image():
+    """On a Gaussian the path from x_r is known: its image is m + c (x_r − alpha m) / sqrt(alpha² c² + sigma²)."""
+    teacher = Gaussian(1.0, 0.5, (8,))
+    level = level_of(teacher.schedule)
+    alpha, sigma = teacher.schedule.alpha_sigma(torch.tensor([level]))
+    assert (sigma / alpha).item() == pytest.approx(1 / 3, abs=2e-3)
+    eps = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    for error in (0.0, 0.2):
+        image = Wrong(teacher, error)(eps)
+        spread = (alpha**2 * 0.25 + sigma**2).sqrt()
+        expected = 1 + 0.5 * (alpha * image + sigma * eps - alpha) / spread
+        made = Refined(Wrong(teacher, error), teacher, 200, level)(eps)
+        assert (made - expected).abs().max() < 0.01
+    # What is left of an error: alpha c / sqrt(alpha² c² + sigma²), of which the noise hides the rest.
+    left = (made - Refined(Wrong(teacher, 0.0), teacher, 200, level)(eps)).mean().item()
+    assert left == pytest.approx(0.2 / (1 + (2 / 3) ** 2) ** 0.5, rel=0.02)
+
+
+def test_inpainting_keeps_what_is_known_and_fills_the_rest():
+    teacher = Gaussian(0.5, 0.1, (1, 4, 4))
+    kept = Kept(torch.full((1, 1, 4, 4), -1.0), torch.tensor([0.0, 0, 1, 1]).expand(1, 1, 4, 4))
+    made = Refined(Wrong(teacher, 0.0), teacher, 5, 0.7, kept)(torch.randn(6, 1, 4, 4))
+    assert (made[..., :2] == -1).all() and (made[..., 2:] - 0.5).abs().mean() < 0.2
+
+
+def test_refining_on_the_command_line(corrected, tmp_path, cli):
+    def told(*words):
+        return cli("sample", corrected, "--num", "4", "--output", tmp_path / "x.png", *words)
+
+    result = told("--refine", "2")
+    assert result.code == 0 and "3 calls an image" in result.out, result.err
+    cli("sample", corrected, "--num", "1", "--output", tmp_path / "one")
+    picture = tmp_path / "one" / "00000.png"
+    assert "2 calls an image" in told("--refine", "2", "--image", picture).out
+    assert "3 calls an image" in told("--refine", "2", "--image", picture, "--mask", picture).out
+    for words, expected in (
+        (["--refine-from", "0.5"], "give --refine STEPS"),
+        (["--refine", "2", "--mask", picture], "give --image FILE"),
+        (["--refine", "2", "--refine-from", "1.5"], "expected a time above"),
+        (["--refine", "2", "--edit", "3"], "conditioned on nothing"),
+        (["--refine", "2", "--image", tmp_path / "no.png"], "cannot be read as a picture"),
+        (["--refine", "2", "--times", "0.5"], "give one of them"),
+    ):
+        result = told(*words)
+        assert result.code == 2 and expected in result.err and len(result.err.strip().splitlines()) == 1
+
+
+def test_an_edit_is_what_the_teacher_is_asked(tmp_path, cli):
+    teacher = save_class_unet(tmp_path / "teacher")
+    distill(str(teacher), tmp_path / "run", settings("boot", steps=1, guidance_range=[1, 3], null_class=3), "boot")
+    words = ["sample", tmp_path / "run", "--class", "0", "--num", "2", "--guidance-scale", "2"]
+    result = cli(*words, "--refine", "2", "--edit", "1", "--output", tmp_path / "a.png")
+    assert result.code == 0, result.err
+    assert cli(*words, "--refine", "2", "--output", tmp_path / "b.png").code == 0
+    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
+
+
+def test_latents_go_there_and_back(tmp_path):
+    adapter = load_teacher(str(save_sd(tmp_path / "teacher"))).denoiser.adapter
+    images = torch.rand(2, 3, *(side * adapter.factor for side in adapter.shape[1:])) * 2 - 1
+    assert adapter.latents(images).shape == (2, *adapter.shape)
+    assert torch.isfinite(adapter.decode(adapter.latents(images))).all()
+
+
+def test_quality_against_calls_in_a_comparison(corrected, tmp_path, cli):
+    words = ["--num", "20", "--samplers", "ddim:1", "--refine", "1,2", "--output", tmp_path / "c"]
+    result = cli("compare", corrected, *words)
+    assert result.code == 0, result.err
+    rows = json.loads((tmp_path / "c" / "compare.json").read_text())["rows"]
+    assert [row["calls"] for row in rows if row["kind"] == "student"] == [1, 2, 3]
+    assert "--refine expects whole numbers" in cli("compare", corrected, *words[:-2], "--refine", "x", *words[-2:]).err

@@ -21,6 +21,8 @@ from bootdiff.training.settings import read_config
 HARMLESS = ("log_every", "sample_every", "checkpoint_every", "keep_last", "watch_every")
 
 
+#: the folder of the first stage in a run of two
+STAGE = "boot"
 #: the run's own copy of its prompts
 PROMPTS = "prompts.json"
 

@@ -15,12 +15,13 @@ from bootdiff.evaluation.evaluate import evaluate
 from bootdiff.evaluation.measure import Listed
 from bootdiff.evaluation.opening import Opened, base_teacher, open_pair
 from bootdiff.evaluation.processes import join
-from bootdiff.evaluation.rows import DDIM_STEPS, Candidate
+from bootdiff.evaluation.rows import DDIM_STEPS, FIRST_STAGE, Candidate
 from bootdiff.files import read_json, write_json, write_text
 from bootdiff.pipelines.card import model_card
+from bootdiff.pipelines.samplers import open_student
 from bootdiff.pipelines.student_files import FILE
 from bootdiff.progress import is_first_process
-from bootdiff.runs import Run, environment
+from bootdiff.runs import STAGE, Run, environment
 from bootdiff.teachers.adapters import adapter_for
 from bootdiff.teachers.parts import Parts
 
@@ -47,6 +48,8 @@ def run_evaluate(
     pair = open_pair(student, teacher, teacher_options, asked.choice)
     judges, reference = asked.judges(pair.teacher, pair.texts)
     conditions, more = _with_base(student, pair, steps)
+    if (Path(student) / STAGE / "student-path").is_dir():
+        more = [*more, Candidate("first stage", FIRST_STAGE, 1, open_student(str(Path(student) / STAGE))[0])]
     result = evaluate(
         {"student": pair.sampler},
         pair.teacher,

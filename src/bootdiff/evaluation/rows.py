@@ -14,6 +14,8 @@ from bootdiff.teachers import NetworkTeacher, Teacher
 #: DDIM steps of the full table
 DDIM_STEPS = (1, 2, 4, 8, 10, 16, 50)
 HEUN_STEPS = 50
+#: what the row of a run's first stage has for a spacing
+FIRST_STAGE = "BOOT"
 
 
 @dataclass(frozen=True)

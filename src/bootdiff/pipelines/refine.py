@@ -42,9 +42,9 @@ class Kept:
 class Refined:
     """A student and k steps of its teacher: k + 1 calls.
 
-    The noise that is added is the one that the student's image was made of. So where the student is right nothing
-    changes, and where it has left the path of this noise, the teacher finishes from beside it; fresh noise would have
-    to be removed in a few steps, which no teacher does well (docs/log.md).
+    The noise that is added is the one that the student's image was made of, for which the teacher needs few steps: its
+    path of that noise ends near that image. Fresh noise would have to be removed, which no teacher does well in so few
+    (docs/log.md).
 
     Args:
         sampler: the student.

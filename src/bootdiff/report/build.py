@@ -41,6 +41,7 @@ def build_report(folder: Path, teacher: str | None = None, output: Path | None =
             figures_table(run.evaluation),
             convergence([run]),
             losses(run),
+            *_first_stage(run),
             settings_table(run),
         ]
         title = f"One-step student of {run.config['teacher']}"
@@ -75,6 +76,15 @@ def build_comparison(folders: Sequence[Path], output: Path = SEVERAL) -> Path:
 def _write(path: Path, title: str, parts: Sequence[str]) -> Path:
     write_text(path, page(title, parts))
     return path
+
+
+def _first_stage(run: Finished) -> list[str]:
+    """The curves of the stage before it."""
+    if run.first is None:
+        return []
+    verdict = run.first.verdict
+    words = [note(f"{verdict.word.capitalize()}: {verdict.sentence}")] if verdict is not None else []
+    return [*words, convergence([run.first], "First stage: convergence"), losses(run.first, "First stage: losses")]
 
 
 def _samples(run: Finished, teacher: str | None) -> str:

@@ -14,7 +14,14 @@ from bootdiff.training.convergence import excess_saturation, relative_diversity
 Line = Mapping[str, Any]
 Points = Callable[[Finished], list[Point]]
 
-LOSSES = {"loss": "loss", "bootstrap": "bootstrap loss", "boundary": "boundary loss"}
+LOSSES = {
+    "loss": "loss",
+    "bootstrap": "bootstrap loss",
+    "boundary": "boundary loss",
+    "prediction": "prediction loss",
+    "correction": "teacher − fake, squared",
+    "fake": "fake denoiser's loss",
+}
 #: figures of a look that are drawn as they are, on a logarithmic axis
 FALLING = {
     "path_error": ("Path error", "Mean squared difference to the end of the teacher's path from the same noise."),
@@ -31,16 +38,16 @@ LOOKED = (
 )
 
 
-def convergence(runs: Sequence[Finished]) -> str:
+def convergence(runs: Sequence[Finished], title: str = "Convergence") -> str:
     """What the looks at the runs saw; nothing where no run was watched."""
     watched = any(run.looks for run in runs)
     charts = _convergence_charts(runs) if watched else []
     unwatched = [run.name for run in runs if not run.looks]
     left_out = f" Not watched: {', '.join(unwatched)}." if unwatched else ""
-    return section("Convergence", note(LOOKED + left_out), _figures(charts)) if charts else ""
+    return section(title, note(LOOKED + left_out), _figures(charts)) if charts else ""
 
 
-def losses(run: Finished) -> str:
+def losses(run: Finished, title: str = "Losses") -> str:
     """A run's training log: losses by step, and the residual at its start, its middle and its end."""
     if len(run.log) < 2:
         return ""
@@ -51,7 +58,7 @@ def losses(run: Finished) -> str:
         for place, number in enumerate(told)
     ]
     charts = [Chart("Losses", "Means between two lines of the log.", curves, log=True)]
-    return section("Losses", _figures([*charts, Chart("Residual", RESIDUAL, bins, across="t")]))
+    return section(title, _figures([*charts, Chart("Residual", RESIDUAL, bins, across="t")]))
 
 
 def losses_together(runs: Sequence[Finished]) -> str:

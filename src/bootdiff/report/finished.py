@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bootdiff.errors import BootdiffError
 from bootdiff.files import read_json
-from bootdiff.runs import Run
+from bootdiff.runs import STAGE, Run
 from bootdiff.training.log import read_log
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class Finished:
     log: Sequence[Mapping[str, Any]]
     looks: Sequence[Mapping[str, Any]]
     evaluation: Mapping[str, Any] | None
+    #: the stage before it, of a run of two
+    first: Finished | None = None
 
     @property
     def verdict(self) -> Verdict | None:
@@ -69,7 +71,8 @@ def open_finished(folder: Path) -> Finished:
     measured = folder / "evaluation.json"
     evaluation = read_json(measured) if measured.exists() else None
     log, looks = read_log(folder / "log.jsonl"), read_watch(folder)
-    return Finished(folder, folder.resolve().name, run.config, run.meta, log, looks, evaluation)
+    first = open_finished(folder / STAGE) if (folder / STAGE / "student-path").is_dir() else None
+    return Finished(folder, folder.resolve().name, run.config, run.meta, log, looks, evaluation, first)
 
 
 def open_several(folders: Sequence[Path]) -> list[Finished]:

@@ -43,6 +43,7 @@ TEACHER_STEPS = 50
 TEACHER = f"Teacher, {TEACHER_STEPS} DDIM steps"
 PATH_END = "The path's exact end, what the student learns (50 Heun steps)"
 STUDENT = "Student, one call"
+FIRST = "Student of the first stage (BOOT), one call"
 SAME = "The same noises, column by column."
 TOO_LARGE = "A teacher is too large to be sampled on this CPU."
 
@@ -136,6 +137,9 @@ def samples_and_path(run: Finished, named: str | None = None) -> str:
         return ""
     student, low, high = asked.student, asked.student.t_min, asked.student.t_max
     rows: list[Row] = [(STUDENT, asked.shown(student.sample(asked.eps, asked.condition)))]
+    if run.first is not None:
+        earlier = load_student(run.first.folder).to(asked.eps.device).sample(asked.eps, asked.condition)
+        rows.insert(0, (FIRST, asked.shown(earlier)))
     if asked.teacher is not None:  # 150 calls of the teacher
         end = reference_path(asked.teacher, low, high)(asked.eps, asked.condition)
         rows = [(TEACHER, asked.teacher_row(asked.teacher, low, high)), (PATH_END, asked.shown(end)), *rows]

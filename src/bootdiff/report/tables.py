@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bootdiff.evaluation.rows import FIRST_STAGE
 from bootdiff.report.finished import Finished
 from bootdiff.report.page import cell, head_row, note, notes, row, section, table
 
@@ -81,6 +82,11 @@ class Columns:
 def is_student(figures: Mapping[str, Any]) -> bool:
     """Whether a row is a student's."""
     return figures["spacing"] == "one call"
+
+
+def is_teacher(figures: Mapping[str, Any]) -> bool:
+    """Whether a row is one of the teacher's samplers."""
+    return not is_student(figures) and figures["spacing"] != FIRST_STAGE
 
 
 def student_row(evaluation: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

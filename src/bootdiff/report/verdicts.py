@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bootdiff.report.finished import Finished
-from bootdiff.report.tables import figure_in, is_student, spaces_of, student_row
+from bootdiff.report.tables import figure_in, is_teacher, spaces_of, student_row
 
 FRECHET = "frechet_distance"
 #: how a verdict's word is set: a sign that needs no colour, and a colour
@@ -30,7 +30,7 @@ def headline(evaluation: Mapping[str, Any] | None) -> str:
     if student is None or student["frechet_distance"] is None:
         return "Path error is in the table; a Fréchet distance needs a feature space and a reference."
     figure = student["frechet_distance"]
-    worse = [r for r in rows if not is_student(r) and (r["frechet_distance"] or 0) >= figure]
+    worse = [r for r in rows if is_teacher(r) and (r["frechet_distance"] or 0) >= figure]
     best = max(worse, key=lambda r: r["calls"], default=None)
     beside = f", as good as the teacher's {best['name']} ({best['frechet_distance']:.3g})" if best else ""
     return f"One call reaches a Fréchet distance of {figure:.3g}{beside}."

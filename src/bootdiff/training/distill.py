@@ -23,7 +23,7 @@ from bootdiff.pictures import grid, is_picture
 from bootdiff.pipelines.export import export_student
 from bootdiff.pipelines.student_files import load_student, path_folder, save_student
 from bootdiff.randomness import sample_noise
-from bootdiff.runs import Run
+from bootdiff.runs import STAGE, Run
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, limited, load_teacher
 from bootdiff.teachers.guidance import guidance_of
 from bootdiff.teachers.probe import check_answers
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 PREVIEWS = 64
 #: latents are decoded one at a time, because a decoder needs much memory
 LATENT_PREVIEWS = 16
-#: the folder of the first stage in its run
-STAGE = "boot"
 
 
 @dataclass(frozen=True)
