@@ -1,4 +1,4 @@
-"""``bootdiff quickstart``: the whole way on the builtin teacher."""
+"""``bootdiff quickstart``: the whole way on the builtin teacher, BOOT and a correction after it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ STEPS_SHOWN = "1,10"
 def run_quickstart(output: Path) -> None:
     """Distil, measure, report; the same command resumes."""
     started = time.monotonic()
-    recipe = builtin_folder("digits") / "quickstart.yaml"
-    run_distill("digits", output, "boot", recipe, [], {}, None, dry_run=False)
+    recipe = builtin_folder("digits") / "corrected.yaml"
+    run_distill("digits", output, "boot+dm", recipe, [], {}, None, dry_run=False)
     measured = output / "evaluation.json"
     result = run_evaluate(str(output), Measurement(seed=1, repeats=3), measured, ddim_steps=STEPS_SHOWN, heun=False)
     report = build_report(output)

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -33,15 +33,16 @@ class CorrectionSettings(BootSettings):
 
     steps: int = Field(400, ge=1, description="optimiser steps of the student")
     ema_decay: float = Field(0.99, ge=0, lt=1, description="of the averaged weights that are sampled; 0 = none")
-    learning_rate: float = Field(2e-4, gt=0, le=1, description="AdamW's rate of the student")
-    fake_learning_rate: float = Field(5e-4, gt=0, le=1, description="AdamW's rate of the fake denoiser")
-    fake_updates: int = Field(2, ge=1, le=100, description="updates of the fake denoiser before each of the student")
+    learning_rate: float = Field(1e-4, gt=0, le=1, description="AdamW's rate of the student")
+    lr_schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="how the rates fall to 0")
+    fake_learning_rate: float = Field(4e-4, gt=0, le=1, description="AdamW's rate of the fake denoiser")
+    fake_updates: int = Field(3, ge=1, le=100, description="updates of the fake denoiser before each of the student")
     fake_warmup: int = Field(50, ge=0, description="first steps, in which the fake denoiser alone learns")
     fake_rank: int = Field(0, ge=0, description="of low-rank updates that make the fake of the teacher; 0 = a copy")
-    beta1: float = Field(0.0, ge=0, lt=1, description="AdamW's first beta, of both")
-    boot_weight: float = Field(0.5, ge=0, le=1e6, description="of the BOOT loss that is kept; 0 = none")
+    beta1: float = Field(0.5, ge=0, lt=1, description="AdamW's first beta, of both")
+    boot_weight: float = Field(0.2, ge=0, le=1e6, description="of the BOOT loss that is kept; 0 = none")
     noise_levels: list[float] = Field(
-        [0.02, 0.98],
+        [0.35, 0.95],
         min_length=2,
         max_length=2,
         description="[LOW, HIGH]: times at which teacher and fake are compared",
