@@ -15,7 +15,7 @@ from bootdiff.evaluation.evaluate import evaluate
 from bootdiff.evaluation.measure import Listed
 from bootdiff.evaluation.opening import Opened, base_teacher, open_pair
 from bootdiff.evaluation.processes import join
-from bootdiff.evaluation.rows import DDIM_STEPS, FIRST_STAGE, Candidate
+from bootdiff.evaluation.rows import DDIM_STEPS, FIRST_STAGE, Candidate, heun_candidate
 from bootdiff.files import read_json, write_json, write_text
 from bootdiff.pipelines.card import model_card
 from bootdiff.pipelines.samplers import open_student
@@ -35,11 +35,13 @@ def run_evaluate(
     ddim_steps: str | None = None,
     heun: bool = True,
     quiet: bool = False,
+    own_heun: bool = False,
 ) -> dict[str, Any]:
     """Measure, print a table, write JSON; a run also keeps it for its report and model card.
 
     Args:
         teacher_options: revision, variant and dtype, over those that the student's own teacher was loaded with.
+        own_heun: the teacher's 50 Heun steps as one more row, where ``heun`` is left out.
     """
     if output.suffix != ".json":
         raise BootdiffError(f"--output {output}: expected a file that ends in .json.")
@@ -48,6 +50,8 @@ def run_evaluate(
     pair = open_pair(student, teacher, teacher_options, asked.choice)
     judges, reference = asked.judges(pair.teacher, pair.texts)
     conditions, more = _with_base(student, pair, steps)
+    if own_heun:
+        more = [*more, heun_candidate(pair.teacher, pair.teacher.t_range)]
     if (Path(student) / STAGE / "student-path").is_dir():
         more = [*more, Candidate("first stage", FIRST_STAGE, 1, open_student(str(Path(student) / STAGE))[0])]
     result = evaluate(

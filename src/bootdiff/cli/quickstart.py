@@ -21,7 +21,9 @@ def run_quickstart(output: Path) -> None:
     recipe = builtin_folder("digits") / "corrected.yaml"
     run_distill("digits", output, "boot+dm", recipe, [], {}, None, dry_run=False)
     measured = output / "evaluation.json"
-    result = run_evaluate(str(output), Measurement(seed=1, repeats=3), measured, ddim_steps=STEPS_SHOWN, heun=False)
+    result = run_evaluate(
+        str(output), Measurement(seed=1, repeats=2), measured, ddim_steps=STEPS_SHOWN, heun=False, own_heun=True
+    )
     report = build_report(output)
     print(headline(result))
     print(f"report:  {report}   ({time.monotonic() - started:.0f} s in all)")

@@ -10,6 +10,8 @@ from bootdiff.report.finished import Finished
 from bootdiff.report.tables import figure_in, is_teacher, spaces_of, student_row
 
 FRECHET = "frechet_distance"
+#: in the names of rows that start where the student's path does
+FROM = " from t = "
 #: how a verdict's word is set: a sign that needs no colour, and a colour
 LOOKS = {
     "converged": ("✓", "good"),
@@ -30,10 +32,19 @@ def headline(evaluation: Mapping[str, Any] | None) -> str:
     if student is None or student["frechet_distance"] is None:
         return "Path error is in the table; a Fréchet distance needs a feature space and a reference."
     figure = student["frechet_distance"]
-    worse = [r for r in rows if is_teacher(r) and (r["frechet_distance"] or 0) >= figure]
+    own = [r for r in rows if is_teacher(r) and r["frechet_distance"] is not None and FROM not in r["name"]]
+    worse = [r for r in own if r["frechet_distance"] >= figure]
     best = max(worse, key=lambda r: r["calls"], default=None)
-    beside = f", as good as the teacher's {best['name']} ({best['frechet_distance']:.3g})" if best else ""
-    return f"One call reaches a Fréchet distance of {figure:.3g}{beside}."
+    beside = f", as good as the teacher's {_named(best)}" if best else ""
+    better = min((r for r in own if r["frechet_distance"] < figure), key=lambda r: r["frechet_distance"], default=None)
+    ahead = (
+        f"; the teacher's {_named(better)} is {figure / better['frechet_distance']:.3g} times nearer" if better else ""
+    )
+    return f"One call reaches a Fréchet distance of {figure:.3g}{beside}{ahead}."
+
+
+def _named(figures: Mapping[str, Any]) -> str:
+    return f"{figures['name']} ({figures['frechet_distance']:.3g})"
 
 
 def verdict_box(run: Finished, name: str = "") -> str:
