@@ -36,10 +36,10 @@ def headline(evaluation: Mapping[str, Any] | None) -> str:
     worse = [r for r in own if r["frechet_distance"] >= figure]
     best = max(worse, key=lambda r: r["calls"], default=None)
     beside = f", as good as the teacher's {_named(best)}" if best else ""
-    better = min((r for r in own if r["frechet_distance"] < figure), key=lambda r: r["frechet_distance"], default=None)
-    ahead = (
-        f"; the teacher's {_named(better)} is {figure / better['frechet_distance']:.3g} times nearer" if better else ""
-    )
+    nearer = [r for r in own if r["frechet_distance"] < figure]
+    better = min(nearer, key=lambda r: r["frechet_distance"], default=None)
+    times = "" if better is None else f" is {figure / better['frechet_distance']:.3g} times nearer"
+    ahead = f"; the teacher's {_named(better)}{times}" if better else ""
     return f"One call reaches a Fréchet distance of {figure:.3g}{beside}{ahead}."
 
 
