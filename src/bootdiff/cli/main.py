@@ -94,6 +94,7 @@ def distill(
     ] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What guidance leads away from.")] = None,
     base: Annotated[str | None, typer.Option(help="For a super-resolution teacher: its base stage's run.")] = None,
+    start: Annotated[str | None, typer.Option(help="A run whose student is trained on, or corrected.")] = None,
     stop_when: Annotated[str | None, typer.Option(help="steps (default) or converged.")] = None,
     revision: Revision = None,
     variant: Variant = None,
@@ -121,6 +122,7 @@ def distill(
         "guidance_range": None if guidance_range is None else list(guidance_range),
         "negative_prompt": negative_prompt,
         "base": base,
+        "start": start,
         "stop_when": stop_when,
     }
     origin = {
