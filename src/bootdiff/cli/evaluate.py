@@ -50,7 +50,7 @@ def run_evaluate(
     pair = open_pair(student, teacher, teacher_options, asked.choice)
     judges, reference = asked.judges(pair.teacher, pair.texts)
     conditions, more = _with_base(student, pair, steps)
-    if own_heun:
+    if own_heun and not heun:
         more = [*more, heun_candidate(pair.teacher, pair.teacher.t_range)]
     if (Path(student) / STAGE / "student-path").is_dir():
         more = [*more, Candidate("first stage", FIRST_STAGE, 1, open_student(str(Path(student) / STAGE))[0])]

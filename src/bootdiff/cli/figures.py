@@ -40,6 +40,9 @@ def evaluate(
     repeats: Annotated[int, typer.Option(min=1, help="Noise seeds; figures are means over them.")] = 1,
     ddim_steps: Annotated[str | None, typer.Option(help="K,K,...: the teacher's DDIM rows.")] = None,
     heun: Annotated[bool, typer.Option(help="A row for 50 Heun steps, the path's exact end.")] = True,
+    own_heun: Annotated[
+        bool, typer.Option("--own-heun", help="With --no-heun: the teacher's own 50 Heun steps all the same.")
+    ] = False,
     prompts: PromptFile = None,
     prompt_column: PromptColumn = None,
     label_column: Annotated[
@@ -62,7 +65,7 @@ def evaluate(
     options = given({"revision": revision, "variant": variant, "dtype": dtype})
     choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
     asked = Measurement(features, reference, clip, num, seed, repeats, choice, labels)
-    run_evaluate(student, asked, output, teacher, options, ddim_steps, heun)
+    run_evaluate(student, asked, output, teacher, options, ddim_steps, heun, own_heun=own_heun)
 
 
 @app.command()
