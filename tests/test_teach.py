@@ -582,6 +582,7 @@ def test_a_student_is_trained_with_its_teacher_and_resumes(how, kind, tmp_path):
         assert all(torch.equal(here[key], there[key]) for key in there)
     teacher, student = load_teacher(str(tmp_path / "whole")), load_student(tmp_path / "whole" / "one-step")
     assert student.t_max == pytest.approx(0.7, abs=1e-3)
+    assert kind == "unconditional" or student.conditions["labels"] == list(range(10))
     moved = load_file(tmp_path / "whole" / "one-step/student-path/unet/diffusion_pytorch_model.safetensors")
     own = teacher.denoiser.network.state_dict()
     assert all(torch.equal(moved[key], own[key]) for key in own) == (how == "shared")
@@ -592,4 +593,13 @@ def test_settings_of_a_student_that_is_not_asked_for_are_refused(tmp_path):
         train_teacher("digits", tmp_path / "x", small(student={"t_max": 0.7}))
     with pytest.raises(BootdiffError, match="student: there is no setting 'tmax'"):
         train_teacher("digits", tmp_path / "x", small(with_student="beside", student={"tmax": 0.7}))
+    for fields, expected in (
+        ({"student": {"guidance_scale": 3.0}}, "student.guidance_scale: a student beside"),
+        ({"student": {"distance": "lpips"}}, "lpips_weights"),
+        ({"student": {"t_min": 0.995}}, "t_min"),
+    ):
+        with pytest.raises(BootdiffError, match=expected):
+            train_teacher("digits", tmp_path / "x", small(with_student="beside", **fields))
+    with pytest.raises(BootdiffError, match="exclude each other"):
+        train_teacher("digits", tmp_path / "x", small(with_student="shared", gradient_checkpointing=True))
     assert not (tmp_path / "x").exists()

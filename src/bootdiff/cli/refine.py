@@ -72,6 +72,8 @@ def _edit(sampler: Sampler, facts: Mapping[str, Any], words: str) -> Condition:
     takes = sampler.adapter.takes if sampler.adapter is not None else "nothing"
     if takes == "nothing":
         raise BootdiffError("--edit: this student is conditioned on nothing; leave it out.")
+    if takes == "classes" and not words.strip().isdigit():
+        raise BootdiffError(f"--edit expects one class of this student, such as 3, got '{words}'.")
     choice = Choice(classes=read_classes(words)) if takes == "classes" else Choice(prompts=[words])
     listed = conditions_for(sampler, dict(facts), choice).listed(0, 0, 1)
     return Condition({name: value for name, value in listed.items() if name != "guidance"})

@@ -19,13 +19,15 @@ from torch import Tensor, nn
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Conditions
 from bootdiff.data.sources import Batch
+from bootdiff.errors import BootdiffError
 from bootdiff.objectives.base import Learner, Loss, Networks, Stateless, Turn
 from bootdiff.objectives.boot import Boot, BootSettings
 from bootdiff.objectives.fake import Fake
 from bootdiff.schedules import expand
 from bootdiff.solvers import noisy
 from bootdiff.student import Student
-from bootdiff.teachers import Teacher, guided_within, limit_of
+from bootdiff.teachers import Teacher, adapter_of, guided_within, limit_of
+from bootdiff.teachers.guidance import guidance_of
 
 
 class CorrectionSettings(BootSettings):
@@ -61,11 +63,38 @@ class CorrectionSettings(BootSettings):
         for name, pair in (("noise_levels", self.noise_levels), ("guidance_interval", self.guidance_interval)):
             if pair is not None and not 0 <= pair[0] < pair[1] <= 1:
                 raise ValueError(f"{name} should be [LOW, HIGH] with 0 ≤ LOW < HIGH ≤ 1, got {pair}")
-        if self.guidance_interval is not None and self.guidance_scale is None and self.guidance_range is None:
-            raise ValueError("guidance_interval says where a teacher is guided; give guidance_scale or guidance_range")
+        if self.fake_rank and self.compile:
+            raise ValueError("fake_rank and compile exclude each other; a compiled network does not see the updates")
         if self.fake_rank and self.guidance_range is not None:
             raise ValueError("fake_rank and guidance_range exclude each other; a shared network takes one weight")
         return self
+
+    def check_teacher(self, teacher: Teacher) -> None:
+        """Refuse levels that the teacher does not have, an interval without guidance, and gradients through float16."""
+        low, high = teacher.t_range
+        if max(low, self.noise_levels[0]) >= min(high, self.noise_levels[1]):
+            raise BootdiffError(
+                f"noise_levels {self.noise_levels} are outside the times of {teacher.name}, {low:.3g} to {high:.3g}."
+            )
+        adapter = adapter_of(teacher)
+        asked = self.guidance_scale not in (None, 1.0) or self.guidance_range is not None
+        free = adapter is not None and adapter.guidance == "free" and asked
+        if self.guidance_interval is not None and not free and guidance_of(teacher) is None:
+            raise BootdiffError(
+                f"guidance_interval says when {teacher.name} is guided, and it is not: give guidance_scale or "
+                "guidance_range, or leave it out (a network that takes the weight as an input cannot be unguided)."
+            )
+        halves = any(p.dtype == torch.float16 for p in teacher.parameters())
+        if halves and (self.fake_rank or self.differentiates_teacher):
+            raise BootdiffError(
+                "gradients through a float16 teacher vanish; load it with --dtype bfloat16 or float32 for "
+                f"{'fake_rank' if self.fake_rank else 'this method'}."
+            )
+
+    @property
+    def differentiates_teacher(self) -> bool:
+        """Whether gradients pass through the teacher."""
+        return False
 
 
 @dataclass

@@ -62,8 +62,10 @@ class Fake(nn.Module):
     def weight(self, r: Tensor) -> Tensor:
         """Of the squared error of x_0 at r, (b,): 1 / b², which makes it the error of the network's own output.
 
-        Where the output is x_0 itself, min(SNR, 5) + 1, as in the training of teachers (``Denoising``).
+        Where the output is x_0 itself, min(SNR, 5) + 1, as in the training of teachers (``Denoising``); never much more
+        than SNR + 1, which the error of a score is at low noise.
         """
         b = self.factors(r)[2]
-        snr = torch.exp(-2 * self.schedule.lambda_(r)).clamp(max=SNR_CAP)
-        return torch.where(b == 1, snr + 1, b.square().clamp(min=1e-12).reciprocal()).to(r.device, torch.float32)
+        snr = torch.exp(-2 * self.schedule.lambda_(r))
+        output = torch.minimum(b.square().clamp(min=1e-12).reciprocal(), SNR_CAP * (snr + 1))
+        return torch.where(b == 1, snr.clamp(max=SNR_CAP) + 1, output).to(r.device, torch.float32)

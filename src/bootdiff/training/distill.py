@@ -123,7 +123,8 @@ def plan_distillation(
         raise BootdiffError(f"method {method} takes {settings_type.__name__}, got {type(settings).__name__}.")
     teacher = teacher if isinstance(teacher, Teacher) else load_teacher(teacher)
     if getattr(settings, "start", None) is not None:
-        settings = make_settings(settings_type, settings.model_dump(), adopted(cast("DistillationSettings", settings)))
+        known = adopted(cast("DistillationSettings", settings), given=conditions is not None)
+        settings = make_settings(settings_type, settings.model_dump(), known)
     if conditions is None:
         asked = plan_conditions(teacher, settings, Run(output))  # first: what is missing is soon told
     else:
@@ -153,6 +154,7 @@ def _check(teacher: Teacher, settings: TrainingSettings, example: Condition) -> 
             adapter.scheduler(call, teacher.limit, t_max)
     check_answers(teacher, t_max, example)
     if isinstance(settings, DistillationSettings):
+        settings.check_teacher(teacher)
         make_distance(settings.distance, teacher.shape, settings.lpips_weights)
 
 
@@ -196,13 +198,14 @@ def run_plan(plan: Plan, report_to: str | None = None, made: tuple[Teacher, Cond
 
     settings, output = plan.settings, plan.output
     accelerator = make_accelerator(settings, output, report_to)
-    # Before the run is begun: a damaged encoder must leave nothing behind.
-    if made is None and plan.conditions is not None:
-        made = plan.teacher, plan.conditions
-    made = made or plan.asked.make(output, accelerator.device)
+    # Before the run is begun: a student that does not fit, or a damaged encoder, must leave nothing behind.
     student = None
     if plan.start is not None and plan.first is None:
         student = started_from(plan.start, plan.teacher, plan.asked.settings)
+    within = made is not None
+    if made is None and plan.conditions is not None:
+        made = plan.teacher, plan.conditions
+    made = made or plan.asked.make(output, accelerator.device)
     if accelerator.is_main_process:
         Run(output).start(plan.config, plan.sources)
         plan.asked.keep(output)
@@ -228,7 +231,11 @@ def run_plan(plan: Plan, report_to: str | None = None, made: tuple[Teacher, Cond
         save_results(plan, student)
         write_json(output / "done.json", {"steps": loop.step, "seconds": round(loop.seconds, 1)})
     accelerator.wait_for_everyone()
-    accelerator.end_training()
+    if within:  # ending the training would also end the processes' group, which the next stage needs
+        for tracker in accelerator.trackers:
+            tracker.finish()
+    else:
+        accelerator.end_training()
     return student
 
 

@@ -8,26 +8,47 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from bootdiff.errors import BootdiffError
 from bootdiff.objectives.base import Learner, Objective
 from bootdiff.objectives.boot import Boot, BootSettings
 from bootdiff.objectives.denoising import Denoiser, Denoising
 from bootdiff.objectives.distances import make_distance
 from bootdiff.objectives.joint import Beside, Both, Shared
+from bootdiff.objectives.settings import DistillationSettings
 from bootdiff.objectives.times import TIME_SAMPLINGS
 from bootdiff.objectives.weights import WEIGHTS
 from bootdiff.pipelines.export import export_student
 from bootdiff.pipelines.student_files import save_student
+from bootdiff.schedules import check_times
 from bootdiff.solvers import SOLVERS
 from bootdiff.student import Student
 from bootdiff.student.pipeline import GrownPipelineNetwork
-from bootdiff.teachers import limited, load_teacher
-from bootdiff.training.settings import TeacherSettings
+from bootdiff.teachers import adapter_of, limited, load_teacher
+from bootdiff.training.condition_checks import class_labels, null_class
+from bootdiff.training.settings import TeacherSettings, make_settings
+from bootdiff.training.untrained import Untrained
 
 if TYPE_CHECKING:
     from bootdiff.teachers import PipelineTeacher
 
 #: the student's folder in its teacher's
 FOLDER = "one-step"
+
+
+def check_beside(untrained: Untrained, settings: TeacherSettings, asked: BootSettings, processes: int) -> None:
+    """Refuse, before anything is written, what would fail in ``with_student``.
+
+    Raises:
+        BootdiffError: naming the setting.
+    """
+    reading = untrained.reading()
+    make_distance(asked.distance, reading.shape, asked.lpips_weights)
+    low, high = reading.t_range
+    low, high = low if asked.t_min is None else asked.t_min, high if asked.t_max is None else asked.t_max
+    check_times(low, high)
+    reading.one_call(reading.nearest_start(high))
+    if settings.with_student == "shared" and untrained.encoder is not None and processes > 1:
+        raise BootdiffError("with_student=shared with captions is for one process; use beside, or one process.")
 
 
 def with_student(denoising: Denoising, settings: TeacherSettings, asked: BootSettings) -> tuple[Student, Objective]:
@@ -69,6 +90,10 @@ def save_beside(student: Student, output: Path, settings: TeacherSettings) -> No
     learned = load_teacher(str(output))
     own = Student.from_teacher(learned, student.t_min, student.t_max)
     own.load_state_dict(student.state_dict())
+    adapter = adapter_of(learned)
+    if adapter is not None and adapter.takes == "classes":
+        plain = make_settings(DistillationSettings)
+        own.conditions = {"labels": class_labels(adapter, plain), "null_class": null_class(adapter, plain)}
     save_student(own, output / FOLDER / "student-path")
     words = {"method": f"trained with its teacher ({settings.with_student})", "settings": settings.model_dump()}
     export_student(own, output / FOLDER / "student", words)

@@ -15,8 +15,11 @@ from bootdiff.teachers import Teacher
 REMEMBERED = {"null_class": "null_class", "negative_prompt": "negative_prompt", "labels": "classes"}
 
 
-def adopted(settings: DistillationSettings) -> dict[str, Any]:
+def adopted(settings: DistillationSettings, given: bool = False) -> dict[str, Any]:
     """What a run takes over from the student that it starts from, where its settings leave it open.
+
+    Args:
+        given: whether conditions and guidance come from Python, and so not from settings.
 
     Raises:
         BootdiffError: if there is no student, or it learned something else than what is asked.
@@ -31,6 +34,8 @@ def adopted(settings: DistillationSettings) -> dict[str, Any]:
                 f"the student in {settings.start} learned {key} = {facts[key]:g}, and {asked:g} is asked; leave it out."
             )
         found[key] = float(facts[key])
+    if given:
+        return found
     learned = guidance_in(facts)
     asked_weight = tuple(settings.guidance_range) if settings.guidance_range else settings.guidance_scale
     if asked_weight is None and learned is not None:

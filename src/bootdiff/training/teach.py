@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 
 #: the last thing that is written of a student beside its teacher
 ONE_STEP = "one-step/student/model_index.json"
+#: of BOOT's settings, those of a student that is trained with its teacher
+OF_A_STUDENT = (
+    *("t_min", "t_max", "delta", "solver", "loss_weight", "distance", "lpips_weights"),
+    *("time_sampling", "boundary_weight", "boundary_every"),
+)
 
 
 def train_teacher(data: str, output: Path, settings: TeacherSettings, report_to: str | None = None) -> bool:
@@ -52,13 +57,15 @@ def train_teacher(data: str, output: Path, settings: TeacherSettings, report_to:
         return False
     from bootdiff.objectives import Denoiser, Denoising, Learner
     from bootdiff.training.accelerator import make_accelerator, start_tracker
-    from bootdiff.training.joint import save_beside, with_student
+    from bootdiff.training.joint import check_beside, save_beside, with_student
     from bootdiff.training.loop import Loop, averaged
 
     accelerator = make_accelerator(settings, output, report_to)
     torch.manual_seed(settings.seed)
     with quietly():
         untrained = UNTRAINED[settings.kind](known, settings)
+    if asked is not None:
+        check_beside(untrained, settings, asked, accelerator.num_processes)
     if accelerator.is_main_process:
         run.start(config, sources)
     accelerator.wait_for_everyone()  # the autoencoder's folder lies in the run's
@@ -191,9 +198,17 @@ def student_settings(settings: TeacherSettings) -> BootSettings | None:
             raise BootdiffError("student.… are settings of a student; ask for one with --with-student.")
         return None
     try:
-        return BootSettings(**settings.student)
+        asked = BootSettings(**settings.student)
     except BootdiffError as error:
         raise BootdiffError(f"student: {error}") from error
+    for key in settings.student:
+        if key not in OF_A_STUDENT:
+            raise BootdiffError(
+                f"student.{key}: a student beside its teacher has the teacher's; its own are {', '.join(OF_A_STUDENT)}."
+            )
+    if settings.with_student == "shared" and settings.gradient_checkpointing:
+        raise BootdiffError("with_student=shared and gradient_checkpointing exclude each other; leave one out.")
+    return asked
 
 
 def _save(untrained: Untrained, output: Path) -> None:

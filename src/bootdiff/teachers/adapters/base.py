@@ -235,7 +235,9 @@ class Adapter(ABC):
         if self.vae is None:
             return images
         vae = self.decoder().to(images.device)
-        latents = vae.encode(images.to(vae.dtype)).latent_dist.mode().float() - (self.vae.shift_factor or 0.0)
+        encoded = vae.encode(images.to(vae.dtype))  # an AutoencoderTiny answers latents themselves
+        latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+        latents = latents.float() - (self.vae.shift_factor or 0.0)
         mean, deviation = (getattr(vae.config, name, None) for name in ("latents_mean", "latents_std"))
         if mean is not None and deviation is not None:
             view = (1, -1, 1, 1)
