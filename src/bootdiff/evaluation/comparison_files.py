@@ -96,7 +96,8 @@ def comma_separated(result: Mapping[str, Any]) -> str:
 
 
 def quality_chart(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Fréchet distance against network calls: a line for every sampler of the teacher, a star for every student."""
+    """Fréchet distance against network calls: a line for every sampler of the teacher, a star for every student, and
+    a dashed line for the teacher's calls after it."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -105,9 +106,14 @@ def quality_chart(rows: Sequence[Mapping[str, Any]]) -> Any:
     for name in dict.fromkeys(row["name"].rsplit(" ", 1)[0] for row in teacher):
         same = sorted((r["calls"], r["frechet_distance"]) for r in teacher if r["name"].rsplit(" ", 1)[0] == name)
         axes.plot(*zip(*same, strict=True), marker="o", markersize=4, linewidth=1.2, label=name)
+    students: dict[str, list[tuple[int, float]]] = {}
     for row in rows:
         if row["kind"] != "teacher" and row["frechet_distance"] is not None:
-            axes.plot(row["calls"], row["frechet_distance"], "*", markersize=15, label=row["name"], zorder=5)
+            # "name + 2 DDIM": the student's star, and the teacher's calls after it on one line.
+            students.setdefault(row["name"].split(" + ")[0], []).append((row["calls"], row["frechet_distance"]))
+    for name, points in students.items():
+        (line,) = axes.plot(*points[0], "*", markersize=15, label=name, zorder=5)
+        axes.plot(*zip(*points, strict=True), "--", marker=".", linewidth=1, color=line.get_color(), zorder=4)
     axes.set(xlabel="network calls an image", ylabel="Fréchet distance", xscale="log", yscale="log")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8, ncols=2)
