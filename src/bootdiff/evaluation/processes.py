@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -19,6 +20,14 @@ def several() -> bool:
 def join() -> None:
     """Know each other, and each its own device: to be called before anything is moved to one."""
     _place()
+    if several():
+        atexit.register(_leave)
+
+
+def _leave() -> None:
+    """Close the connections: a process that ends with them open may abort while the first one still writes."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def mine(items: Iterable[T]) -> Iterator[T]:
