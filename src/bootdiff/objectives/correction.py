@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, Self
+from typing import Any, Literal, Self, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -92,6 +92,11 @@ class CorrectionSettings(BootSettings):
             )
 
     @property
+    def own(self) -> dict[str, Any]:
+        """What the objective has beyond every correction's, by its field."""
+        return {}
+
+    @property
     def differentiates_teacher(self) -> bool:
         """Whether gradients pass through the teacher."""
         return False
@@ -123,7 +128,7 @@ class Correction(Stateless):
     def __post_init__(self) -> None:
         self.source, self.schedule, self.limit = self.boot.source, self.teacher.schedule, limit_of(self.teacher)
         low, high = self.teacher.t_range
-        #: r at which the fake learns; it is compared within them
+        #: r at which the fake learns (no noise, nothing to learn); it is compared within them
         self.fake_levels = max(low, 1e-3), high
         self.levels = max(self.levels[0], self.fake_levels[0]), min(self.levels[1], high)
 
@@ -141,8 +146,7 @@ class Correction(Stateless):
             student: to correct; grown from the teacher where none is given.
         """
         boot = Boot.from_settings(teacher, settings, conditions, student)
-        learner = boot.student.module
-        assert isinstance(learner, Student)
+        learner = cast("Student", boot.student.module)
         betas = (settings.beta1, 0.999)
         boot.student = replace(boot.student, betas=betas)
         fake = Fake.from_teacher(teacher, isinstance(learner.guidance, tuple), settings.fake_rank)
@@ -154,6 +158,7 @@ class Correction(Stateless):
             settings.fake_warmup,
             settings.boot_weight,
             (settings.noise_levels[0], settings.noise_levels[1]),
+            **settings.own,
         )
 
     def learners(self) -> Mapping[str, Learner]:
@@ -188,7 +193,7 @@ class Correction(Stateless):
         r = low + (high - low) * draw.uniform("r")
         x_r = noisy(x, draw.normal("renoise", self.teacher.shape), r, self.schedule)
         error = (fake(x_r, r, batch.condition) - x).square().flatten(1).mean(1)
-        weighted = self._raw_fake().weight(r) * error
+        weighted = cast("Fake", self.fake.module).weight(r) * error
         return Loss(weighted.mean(), {"fake": weighted.mean().detach()}, {"fake": (r, weighted.detach())})
 
     def correction(self, networks: Networks, turn: Turn, batch: Batch) -> Loss:
@@ -217,11 +222,6 @@ class Correction(Stateless):
     def answers(self, networks: Networks, x_r: Tensor, r: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """(f, f_psi) at x_r, both limited in the same way."""
         return self.teacher.x0(x_r, r, condition), self.limit(networks["fake"](x_r, r, condition))
-
-    def _raw_fake(self) -> Fake:
-        fake = self.fake.module
-        assert isinstance(fake, Fake)
-        return fake
 
     def _kept(self, term: Callable[[], Loss]) -> Loss:
         loss = term()

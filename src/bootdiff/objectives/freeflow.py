@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from bootdiff.condition import Condition
-from bootdiff.data.conditions import Conditions
 from bootdiff.data.sources import Batch
 from bootdiff.objectives.base import Loss, Networks, Turn
 from bootdiff.objectives.correction import Correction, CorrectionSettings
 from bootdiff.schedules import expand
 from bootdiff.solvers import noisy
-from bootdiff.student import Student
-from bootdiff.teachers import Teacher
 
 
 class FreeFlowSettings(CorrectionSettings):
@@ -29,6 +26,11 @@ class FreeFlowSettings(CorrectionSettings):
     boot_weight: float = Field(0.0, ge=0, le=1e6, description="of the BOOT loss beside the prediction; 0 = none")
     correction_share: float = Field(0.25, gt=0, lt=1, description="of the batch that corrects; the rest predicts")
     balance: float = Field(1.0, ge=0, le=1000, description="a, of the correction against the prediction")
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The share and a."""
+        return {"share": self.correction_share, "balance": self.balance}
 
     @model_validator(mode="after")
     def _a_pass_holds_both(self) -> Self:
@@ -44,7 +46,7 @@ class FreeFlowSettings(CorrectionSettings):
 
 @dataclass
 class FreeFlow(Correction):
-    """Prediction on the first part of the batch, correction on the rest.
+    """Prediction on most samples of the batch, correction on the others.
 
     Args:
         share: of the batch that corrects.
@@ -54,20 +56,6 @@ class FreeFlow(Correction):
     share: float = 0.25
     balance: float = 1.0
     floor: float = 1e-3
-
-    @classmethod
-    def from_settings(
-        cls,
-        teacher: Teacher,
-        settings: CorrectionSettings,
-        conditions: Conditions | None = None,
-        student: Student | None = None,
-    ) -> Self:
-        """With the share and a."""
-        made = super().from_settings(teacher, settings, conditions, student)
-        if not isinstance(settings, FreeFlowSettings):
-            return made
-        return replace(made, share=settings.correction_share, balance=settings.balance)
 
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
         """For the student: the prediction, which sets the scale, the correction, and BOOT's boundary and kept loss."""

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
+from typing import Any
 
 from pydantic import Field
 from torch import Tensor
 
 from bootdiff.condition import Condition
-from bootdiff.data.conditions import Conditions
 from bootdiff.objectives.base import Networks
 from bootdiff.objectives.correction import Correction, CorrectionSettings, per_sample
-from bootdiff.student import Student
-from bootdiff.teachers import Teacher
 
 
 class SidSettings(CorrectionSettings):
     """SiD's own."""
 
     sid_alpha: float = Field(1.0, ge=0, le=2, description="a of the loss; SiD has 1 to 1.2")
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """a."""
+        return {"alpha": self.sid_alpha}
 
     @property
     def differentiates_teacher(self) -> bool:
@@ -32,18 +34,6 @@ class Sid(Correction):
     """L = (f − f_psi) · [(f − x) − a (f − f_psi)] / mean |x − f|, with the gradient through f and f_psi, too."""
 
     alpha: float = 1.0
-
-    @classmethod
-    def from_settings(
-        cls,
-        teacher: Teacher,
-        settings: CorrectionSettings,
-        conditions: Conditions | None = None,
-        student: Student | None = None,
-    ) -> Self:
-        """With a."""
-        made = super().from_settings(teacher, settings, conditions, student)
-        return replace(made, alpha=settings.sid_alpha) if isinstance(settings, SidSettings) else made
 
     def compare(
         self, networks: Networks, x: Tensor, x_r: Tensor, r: Tensor, condition: Condition

@@ -9,21 +9,18 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from bootdiff.errors import BootdiffError
-from bootdiff.objectives.base import Learner, Objective
+from bootdiff.objectives.base import Objective
 from bootdiff.objectives.boot import Boot, BootSettings
 from bootdiff.objectives.denoising import Denoiser, Denoising
 from bootdiff.objectives.distances import make_distance
 from bootdiff.objectives.joint import Beside, Both, Shared
 from bootdiff.objectives.settings import DistillationSettings
-from bootdiff.objectives.times import TIME_SAMPLINGS
-from bootdiff.objectives.weights import WEIGHTS
 from bootdiff.pipelines.export import export_student
 from bootdiff.pipelines.student_files import save_student
 from bootdiff.schedules import check_times
-from bootdiff.solvers import SOLVERS
 from bootdiff.student import Student
 from bootdiff.student.pipeline import GrownPipelineNetwork
-from bootdiff.teachers import adapter_of, limited, load_teacher
+from bootdiff.teachers import Teacher, adapter_of, load_teacher
 from bootdiff.training.condition_checks import class_labels, null_class
 from bootdiff.training.settings import TeacherSettings, make_settings
 from bootdiff.training.untrained import Untrained
@@ -43,43 +40,39 @@ def check_beside(untrained: Untrained, settings: TeacherSettings, asked: BootSet
     """
     reading = untrained.reading()
     make_distance(asked.distance, reading.shape, asked.lpips_weights)
-    low, high = reading.t_range
-    low, high = low if asked.t_min is None else asked.t_min, high if asked.t_max is None else asked.t_max
+    low, high = _times(reading, asked)
     check_times(low, high)
-    reading.one_call(reading.nearest_start(high))
+    reading.one_call(high)
     if settings.with_student == "shared" and untrained.encoder is not None and processes > 1:
         raise BootdiffError("with_student=shared with captions is for one process; use beside, or one process.")
+
+
+def _times(reading: Teacher, asked: BootSettings) -> tuple[float, float]:
+    """(t_min, t_max): those that are asked for, or the teacher's."""
+    low, high = reading.t_range
+    return low if asked.t_min is None else asked.t_min, reading.nearest_start(asked.t_max or high)
 
 
 def with_student(denoising: Denoising, settings: TeacherSettings, asked: BootSettings) -> tuple[Student, Objective]:
     """The student of a teacher in training, and the objective that trains both."""
     reading = cast("PipelineTeacher", denoising.reading)
     shared = settings.with_student == "shared"
-    low, high = reading.t_range
-    low, high = low if asked.t_min is None else asked.t_min, high if asked.t_max is None else asked.t_max
-    high = reading.nearest_start(high)
+    low, high = _times(reading, asked)
     if shared:
         grown = GrownPipelineNetwork(reading.network, reading.adapter)
         student = Student(grown, reading, low, high, reading.one_call(high))
     else:
         student = Student.from_teacher(reading, low, high)
-    learner = Learner(student, settings.learning_rate, weight_decay=settings.weight_decay, ema_decay=settings.ema_decay)
-    boot = Boot(
-        limited(reading, reading.limit),
-        learner,
-        asked.delta,
-        SOLVERS[asked.solver],
-        WEIGHTS[asked.loss_weight],
-        make_distance(asked.distance, reading.shape, asked.lpips_weights),
-        TIME_SAMPLINGS[asked.time_sampling],
-        asked.boundary_weight,
-        asked.boundary_every,
+    boot = Boot.from_settings(reading, asked, None, student)
+    boot.student = replace(
+        boot.student,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        ema_decay=settings.ema_decay,
     )
     if not shared:
         return student, Beside(denoising, boot)
-    denoiser = denoising.teacher.module
-    assert isinstance(denoiser, Denoiser)
-    both = replace(learner, module=Both(denoiser, student))
+    both = replace(boot.student, module=Both(cast("Denoiser", denoising.teacher.module), student))
     return student, Shared(denoising, boot, both)
 
 
