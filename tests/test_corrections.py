@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from bootdiff.condition import Condition
 from bootdiff.data.conditions import Classes
 from bootdiff.data.sources import Batch
 from bootdiff.errors import Interrupted
@@ -26,12 +27,30 @@ from bootdiff.pipelines.student_files import load_student
 from bootdiff.randomness import Draw
 from bootdiff.schedules import Cosine, RectifiedFlow
 from bootdiff.student import Student
-from bootdiff.teachers import CallableTeacher, Clip, Gaussian, Guided, Limited, guided_within, load_teacher
+from bootdiff.teachers import (
+    CallableTeacher,
+    Clip,
+    Gaussian,
+    Guided,
+    Limited,
+    adapter_of,
+    guided_within,
+    load_teacher,
+)
 from bootdiff.teachers.base import NO_CONDITION
 from bootdiff.training.distill import distill
 from bootdiff.training.loop import Loop
 from test_training import close, command
-from tiny_pipelines import save_class_unet, save_if, save_if_sr, save_sd
+from tiny_pipelines import (
+    save_class_unet,
+    save_dit,
+    save_flux,
+    save_if,
+    save_if_sr,
+    save_sd,
+    save_sd3,
+    save_sdxl,
+)
 
 METHODS = {"dm": DistributionMatching, "sid": Sid, "freeflow": FreeFlow}
 PATH = "student-path/unet/diffusion_pytorch_model.safetensors"
@@ -251,6 +270,31 @@ def test_a_low_rank_fake_shares_the_teachers_weights():
             parameter.add_(0.3)
     assert not torch.allclose(shared(x, r, Batch(x).condition), before, atol=1e-2)
     assert torch.equal(teacher.x0(x, r), before)
+
+
+@pytest.mark.parametrize(
+    "save", [save_class_unet, save_dit, save_sd, save_sdxl, save_if, save_if_sr, save_sd3, save_flux]
+)
+def test_a_low_rank_fake_and_its_teacher_answer_in_one_call(save, tmp_path):
+    """Equal to a call of each, in every family; and they do not mix."""
+    teacher = load_teacher(str(save(tmp_path)))
+    fake = Fake.from_teacher(teacher, rank=2)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in fake.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    student = Student.from_teacher(teacher, None, None)
+    objective = correction(DistributionMatching, teacher, student, fake)
+    x, r = torch.randn(3, *teacher.shape, generator=generator), torch.tensor([0.3, 0.5, 0.8])
+    condition = Condition.cat([adapter_of(teacher).blank(1)] * 3).add(guidance=torch.full((3,), 2.0))
+    with torch.no_grad():
+        f, f_psi = objective.answers(networks(objective), x, r, condition)
+        expected = teacher.x0(x, r, condition), objective.limit(fake(x, r, condition))
+    assert objective.together
+    assert torch.allclose(f, expected[0], atol=1e-4) and torch.allclose(f_psi, expected[1], atol=1e-4)
+    assert (f - f_psi).abs().mean() > 1e-3
+    guided = Guided(teacher, condition.index(slice(1)), 2.0)
+    assert not correction(DistributionMatching, guided, student, fake).together
 
 
 def test_guidance_within_an_interval():

@@ -82,7 +82,8 @@ def sample_noise(seed: int, start: int, stop: int, shape: Sequence[int], after: 
     """Starting noises of the samples ``start`` … ``stop − 1`` of a sampling run, (n, *shape).
 
     Sample i is drawn with ``torch.Generator("cpu").manual_seed(seed + i)``, diffusers' own convention, so a stock
-    pipeline that is given the same generators starts from the same noise.
+    pipeline that is given the same generators starts from the same noise. Such a generator reads the lowest 32 bits
+    of its seed only: seeds that differ by 2^32 are one.
 
     Args:
         after: the shape of what each generator has drawn before, such as the first of two noises.

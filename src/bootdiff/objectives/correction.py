@@ -131,6 +131,8 @@ class Correction(Stateless):
         #: r at which the fake learns (no noise, nothing to learn); it is compared within them
         self.fake_levels = max(low, 1e-3), high
         self.levels = max(self.levels[0], self.fake_levels[0]), min(self.levels[1], high)
+        #: whether teacher and fake answer in one call; a guided teacher's answers are two of its network's
+        self.together = getattr(self.fake.module, "beside_teacher", False) and guidance_of(self.teacher) is None
 
     @classmethod
     def from_settings(
@@ -220,7 +222,10 @@ class Correction(Stateless):
         return networks["student"](eps, torch.full((len(eps),), self.boot.t_min, device=eps.device), condition)
 
     def answers(self, networks: Networks, x_r: Tensor, r: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """(f, f_psi) at x_r, both limited in the same way."""
+        """(f, f_psi) at x_r, both limited in the same way; in one call where they share a network."""
+        if self.together:
+            f, f_psi = networks["fake"](x_r, r, condition, with_teacher=True)
+            return self.limit(f), self.limit(f_psi)
         return self.teacher.x0(x_r, r, condition), self.limit(networks["fake"](x_r, r, condition))
 
     def _kept(self, term: Callable[[], Loss]) -> Loss:

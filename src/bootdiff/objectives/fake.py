@@ -6,6 +6,8 @@ as the teacher's (Yin et al., arXiv 2311.18828; Zhou et al., arXiv 2404.04057).
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -53,11 +55,21 @@ class Fake(nn.Module):
             return cls(PlainNetwork(denoiser.shape, (low, high)), teacher)
         return cls(LowRank(denoiser, rank) if rank else grow(denoiser, guided), teacher)
 
-    def forward(self, x_r: Tensor, r: Tensor, condition: Condition) -> Tensor:
-        """f_psi(x_r, r), (b, *shape)."""
+    def forward(
+        self, x_r: Tensor, r: Tensor, condition: Condition, with_teacher: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """f_psi(x_r, r), (b, *shape); or (f, f_psi) ``with_teacher``, without guidance and limits, in one call."""
         scale, a, b = (expand(v.to(x_r.device, torch.float32), x_r) for v in self.factors(r))
         timestep = self.schedule.timestep(r)
+        if with_teacher:
+            f, f_psi = cast("LowRank", self.network).beside(scale * x_r, timestep, condition)
+            return a * x_r + b * f.float(), a * x_r + b * f_psi.float()
         return a * x_r + b * self.network(scale * x_r, timestep, timestep, condition).float()
+
+    @property
+    def beside_teacher(self) -> bool:
+        """Whether one call gives the teacher's answers, too: their weights are the same but for low-rank updates."""
+        return isinstance(self.network, LowRank) and self.network.batches
 
     def weight(self, r: Tensor) -> Tensor:
         """Of the squared error of x_0 at r, (b,): 1 / b², which makes it the error of the network's own output.

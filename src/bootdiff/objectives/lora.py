@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from bootdiff.condition import Condition
 from bootdiff.errors import BootdiffError
 from bootdiff.student.growth import GrownNetwork
-from bootdiff.teachers import NetworkTeacher
+from bootdiff.teachers import NetworkTeacher, adapter_of
 
 
 class LowRank(GrownNetwork):
@@ -42,19 +43,38 @@ class LowRank(GrownNetwork):
     def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor, condition: Condition) -> Tensor:
         """The teacher's network with the updates in place; the target time is not looked at."""
         teacher = self._teacher[0]
-        hooks = [
-            layer.register_forward_hook(_adder(update))
-            for layer, update in zip(self._layers(), self.updates, strict=True)
-        ]
-        try:
+        with self._updated(_adder):
             return teacher.call(teacher.network, x_T, timestep, condition)
-        finally:
-            for hook in hooks:
-                hook.remove()
+
+    def beside(self, x_T: Tensor, timestep: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """(the network's output without the updates, and with them), in one call on a batch of twice the size."""
+        teacher = self._teacher[0]
+        with self._updated(_adder_to_second_half):
+            twice = Condition.cat([condition, condition])
+            both = teacher.call(teacher.network, torch.cat([x_T, x_T]), torch.cat([timestep, timestep]), twice)
+        plain, updated = both.chunk(2)
+        return plain, updated
+
+    @property
+    def batches(self) -> bool:
+        """Whether every layer is known to see the samples along its first dimension, which ``beside`` asks for."""
+        return adapter_of(self._teacher[0]) is not None
 
     def fold(self, timestep: float, target: float, weight: float | None = None) -> nn.Module:
         """Not a student's network."""
         raise NotImplementedError("a fake denoiser is not exported")
+
+    @contextmanager
+    def _updated(self, adder: Callable[[nn.Module], Callable[..., Tensor]]) -> Iterator[None]:
+        hooks = [
+            layer.register_forward_hook(adder(update))
+            for layer, update in zip(self._layers(), self.updates, strict=True)
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _layers(self) -> list[nn.Module]:
         kinds = (nn.Linear, nn.Conv2d)
@@ -84,3 +104,13 @@ def _adder(update: nn.Module) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor
         return output + update(inputs[0].to(torch.float32)).to(output.dtype)
 
     return add
+
+
+def _adder_to_second_half(update: nn.Module) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    add = _adder(update)
+
+    def add_to_half(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        plain, updated = output.chunk(2)
+        return torch.cat([plain, add(module, (inputs[0].chunk(2)[1],), updated)])
+
+    return add_to_half
