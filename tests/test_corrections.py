@@ -33,6 +33,7 @@ from bootdiff.teachers import (
     Gaussian,
     Guided,
     Limited,
+    NoLimit,
     adapter_of,
     guided_within,
     load_teacher,
@@ -40,6 +41,8 @@ from bootdiff.teachers import (
 from bootdiff.teachers.base import NO_CONDITION
 from bootdiff.training.distill import distill
 from bootdiff.training.loop import Loop
+from bootdiff.training.memory import Need, memory_need
+from bootdiff.training.settings import make_settings
 from test_training import close, command
 from tiny_pipelines import (
     save_class_unet,
@@ -401,6 +404,29 @@ def test_a_correction_of_a_saved_student_is_the_second_stage(tiny, tmp_path, cor
     assert student.t_max == pytest.approx(0.9)
     here, there = load_file(tmp_path / "alone" / PATH), load_file(corrected / PATH)
     assert all(torch.equal(here[name], there[name]) for name in there)
+
+
+def test_a_correction_takes_over_how_targets_are_limited(tiny, tmp_path):
+    distill(str(tiny), tmp_path / "a", settings("boot", target_limit="dynamic", dynamic_ratio=0.9), "boot")
+    asked = settings("dm", start=str(tmp_path / "a"), t_max=None)
+    assert distill(str(tiny), tmp_path / "b", asked, "dm").target_limit.ratio == 0.9
+    other = settings("dm", start=str(tmp_path / "a"), t_max=None, target_limit="none")
+    assert distill(str(tiny), tmp_path / "c", other, "dm").target_limit == NoLimit()
+
+
+def test_memory_counts_every_network_that_gradients_pass_through(tmp_path):
+    teacher = load_teacher(str(save_sd(tmp_path)))
+
+    def need(method: str, **words) -> Need:
+        found = memory_need(teacher, make_settings(load_method(method)[1], words))
+        assert found is not None
+        return found
+
+    boot, dm = need("boot"), need("dm")
+    assert dm.sample == boot.sample and dm.weights > boot.weights == need("dm", fake_rank=2).weights
+    assert need("sid").sample == 3 * boot.sample and need("sid", guidance_scale=2.0).sample == 4 * boot.sample
+    assert need("sid").checkpointed == 2 * boot.checkpointed + boot.sample
+    assert need("dm", fake_rank=2).checkpointed == boot.sample > dm.checkpointed == boot.checkpointed
 
 
 def test_the_turns_of_the_fake_see_different_samples(tiny, tmp_path, monkeypatch):

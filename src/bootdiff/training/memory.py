@@ -26,7 +26,7 @@ class Need:
 
     Args:
         weights: of teacher, student, a fake denoiser, gradients, AdamW's moments and the average.
-        sample: of the activations that one sample keeps for its backward pass.
+        sample: of the activations that one sample keeps for its backward pass, in the turn that keeps the most.
         checkpointed: the same with gradient_checkpointing.
     """
 
@@ -55,10 +55,27 @@ def memory_need(teacher: Teacher, settings: DistillationSettings, beside: int = 
     cast = 2 * count if settings.mixed_precision != "no" else 0  # autocast keeps a copy of the weights for a pass
     fake = 4 * count * 4 if getattr(settings, "fake_rank", None) == 0 else 0  # a correction's other network
     weights = count * parameters[0].element_size() + student + fake + cast + beside
-    full, checkpointed = activations(denoiser, settings)
+    full, checkpointed = _kept(teacher, settings, *activations(denoiser, settings))
     if settings.mixed_precision != "no":
         full, checkpointed = full // 2, checkpointed // 2
     return Need(weights, full, checkpointed)
+
+
+def _kept(teacher: Teacher, settings: DistillationSettings, full: int, checkpointed: int) -> tuple[int, int]:
+    """Of all networks that a sample's gradients pass through: (all kept, with gradient checkpointing).
+
+    Only networks that learn are checkpointed: not a teacher that gradients pass through, nor one whose low-rank updates
+    are a fake denoiser.
+    """
+    low_rank, through = getattr(settings, "fake_rank", 0) > 0, getattr(settings, "differentiates_teacher", False)
+    if not through:
+        return full, max(full, checkpointed) if low_rank else checkpointed
+    adapter: Any = adapter_of(teacher)
+    guided = adapter.guidance == "free" and learned_weight(settings, teacher) not in (None, 1.0)
+    of_teacher = 2 if guided else 1
+    if low_rank:
+        return full * (2 + of_teacher), checkpointed + full * (1 + of_teacher)
+    return full * (2 + of_teacher), checkpointed * 2 + full * of_teacher
 
 
 def activations(teacher: PipelineTeacher, settings: DistillationSettings) -> tuple[int, int]:

@@ -9,7 +9,8 @@ from bootdiff.errors import BootdiffError
 from bootdiff.objectives.settings import DistillationSettings, learned_weight
 from bootdiff.pipelines.student_files import FILE, guidance_in, load_student, path_folder, read_facts
 from bootdiff.student import Student
-from bootdiff.teachers import Teacher
+from bootdiff.teachers import Clip, DynamicThreshold, Limit, Teacher
+from bootdiff.teachers.limits import limit_from
 
 #: what a student remembers of its conditions, by the setting that asked for it
 REMEMBERED = {"null_class": "null_class", "negative_prompt": "negative_prompt", "labels": "classes"}
@@ -34,6 +35,8 @@ def adopted(settings: DistillationSettings, given: bool = False) -> dict[str, An
                 f"the student in {settings.start} learned {key} = {facts[key]:g}, and {asked:g} is asked; leave it out."
             )
         found[key] = float(facts[key])
+    if "targets" in facts and settings.target_limit == "teacher":
+        found.update(_limit_setting(limit_from(facts["targets"])))
     if given:
         return found
     learned = guidance_in(facts)
@@ -52,6 +55,13 @@ def adopted(settings: DistillationSettings, given: bool = False) -> dict[str, An
         if word in remembered and getattr(settings, key) is None:
             found[key] = remembered[word]
     return found
+
+
+def _limit_setting(limit: Limit) -> dict[str, Any]:
+    """The settings that make this limit of the targets."""
+    if isinstance(limit, DynamicThreshold):
+        return {"target_limit": "dynamic", "dynamic_ratio": limit.ratio, "dynamic_maximum": limit.maximum}
+    return {"target_limit": "clip" if isinstance(limit, Clip) else "none"}
 
 
 def started_from(folder: Path | str, teacher: Teacher, settings: DistillationSettings) -> Student:
