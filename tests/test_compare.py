@@ -270,5 +270,6 @@ def test_a_clip_score_reads_the_prompts_of_the_run(cli, run, clip_folder, tmp_pa
     assert done.code == 0, done.err
     figure = json.loads((tmp_path / "e.json").read_text())["rows"][-1]["figures"]["clip_score"]
     assert 0 <= figure["value"] <= 100 and figure["num"] == 6
+    assert "CLIP score" in done.out and f"{figure['value']:.2f}" in done.out
     none = cli("evaluate", run, *words)
     assert none.code == 2 and "--clip measures how well images fit their prompts" in none.err

@@ -5,8 +5,10 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
+from bootdiff.condition import Condition
 from bootdiff.data.conditions import Classes, Unconditional
 from bootdiff.errors import BootdiffError, Interrupted
 from bootdiff.objectives.boot import Boot, BootSettings
@@ -14,13 +16,15 @@ from bootdiff.randomness import sample_noise
 from bootdiff.schedules import Cosine
 from bootdiff.solvers import Heun, even_times, solve
 from bootdiff.student import Student
-from bootdiff.teachers import CallableTeacher, Gaussian
+from bootdiff.teachers import CallableTeacher, Gaussian, adapter_of, load_teacher
 from bootdiff.teachers.base import Teacher, Wrapper
 from bootdiff.training.accelerator import make_accelerator
 from bootdiff.training.convergence import judge, read_watch
 from bootdiff.training.distill import distill
 from bootdiff.training.loop import Loop
-from bootdiff.training.watch import EXACT, SEED, Watch, WatchPlan
+from bootdiff.training.teacher_features import TeacherFeatures
+from bootdiff.training.watch import EXACT, EXACT_STEPS, SEED, Watch, WatchPlan
+from tiny_pipelines import save_class_unet, save_dit, save_flux, save_if_sr, save_sd, save_sd3
 
 SHAPE = (1, 2, 2)
 
@@ -71,7 +75,7 @@ def test_a_run_that_has_learned_its_path_has_converged(tmp_path):
 
 
 def test_a_teacher_that_says_too_much_makes_the_student_drift(tmp_path):
-    assert verdict(tmp_path / "run", settings(400), Swelling(teacher())) == "drifting"
+    assert verdict(tmp_path / "run", settings(400, ema_decay=0.98), Swelling(teacher())) == "drifting"
 
 
 def test_a_student_that_makes_the_same_of_every_noise_is_collapsing(tmp_path):
@@ -90,7 +94,7 @@ def test_too_few_looks_say_nothing():
 
 def test_the_figures_are_those_of_an_exact_student(tmp_path):
     """A student that answers with the path itself has no error, and the teacher's own statistics."""
-    frozen, times = teacher(), even_times(20, 0.02, 0.7)
+    frozen, times = teacher(), even_times(EXACT_STEPS, 0.02, 0.7)
 
     class Exact(nn.Module):
         def __init__(self):
@@ -130,7 +134,7 @@ def test_looks_cost_two_in_a_hundred_of_the_passes():
         plan = WatchPlan.of(asked, (1, 8, 8))
         looks = math.ceil(steps / plan.every)
         exact = min(plan.count, EXACT)
-        passes = exact * 41 + (plan.count - exact) * 13 + looks * (plan.count + exact)
+        passes = exact * (2 * EXACT_STEPS + 1) + (plan.count - exact) * 13 + looks * (plan.count + exact)
         assert looks >= 10 and passes < 0.025 * steps * batch * 6
     assert WatchPlan.of(BootSettings(steps=20, batch_size=8), (1, 8, 8)) is None
     large = BootSettings(steps=20, batch_size=8, watch_every=5)
@@ -210,3 +214,32 @@ def test_a_teacher_without_pictures_is_watched_too(tmp_path):
     watch = Watch(plain, Unconditional(), (0.02, 0.7), tmp_path, WatchPlan(EXACT, 1), 1)
     watch.look(1, {"student": Student.from_teacher(Gaussian(0, 1, (3,)), 0.02, 0.7)})
     assert len(read_watch(tmp_path)[0]["mean"]) == 1
+
+
+@pytest.mark.parametrize("save", [save_class_unet, save_dit, save_sd, save_if_sr, save_sd3, save_flux])
+def test_the_teachers_network_tells_samples_apart(save, tmp_path):
+    """A view a sample, whatever the family and the batch, and nothing is left behind in the network."""
+    frozen = load_teacher(str(save(tmp_path)))
+    features = TeacherFeatures.of(frozen, frozen.t_range[0])
+    assert features is not None
+    samples = sample_noise(0, 0, 3, frozen.shape)
+    condition = Condition.cat([adapter_of(frozen).blank(1)] * 3).add(guidance=torch.full((3,), 2.0))
+    views = features.read(samples, condition)
+    assert views.ndim == 2 and len(views) == 3 and torch.isfinite(views).all()
+    assert (views[0] - views[1]).abs().max() > 1e-4
+    alone = features.read(samples[1:2], condition.index(slice(1, 2)))
+    assert torch.allclose(alone, views[1:2], atol=1e-4)
+    assert not features.middle._forward_hooks
+
+
+def test_looks_are_shown_to_the_teacher(tiny, tmp_path):
+    """A distance of its features: 0 for its own samples; compiled, the same as not."""
+    looks = {}
+    for compiled in (False, True):
+        asked = settings(4, batch_size=8, watch_every=1, compile=compiled)
+        distill(str(tiny), tmp_path / str(compiled), asked)
+        looks[compiled] = read_watch(tmp_path / str(compiled))[-1]
+    assert looks[True]["teacher_variance"] == pytest.approx(looks[False]["teacher_variance"], rel=1e-3)
+    assert looks[False]["frechet_distance"] > 0
+    stored = load_file(tmp_path / "False" / "path_ends.safetensors")
+    assert stored["views"].shape != stored["ends"].flatten(1).shape

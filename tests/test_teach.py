@@ -345,7 +345,7 @@ def test_images_of_any_size_are_cut_to_one(cli, tmp_path):
     for name, size in (("a", (9, 6)), ("b", (5, 12))):
         (tmp_path / "tree" / name).mkdir(parents=True)
         Image.new("RGB", size, "red").save(tmp_path / "tree" / name / "x.png")
-    with pytest.raises(BootdiffError, match="set resize"):
+    with pytest.raises(BootdiffError, match="set resize=SIDE"):
         load_images(str(tmp_path / "tree"))
     assert load_images(str(tmp_path / "tree"), 8).shape == (2, 3, 8, 8)
     settings = TeacherSettings(kind="classes", channels=[8, 8], resize=8)

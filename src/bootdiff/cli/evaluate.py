@@ -120,17 +120,20 @@ def print_table(result: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table, asked = Table(box=None), any(row["faithfulness"] is not None for row in result["rows"])
-    faithful = ["faithful"] if asked else []
-    for column in ("sampler", "calls", "Fréchet distance", *faithful, "path error", "images/s"):
+    rows, table = result["rows"], Table(box=None)
+    asked, fits = (any(key in row["figures"] for row in rows) for key in ("faithfulness", "clip_score"))
+    more = [*(["faithful"] if asked else []), *(["CLIP score"] if fits else [])]
+    for column in ("sampler", "calls", "Fréchet distance", *more, "path error", "images/s"):
         table.add_column(column, justify="left" if column == "sampler" else "right")
-    for row in result["rows"]:
+    for row in rows:
         distance = "–" if row["frechet_distance"] is None else f"{row['frechet_distance']:.3f}"
-        share = [f"{row['faithfulness']:.1%}"] if asked else []
+        share = [number(row["faithfulness"], ".1%")] if asked else []
+        score = [number(row["figures"]["clip_score"]["value"], ".2f")] if fits else []
         figures = [
             str(row["calls"]),
             distance,
             *share,
+            *score,
             number(row["path_error"], ".5f"),
             f"{row['images_per_second']:.0f}",
         ]

@@ -203,7 +203,11 @@ def _stack(named: Iterable[tuple[str, np.ndarray]]) -> Tensor:
         if arrays and array.shape != arrays[0].shape:
             raise BootdiffError(
                 f"{name} is {_describe(array)} but the first image is {_describe(arrays[0])}; all must share "
-                + ("their colours: convert it." if array.shape[:2] == arrays[0].shape[:2] else "one size: set resize.")
+                + (
+                    "their colours: convert it."
+                    if array.shape[:2] == arrays[0].shape[:2]
+                    else "one size: resize them (train-teacher does, with --set resize=SIDE)."
+                )
             )
         arrays.append(array)
     if not arrays:

@@ -28,7 +28,8 @@ FALLING = {
     "boundary_error": ("Boundary error", "The same at the path's start."),
     "frechet_distance": (
         "Distance to the teacher's samples",
-        "Fréchet distance in the leading directions of those samples.",
+        "Fréchet distance in the leading directions of what the teacher's network sees in them (of their values, where "
+        "it has no block in the middle).",
     ),
 }
 RESIDUAL = "Root mean square of the residual ‖r‖ of a pixel, by time."

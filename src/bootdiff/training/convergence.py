@@ -28,7 +28,7 @@ COLLAPSED = 0.75
 #: more than the teacher's share of saturated values, or a distance so many times its best
 SATURATED, DRIFTED = 0.05, 1.3
 FRECHET, PATH = "frechet_distance", "path_error"
-#: of the teacher's variance: figures that differ by less are the same
+#: of the teacher's variance: figures that differ by less are the same, where a look says nothing else
 NOISE = {FRECHET: 0.01, PATH: 0.003}
 
 Word = Literal["still falling", "converged", "drifting", "collapsing", "unstable", "unknown"]
@@ -141,7 +141,9 @@ def _farther(looks: Sequence[Mapping[str, Any]], distance: float) -> bool:
 def _noise(looks: Sequence[Mapping[str, Any]], name: str) -> float:
     """The path error is a mean over values, whose variance is half the squared difference of two seeds."""
     last = looks[-1]
-    return NOISE[name] * (last["teacher_variance"] if name == FRECHET else last["teacher_diversity"] ** 2 / 2)
+    if name == FRECHET:
+        return last.get("distance_noise", NOISE[name]) * last["teacher_variance"]
+    return NOISE[name] * last["teacher_diversity"] ** 2 / 2
 
 
 def _third(looks: Sequence[Mapping[str, Any]]) -> int:

@@ -31,6 +31,7 @@ from bootdiff.teachers.weights import tensors_hash, weights_hash
 from bootdiff.training.conditioning import ConditionPlan, conditions_hash, given_conditions, plan_conditions
 from bootdiff.training.settings import TrainingSettings, make_settings
 from bootdiff.training.start import adopted, started_from
+from bootdiff.training.teacher_features import TeacherFeatures
 from bootdiff.training.watch import Watch, WatchPlan
 
 if TYPE_CHECKING:
@@ -259,8 +260,11 @@ def _student_hash(folder: Path) -> str:
 def _watch(plan: Plan, teacher: Teacher, conditions: Conditions, processes: int) -> Watch | None:
     """Looks at the convergence, where the run is long enough to pay for them."""
     settings = cast("DistillationSettings", plan.settings)
-    looks = WatchPlan.of(settings, teacher.shape, processes)
-    if looks is None or settings.t_min is None or settings.t_max is None:
+    if settings.t_min is None or settings.t_max is None:
+        return None
+    shown = TeacherFeatures.of(teacher, settings.t_min) is not None
+    looks = WatchPlan.of(settings, teacher.shape, processes, shown)
+    if looks is None:
         return None
     learned = limited(teacher, target_limit(settings, teacher))
     times, stops = (settings.t_min, settings.t_max), settings.stop_when == "converged"

@@ -24,20 +24,22 @@ class PathEnds:
     Args:
         ends: of the teacher's path, y at t_min, (n, *shape).
         starts: of the first of them, f(x_T, t_max), (m ≤ n, *shape) (method: Eq. 9).
+        views: of the ends, (n, d): what distributions are compared by.
     """
 
     ends: Tensor
     starts: Tensor
+    views: Tensor
 
     @cached_property
     def centre(self) -> Tensor:
         """Their mean, (d,)."""
-        return self.ends.flatten(1).double().mean(0)
+        return self.views.double().mean(0)
 
     @cached_property
     def directions(self) -> Tensor:
         """The leading directions of their spread, (d, k): few, because the samples are."""
-        spread = self.ends.flatten(1).double() - self.centre
+        spread = self.views.double() - self.centre
         values, vectors = torch.linalg.eigh(spread @ spread.T)
         count = max(1, min(DIRECTIONS, len(spread) // 8, int((values > 1e-9 * values[-1]).sum())))
         return (spread.T @ vectors[:, -count:]) / values[-count:].clamp(min=1e-30).sqrt()
@@ -45,12 +47,12 @@ class PathEnds:
     @cached_property
     def statistics(self) -> Statistics:
         """In those directions."""
-        return self.seen(self.ends)
+        return self.seen(self.views)
 
-    def seen(self, samples: Tensor) -> Statistics:
-        """Of any samples (n, *shape), in the same directions."""
+    def seen(self, views: Tensor) -> Statistics:
+        """Of any samples' views (n, d), in the same directions."""
         accumulator = Accumulator()
-        accumulator.add((samples.flatten(1).double() - self.centre) @ self.directions)
+        accumulator.add((views.double() - self.centre) @ self.directions)
         return accumulator.statistics()
 
     @cached_property

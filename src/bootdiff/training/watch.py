@@ -1,7 +1,7 @@
 """Looking at a student while it learns, without an image: the same noises, the student's answers, the teacher's path.
 
 Costs about two in a hundred of the run's network passes: the teacher solves its path from a few noises once, and every
-look is one call of the student on each.
+look is one call of the student on each, and one of the teacher on what it made.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,18 +27,21 @@ from bootdiff.randomness import sample_noise
 from bootdiff.solvers import Euler, Heun, Solver, even_times, solve
 from bootdiff.student import Student
 from bootdiff.teachers import Teacher
-from bootdiff.training.convergence import FILE, Verdict, judge, read_watch
+from bootdiff.training.convergence import FILE, FRECHET, NOISE, Verdict, judge, read_watch
 from bootdiff.training.log import append_line, truncate_log
 from bootdiff.training.path_ends import PathEnds, channels, diversity_of, mean_square
+from bootdiff.training.teacher_features import TeacherFeatures
 
 #: the stored ends of the teacher's path
 SOLUTIONS = "path_ends.safetensors"
 #: no user's samples start from these noises; torch's generators on a CPU see the lowest 32 bits of a seed only
 SEED = 0xB007_D1FF
 #: noises whose path is solved exactly, by this many Heun steps; the others' by Euler's
-EXACT, EXACT_STEPS, OTHER_STEPS = 64, 20, 12
+EXACT, EXACT_STEPS, OTHER_STEPS = 64, 16, 12
 #: noises that are tried, and values that their samples may have in all
 COUNTS, MOST_VALUES = (512, 256, 128, 64, 32, 16, 8, 4), 2**23
+#: of the teacher's variance: many samples' features tell smaller differences apart
+FEATURE_NOISE = 0.005
 #: looks at most
 LOOKS = 24
 #: of the run's passes
@@ -57,11 +61,16 @@ class WatchPlan:
     every: int
 
     @classmethod
-    def of(cls, settings: DistillationSettings, shape: Sequence[int], processes: int = 1) -> WatchPlan | None:
+    def of(
+        cls, settings: DistillationSettings, shape: Sequence[int], processes: int = 1, shown: bool = False
+    ) -> WatchPlan | None:
         """What two in a hundred of the passes pay for; None where they pay for too little, or nothing is asked.
 
         ``watch_every`` and ``stop_when`` ask for looks whatever they cost. While one process looks the others wait, so
         that each of several pays.
+
+        Args:
+            shown: whether the teacher is shown every sample (``TeacherFeatures``).
         """
         if settings.watch_every == 0:
             return None
@@ -70,8 +79,8 @@ class WatchPlan:
         asked = settings.watch_every is not None or settings.stop_when == "converged"
         fits = max(COUNTS[-1], MOST_VALUES // math.prod(shape))
         for count in COUNTS:
-            left = budget - guided * _setup(count)
-            looks = min(LOOKS, int(left / (count + min(count, EXACT))))
+            left = budget - guided * _setup(count) - shown * count
+            looks = min(LOOKS, int(left / (count + min(count, EXACT) + shown * count)))
             if count <= fits and ((looks >= LOOKS // 2 and count >= EXACT // 2) or (asked and count <= EXACT)):
                 looks = max(looks, LOOKS // 2)
                 return cls(count, settings.watch_every or max(1, settings.steps // looks))
@@ -140,8 +149,9 @@ class Watch:
         return len(looks) >= LOOKS // 2 and judge(looks).word == "converged"
 
     def _figures(self, student: Student) -> dict[str, Any]:
+        device = next(student.parameters()).device
         made = self._sampled(student, None, self.plan.count)
-        truth = self.truth(next(student.parameters()).device)
+        truth = self.truth(device)
         finite = bool(torch.isfinite(made).all())
         exact = min(EXACT, self.plan.count)
         edge = self._sampled(student, self.t_range[1], exact)
@@ -149,7 +159,10 @@ class Watch:
             "path_error": mean_square(made[:exact] - truth.ends[:exact]) if finite else math.inf,
             # Eq. 9, as the teacher's own limit leaves it.
             "boundary_error": mean_square(edge - student.limit(truth.starts)),
-            "frechet_distance": frechet_distance(truth.seen(made), truth.statistics) if finite else math.inf,
+            "frechet_distance": frechet_distance(truth.seen(self._views(made, device)), truth.statistics)
+            if finite
+            else math.inf,
+            "distance_noise": self._noise,
             "diversity": diversity_of(made),
             "teacher_diversity": truth.diversity,
             "teacher_variance": float(truth.statistics.covariance.trace()),
@@ -161,6 +174,27 @@ class Watch:
         device = next(student.parameters()).device
         parts = [
             student.sample(eps.to(device), condition.to(device), t).cpu() for eps, condition in self._batches(count)
+        ]
+        return torch.cat(parts)
+
+    @cached_property
+    def _features(self) -> TeacherFeatures | None:
+        return TeacherFeatures.of(self.teacher, self.t_range[0])
+
+    @property
+    def _noise(self) -> float:
+        """Distances that differ by this share of the teacher's variance are the same."""
+        return FEATURE_NOISE if self._features is not None and self.plan.count >= COUNTS[0] else NOISE[FRECHET]
+
+    def _views(self, samples: Tensor, device: torch.device) -> Tensor:
+        """What distributions are compared by: the teacher's features, or the values where it has none; on the CPU."""
+        features = self._features
+        if features is None:
+            return samples.flatten(1)
+        batches = _numbered(self._batches(len(samples)))
+        parts = [
+            features.read(samples[first : first + len(eps)].to(device), condition.to(device)).cpu()
+            for first, (eps, condition) in batches
         ]
         return torch.cat(parts)
 
@@ -196,7 +230,7 @@ class Watch:
             for first, (eps, condition) in _numbered(self._batches(self.plan.count))
         ]
         ends, starts = (torch.cat(parts) for parts in zip(*solved, strict=True))
-        found = {"ends": ends, "starts": starts[:exact].clone()}
+        found = {"ends": ends, "starts": starts[:exact].clone(), "views": self._views(ends, device)}
         write_whole(self.folder / SOLUTIONS, lambda temporary: save_tensors(temporary, found))
         return PathEnds(**found)
 
