@@ -26,6 +26,7 @@ from bootdiff.pipelines.refine import Kept, Refined, level_of
 from bootdiff.pipelines.student_files import load_student
 from bootdiff.randomness import Draw
 from bootdiff.schedules import Cosine, RectifiedFlow
+from bootdiff.solvers import Heun, even_times, solve
 from bootdiff.student import Student
 from bootdiff.teachers import (
     CallableTeacher,
@@ -204,7 +205,7 @@ def test_the_fake_learns_the_students_samples():
 
 
 def test_the_prediction_of_c3_is_the_residual_of_boot():
-    """y_t − (f + y'/lambda') = −(y_s − target)/kappa at the same times, sample by sample."""
+    """y_s − (f + y'/lambda') = (y_s − target)/kappa at the same times, sample by sample."""
     teacher, student = small()
     with torch.no_grad():
         for parameter in student.parameters():
@@ -220,7 +221,7 @@ def test_the_prediction_of_c3_is_the_residual_of_boot():
     assert torch.allclose(residual, residual_3, rtol=1e-3)
 
 
-def test_the_gradient_of_c3s_prediction_passes_through_y_t_only():
+def test_the_gradient_of_c3s_prediction_passes_through_y_s_only():
     teacher, student = small()
     objective = correction(FreeFlow, teacher, student)
     when = turn()
@@ -229,12 +230,47 @@ def test_the_gradient_of_c3s_prediction_passes_through_y_t_only():
     class Spy(nn.Module):
         def forward(self, eps, t, condition):
             out = student(eps, t, condition)
-            seen.append(out.requires_grad)
+            seen.append((out.requires_grad, float(t.mean())))
             return out
 
     rows = torch.ones(32, dtype=torch.bool)
     objective.prediction({"student": Spy()}, when, objective.source.batch(when.draw), rows, [])
-    assert seen == [False, True]
+    assert [learns for learns, _ in seen] == [False, True]
+    assert seen[0][1] - seen[1][1] == pytest.approx(0.05, abs=1e-4), "y_t first, and y_s learns"
+
+
+class Table(nn.Module):
+    """A student that knows a value for every noise and some times, and nothing that would smooth them."""
+
+    def __init__(self, known: torch.Tensor, ends: tuple[float, float], rows: int = 16) -> None:
+        super().__init__()
+        self.low, self.high = ends
+        self.values = nn.Parameter(known.repeat(rows, 1, 1).clone())
+
+    def forward(self, eps, t, condition):
+        place = (t - self.low) / (self.high - self.low) * (len(self.values) - 1)
+        below = place.floor().long().clamp(max=len(self.values) - 2)
+        share, column = (place - below)[:, None], torch.arange(len(t))
+        return (1 - share) * self.values[below, column] + share * self.values[below + 1, column]
+
+
+def test_c3s_prediction_alone_finds_the_path_from_its_boundary():
+    """Errors must not grow by themselves: from f(x_T, t_max) everywhere to the exact path."""
+    teacher = Gaussian(0.5, 0.5, (4,))
+    student = Student.from_teacher(teacher, 0.02, 0.9)
+    objective = correction(FreeFlow, teacher, student)
+    eps = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
+    edge = teacher.x0(objective.schedule.start_scale(0.9) * eps, torch.full((32,), 0.9))
+    table = Table(edge, (0.02, 0.9))
+    optimiser = torch.optim.Adam(table.parameters(), 0.02)
+    errors, every = [], torch.ones(32, dtype=torch.bool)
+    exact = solve(teacher, eps, even_times(200, 0.02, 0.9), Heun())[-1]
+    for step in range(600):
+        errors.append(float((table.values[0] - exact).detach().square().mean()))
+        optimiser.zero_grad()
+        objective.prediction({"student": table}, turn(step=step), Batch(eps), every, []).total.backward()
+        optimiser.step()
+    assert errors[-1] < 0.1 * errors[0], errors[::60]
 
 
 def test_a_correction_is_balanced_against_the_prediction():

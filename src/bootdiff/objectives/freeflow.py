@@ -79,21 +79,22 @@ class FreeFlow(Correction):
         return ((numbers + 1) * self.share).floor() > (numbers * self.share).floor()
 
     def prediction(self, networks: Networks, turn: Turn, batch: Batch, rows: Tensor, scale: list[Tensor]) -> Loss:
-        """E w ‖(y_theta(eps, t) − SG[f + y'/lambda']) / t‖², y' a finite difference over delta, w the adaptive weight.
+        """E w ‖(y_theta(eps, s) − SG[f + y'/lambda']) / t‖², y' a finite difference over delta, w the adaptive weight.
 
-        The residual is BOOT's (Eq. 15): with y'/lambda' = (y_t − y_s) / kappa, it is (y_s − target) / −kappa.
+        The residual is BOOT's (Eq. 15), (y_s − target) / kappa: y'/lambda' = (1/kappa − 1) (y_t − y_s). What is learned is
+        y_s, never y_t, whose own error such a difference would raise 1/kappa − 1 fold with every step: what is known
+        of the path is its end at t_max, so a difference must reach towards it.
         """
         student, schedule, boot = networks["student"], self.schedule, self.boot
         eps, condition = batch.noise[rows], batch.condition.index(rows)
         t = boot.t_min + boot.delta + (boot.t_max - boot.t_min - boot.delta) * turn.draw.uniform("t")[rows]
         s = t - boot.delta
         with torch.no_grad():  # first: a checkpointed network runs its last pass with gradients once more
-            y_s = student(eps, s, condition)
-        y_t = student(eps, t, condition)
-        with torch.no_grad():
+            y_t = student(eps, t, condition)
             f = boot.teacher.x0(noisy(y_t, eps, t, schedule), t, condition)
-            target = f + (y_t - y_s) / expand(schedule.kappa(t, s), y_t)
-        residual = y_t - target
+        y_s = student(eps, s, condition)
+        target = f + (y_t - y_s.detach()) * (1 / expand(schedule.kappa(t, s), y_t) - 1)
+        residual = y_s - target
         velocity = (residual / expand(t, residual)).square().flatten(1).mean(1)
         weight = 1 / (velocity.detach() + self.floor)
         loss = (1 - self.share) * (weight * velocity).mean()
