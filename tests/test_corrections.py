@@ -189,7 +189,7 @@ def test_the_fake_learns_the_students_samples():
     fake = objective.fake.module
     known = {"student": student, "fake": fake}
     optimiser = torch.optim.Adam(fake.parameters(), 2e-3)
-    for step in range(600):
+    for step in range(1000):
         when = turn("fake", step, 128)
         (term,) = objective.losses(known, when, objective.source.batch(when.draw))
         optimiser.zero_grad()
@@ -262,10 +262,10 @@ def test_c3s_prediction_alone_finds_the_path_from_its_boundary():
     eps = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
     edge = teacher.x0(objective.schedule.start_scale(0.9) * eps, torch.full((32,), 0.9))
     table = Table(edge, (0.02, 0.9))
-    optimiser = torch.optim.Adam(table.parameters(), 0.02)
+    optimiser = torch.optim.Adam(table.parameters(), 0.01)
     errors, every = [], torch.ones(32, dtype=torch.bool)
     exact = solve(teacher, eps, even_times(200, 0.02, 0.9), Heun())[-1]
-    for step in range(600):
+    for step in range(1000):
         errors.append(float((table.values[0] - exact).detach().square().mean()))
         optimiser.zero_grad()
         objective.prediction({"student": table}, turn(step=step), Batch(eps), every, []).total.backward()

@@ -81,8 +81,8 @@ class FreeFlow(Correction):
     def prediction(self, networks: Networks, turn: Turn, batch: Batch, rows: Tensor, scale: list[Tensor]) -> Loss:
         """E w ‖(y_theta(eps, s) − SG[f + y'/lambda']) / t‖², y' a finite difference over delta, w the adaptive weight.
 
-        The residual is BOOT's (Eq. 15), (y_s − target) / kappa: y'/lambda' = (1/kappa − 1) (y_t − y_s). What is learned is
-        y_s, never y_t, whose own error such a difference would raise 1/kappa − 1 fold with every step: what is known
+        The residual is BOOT's (Eq. 15), (y_s − target) / kappa: y'/lambda' = (1/kappa − 1) (y_t − y_s). What is learned
+        is y_s, never y_t, whose own error such a difference would raise 1/kappa − 1 fold with every step: what is known
         of the path is its end at t_max, so a difference must reach towards it.
         """
         student, schedule, boot = networks["student"], self.schedule, self.boot
