@@ -128,13 +128,15 @@ def test_the_two_halves_share_their_conditions():
     assert torch.equal(noises, sample_noise(SEED, 0, 140, SHAPE))
 
 
-def test_looks_cost_two_in_a_hundred_of_the_passes():
+@pytest.mark.parametrize("shown", [False, True])
+def test_looks_cost_two_in_a_hundred_of_the_passes(shown):
     for steps, batch in ((1500, 64), (700, 64), (100_000, 128)):
         asked = BootSettings(steps=steps, batch_size=batch)
-        plan = WatchPlan.of(asked, (1, 8, 8))
+        plan = WatchPlan.of(asked, (1, 8, 8), shown=shown)
         looks = math.ceil(steps / plan.every)
         exact = min(plan.count, EXACT)
         passes = exact * (2 * EXACT_STEPS + 1) + (plan.count - exact) * 13 + looks * (plan.count + exact)
+        passes += shown * plan.count * (1 + looks)
         assert looks >= 10 and passes < 0.025 * steps * batch * 6
     assert WatchPlan.of(BootSettings(steps=20, batch_size=8), (1, 8, 8)) is None
     large = BootSettings(steps=20, batch_size=8, watch_every=5)
@@ -247,3 +249,20 @@ def test_a_run_compares_views(tiny, tmp_path):
     channels = load_teacher(str(tiny)).denoiser.network.config.block_out_channels[-1]
     assert stored["views"].shape == (len(stored["ends"]), channels)
     assert look["frechet_distance"] > 0 and look["teacher_variance"] < float(stored["views"].var(0).sum()) * 1.1
+
+
+def test_looks_beside_other_ends_are_forgotten(tiny, tmp_path):
+    """A run that another version began, or with more noises, holds distances that are not to be compared with these."""
+    run = tmp_path / "run"
+    distill(str(tiny), run, settings(4, batch_size=8, watch_every=1))
+    watch = Watch(load_teacher(str(tiny)), Unconditional(), (0.02, 0.7), run, WatchPlan(4, 1), 8)
+    watch.begin(2)
+    assert read_watch(run) == []
+
+
+def test_features_that_overflow_give_way_to_values(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(TeacherFeatures, "read", lambda self, samples, condition: samples.flatten(1)[:, :5] * math.nan)
+    distill(str(tiny), tmp_path / "run", settings(4, batch_size=8, watch_every=1))
+    stored = load_file(tmp_path / "run" / "path_ends.safetensors")
+    assert torch.equal(stored["views"], stored["ends"].flatten(1))
+    assert all(math.isfinite(look["frechet_distance"]) for look in read_watch(tmp_path / "run"))

@@ -24,7 +24,7 @@ from bootdiff.objectives.sid import Sid
 from bootdiff.objectives.weights import SignalWeight
 from bootdiff.pipelines.refine import Kept, Refined, level_of
 from bootdiff.pipelines.student_files import load_student
-from bootdiff.randomness import Draw
+from bootdiff.randomness import Draw, sample_noise
 from bootdiff.schedules import Cosine, RectifiedFlow
 from bootdiff.solvers import Heun, even_times, solve
 from bootdiff.student import Student
@@ -39,7 +39,7 @@ from bootdiff.teachers import (
     guided_within,
     load_teacher,
 )
-from bootdiff.teachers.base import NO_CONDITION
+from bootdiff.teachers.base import NO_CONDITION, Wrapper
 from bootdiff.training.distill import distill
 from bootdiff.training.loop import Loop
 from bootdiff.training.memory import Need, memory_need
@@ -255,7 +255,7 @@ class Table(nn.Module):
 
 
 def test_c3s_prediction_alone_finds_the_path_from_its_boundary():
-    """Errors must not grow by themselves: from f(x_T, t_max) everywhere to the exact path."""
+    """From f(x_T, t_max) at every time to the exact path."""
     teacher = Gaussian(0.5, 0.5, (4,))
     student = Student.from_teacher(teacher, 0.02, 0.9)
     objective = correction(FreeFlow, teacher, student)
@@ -265,12 +265,28 @@ def test_c3s_prediction_alone_finds_the_path_from_its_boundary():
     optimiser = torch.optim.Adam(table.parameters(), 0.01)
     errors, every = [], torch.ones(32, dtype=torch.bool)
     exact = solve(teacher, eps, even_times(200, 0.02, 0.9), Heun())[-1]
-    for step in range(1000):
+    rates = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, 1500)
+    for step in range(1500):
         errors.append(float((table.values[0] - exact).detach().square().mean()))
         optimiser.zero_grad()
         objective.prediction({"student": table}, turn(step=step), Batch(eps), every, []).total.backward()
         optimiser.step()
-    assert errors[-1] < 0.1 * errors[0], errors[::60]
+        rates.step()
+    assert errors[-1] < 0.05 * errors[0]
+
+
+def test_an_error_of_c3s_student_shrinks_by_itself():
+    """Where a path is exact but for some times, a small plain step brings them nearer to it."""
+    teacher = Gaussian(0.5, 0.5, (4,))
+    objective = correction(FreeFlow, teacher, Student.from_teacher(teacher, 0.02, 0.9))
+    eps = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
+    path = torch.stack(solve(teacher, eps, even_times(88, 0.02, 0.9), Heun())).flip(0)
+    table = Table(torch.zeros(32, 4), (0.02, 0.9), rows=len(path))
+    with torch.no_grad():
+        table.values.copy_(path)
+        table.values[40:48] += 0.1
+    objective.prediction({"student": table}, turn(), Batch(eps), torch.ones(32, dtype=torch.bool), []).total.backward()
+    assert (table.values.grad[40:48] * 0.1).sum() > 0
 
 
 def test_a_correction_is_balanced_against_the_prediction():
@@ -311,6 +327,13 @@ def test_a_low_rank_fake_shares_the_teachers_weights():
     assert torch.equal(teacher.x0(x, r), before)
 
 
+class Half(Wrapper):
+    """A teacher whose answers are not its network's."""
+
+    def x0(self, x_t, t, condition=NO_CONDITION):
+        return 0.5 * self.inner.x0(x_t, t, condition)
+
+
 @pytest.mark.parametrize(
     "save", [save_class_unet, save_dit, save_sd, save_sdxl, save_if, save_if_sr, save_sd3, save_flux]
 )
@@ -333,7 +356,28 @@ def test_a_low_rank_fake_and_its_teacher_answer_in_one_call(save, tmp_path):
     assert torch.allclose(f, expected[0], atol=1e-4) and torch.allclose(f_psi, expected[1], atol=1e-4)
     assert (f - f_psi).abs().mean() > 1e-3
     guided = Guided(teacher, condition.index(slice(1)), 2.0)
-    assert not correction(DistributionMatching, guided, student, fake).together
+    for other in (guided, Half(teacher)):
+        assert not correction(DistributionMatching, other, student, fake).together
+
+
+def test_gradients_pass_through_teacher_and_fake_in_one_call(tmp_path):
+    teacher = load_teacher(str(save_sd(tmp_path)))
+    fake = Fake.from_teacher(teacher, rank=2)
+    with torch.no_grad():
+        for parameter in fake.parameters():
+            parameter.add_(0.1)
+    objective = correction(Sid, teacher, Student.from_teacher(teacher, None, None), fake)
+    x, r = sample_noise(0, 0, 2, teacher.shape).requires_grad_(True), torch.tensor([0.4, 0.6])
+    condition = Condition.cat([adapter_of(teacher).blank(1)] * 2)
+
+    def gradient() -> torch.Tensor:
+        loss, _ = objective.compare(networks(objective), x, x, r, condition)
+        return torch.autograd.grad(loss, x)[0]
+
+    assert objective.together
+    in_one = gradient()
+    objective.together = False
+    assert in_one.abs().max() > 1e-5 and torch.allclose(in_one, gradient(), rtol=1e-3, atol=1e-7)
 
 
 def test_guidance_within_an_interval():

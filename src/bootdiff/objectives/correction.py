@@ -26,7 +26,7 @@ from bootdiff.objectives.fake import Fake
 from bootdiff.schedules import expand
 from bootdiff.solvers import noisy
 from bootdiff.student import Student
-from bootdiff.teachers import Teacher, adapter_of, guided_within, limit_of
+from bootdiff.teachers import Limited, Teacher, adapter_of, guided_within, limit_of
 from bootdiff.teachers.guidance import guidance_of
 
 
@@ -131,8 +131,9 @@ class Correction(Stateless):
         #: r at which the fake learns (no noise, nothing to learn); it is compared within them
         self.fake_levels = max(low, 1e-3), high
         self.levels = max(self.levels[0], self.fake_levels[0]), min(self.levels[1], high)
+        bare = self.teacher.inner if isinstance(self.teacher, Limited) else self.teacher
         #: whether teacher and fake answer in one call; a guided teacher's answers are two of its network's
-        self.together = getattr(self.fake.module, "beside_teacher", False) and guidance_of(self.teacher) is None
+        self.together = isinstance(self.fake.module, Fake) and self.fake.module.shares and bare is bare.denoiser
 
     @classmethod
     def from_settings(
@@ -224,7 +225,7 @@ class Correction(Stateless):
     def answers(self, networks: Networks, x_r: Tensor, r: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """(f, f_psi) at x_r, both limited in the same way; in one call where they share a network."""
         if self.together:
-            f, f_psi = networks["fake"](x_r, r, condition, with_teacher=True)
+            f, f_psi = cast("Fake", self.fake.module).beside(x_r, r, condition)
             return self.limit(f), self.limit(f_psi)
         return self.teacher.x0(x_r, r, condition), self.limit(networks["fake"](x_r, r, condition))
 

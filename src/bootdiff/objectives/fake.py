@@ -55,21 +55,25 @@ class Fake(nn.Module):
             return cls(PlainNetwork(denoiser.shape, (low, high)), teacher)
         return cls(LowRank(denoiser, rank) if rank else grow(denoiser, guided), teacher)
 
-    def forward(
-        self, x_r: Tensor, r: Tensor, condition: Condition, with_teacher: bool = False
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """f_psi(x_r, r), (b, *shape); or (f, f_psi) ``with_teacher``, without guidance and limits, in one call."""
-        scale, a, b = (expand(v.to(x_r.device, torch.float32), x_r) for v in self.factors(r))
+    def forward(self, x_r: Tensor, r: Tensor, condition: Condition) -> Tensor:
+        """f_psi(x_r, r), (b, *shape)."""
+        scale, a, b = self._factors(x_r, r)
         timestep = self.schedule.timestep(r)
-        if with_teacher:
-            f, f_psi = cast("LowRank", self.network).beside(scale * x_r, timestep, condition)
-            return a * x_r + b * f.float(), a * x_r + b * f_psi.float()
         return a * x_r + b * self.network(scale * x_r, timestep, timestep, condition).float()
 
+    def beside(self, x_r: Tensor, r: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """(f, f_psi), f without guidance and limits, in one call of the network that both share."""
+        scale, a, b = self._factors(x_r, r)
+        f, f_psi = cast("LowRank", self.network).beside(scale * x_r, self.schedule.timestep(r), condition)
+        return a * x_r + b * f.float(), a * x_r + b * f_psi.float()
+
     @property
-    def beside_teacher(self) -> bool:
-        """Whether one call gives the teacher's answers, too: their weights are the same but for low-rank updates."""
+    def shares(self) -> bool:
+        """Whether ``beside`` can be called: its weights are the teacher's but for low-rank updates."""
         return isinstance(self.network, LowRank) and self.network.batches
+
+    def _factors(self, x_r: Tensor, r: Tensor) -> list[Tensor]:
+        return [expand(v.to(x_r.device, torch.float32), x_r) for v in self.factors(r)]
 
     def weight(self, r: Tensor) -> Tensor:
         """Of the squared error of x_0 at r, (b,): 1 / b², which makes it the error of the network's own output.

@@ -81,9 +81,7 @@ class FreeFlow(Correction):
     def prediction(self, networks: Networks, turn: Turn, batch: Batch, rows: Tensor, scale: list[Tensor]) -> Loss:
         """E w ‖(y_theta(eps, s) − SG[f + y'/lambda']) / t‖², y' a finite difference over delta, w the adaptive weight.
 
-        The residual is BOOT's (Eq. 15), (y_s − target) / kappa: y'/lambda' = (1/kappa − 1) (y_t − y_s). What is learned
-        is y_s, never y_t, whose own error such a difference would raise 1/kappa − 1 fold with every step: what is known
-        of the path is its end at t_max, so a difference must reach towards it.
+        The residual is BOOT's (Eq. 15), (y_s − target) / kappa.
         """
         student, schedule, boot = networks["student"], self.schedule, self.boot
         eps, condition = batch.noise[rows], batch.condition.index(rows)
@@ -93,6 +91,8 @@ class FreeFlow(Correction):
             y_t = student(eps, t, condition)
             f = boot.teacher.x0(noisy(y_t, eps, t, schedule), t, condition)
         y_s = student(eps, s, condition)
+        # Differs from the formula, which learns y_t itself: by a difference towards t_min, every step would raise an
+        # error of y_t 1/kappa − 1 fold, for what is known of the path is its end at t_max. f and 1/t are those of y_t.
         target = f + (y_t - y_s.detach()) * (1 / expand(schedule.kappa(t, s), y_t) - 1)
         residual = y_s - target
         velocity = (residual / expand(t, residual)).square().flatten(1).mean(1)

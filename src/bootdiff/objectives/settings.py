@@ -23,7 +23,8 @@ class DistillationSettings(TrainingSettings):
     )
     lpips_weights: str | None = Field(None, description="for distance lpips: a file or folder with VGG's and LPIPS's")
     target_limit: Literal["teacher", "none", "clip", "dynamic"] = Field(
-        "teacher", description="how the targets' x_0 is limited: as the teacher's scheduler says, or otherwise"
+        "teacher",
+        description="how the targets' x_0 is limited: as the teacher's scheduler says (or start's were), or otherwise",
     )
     dynamic_ratio: float = Field(0.995, gt=0, le=1, description="for target_limit dynamic: the quantile of |x_0|")
     dynamic_maximum: float = Field(100.0, ge=1, description="for target_limit dynamic: the largest divisor")

@@ -31,6 +31,11 @@ class PathEnds:
     starts: Tensor
     views: Tensor
 
+    @property
+    def by_values(self) -> bool:
+        """Whether distributions are compared by the samples' own values."""
+        return torch.equal(self.views, self.ends.flatten(1))
+
     @cached_property
     def centre(self) -> Tensor:
         """Their mean, (d,)."""

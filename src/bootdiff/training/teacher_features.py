@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bootdiff.condition import Condition
-from bootdiff.teachers import NetworkTeacher, Teacher
+from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class TeacherFeatures:
 
     @classmethod
     def of(cls, teacher: Teacher, time: float) -> TeacherFeatures | None:
-        """Those of a teacher whose network is a U-Net or a transformer as diffusers writes them; None of any other."""
+        """Those of a pipeline whose network is a U-Net or a transformer as diffusers writes them; None of any other."""
         denoiser = teacher.denoiser
-        if not isinstance(denoiser, NetworkTeacher):
+        if not isinstance(denoiser, NetworkTeacher) or adapter_of(teacher) is None:
             return None
         middle = _middle(denoiser.network)
         return None if middle is None else cls(denoiser, middle, time)
@@ -64,8 +64,9 @@ class TeacherFeatures:
 
 
 def _middle(network: nn.Module) -> nn.Module | None:
-    blocks = getattr(network, "transformer_blocks", None)
-    if isinstance(blocks, nn.ModuleList) and len(blocks):
+    lists = [getattr(network, name, None) for name in ("transformer_blocks", "single_transformer_blocks")]
+    blocks = [block for part in lists if isinstance(part, nn.ModuleList) for block in part]
+    if blocks:
         return blocks[len(blocks) // 2]
     middle = getattr(network, "mid_block", None)
     return middle if isinstance(middle, nn.Module) else None

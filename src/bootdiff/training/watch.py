@@ -123,8 +123,8 @@ class Watch:
         return step % self.plan.every == 0 or step == self.last_step
 
     def begin(self, step: int) -> None:
-        """Forget what was seen after ``step``: a resumed run sees it again."""
-        truncate_log(self.folder / FILE, step)
+        """Forget what was seen after ``step``, which is seen again, and all that was seen beside other paths' ends."""
+        truncate_log(self.folder / FILE, -1 if self._stored() is None else step)
 
     @torch.no_grad()
     def look(self, step: int, networks: Mapping[str, nn.Module]) -> None:
@@ -149,20 +149,18 @@ class Watch:
         return len(looks) >= LOOKS // 2 and judge(looks).word == "converged"
 
     def _figures(self, student: Student) -> dict[str, Any]:
-        device = next(student.parameters()).device
-        made = self._sampled(student, None, self.plan.count)
-        truth = self.truth(device)
-        finite = bool(torch.isfinite(made).all())
+        truth = self.truth(next(student.parameters()).device)
+        made, views = self._sampled(student, None, self.plan.count, None if truth.by_values else self._features)
+        finite = bool(torch.isfinite(made).all() and torch.isfinite(views).all())
         exact = min(EXACT, self.plan.count)
-        edge = self._sampled(student, self.t_range[1], exact)
+        edge, _ = self._sampled(student, self.t_range[1], exact)
+        many = self.plan.count >= COUNTS[0] and not truth.by_values
         return {
             "path_error": mean_square(made[:exact] - truth.ends[:exact]) if finite else math.inf,
             # Eq. 9, as the teacher's own limit leaves it.
             "boundary_error": mean_square(edge - student.limit(truth.starts)),
-            "frechet_distance": frechet_distance(truth.seen(self._views(made, device)), truth.statistics)
-            if finite
-            else math.inf,
-            "distance_noise": self._noise,
+            "frechet_distance": frechet_distance(truth.seen(views), truth.statistics) if finite else math.inf,
+            "distance_noise": FEATURE_NOISE if many else NOISE[FRECHET],
             "diversity": diversity_of(made),
             "teacher_diversity": truth.diversity,
             "teacher_variance": float(truth.statistics.covariance.trace()),
@@ -170,33 +168,20 @@ class Watch:
             **channels("teacher_", truth.ends, truth.saturated),
         }
 
-    def _sampled(self, student: Student, t: float | None, count: int) -> Tensor:
-        device = next(student.parameters()).device
-        parts = [
-            student.sample(eps.to(device), condition.to(device), t).cpu() for eps, condition in self._batches(count)
-        ]
-        return torch.cat(parts)
-
     @cached_property
     def _features(self) -> TeacherFeatures | None:
         return TeacherFeatures.of(self.teacher, self.t_range[0])
 
-    @property
-    def _noise(self) -> float:
-        """Distances that differ by this share of the teacher's variance are the same."""
-        return FEATURE_NOISE if self._features is not None and self.plan.count >= COUNTS[0] else NOISE[FRECHET]
-
-    def _views(self, samples: Tensor, device: torch.device) -> Tensor:
-        """What distributions are compared by: the teacher's features, or the values where it has none; on the CPU."""
-        features = self._features
-        if features is None:
-            return samples.flatten(1)
-        batches = _numbered(self._batches(len(samples)))
-        parts = [
-            features.read(samples[first : first + len(eps)].to(device), condition.to(device)).cpu()
-            for first, (eps, condition) in batches
-        ]
-        return torch.cat(parts)
+    def _sampled(
+        self, student: Student, t: float | None, count: int, features: TeacherFeatures | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(the student's samples, what they are compared by), on the CPU."""
+        device, parts = next(student.parameters()).device, []
+        for eps, condition in self._batches(count):
+            made = student.sample(eps.to(device), condition.to(device), t)
+            parts.append((made.cpu(), _view(features, made, condition.to(device))))
+        samples, views = (torch.cat(part) for part in zip(*parts, strict=True))
+        return samples, views
 
     def _batches(self, count: int):
         """Noises and conditions, few enough at a time for any network; the two halves share their conditions."""
@@ -224,13 +209,15 @@ class Watch:
         return PathEnds(**stored) if stored is not None and fits else None
 
     def _solved(self, device: torch.device) -> PathEnds:
-        exact = min(EXACT, self.plan.count)
-        solved = [
-            self._solve(eps.to(device), condition.to(device), first < exact)
-            for first, (eps, condition) in _numbered(self._batches(self.plan.count))
-        ]
-        ends, starts = (torch.cat(parts) for parts in zip(*solved, strict=True))
-        found = {"ends": ends, "starts": starts[:exact].clone(), "views": self._views(ends, device)}
+        exact, parts, first = min(EXACT, self.plan.count), [], 0
+        for eps, condition in self._batches(self.plan.count):
+            ends, starts = self._solve(eps.to(device), condition.to(device), first < exact)
+            parts.append((ends.cpu(), starts.cpu(), _view(self._features, ends, condition.to(device))))
+            first += len(eps)
+        ends, starts, views = (torch.cat(part) for part in zip(*parts, strict=True))
+        if not bool(torch.isfinite(views).all()):  # half precision may overflow at images where it does not on the path
+            views = ends.flatten(1)
+        found = {"ends": ends, "starts": starts[:exact].clone(), "views": views.clone()}
         write_whole(self.folder / SOLUTIONS, lambda temporary: save_tensors(temporary, found))
         return PathEnds(**found)
 
@@ -238,17 +225,15 @@ class Watch:
         solver: Solver = Heun() if exactly else Euler()
         times = even_times(EXACT_STEPS if exactly else OTHER_STEPS, *self.t_range)
         path = solve(self.teacher, eps, times, solver, condition)
-        return path[-1].cpu(), path[0].cpu()
+        return path[-1], path[0]
+
+
+def _view(features: TeacherFeatures | None, samples: Tensor, condition: Condition) -> Tensor:
+    """What distributions are compared by: the teacher's features, or the values where there are none; on the CPU."""
+    return (samples.flatten(1) if features is None else features.read(samples, condition)).cpu()
 
 
 def _within(start: int, stop: int, half: int) -> list[tuple[int, int]]:
     """A range of samples, cut where the second half begins."""
     cuts = sorted({start, stop, *([half] if start < half < stop else [])})
     return list(pairwise(cuts))
-
-
-def _numbered(batches):
-    first = 0
-    for eps, condition in batches:
-        yield first, (eps, condition)
-        first += len(eps)
