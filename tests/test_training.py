@@ -229,6 +229,17 @@ def test_settings_from_python_are_refused_in_one_line():
     assert "\n" not in str(error.value)
 
 
+def test_an_average_from_the_start_forgets_it_slowly():
+    (value,) = parameters = [torch.nn.Parameter(torch.zeros(()))]
+    kept, forgotten = Average(parameters, 0.9, rises=False), Average(parameters, 0.9)
+    with torch.no_grad():
+        value.fill_(1.0)
+    for average in (kept, forgotten):
+        average.step()
+        average.step()
+    assert float(kept.averages[0]) == pytest.approx(1 - 0.9**2) and float(forgotten.averages[0]) == 1
+
+
 def test_the_average_is_diffusers_own():
     torch.manual_seed(0)
     net = torch.nn.Linear(4, 4)

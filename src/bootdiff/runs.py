@@ -158,7 +158,7 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]
         a, b = there.get(key), here.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             found += _differences(a, b)
-        elif key not in there and b in (None, "", "no", {}, []):
+        elif key not in there and b in (None, "", "no", {}, [], False):
             continue  # a run of before there was such a setting, which is left at "nothing" now
         elif a != b and key not in HARMLESS:
             found.append(f"{key} is {a} there and {b} here")

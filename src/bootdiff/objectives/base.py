@@ -29,6 +29,7 @@ class Learner:
         learning_rate: AdamW's rate before its schedule.
         betas: AdamW's.
         ema_decay: of the averaged copy that is sampled and exported; 0 keeps none.
+        ema_from_start: whether the average begins with that decay; otherwise it rises to it, to forget the start soon.
     """
 
     module: nn.Module
@@ -36,6 +37,7 @@ class Learner:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     ema_decay: float = 0.0
+    ema_from_start: bool = False
 
 
 @dataclass(frozen=True)

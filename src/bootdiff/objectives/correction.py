@@ -35,6 +35,9 @@ class CorrectionSettings(BootSettings):
 
     steps: int = Field(400, ge=1, description="optimiser steps of the student")
     ema_decay: float = Field(0.99, ge=0, lt=1, description="of the averaged weights that are sampled; 0 = none")
+    ema_from_start: bool = Field(
+        False, description="average with ema_decay from the first step on, instead of a decay that rises to it"
+    )
     learning_rate: float = Field(1e-4, gt=0, le=1, description="AdamW's rate of the student")
     lr_schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="how the rates fall to 0")
     fake_learning_rate: float = Field(4e-4, gt=0, le=1, description="AdamW's rate of the fake denoiser")
@@ -151,7 +154,7 @@ class Correction(Stateless):
         boot = Boot.from_settings(teacher, settings, conditions, student)
         learner = cast("Student", boot.student.module)
         betas = (settings.beta1, 0.999)
-        boot.student = replace(boot.student, betas=betas)
+        boot.student = replace(boot.student, betas=betas, ema_from_start=settings.ema_from_start)
         fake = Fake.from_teacher(teacher, isinstance(learner.guidance, tuple), settings.fake_rank)
         return cls(
             boot,

@@ -47,7 +47,8 @@ class LearnerState:
             self.accelerator._optimizers.remove(self.optimiser)
         self.optimiser = self.accelerator.prepare(optimiser)
         self.first_step = first_step
-        self.ema = Average(self.parameters, learner.ema_decay) if learner.ema_decay else None
+        average = Average(self.parameters, learner.ema_decay, rises=not learner.ema_from_start)
+        self.ema = average if learner.ema_decay else None
 
     def update(self, step: int) -> tuple[Tensor, float]:
         """Clip the gradients, step the optimiser and move the average; return (gradient norm on the device, rate)."""
@@ -109,19 +110,19 @@ class LearnerState:
 class Average:
     """An exponential moving average of parameters, in place and without a copy on the way.
 
-    Its decay rises as (1 + n) / (10 + n) to ``decay``, so that it soon forgets the start.
+    Its decay rises as (1 + n) / (10 + n) to ``decay``, so that it soon forgets the start, unless that is worth keeping.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter], decay: float, rises: bool = True) -> None:
         self.sources: list[Tensor] = list(parameters)
         self.averages = [p.detach().clone() for p in self.sources]
-        self.decay, self.steps = decay, 0
+        self.decay, self.steps, self.rises = decay, 0, rises
 
     @torch.no_grad()
     def step(self) -> None:
         """Move towards the present weights."""
-        share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps)) if self.steps else 1.0
-        torch._foreach_lerp_(self.averages, self.sources, share)
+        risen = (1 + self.steps) / (10 + self.steps) if self.steps else 0.0
+        torch._foreach_lerp_(self.averages, self.sources, 1 - (min(self.decay, risen) if self.rises else self.decay))
         self.steps += 1
 
     @torch.no_grad()
