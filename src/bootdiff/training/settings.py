@@ -42,7 +42,12 @@ class TrainingSettings(BaseModel):
     lr_schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="how the rate falls to 0")
     warmup_steps: int = Field(0, ge=0, description="steps over which the rate rises from 0")
     weight_decay: float = Field(0.0, ge=0, le=100, description="AdamW's")
-    ema_decay: float = Field(0.9999, ge=0, lt=1, description="of the averaged weights that are sampled; 0 = none")
+    ema_decay: float = Field(
+        0.9999,
+        ge=0,
+        lt=1,
+        description="of the averaged weights that are sampled, reached by (1 + n) / (10 + n); 0 = none",
+    )
     gradient_clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 = no clipping")
     gradient_accumulation: int = Field(1, ge=1, description="passes a step is split into, to save memory")
     mixed_precision: Literal["no", "fp16", "bf16"] = Field("no", description="autocast of the networks")
