@@ -36,6 +36,7 @@ from bootdiff.teachers import (
     Limited,
     NoLimit,
     adapter_of,
+    guided,
     guided_within,
     load_teacher,
 )
@@ -346,17 +347,19 @@ def test_a_low_rank_fake_and_its_teacher_answer_in_one_call(save, tmp_path):
         for parameter in fake.parameters():
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
     student = Student.from_teacher(teacher, None, None)
-    objective = correction(DistributionMatching, teacher, student, fake)
     x, r = torch.randn(3, *teacher.shape, generator=generator), torch.tensor([0.3, 0.5, 0.8])
     condition = Condition.cat([adapter_of(teacher).blank(1)] * 3).add(guidance=torch.full((3,), 2.0))
-    with torch.no_grad():
-        f, f_psi = objective.answers(networks(objective), x, r, condition)
-        expected = teacher.x0(x, r, condition), objective.limit(fake(x, r, condition))
-    assert objective.together
-    assert torch.allclose(f, expected[0], atol=1e-4) and torch.allclose(f_psi, expected[1], atol=1e-4)
-    assert (f - f_psi).abs().mean() > 1e-3
-    guided = Guided(teacher, condition.index(slice(1)), 2.0)
-    for other in (guided, Half(teacher)):
+    null = Condition({name: value[:1] * 0 for name, value in condition.items()})
+    limit = Limited(teacher.denoiser, Clip())
+    for compared in (teacher, Guided(teacher.denoiser, null, 3.0, (0.4, 0.9)), guided(limit, null, 3.0)):
+        objective = correction(DistributionMatching, compared, student, fake)
+        assert objective.together
+        with torch.no_grad():
+            f, f_psi = objective.answers(networks(objective), x, r, condition)
+            expected = compared.x0(x, r, condition), objective.limit(fake(x, r, condition))
+        assert torch.allclose(f, expected[0], atol=3e-4) and torch.allclose(f_psi, expected[1], atol=1e-4)
+        assert (f - f_psi).abs().mean() > 1e-3
+    for other in (Guided(Half(teacher.denoiser), null, 2.0), Half(teacher)):
         assert not correction(DistributionMatching, other, student, fake).together
 
 
@@ -492,6 +495,9 @@ def test_a_correction_takes_over_how_targets_are_limited(tiny, tmp_path):
     assert distill(str(tiny), tmp_path / "b", asked, "dm").target_limit.ratio == 0.9
     other = settings("dm", start=str(tmp_path / "a"), t_max=None, target_limit="none")
     assert distill(str(tiny), tmp_path / "c", other, "dm").target_limit == NoLimit()
+    asked = settings("dm", start=str(tmp_path / "a"), t_max=None, target_limit="teacher")
+    again = distill(str(tiny), tmp_path / "d", asked, "dm")
+    assert again.target_limit == again.limit
 
 
 def test_memory_counts_every_network_that_gradients_pass_through(tmp_path):

@@ -6,6 +6,7 @@ as the teacher's (Yin et al., arXiv 2311.18828; Zhou et al., arXiv 2404.04057).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -61,11 +62,12 @@ class Fake(nn.Module):
         timestep = self.schedule.timestep(r)
         return a * x_r + b * self.network(scale * x_r, timestep, timestep, condition).float()
 
-    def beside(self, x_r: Tensor, r: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """(f, f_psi), f without guidance and limits, in one call of the network that both share."""
+    def beside(self, x_r: Tensor, r: Tensor, condition: Condition, plain: Sequence[Condition]) -> list[Tensor]:
+        """[f of each of ``plain``, …, f_psi], f not limited, in one call of the network that both share."""
         scale, a, b = self._factors(x_r, r)
-        f, f_psi = cast("LowRank", self.network).beside(scale * x_r, self.schedule.timestep(r), condition)
-        return a * x_r + b * f.float(), a * x_r + b * f_psi.float()
+        network = cast("LowRank", self.network)
+        outputs = network.beside(scale * x_r, self.schedule.timestep(r), condition, plain)
+        return [a * x_r + b * output.float() for output in outputs]
 
     @property
     def shares(self) -> bool:

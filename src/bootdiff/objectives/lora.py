@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,14 +47,18 @@ class LowRank(GrownNetwork):
         with self._updated(_adder):
             return teacher.call(teacher.network, x_T, timestep, condition)
 
-    def beside(self, x_T: Tensor, timestep: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """(the network's output without the updates, and with them), in one call on a batch of twice the size."""
-        teacher = self._teacher[0]
-        with self._updated(_adder_to_second_half):
-            twice = Condition.cat([condition, condition])
-            both = teacher.call(teacher.network, torch.cat([x_T, x_T]), torch.cat([timestep, timestep]), twice)
-        plain, updated = both.chunk(2)
-        return plain, updated
+    def beside(
+        self, x_T: Tensor, timestep: Tensor, condition: Condition, plain: Sequence[Condition]
+    ) -> Sequence[Tensor]:
+        """The network's outputs to each of ``plain`` without the updates, and last its output with them.
+
+        In one call, on a batch of len(plain) + 1 times the size.
+        """
+        teacher, count = self._teacher[0], len(plain) + 1
+        with self._updated(partial(_adder_to_the_last, count)):
+            conditions = Condition.cat([*plain, condition])
+            together = teacher.call(teacher.network, torch.cat([x_T] * count), timestep.repeat(count), conditions)
+        return together.chunk(count)
 
     @property
     def batches(self) -> bool:
@@ -109,11 +114,11 @@ def _adder(update: nn.Module) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor
     return add
 
 
-def _adder_to_second_half(update: nn.Module) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+def _adder_to_the_last(count: int, update: nn.Module) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
     add = _adder(update)
 
-    def add_to_half(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        plain, updated = output.chunk(2)
-        return torch.cat([plain, add(module, (inputs[0].chunk(2)[1],), updated)])
+    def add_to_the_last(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        *plain, updated = output.chunk(count)
+        return torch.cat([*plain, add(module, (inputs[0].chunk(count)[-1],), updated)])
 
-    return add_to_half
+    return add_to_the_last

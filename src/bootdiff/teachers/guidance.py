@@ -47,16 +47,24 @@ class Guided(Wrapper):
 
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """f̃, (b, *shape) in float32."""
-        null = {name: getattr(self, f"null_{name}").expand(len(x_t), *[-1] * (value.ndim - 1))
-                for name, value in condition.items() if name in self.entries}  # fmt: skip
-        both = Condition.cat([condition.add(**null), condition])
+        both = Condition.cat([self.unconditional(condition), condition])
         f_n, f_c = self.inner.x0(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
+        return self.combine(f_n, f_c, t, condition)
+
+    def unconditional(self, condition: Condition) -> Condition:
+        """n in place of c, (b,); what n does not say stays."""
+        null = {name: getattr(self, f"null_{name}").expand(len(value), *[-1] * (value.ndim - 1))
+                for name, value in condition.items() if name in self.entries}  # fmt: skip
+        return condition.add(**null)
+
+    def combine(self, f_n: Tensor, f_c: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """f̃ of the inner teacher's answers to n and to c, all (b, *shape)."""
         weight = condition["guidance"] if self.weight is None else torch.full_like(t, self.weight, dtype=torch.float32)
         if self.interval is not None:
             inside = (t >= self.interval[0]) & (t <= self.interval[1])
             weight = torch.where(inside, weight, torch.ones_like(weight))
         # Eq. 10
-        return f_n + expand(weight.float(), x_t) * (f_c - f_n)
+        return f_n + expand(weight.float(), f_c) * (f_c - f_n)
 
 
 def guided_within(teacher: Teacher, interval: Sequence[float] | None) -> Teacher:

@@ -35,7 +35,7 @@ def adopted(settings: DistillationSettings, given: bool = False) -> dict[str, An
                 f"the student in {settings.start} learned {key} = {facts[key]:g}, and {asked:g} is asked; leave it out."
             )
         found[key] = float(facts[key])
-    if "targets" in facts and settings.target_limit == "teacher":
+    if "targets" in facts and "target_limit" not in settings.model_fields_set:
         found.update(_limit_setting(limit_from(facts["targets"])))
     if given:
         return found
