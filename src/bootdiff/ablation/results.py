@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from bootdiff.ablation.config import Ablation, Evaluation
 from bootdiff.ablation.variants import OF_THE_TEACHER, Design, Job, Variant, shown
-from bootdiff.evaluation.comparison_files import FIGURES
+from bootdiff.evaluation.figures import FIGURES
 from bootdiff.files import read_json, write_json
 from bootdiff.training.convergence import judge, read_watch
 
@@ -166,5 +166,5 @@ def _teacher_lines(design: Design, ablation: Ablation, outcomes: Sequence[Outcom
 
 def columns(table: Sequence[Line]) -> dict[str, tuple[str, str]]:
     """Heading and format of the figures that any line has, the most important first."""
-    known = {"frechet_distance": FIGURES["frechet_distance"], "path_error": ("path error", ".4f"), **FIGURES}
+    known = {name: FIGURES[name] for name in ("frechet_distance", "path_error", *FIGURES)}
     return {name: words for name, words in known.items() if any(name in line.figures for line in table)}

@@ -11,21 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from bootdiff.data.sources import to_pixels
+from bootdiff.evaluation.figures import FIGURES
 from bootdiff.files import write_json, write_text, write_whole
 from bootdiff.pictures import is_picture
-
-#: figures of a feature space, in the order of their columns
-FIGURES = {
-    "frechet_distance": ("Fréchet distance", ".3f"),
-    "kid": ("KID", ".4g"),
-    "precision": ("precision", ".3f"),
-    "recall": ("recall", ".3f"),
-    "inception_score": ("inception score", ".2f"),
-    "diversity": ("diversity", ".3f"),
-    "faithfulness": ("faithful", ".1%"),
-    "clip_score": ("CLIP score", ".2f"),
-    "path_error": ("path error", ".4f"),
-}
 
 
 def write_comparison(folder: Path, result: Mapping[str, Any], pictures: Mapping[str, Tensor]) -> None:

@@ -8,22 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bootdiff.evaluation.figures import IN_A_SPACE
 from bootdiff.evaluation.rows import FIRST_STAGE
 from bootdiff.report.finished import Finished
 from bootdiff.report.page import cell, head_row, note, notes, row, section, table
 
-#: figures that mean something in a feature space only, in the order of their columns
-IN_A_SPACE = {
-    "frechet_distance": "Fréchet distance",
-    "kid": "KID",
-    "precision": "precision",
-    "recall": "recall",
-    "inception_score": "inception score",
-    "diversity": "diversity",
-    "faithfulness": "faithful",
-    "clip_score": "CLIP score",
-}
-#: of them, those whose feature space is a model of their own, which their estimator names
+#: figures whose feature space is a model of their own, which their estimator names
 OWN_MODEL = ("clip_score",)
 #: figures of any row
 PLAIN = {"path_error": "path error", "images_per_second": "images/s"}
@@ -108,7 +98,10 @@ def figure_in(figures: Mapping[str, Any] | None, name: str) -> Figure | None:
 def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The figures of a feature space that any of these rows has, with their headings."""
     others = [name for r in rows for name in r.get("figures", {}) if name not in IN_A_SPACE and name not in PLAIN]
-    known = {**IN_A_SPACE, **{name: name.replace("_", " ") for name in others}}
+    known = {
+        **{name: words for name, (words, _) in IN_A_SPACE.items()},
+        **{name: name.replace("_", " ") for name in others},
+    }
     return {name: words for name, words in known.items() if any(figure_in(r, name) for r in rows)}
 
 

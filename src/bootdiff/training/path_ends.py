@@ -73,6 +73,7 @@ class PathEnds:
 
 
 def mean_square(values: Tensor) -> float:
+    """Over all values, summed in float64."""
     return float(values.double().square().mean())
 
 
