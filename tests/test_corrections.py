@@ -217,7 +217,7 @@ def test_the_prediction_of_c3_is_the_residual_of_boot():
     (term,) = boot.losses(known, when, batch)
     t, residual = term().by_time["residual"]
     objective = correction(FreeFlow, teacher, student)
-    t_3, residual_3 = objective.prediction(known, when, batch, torch.ones(32, dtype=torch.bool), []).by_time["residual"]
+    t_3, residual_3 = objective.prediction(known, when, batch, torch.ones(32, dtype=torch.bool)).by_time["residual"]
     assert torch.allclose(t, t_3) and residual.min() > 0
     assert torch.allclose(residual, residual_3, rtol=1e-3)
 
@@ -235,7 +235,7 @@ def test_the_gradient_of_c3s_prediction_passes_through_y_s_only():
             return out
 
     rows = torch.ones(32, dtype=torch.bool)
-    objective.prediction({"student": Spy()}, when, objective.source.batch(when.draw), rows, [])
+    objective.prediction({"student": Spy()}, when, objective.source.batch(when.draw), rows)
     assert [learns for learns, _ in seen] == [False, True]
     assert seen[0][1] - seen[1][1] == pytest.approx(0.05, abs=1e-4), "y_t first, and y_s learns"
 
@@ -270,7 +270,7 @@ def test_c3s_prediction_alone_finds_the_path_from_its_boundary():
     for step in range(1500):
         errors.append(float((table.values[0] - exact).detach().square().mean()))
         optimiser.zero_grad()
-        objective.prediction({"student": table}, turn(step=step), Batch(eps), every, []).total.backward()
+        objective.prediction({"student": table}, turn(step=step), Batch(eps), every).total.backward()
         optimiser.step()
         rates.step()
     assert errors[-1] < 0.05 * errors[0]
@@ -286,7 +286,7 @@ def test_an_error_of_c3s_student_shrinks_by_itself():
     with torch.no_grad():
         table.values.copy_(path)
         table.values[40:48] += 0.1
-    objective.prediction({"student": table}, turn(), Batch(eps), torch.ones(32, dtype=torch.bool), []).total.backward()
+    objective.prediction({"student": table}, turn(), Batch(eps), torch.ones(32, dtype=torch.bool)).total.backward()
     assert (table.values.grad[40:48] * 0.1).sum() > 0
 
 
@@ -303,9 +303,13 @@ def test_a_correction_is_balanced_against_the_prediction():
         with torch.no_grad():
             moved.network.network.b.bias.add_(bias)
         objective = correction(FreeFlow, teacher, copy.deepcopy(student), moved, balance=balance, floor=0.0)
-        _, corrected, *_ = terms = objective.losses(networks(objective), when, objective.source.batch(when.draw))
-        terms[0]()
-        corrected().total.backward()
+        for step in range(2):  # nothing corrects in the first
+            predicted, corrected, *_ = objective.losses(networks(objective), when, objective.source.batch(when.draw))
+            predicted()
+            loss = corrected().total
+            assert (loss != 0) == (step == 1)
+            objective.after_step(networks(objective), when.step)
+        loss.backward()
         return torch.cat([p.grad.flatten() for p in objective.boot.student.module.parameters() if p.grad is not None])
 
     one, far, double = pull(1, 0), pull(1, 0.1), pull(2, 0)
@@ -446,6 +450,32 @@ def test_freeflow_splits_its_batch_by_number():
     whole = objective.correcting(Turn("student", 0, 0.0, Draw(0, 0, "student", 0, 16, 16)))
     parts = [objective.correcting(Turn("student", 0, 0.0, Draw(0, 0, "student", i, i + 8, 16))) for i in (0, 8)]
     assert whole.sum() == 4 and torch.equal(torch.cat(parts), whole)
+
+
+def test_freeflows_gradient_does_not_depend_on_how_its_batch_is_split():
+    """Three slices of a batch, two of which correct nothing, give together what the whole batch gives."""
+    teacher, student = small()
+    fake = Fake.from_teacher(teacher)
+    with torch.no_grad():
+        fake.network.network.b.bias.add_(0.1)
+
+    def gradient(parts: int) -> tuple[torch.Tensor, torch.Tensor]:
+        objective = correction(FreeFlow, teacher, copy.deepcopy(student), fake, share=0.1)
+        objective.scale, size = torch.tensor(0.7), 12 // parts
+        corrects = 0
+        for start in range(0, 12, size):
+            when = Turn("student", 0, 0.0, Draw(0, 0, "student", start, start + size, 12))
+            corrects += int(objective.correcting(when).any())
+            for term in objective.losses(networks(objective), when, objective.source.batch(when.draw)):
+                (term().total / parts).backward()
+        assert corrects == 1
+        objective.after_step(networks(objective), 0)
+        learned = objective.boot.student.module.parameters()
+        return torch.cat([p.grad.flatten() for p in learned if p.grad is not None]), objective.scale
+
+    (whole, scale), (split, split_scale) = gradient(1), gradient(3)
+    assert whole.abs().max() > 1e-4 and torch.allclose(whole, split, rtol=1e-3, atol=1e-7)
+    assert scale != 0.7 and torch.allclose(scale, split_scale)
 
 
 def test_two_processes_run_both_stages(tiny, tmp_path):

@@ -171,6 +171,9 @@ def sample(
         Path | None, typer.Option(help="With --refine: a picture to start from, or with --mask to stay.")
     ] = None,
     mask: Annotated[Path | None, typer.Option(help="White where the student fills --image in.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="With --refine: who finishes, where it has moved. Default: the student's own.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples a network call.")] = 256,
 ) -> None:
     """Draw samples in one network call each; a base stage and its super-resolution stage make two."""
@@ -183,7 +186,7 @@ def sample(
     words = read_words(prompt, prompts, prompt_column, swap)
     layout = layout_of(swap is not None, interpolate, linear, times)
     choice = Choice(words, read_classes(classes), guidance_scale, negative_prompt)
-    wanted = Wanted(num, seed, batch_size, choice, layout, finish_of(refine, refine_from, edit, image, mask))
+    wanted = Wanted(num, seed, batch_size, choice, layout, finish_of(refine, refine_from, edit, image, mask, teacher))
     run_sample(student, wanted, times, output)
 
 

@@ -24,6 +24,7 @@ class Finish:
         level: the time at which it takes over; None where sigma / alpha is 1/3, or 2 for an edit or a picture.
         edit: other words, or another class, for the teacher.
         image, mask: a picture to start from, or of which only the masked part is filled.
+        teacher: who finishes; None is the student's own.
     """
 
     steps: int
@@ -31,17 +32,23 @@ class Finish:
     edit: str | None = None
     image: Path | None = None
     mask: Path | None = None
+    teacher: str | None = None
 
 
 def finish_of(
-    steps: int | None, level: float | None, edit: str | None, image: Path | None, mask: Path | None
+    steps: int | None,
+    level: float | None,
+    edit: str | None,
+    image: Path | None,
+    mask: Path | None,
+    teacher: str | None = None,
 ) -> Finish | None:
     """The options together; None where the student is to be left alone.
 
     Raises:
         BootdiffError: for options that mean nothing without each other, by their names.
     """
-    others = {"--refine-from": level, "--edit": edit, "--image": image, "--mask": mask}
+    others = {"--refine-from": level, "--edit": edit, "--image": image, "--mask": mask, "--teacher": teacher}
     asked = [name for name, value in others.items() if value is not None]
     if steps is None:
         if asked:
@@ -49,7 +56,7 @@ def finish_of(
         return None
     if mask is not None and image is None:
         raise BootdiffError("--mask is the part of a picture that is filled in; give --image FILE, too.")
-    return Finish(steps, level, edit, image, mask)
+    return Finish(steps, level, edit, image, mask, teacher)
 
 
 def refined(student: str, sampler: Sampler, facts: dict[str, Any], weight: float | None, finish: Finish) -> Refined:
@@ -58,7 +65,7 @@ def refined(student: str, sampler: Sampler, facts: dict[str, Any], weight: float
     Raises:
         BootdiffError: if the teacher is not there, or what was asked does not fit it.
     """
-    teacher = teacher_beside(student, sampler, facts, weight=weight).to(best_device())
+    teacher = teacher_beside(student, sampler, facts, finish.teacher, weight=weight).to(best_device())
     kept: Kept | None = None
     if finish.image is not None:
         kept = open_kept(finish.image, finish.mask, tuple(sampler.shape), sampler.adapter)

@@ -30,6 +30,7 @@ class Learner:
         betas: AdamW's.
         ema_decay: of the averaged copy that is sampled and exported; 0 keeps none.
         ema_from_start: whether the average begins with that decay; otherwise it rises to it, to forget the start soon.
+        starts: its first step, from which its rate warms up.
     """
 
     module: nn.Module
@@ -38,6 +39,7 @@ class Learner:
     weight_decay: float = 0.0
     ema_decay: float = 0.0
     ema_from_start: bool = False
+    starts: int = 0
 
 
 @dataclass(frozen=True)

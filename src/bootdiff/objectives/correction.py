@@ -61,6 +61,20 @@ class CorrectionSettings(BootSettings):
         """The fake's turns, the student's, and BOOT's where it is kept."""
         return 4 * self.fake_updates + 5 + (super().passes if self.boot_weight else 0)
 
+    @property
+    def warm_from(self) -> int:
+        """After the fake's first steps, too."""
+        return self.fake_warmup + self.warmup_steps
+
+    @model_validator(mode="after")
+    def _the_student_learns(self) -> Self:
+        if self.fake_warmup >= self.steps:
+            raise ValueError(
+                f"in the first {self.fake_warmup} steps (fake_warmup) the fake denoiser learns alone, and there are only "
+                f"{self.steps}; take more steps, or a shorter fake_warmup"
+            )
+        return self
+
     @model_validator(mode="after")
     def _ranges_rise(self) -> Self:
         for name, pair in (("noise_levels", self.noise_levels), ("guidance_interval", self.guidance_interval)):
@@ -156,7 +170,9 @@ class Correction(Stateless):
         boot = Boot.from_settings(teacher, settings, conditions, student)
         learner = cast("Student", boot.student.module)
         betas = (settings.beta1, 0.999)
-        boot.student = replace(boot.student, betas=betas, ema_from_start=settings.ema_from_start)
+        boot.student = replace(
+            boot.student, betas=betas, ema_from_start=settings.ema_from_start, starts=settings.fake_warmup
+        )
         fake = Fake.from_teacher(teacher, isinstance(learner.guidance, tuple), settings.fake_rank)
         return cls(
             boot,

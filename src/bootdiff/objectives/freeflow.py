@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bootdiff.condition import Condition
 from bootdiff.data.sources import Batch
-from bootdiff.objectives.base import Loss, Networks, Turn
+from bootdiff.objectives.base import Loss, Networks, Reset, Turn
 from bootdiff.objectives.correction import Correction, CorrectionSettings
 from bootdiff.schedules import expand
 from bootdiff.solvers import noisy
@@ -33,14 +33,23 @@ class FreeFlowSettings(CorrectionSettings):
         return {"share": self.correction_share, "balance": self.balance}
 
     @model_validator(mode="after")
-    def _a_pass_holds_both(self) -> Self:
+    def _a_batch_holds_both(self) -> Self:
         fewest = math.ceil(1 / min(self.correction_share, 1 - self.correction_share))
-        held = self.batch_size // self.gradient_accumulation
-        if held < fewest:
+        if self.batch_size < fewest:
             raise ValueError(
-                f"a pass must hold predictions and corrections: batch_size / gradient_accumulation is {held}, and "
+                f"a batch must hold predictions and corrections: batch_size is {self.batch_size}, and "
                 f"correction_share {self.correction_share:g} needs {fewest} or more"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        boots_own = (
+            {"solver", "loss_weight"} if not self.boot_weight and "boot" not in type(self).model_fields else set()
+        )
+        for name in sorted(boots_own):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is of BOOT's loss, which boot_weight 0 leaves out; leave {name} out, too")
         return self
 
 
@@ -50,25 +59,36 @@ class FreeFlow(Correction):
 
     Args:
         share: of the batch that corrects.
-        balance: a. The correction is scaled by a E‖prediction‖ / (E‖correction‖ + c), both as gradients on the output.
+        balance: a. The correction is scaled by a E‖prediction‖ / (E‖correction‖ + c), both as gradients on the output,
+            which is where they meet (the prediction's residual carries its weight and 1/t there).
+
+    The norms are those of the whole batch of the step before, so that the scale is the same however a batch is split.
     """
 
     share: float = 0.25
     balance: float = 1.0
     floor: float = 1e-3
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        #: E‖prediction‖ / (E‖correction‖ + c); nothing corrects before it is known
+        self.scale = torch.zeros(())
+        self._norms = torch.zeros(4)
+
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
         """For the student: the prediction, which sets the scale, the correction, and BOOT's boundary and kept loss."""
         if turn.name == "fake":
             return super().losses(networks, turn, batch)
         corrects = self.correcting(turn)
-        scale: list[Tensor] = []
-        terms = [lambda: self.prediction(networks, turn, batch, ~corrects, scale)]
+        terms: list[Callable[[], Loss]] = []
+        if not bool(corrects.all()):
+            terms.append(lambda: self.prediction(networks, turn, batch, ~corrects))
         if bool(corrects.any()):
-            terms.append(lambda: self.balanced(networks, turn, batch, corrects, scale[0]))
+            terms.append(lambda: self.balanced(networks, turn, batch, corrects))
         boot = self.boot
         if self.boot_weight > 0:
-            terms.extend(partial(self._kept, term) for term in boot.losses(networks, turn, batch))
+            bootstrap, *boundary = boot.losses(networks, turn, batch)
+            terms.extend([partial(self._kept, bootstrap), *boundary])
         elif boot.boundary_weight > 0 and turn.step % boot.boundary_every == 0:
             terms.append(lambda: self.edge(networks, batch))
         return terms
@@ -78,14 +98,14 @@ class FreeFlow(Correction):
         numbers = torch.arange(turn.draw.start, turn.draw.stop, device=turn.draw.device, dtype=torch.float64)
         return ((numbers + 1) * self.share).floor() > (numbers * self.share).floor()
 
-    def prediction(self, networks: Networks, turn: Turn, batch: Batch, rows: Tensor, scale: list[Tensor]) -> Loss:
+    def prediction(self, networks: Networks, turn: Turn, batch: Batch, rows: Tensor) -> Loss:
         """E w ‖(y_theta(eps, s) − SG[f + y'/lambda']) / t‖², y' a finite difference over delta, w the adaptive weight.
 
         The residual is BOOT's (Eq. 15), (y_s − target) / kappa.
         """
         student, schedule, boot = networks["student"], self.schedule, self.boot
         eps, condition = batch.noise[rows], batch.condition.index(rows)
-        t = boot.t_min + boot.delta + (boot.t_max - boot.t_min - boot.delta) * turn.draw.uniform("t")[rows]
+        t = boot.times(turn, boot.t_min + boot.delta, boot.t_max)[rows]
         s = t - boot.delta
         with torch.no_grad():  # first: a checkpointed network runs its last pass with gradients once more
             y_t = student(eps, t, condition)
@@ -97,13 +117,13 @@ class FreeFlow(Correction):
         residual = y_s - target
         velocity = (residual / expand(t, residual)).square().flatten(1).mean(1)
         weight = 1 / (velocity.detach() + self.floor)
-        loss = (1 - self.share) * (weight * velocity).mean()
         # On the output, the gradient of a sample is 2 w r / t²; norms per value, so that sizes agree.
-        scale.append((2 * weight * velocity.detach().sqrt() / t).mean())
+        self._count(0, 2 * weight * velocity.detach().sqrt() / t)
+        loss = (weight * velocity).sum() / len(rows)
         size = residual.detach().square().flatten(1).mean(1).sqrt()
         return Loss(loss, {"prediction": velocity.detach().mean()}, {"residual": (t, size)})
 
-    def balanced(self, networks: Networks, turn: Turn, batch: Batch, rows: Tensor, scale: Tensor) -> Loss:
+    def balanced(self, networks: Networks, turn: Turn, batch: Batch, rows: Tensor) -> Loss:
         """The unnormalised velocity (f_psi − f) / r, scaled to the prediction."""
         eps, condition = batch.noise[rows], batch.condition.index(rows)
         x = self.sample(networks, eps, condition)
@@ -111,9 +131,9 @@ class FreeFlow(Correction):
         renoise = turn.draw.normal("renoise", self.teacher.shape)[rows]
         x_r = noisy(x, renoise, r, self.schedule)
         loss, difference = self.compare(networks, x, x_r, r, condition)
-        norm = (difference / r.square()).sqrt().mean()
-        factor = self.balance * scale / (norm + self.floor)
-        return Loss(self.share * factor * loss, {"correction": difference.mean()}, {"correction": (r, difference)})
+        self._count(2, (difference / r.square()).sqrt())
+        factor = self.balance * self.scale.to(loss.device) * len(x) / len(rows)
+        return Loss(factor * loss, {"correction": difference.mean()}, {"correction": (r, difference)})
 
     def compare(
         self, networks: Networks, x: Tensor, x_r: Tensor, r: Tensor, condition: Condition
@@ -128,6 +148,28 @@ class FreeFlow(Correction):
         """r with a density that rises with it: high noise decides what a sample is of."""
         low, high = self.levels
         return low + (high - low) * turn.draw.uniform("r").sqrt()
+
+    def _count(self, place: int, norms: Tensor) -> None:
+        self._norms = self._norms.to(norms.device)
+        self._norms[place : place + 2] += torch.stack([norms.sum(), norms.new_tensor(float(len(norms)))])
+
+    def after_step(self, networks: Networks, step: int) -> Iterable[Reset]:
+        """The scale of the next step's correction."""
+        if "student" in self.turns(step):
+            from accelerate.utils import reduce
+
+            prediction, predictions, correction, corrections = reduce(self._norms, "sum")
+            self.scale = prediction / predictions / (correction / corrections + self.floor)
+            self._norms = torch.zeros_like(self._norms)
+        return ()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The scale."""
+        return {"scale": self.scale}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take it back."""
+        self.scale = state["scale"]
 
     def edge(self, networks: Networks, batch: Batch) -> Loss:
         """BOOT's boundary loss alone: beta E d(f(x_T, t_max), y_theta(eps, t_max)), Eq. 9."""

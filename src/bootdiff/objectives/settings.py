@@ -68,6 +68,11 @@ class DistillationSettings(TrainingSettings):
         return 6.0
 
     @property
+    def warm_from(self) -> int:
+        """The step from which the student learns at its full rate."""
+        return self.warmup_steps
+
+    @property
     def span(self) -> float:
         """t_max − t_min, as far as they are known."""
         return (1.0 if self.t_max is None else self.t_max) - (self.t_min or 0.0)

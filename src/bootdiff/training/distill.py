@@ -268,7 +268,7 @@ def _watch(plan: Plan, teacher: Teacher, conditions: Conditions, processes: int)
         return None
     learned = limited(teacher, target_limit(settings, teacher))
     times, stops = (settings.t_min, settings.t_max), settings.stop_when == "converged"
-    return Watch(learned, conditions, times, plan.output, looks, settings.steps, stops, settings.warmup_steps)
+    return Watch(learned, conditions, times, plan.output, looks, settings.steps, stops, settings.warm_from)
 
 
 def _preview(plan: Plan, conditions: Conditions) -> Any:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class LearnerState:
     """What the loop keeps for one learner.
 
-    The rate is a function of the learner's own step count, so it needs no state beside that count.
+    The rate is a function of the run's step and of the one that the learner began with: it needs no state beside that.
     """
 
     def __init__(self, learner: Learner, settings: TrainingSettings, accelerator: Accelerator) -> None:
@@ -53,7 +53,9 @@ class LearnerState:
     def update(self, step: int) -> tuple[Tensor, float]:
         """Clip the gradients, step the optimiser and move the average; return (gradient norm on the device, rate)."""
         limit = self.settings.gradient_clip or math.inf
-        rate = self.learner.learning_rate * rate_factor(step - self.first_step, self.settings, self.first_step)
+        rate = self.learner.learning_rate * rate_factor(
+            step - self.first_step, self.settings, self.first_step, self.learner.starts
+        )
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         if self.accelerator.scaler is not None:
@@ -134,12 +136,18 @@ class Average:
             average.copy_(kept)
 
 
-def rate_factor(step: int, settings: TrainingSettings, first_step: int = 0) -> float:
-    """The rate's share at ``step`` of a schedule that lasts until ``settings.steps``: warm-up, then falling to 0."""
-    length = settings.steps - first_step
-    if step < settings.warmup_steps:
-        return (step + 1) / (settings.warmup_steps + 1)
-    progress = (step - settings.warmup_steps) / max(1, length - settings.warmup_steps)
+def rate_factor(step: int, settings: TrainingSettings, first_step: int = 0, starts: int = 0) -> float:
+    """The rate's share at ``step`` of a schedule that lasts until ``settings.steps``: warm-up, then falling to 0.
+
+    Args:
+        step: counted from ``first_step``.
+        starts: where the warm-up begins; nothing learns before.
+    """
+    length, warm = settings.steps - first_step, settings.warmup_steps
+    if step < starts + warm:
+        return (step - starts + 1) / (warm + 1)
+    falls_from = starts + warm if warm else 0
+    progress = (step - falls_from) / max(1, length - falls_from)
     if settings.lr_schedule == "linear":
         return 1 - progress
     if settings.lr_schedule == "cosine":

@@ -54,6 +54,13 @@ def adopted(settings: DistillationSettings, given: bool = False) -> dict[str, An
     for word, key in REMEMBERED.items():
         if word in remembered and getattr(settings, key) is None:
             found[key] = remembered[word]
+    if "noise_level" in remembered:
+        found["noise_level"] = level = int(remembered["noise_level"])
+        if "noise_level" in settings.model_fields_set and settings.noise_level != level:
+            raise BootdiffError(
+                f"the student in {settings.start} learned noise_level = {level}, and {settings.noise_level} is asked; "
+                "leave it out."
+            )
     return found
 
 
