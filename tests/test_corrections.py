@@ -13,7 +13,7 @@ from torch import nn
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Classes
 from bootdiff.data.sources import Batch
-from bootdiff.errors import Interrupted
+from bootdiff.errors import BootdiffError, Interrupted
 from bootdiff.objectives import Boot, Learner, Turn
 from bootdiff.objectives.correction import Correction
 from bootdiff.objectives.distribution_matching import DistributionMatching
@@ -545,6 +545,20 @@ def test_memory_counts_every_network_that_gradients_pass_through(tmp_path):
     assert need("dm", fake_rank=2).checkpointed == boot.sample > dm.checkpointed == boot.checkpointed
 
 
+def test_a_student_that_does_not_learn_yet_has_not_converged(tiny, tmp_path):
+    """While the fake alone learns all looks are equal."""
+    words = settings("dm", steps=24, fake_warmup=20, watch_every=1, stop_when="converged", learning_rate=0.01)
+    distill(str(tiny), tmp_path / "run", words, "dm")
+    assert json.loads((tmp_path / "run" / "done.json").read_text())["steps"] == 24
+
+
+def test_the_rate_warms_up_when_the_student_starts(tiny, tmp_path):
+    words = settings("dm", steps=6, fake_warmup=2, warmup_steps=3, lr_schedule="constant", learning_rate=1.0)
+    distill(str(tiny), tmp_path / "run", words, "dm")
+    rates = [json.loads(line)["rate"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert rates[2:] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+
+
 def test_the_turns_of_the_fake_see_different_samples(tiny, tmp_path, monkeypatch):
     seen = []
     known = DistributionMatching.denoising
@@ -589,6 +603,8 @@ def test_a_start_that_does_not_fit_is_refused_in_one_line(tiny, tmp_path, correc
         (["--method", "sid", "--dtype", "float16"], "float16 teacher vanish"),
         (["--method", "boot+dm", "--set", "boot.null_class=3"], "both stages have the same one"),
         (["--method", "freeflow", "--batch-size", "2"], "needs 4 or more"),
+        (["--method", "freeflow", "--set", "solver=heun"], "leave solver out"),
+        (["--method", "dm", "--steps", "50"], "take more steps, or a shorter fake_warmup"),
         (["--method", "boot+dm", "--set", "boot=3"], "setting boot: input should be a valid dictionary"),
     ],
 )
@@ -624,8 +640,42 @@ def test_a_cascade(tmp_path):
     base, large = save_if(tmp_path / "base"), save_if_sr(tmp_path / "large")
     words = {"prompts": str(tmp_path / "prompts.txt"), "steps": 2}
     distill(str(base), tmp_path / "small-run", settings(**words), "boot+dm")
-    distill(str(large), tmp_path / "large-run", settings(base=str(tmp_path / "small-run"), **words), "boot+dm")
+    distill(
+        str(large),
+        tmp_path / "large-run",
+        settings(base=str(tmp_path / "small-run"), noise_level=100, **words),
+        "boot+dm",
+    )
     assert (tmp_path / "large-run" / "student" / "model_index.json").is_file()
+    again = {**words, "base": str(tmp_path / "small-run"), "start": str(tmp_path / "large-run"), "t_max": None}
+    with pytest.raises(BootdiffError, match="learned noise_level = 100, and 50 is asked"):
+        distill(str(large), tmp_path / "x", settings("dm", noise_level=50, **again), "dm")
+    distill(str(large), tmp_path / "again", settings("dm", **again), "dm")
+    assert load_student(tmp_path / "again").conditions["noise_level"] == 100
+
+
+@pytest.mark.parametrize(
+    "save, fields, options",
+    [
+        (save_dit, {"null_class": 4, "guidance_range": [1, 4]}, {}),
+        (save_sdxl, {"guidance_scale": 3.0}, {}),
+        (save_sd3, {"guidance_range": [1, 4], "fake_rank": 0}, {}),
+        (save_flux, {"guidance_range": [1, 4]}, {"size": 16}),
+    ],
+)
+def test_every_other_family(save, fields, options, tmp_path):
+    """BOOT, its correction, and the stock pipeline's folder."""
+    (tmp_path / "prompts.txt").write_text("one\ntwo\n")
+    teacher = load_teacher(str(save(tmp_path / "teacher")), **options)
+    words = {} if save is save_dit else {"prompts": str(tmp_path / "prompts.txt")}
+    asked = settings(**{"batch_size": 2, "steps": 2, "boot": {"steps": 2}, **words, **fields})
+    before = Student.from_teacher(teacher, 0.0, 0.9).network.state_dict()
+    student = distill(teacher, tmp_path / "run", asked, "boot+dm")
+    first = load_student(tmp_path / "run" / "boot", teacher).network.state_dict()
+    after = student.network.state_dict()
+    for earlier, later in ((before, first), (first, after)):
+        assert any(not torch.equal(earlier[name], later[name]) for name in earlier if name in later)
+    assert (tmp_path / "run" / "student" / "model_index.json").is_file()
 
 
 def test_conditions_given_from_python(tmp_path):
@@ -706,7 +756,7 @@ def test_inpainting_keeps_what_is_known_and_fills_the_rest():
     assert (made[..., :2] == -1).all() and (made[..., 2:] - 0.5).abs().mean() < 0.2
 
 
-def test_refining_on_the_command_line(corrected, tmp_path, cli):
+def test_refining_on_the_command_line(corrected, tiny, tmp_path, cli):
     def told(*words):
         return cli("sample", corrected, "--num", "4", "--output", tmp_path / "x.png", *words)
 
@@ -716,8 +766,12 @@ def test_refining_on_the_command_line(corrected, tmp_path, cli):
     picture = tmp_path / "one" / "00000.png"
     assert "2 calls an image" in told("--refine", "2", "--image", picture).out
     assert "3 calls an image" in told("--refine", "2", "--image", picture, "--mask", picture).out
+    shutil.copytree(tiny, tmp_path / "moved")
+    assert told("--refine", "2", "--teacher", tmp_path / "moved").code == 0
     for words, expected in (
         (["--refine-from", "0.5"], "give --refine STEPS"),
+        (["--teacher", tmp_path / "moved"], "give --refine STEPS"),
+        (["--refine", "2", "--teacher", tmp_path / "nowhere"], "nowhere"),
         (["--refine", "2", "--mask", picture], "give --image FILE"),
         (["--refine", "2", "--refine-from", "1.5"], "expected a time above"),
         (["--refine", "2", "--edit", "3"], "conditioned on nothing"),

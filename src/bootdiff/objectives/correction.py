@@ -70,8 +70,8 @@ class CorrectionSettings(BootSettings):
     def _the_student_learns(self) -> Self:
         if self.fake_warmup >= self.steps:
             raise ValueError(
-                f"in the first {self.fake_warmup} steps (fake_warmup) the fake denoiser learns alone, and there are only "
-                f"{self.steps}; take more steps, or a shorter fake_warmup"
+                f"the fake denoiser learns alone in the first {self.fake_warmup} steps (fake_warmup), which are all "
+                f"of the {self.steps}; take more steps, or a shorter fake_warmup"
             )
         return self
 
