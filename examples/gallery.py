@@ -1,6 +1,6 @@
 """The pictures of docs/gallery.md, from finished runs.
 
-    python examples/gallery.py FOLDER --classes RUN --text RUN --cascade BASE LARGE --fashion RUN
+    python examples/gallery.py FOLDER --classes RUN --text RUN --cascade BASE LARGE --fashion RUN --corrected RUN
 
 Each option is one or two runs of ``bootdiff distill``; those that learned a range of guidance weights show it.
 """
@@ -14,11 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bootdiff.cli.layouts import interpolated
+from bootdiff.cli.layouts import Canvas, Interpolation, Layout, Swap
+from bootdiff.cli.sample import draw
 from bootdiff.cli.words import read_pattern
 from bootdiff.condition import Condition
 from bootdiff.evaluation.opening import Opened, open_pair
 from bootdiff.pictures import rows_grid
+from bootdiff.pipelines.refine import REFINED, Refined, level_of
 from bootdiff.pipelines.samplers import Choice, best_device
 from bootdiff.pipelines.student_files import load_student
 from bootdiff.randomness import sample_noise
@@ -27,6 +29,7 @@ from bootdiff.solvers import ddim, even_times, trailing_times
 COLUMNS = 10
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PROMPTS = [f"a handwritten {name}" for name in DIGITS]
+SWAPPED = "a {bold,thin} {one,two,seven,8}"
 
 
 def beside_teacher(run: str, choice: Choice, rows: int = 1) -> list[Tensor]:
@@ -58,24 +61,30 @@ def path(run: str, choice: Choice, noises_shown: int = 4) -> list[Tensor]:
     return list(torch.stack(made, dim=1))
 
 
+def laid_out(run: str, choice: Choice, layout: Layout, num: int) -> list[Tensor]:
+    """What ``bootdiff sample`` draws with --interpolate (the paper's Fig. 9) or --swap (Fig. 10)."""
+    pair = open_pair(run, choice=choice)
+    canvas = Canvas(pair.sampler, pair.conditions, num, 0, len(choice.prompts or choice.classes or ()), COLUMNS)
+    total, columns = layout.shape(canvas)
+    return list(draw([pair.sampler], layout.work(canvas), total).split(columns or total))
+
+
 def interpolation(run: str, choice: Choice, seeds: tuple[int, int]) -> list[Tensor]:
     """From one noise to another on a line, and below it on the sphere (the paper's Fig. 9)."""
-    pair = open_pair(run, choice=choice)
-    first, last = (sample_noise(seed, 0, 1, pair.sampler.shape) for seed in seeds)
-    shares = torch.linspace(0, 1, COLUMNS).view(-1, *[1] * len(pair.sampler.shape))
-    condition = Condition.cat([pair.conditions.listed(0, 0, 1)] * COLUMNS)
-    return [student_row(pair, interpolated(first, last, shares, linear), condition) for linear in (True, False)]
+    return [row for linear in (True, False) for row in laid_out(run, choice, Interpolation(seeds, linear), COLUMNS)]
 
 
-def swap(run: str, pattern: str, rows: int) -> list[Tensor]:
-    """One row a noise, one column a prompt (the paper's Fig. 10)."""
-    prompts = read_pattern(pattern)
-    pair, pictures = open_pair(run, choice=Choice(prompts=prompts)), []
-    condition = pair.conditions.listed(0, 0, len(prompts))
-    for row in range(rows):
-        eps = sample_noise(row, 0, 1, pair.sampler.shape).expand(len(prompts), *[-1] * len(pair.sampler.shape))
-        pictures.append(student_row(pair, eps, condition))
-    return pictures
+def refined(run: str, edit: int) -> list[Tensor]:
+    """One call; two calls of the teacher after it; and ten that finish it as another class."""
+    pair = open_pair(run)
+    eps, condition = noises(pair, 0)
+    other = Condition({"classes": torch.full((1,), edit)}).to(best_device())
+    finishes = [(2, REFINED, None), (10, 4.0, other)]
+    rows = [student_row(pair, eps, condition)]
+    for steps, noise, asked in finishes:
+        finish = Refined(pair.sampler, pair.teacher, steps, level_of(pair.teacher.schedule, noise), None, asked)
+        rows.append(decoded(pair, finish(eps, condition)))
+    return rows
 
 
 def noises(pair: Opened, start: int) -> tuple[Tensor, Condition]:
@@ -101,7 +110,7 @@ def main() -> None:
     """Make every picture whose runs are given."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("folder", type=Path)
-    for name in ("classes", "text", "fashion"):
+    for name in ("classes", "text", "fashion", "corrected"):
         words.add_argument(f"--{name}")
     words.add_argument("--cascade", nargs=2)
     asked = words.parse_args()
@@ -110,20 +119,27 @@ def main() -> None:
     if asked.classes:
         pictures["digits-class"] = beside_teacher(asked.classes, Choice(weight=2.0), rows=2)
         pictures["digits-class-guidance"] = guidance(asked.classes, None, (1.0, 2.0, 3.0, 4.0))
+        pictures["digits-class-path"] = path(asked.classes, Choice(weight=1.0))
+        pictures["digits-class-interpolation"] = interpolation(asked.classes, Choice(classes=[3], weight=1.0), (1, 2))
     if asked.text:
         spoken = Choice(prompts=PROMPTS, weight=2.0)
         pictures["digits-text"] = beside_teacher(asked.text, spoken, rows=2)
         pictures["digits-text-guidance"] = guidance(asked.text, PROMPTS, (1.0, 2.0, 3.0, 4.0))
         pictures["digits-text-path"] = path(asked.text, spoken)
         pictures["digits-text-interpolation"] = interpolation(asked.text, Choice(["a three"], weight=2.0), (1, 2))
-        pictures["digits-text-swap"] = swap(asked.text, "a {bold,thin} {one,two,seven,8}", rows=4)
+        pictures["digits-text-swap"] = laid_out(asked.text, Choice(read_pattern(SWAPPED)), Swap(), num=4)
     if asked.cascade:
         large = beside_teacher(asked.cascade[1], Choice(prompts=PROMPTS))
         small = beside_teacher(asked.cascade[0], Choice(prompts=PROMPTS))
         pictures["digits-cascade"], pictures["digits-cascade-base"] = large, small
     if asked.fashion:
-        pictures["fashion-32"] = beside_teacher(asked.fashion, Choice(), rows=2)
-        pictures["fashion-32-path"] = path(asked.fashion, Choice())
+        pictures["fashion-32"] = beside_teacher(asked.fashion, Choice(weight=1.0), rows=2)
+        pictures["fashion-32-guidance"] = guidance(asked.fashion, None, (1.0, 2.0, 3.0, 4.0))
+        pictures["fashion-32-path"] = path(asked.fashion, Choice(weight=1.0))
+        pictures["fashion-32-interpolation"] = interpolation(asked.fashion, Choice(classes=[8], weight=1.0), (1, 5))
+    if asked.corrected:
+        pictures["fashion-32-corrected"] = beside_teacher(asked.corrected, Choice(), rows=2)
+        pictures["fashion-32-refined"] = refined(asked.corrected, edit=9)
     for name, rows in pictures.items():
         rows_grid(rows).save(asked.folder / f"{name}.png", optimize=True)
         print(asked.folder / f"{name}.png")
