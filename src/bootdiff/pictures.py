@@ -25,8 +25,9 @@ def to_image(image: Tensor) -> Image.Image:
 
 
 def grid(images: Tensor, columns: int | None = None) -> Image.Image:
-    """Images (n, c, h, w) side by side, row by row; roughly square where ``columns`` is not given."""
-    columns = columns or math.ceil(math.sqrt(len(images)))
+    """Images (n, c, h, w) side by side, row by row; without ``columns`` roughly square, and whole if it can be."""
+    square = math.ceil(math.sqrt(len(images)))
+    columns = columns or next((n for n in range(square, 2 * square) if len(images) % n == 0), square)
     rows = math.ceil(len(images) / columns)
     height, width = images.shape[-2:]
     scale = max(1, math.ceil(SMALLEST_SIDE / width))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bootdiff.ablation.config import Evaluation
 from bootdiff.ablation.results import Line
@@ -14,6 +14,7 @@ from bootdiff.ablation.variants import shown
 from bootdiff.cli.evaluate import run_evaluate
 from bootdiff.cli.measurement import Measurement
 from bootdiff.files import read_json
+from bootdiff.objectives.settings import DistillationSettings
 
 
 def run_ablate(config: Path, output: Path, dry_run: bool) -> None:
@@ -73,11 +74,12 @@ def _minutes(plan: AblationPlan) -> float:
     """Of the runs that are not trained yet: by those that are, or by one small pass where none is."""
     from bootdiff.cli.inspect import estimate
 
-    known = [plan.resolved[job.folder] for job in plan.jobs if job.folder in plan.finished]
-    missing = [plan.resolved[job.folder] for job in plan.jobs if job.folder not in plan.finished]
+    asked = {folder: cast("DistillationSettings", settings) for folder, settings in plan.resolved.items()}
+    known = [asked[job.folder] for job in plan.jobs if job.folder in plan.finished]
+    missing = [asked[job.folder] for job in plan.jobs if job.folder not in plan.finished]
     if known:
         seconds = sum(read_json(folder / "done.json")["seconds"] for folder in plan.finished)
-        a_sample = seconds / sum(settings.batch_size * settings.steps for settings in known)
-        return a_sample * sum(settings.batch_size * settings.steps for settings in missing) / 60
-    step = {size: estimate(plan.teacher, size)["step_seconds"] for size in {s.batch_size for s in missing}}
-    return sum(step[settings.batch_size] * settings.steps for settings in missing) / 60
+        return seconds / sum(settings.work for settings in known) * sum(settings.work for settings in missing) / 60
+    sizes = {settings.batch_size for settings in missing}
+    a_sample = {size: estimate(plan.teacher, size)["pass_seconds"] / size for size in sizes}
+    return sum(a_sample[settings.batch_size] * settings.work for settings in missing) / 60

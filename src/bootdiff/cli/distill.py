@@ -97,7 +97,7 @@ def print_plan(plan: Plan) -> None:
     for line in describe_memory(need, cast("DistillationSettings", plan.settings)) if need is not None else ():
         print(line)
     costs = estimate(plan.teacher, plan.settings.batch_size)
-    stages = [cast("DistillationSettings", stage.settings) for stage in (plan.first, plan) if stage is not None]
-    passes = sum(stage.passes * stage.steps for stage in stages)
+    settings = cast("DistillationSettings", plan.settings)
+    passes = settings.work / settings.batch_size
     print(f"time: {costs['pass_seconds'] * passes / 60:.2g} minutes on this machine's CPU, roughly")
     print("nothing was written (--dry-run).")

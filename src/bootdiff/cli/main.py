@@ -46,6 +46,23 @@ app = typer.Typer(
 app.add_typer(figures.app)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"bootdiff {version('bootdiff')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Distil a pretrained diffusion model into one network call, without its training data."""
+
+
 @app.command()
 def quickstart(output: Output = Path("runs/quickstart")) -> None:
     """Distil the builtin digits teacher, measure it and write a report: five minutes on a laptop."""

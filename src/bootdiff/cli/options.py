@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from bootdiff.builtin import BUILTIN_TEACHERS
+
 Output = Annotated[Path, typer.Option(help="Where to write.")]
 Config = Annotated[Path | None, typer.Option(help="YAML file with settings.")]
 Assign = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="A setting; may be repeated.")]
@@ -21,7 +23,10 @@ LoraScale = Annotated[float, typer.Option(help="Its strength.")]
 PipelineConfig = Annotated[str | None, typer.Option(help="For a single file: a pipeline with its configs.")]
 Size = Annotated[int | None, typer.Option(min=1, help="Side of the images in pixels, for latent models.")]
 Teacher = Annotated[
-    str, typer.Argument(help="A folder, a builtin name (digits, …), a single .safetensors file or a hub id.")
+    str,
+    typer.Argument(
+        help=f"A folder, a single .safetensors file, a hub id, or a builtin: {', '.join(BUILTIN_TEACHERS)}."
+    ),
 ]
 Classes = Annotated[str | None, typer.Option(help="N,N,...: class labels; default: all.")]
 PromptFile = Annotated[

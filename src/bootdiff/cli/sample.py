@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from bootdiff.cli.layouts import Canvas, Layout, Plain, Work
+from bootdiff.cli.layouts import Canvas, Interpolation, Layout, Plain, Work
 from bootdiff.cli.refine import Finish, describe_finish, refined
 from bootdiff.cli.words import read_times
 from bootdiff.data.conditions import Conditions
@@ -93,6 +93,13 @@ def describe(facts: Mapping[str, Any], sampler: Sampler, wanted: Wanted) -> Iter
     words = choice.prompts if choice.prompts is not None else choice.classes
     if words is not None and len(words) > 1:
         yield f"{wanted.layout.order}: {textwrap.shorten('; '.join(map(str, words)), 400, placeholder=' …')}"
+    takes = sampler.adapter.takes if sampler.adapter is not None else "nothing"
+    if words is None and takes != "nothing":
+        own = facts.get("conditions", {}).get("labels")
+        known = f" ({textwrap.shorten(', '.join(map(str, own)), 60, placeholder=' …')})" if own else ""
+        which = "the first of its" if isinstance(wanted.layout, Interpolation) else "its"
+        option = "--class" if takes == "classes" else "--prompt"
+        yield f"{which} own {takes}{known}, as it learned them; choose with {option}."
     if isinstance(learned, list) and choice.weight is None and "folded_weight" not in facts:
         yield (
             f"guidance weight {sampler.told_weight(None):g}, the middle of {learned[0]:g} to {learned[1]:g}; "
@@ -103,6 +110,10 @@ def describe(facts: Mapping[str, Any], sampler: Sampler, wanted: Wanted) -> Iter
 def _conditions(name: str, base: str | None, sampler: Sampler, facts: dict[str, Any], choice: Choice) -> Conditions:
     if base is None:
         return run_conditions(name, sampler, facts, choice)
+    if sampler.adapter is None or not sampler.adapter.upscales:
+        raise BootdiffError(
+            f"{name} enlarges no images of {base}'s: it is no super-resolution student; name one student."
+        )
     if choice.prompts is None:
         raise BootdiffError("a cascade is conditioned on text; give --prompt TEXT or --prompts FILE.")
     return cascade(base, sampler, facts, conditions_for(sampler, facts, choice), choice.prompts)

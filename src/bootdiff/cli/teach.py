@@ -25,6 +25,11 @@ def run_train_teacher(
         if is_first_process():
             more = _needs(settings.kind)
             print(f"teacher: {output}  (try: bootdiff distill {output}{more} --output runs/student)")
+            if settings.with_student != "no":
+                from bootdiff.training.joint import FOLDER
+
+                together = output / FOLDER
+                print(f"student: {together / 'student'}  (try: bootdiff sample {together} --output grid.png)")
     else:
         print(f"done: {output} already holds this teacher.")
 

@@ -145,7 +145,9 @@ def read_idx(path: Path) -> np.ndarray:
     except (OSError, EOFError, struct.error, ValueError, zlib.error) as error:
         raise BootdiffError(f"{path} cannot be read as an IDX file ({error}).") from error
     if zero != 0 or kind != 8 or ndim == 0 or values.size != np.prod(dims):
-        raise BootdiffError(f"{path} is no IDX file of uint8 values, or was cut short.")
+        raise BootdiffError(
+            f"{path} is no IDX file of uint8 values, or was cut short; expected one, a folder of images, or parquet."
+        )
     return values.reshape(dims).copy()
 
 

@@ -87,6 +87,7 @@ def quality_chart(rows: Sequence[Mapping[str, Any]]) -> Any:
     """Fréchet distance against network calls: a line for every sampler of the teacher, a star for every student, and
     a dashed line for the teacher's calls after it."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -103,6 +104,9 @@ def quality_chart(rows: Sequence[Mapping[str, Any]]) -> Any:
         (line,) = axes.plot(*points[0], "*", markersize=15, label=name, zorder=5)
         axes.plot(*zip(*points, strict=True), "--", marker=".", linewidth=1, color=line.get_color(), zorder=4)
     axes.set(xlabel="network calls an image", ylabel="Fréchet distance", xscale="log", yscale="log")
+    for axis in (axes.xaxis, axes.yaxis):  # 2 and not 2 × 10⁰
+        axis.set_major_formatter(LogFormatter())
+        axis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8, ncols=2)
     return figure

@@ -127,6 +127,8 @@ def _classes(opened: Mapping[str, tuple[Sampler, dict[str, Any]]], choice: Choic
     first = next(iter(learned))
     for name, labels in learned.items():
         if not choice.classes and labels != learned[first]:
+            if labels is None or learned[first] is None:
+                raise BootdiffError(f"{first} and {name} are of different teachers; compare students of one teacher.")
             raise BootdiffError(f"{first} and {name} learned different classes; say --classes which to compare.")
     return choice.classes or learned[first]
 

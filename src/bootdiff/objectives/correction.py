@@ -33,7 +33,7 @@ from bootdiff.teachers.guidance import Guided, guidance_of
 class CorrectionSettings(BootSettings):
     """A correction's own settings; those of the BOOT loss that is kept are BOOT's."""
 
-    steps: int = Field(400, ge=1, description="optimiser steps of the student")
+    steps: int = Field(400, ge=1, description="steps, of which the first fake_warmup are the fake denoiser's alone")
     ema_decay: float = Field(0.99, ge=0, lt=1, description="of the averaged weights that are sampled; 0 = none")
     ema_from_start: bool = Field(
         False, description="average with ema_decay from the first step on, instead of a decay that rises to it"
@@ -43,7 +43,11 @@ class CorrectionSettings(BootSettings):
     fake_learning_rate: float = Field(4e-4, gt=0, le=1, description="AdamW's rate of the fake denoiser")
     fake_updates: int = Field(3, ge=1, le=100, description="updates of the fake denoiser before each of the student")
     fake_warmup: int = Field(50, ge=0, description="first steps, in which the fake denoiser alone learns")
-    fake_rank: int = Field(0, ge=0, description="of low-rank updates that make the fake of the teacher; 0 = a copy")
+    fake_rank: int = Field(
+        0,
+        ge=0,
+        description="of low-rank updates that make the fake of the teacher (not with guidance_range); 0 = a copy",
+    )
     beta1: float = Field(0.5, ge=0, lt=1, description="AdamW's first beta, of both")
     boot_weight: float = Field(0.2, ge=0, le=1e6, description="of the BOOT loss that is kept; 0 = none")
     noise_levels: list[float] = Field(

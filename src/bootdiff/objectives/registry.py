@@ -38,6 +38,6 @@ def load_method(name: str) -> tuple[Any, Any]:
 
         correction, settings = load_method(choose(name.removeprefix(FIRST), CORRECTIONS, "correction"))
         return correction, boot_first(settings)
-    module, objective, settings = METHODS[choose(name, METHODS, "method")].split(":")
+    module, objective, settings = METHODS[choose(name, names(), "method")].split(":")
     loaded = import_module(module)
     return getattr(loaded, objective), getattr(loaded, settings)

@@ -68,6 +68,11 @@ class DistillationSettings(TrainingSettings):
         return 6.0
 
     @property
+    def work(self) -> float:
+        """What the whole run costs, in forward passes of one sample."""
+        return self.passes * self.steps * self.batch_size
+
+    @property
     def warm_from(self) -> int:
         """The step from which the student learns at its full rate."""
         return self.warmup_steps

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from pydantic import BaseModel, Field, create_model, model_validator
 
 from bootdiff.errors import BootdiffError
 from bootdiff.objectives.boot import BootSettings
 from bootdiff.objectives.correction import CorrectionSettings
+from bootdiff.objectives.settings import DistillationSettings
 
 #: how long and how fast a stage learns is its own; what the path is, and what it is conditioned on, is both's
 MAY_DIFFER = (
@@ -35,6 +36,11 @@ class BootFirst(BaseModel):
         both = {key: value for key, value in self.model_dump().items() if key in BootSettings.model_fields}
         return BootSettings(**{key: value for key, value in both.items() if key not in OWN} | self.boot)
 
+    @property
+    def work(self) -> float:
+        """Of both stages, in forward passes of one sample."""
+        return self.first.work + cast("DistillationSettings", super()).work
+
     @model_validator(mode="after")
     def _first_stage(self) -> Self:
         try:
@@ -50,5 +56,5 @@ class BootFirst(BaseModel):
 @lru_cache
 def boot_first(settings: type[CorrectionSettings]) -> Any:
     """The settings of BOOT followed by the correction that has these."""
-    bases: Any = (settings, BootFirst)
+    bases: Any = (BootFirst, settings)
     return create_model(f"BootThen{settings.__name__}", __base__=bases, __doc__=settings.__doc__)

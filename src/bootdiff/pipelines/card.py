@@ -17,7 +17,7 @@ tags: [diffusion, distillation, one-step, boot]
 
 # A one-step student of `{teacher}`
 
-Makes an image in one network call. Distilled with [bootdiff](https://pypi.org/project/bootdiff/) from noise alone,
+Makes an image in one network call. Distilled with bootdiff from noise alone,
 without training data; method: {method}.
 
 ```python
@@ -43,7 +43,7 @@ generator = torch.Generator().manual_seed(0)
 
 ## Limits
 
-The student can be no better than its teacher, whose licence, data and biases it inherits.
+The student knows what its teacher knows, and inherits its licence, its data and its biases.
 """
 
 

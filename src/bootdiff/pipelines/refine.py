@@ -127,7 +127,10 @@ def open_kept(image: Path, mask: Path | None, shape: tuple[int, ...], adapter: A
     latent = adapter is not None and adapter.latent
     factor = adapter.factor if adapter is not None and latent else 1
     height, width = shape[1] * factor, shape[2] * factor
-    pixels = _pixels(image, "RGB" if latent or shape[0] == 3 else "L", width, height) * 2 - 1
+    channels = adapter.vae.in_channels if adapter is not None and adapter.vae is not None else shape[0]
+    if channels not in (1, 3):
+        raise BootdiffError(f"{image}: this student's images have {channels} channels, and a picture has 1 or 3.")
+    pixels = _pixels(image, "RGB" if channels == 3 else "L", width, height) * 2 - 1
     if adapter is not None and latent:
         pixels = adapter.latents(pixels)
     if mask is None:
@@ -144,7 +147,8 @@ def _pixels(path: Path, mode: str, width: int, height: int) -> Tensor:
         with Image.open(path) as file:
             picture = file.convert(mode).resize((width, height), Image.Resampling.BOX)
     except (OSError, ValueError) as error:
-        raise BootdiffError(f"{path} cannot be read as a picture ({error}).") from error
+        why = "there is no such file" if isinstance(error, FileNotFoundError) else error
+        raise BootdiffError(f"{path} cannot be read as a picture ({why}).") from error
     values = torch.from_numpy(numpy.array(picture)).float() / 255
     return values[None, None] if values.ndim == 2 else values.permute(2, 0, 1)[None]
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from bootdiff.builtin import BUILTIN_TEACHERS
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Classes, Conditions, Prompts, Unconditional, Weighted
 from bootdiff.errors import BootdiffError, first_line
@@ -123,7 +124,12 @@ def open_student(name: str) -> tuple[Sampler, dict[str, Any]]:
     """
     folder = Path(name)
     if not folder.is_dir():
-        raise BootdiffError(f"no folder at '{name}'; expected a run or a student.")
+        more = (
+            f" {name} is a builtin teacher: bootdiff distill {name} --output RUN makes one."
+            if name in BUILTIN_TEACHERS
+            else ""
+        )
+        raise BootdiffError(f"no folder at '{name}'; expected a run or a student.{more}")
     if (folder / "model_index.json").exists() and not (folder / "student").exists():
         stock = StockStudent(folder)
         return stock, stock.facts

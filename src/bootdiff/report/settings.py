@@ -42,16 +42,20 @@ def commands(runs: Sequence[Finished]) -> str:
 
 def _flat(run: Finished) -> dict[str, Any]:
     config = run.config
+    settings = {key: value for key, value in config["settings"].items() if not isinstance(value, dict)}
+    for stage, own in config["settings"].items():
+        if isinstance(own, dict):
+            settings.update({f"{stage}.{key}": value for key, value in own.items()})
     options: Mapping[str, Any] = config.get("teacher_options") or {}
     return {
         "teacher": config["teacher"],
         **{f"teacher's {key}": value for key, value in options.items()},
         "method": config["method"],
-        **config["settings"],
+        **settings,
         **{f"version of {key}": value for key, value in run.meta["versions"].items()},
     }
 
 
 def _said(value: Any) -> str:
-    words = f"{value:.6g}" if isinstance(value, float) else str(value)
+    words = "–" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
     return words if len(words) <= LONGEST else f"{words[:LONGEST]} …"

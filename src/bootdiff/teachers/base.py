@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ class Teacher(nn.Module, ABC):
         one = torch.ones_like(t, dtype=torch.float64)
         return one, torch.zeros_like(one), one
 
-    @property
+    @cached_property
     def t_range(self) -> tuple[float, float]:
         """(t_min, t_max) to use where the user names none: the table's first step, and the last with alpha ≥ 0.02."""
         steps = self.schedule.num_timesteps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ class PipelineTeacher(NetworkTeacher):
         """The adapter's."""
         return self.adapter.call(network, x_t, timestep, condition)
 
-    @property
+    @cached_property
     def t_range(self) -> tuple[float, float]:
         """A flow model's path starts at pure noise: its x_0 is not divided by alpha."""
         low, high = super().t_range

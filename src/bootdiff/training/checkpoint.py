@@ -45,6 +45,12 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def checkpoint_before(path: Path) -> Path | None:
+    """The whole checkpoint before this one, if there is one."""
+    earlier = [other for other in _checkpoints(path.parent) if other < path]
+    return earlier[-1] if earlier else None
+
+
 def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """(tensors by file, state).
 

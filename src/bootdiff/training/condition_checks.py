@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from bootdiff.student import Student
 
 
-def check_label(label: int, count: int) -> None:
-    """Refuse a label that a teacher of ``count`` classes does not have."""
+def check_label(label: int, count: int, null: int | None = None) -> None:
+    """Refuse a label that a teacher of ``count`` classes, one of which may stand for none, does not have."""
     if not 0 <= label < count:
-        raise BootdiffError(f"class {label} is out of range; this teacher has the classes 0 to {count - 1}.")
+        last = count - 2 if null == count - 1 else count - 1
+        raise BootdiffError(f"class {label} is out of range; this teacher has the classes 0 to {last}.")
 
 
 def class_labels(adapter: Adapter, settings: DistillationSettings) -> list[int]:
@@ -32,7 +33,7 @@ def class_labels(adapter: Adapter, settings: DistillationSettings) -> list[int]:
     if settings.null_class is not None and settings.null_class > last and settings.null_class != adapter.null_class:
         raise BootdiffError(f"null class {settings.null_class} is out of range; the labels are 0 to {last}.")
     for label in settings.classes or []:
-        check_label(label, count)
+        check_label(label, count, null)
     if settings.classes is not None and null in settings.classes:
         raise BootdiffError(f"class {null} stands for no class (null_class), so it cannot be one of --classes.")
     labels = list(dict.fromkeys(settings.classes or [])) or [label for label in range(count) if label != null]

@@ -124,7 +124,7 @@ def plan_distillation(
         raise BootdiffError(f"method {method} takes {settings_type.__name__}, got {type(settings).__name__}.")
     teacher = teacher if isinstance(teacher, Teacher) else load_teacher(teacher)
     if getattr(settings, "start", None) is not None:
-        known = adopted(cast("DistillationSettings", settings), given=conditions is not None)
+        known = adopted(cast("DistillationSettings", settings), teacher, given=conditions is not None)
         settings = make_settings(settings_type, settings.model_dump(), known)
     if conditions is None:
         asked = plan_conditions(teacher, settings, Run(output))  # first: what is missing is soon told

@@ -20,7 +20,7 @@ from bootdiff.errors import BootdiffError, Interrupted
 from bootdiff.objectives.base import Objective, Turn
 from bootdiff.progress import Progress, progress
 from bootdiff.randomness import Draw
-from bootdiff.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from bootdiff.training.checkpoint import checkpoint_before, latest_checkpoint, load_checkpoint, save_checkpoint
 from bootdiff.training.health import Health, Watched
 from bootdiff.training.learner_state import LearnerState
 from bootdiff.training.log import Meter, append_line, truncate_log
@@ -195,10 +195,12 @@ class Loop:
         if path is not None:
             try:
                 self._restore(*load_checkpoint(path))
-            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            except (BootdiffError, KeyError, TypeError, ValueError, RuntimeError) as error:
+                why = f"{error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
+                before = checkpoint_before(path)
+                then = "start anew" if before is None else f"resume from {before.name}"
                 raise BootdiffError(
-                    f"the checkpoint {path} is damaged ({type(error).__name__}: {str(error).splitlines()[0]:.100}); "
-                    "remove it to resume from the one before."
+                    f"the checkpoint {path} is damaged ({why.split(';')[0]:.200}); remove that folder to {then}."
                 ) from error
             if self.accelerator.is_main_process and self.step < self.settings.steps:
                 print(f"resuming {self.what} from step {self.step}.", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,18 @@ from bootdiff.errors import BootdiffError
 from bootdiff.objectives.settings import DistillationSettings, learned_weight
 from bootdiff.pipelines.student_files import FILE, guidance_in, load_student, path_folder, read_facts
 from bootdiff.student import Student
-from bootdiff.teachers import Clip, DynamicThreshold, Limit, Teacher
+from bootdiff.teachers import Clip, DynamicThreshold, Limit, Teacher, adapter_of
 from bootdiff.teachers.limits import limit_from
 
 #: what a student remembers of its conditions, by the setting that asked for it
 REMEMBERED = {"null_class": "null_class", "negative_prompt": "negative_prompt", "labels": "classes"}
 
 
-def adopted(settings: DistillationSettings, given: bool = False) -> dict[str, Any]:
+def adopted(settings: DistillationSettings, teacher: Teacher, given: bool = False) -> dict[str, Any]:
     """What a run takes over from the student that it starts from, where its settings leave it open.
 
     Args:
+        teacher: whose student it should be.
         given: whether conditions and guidance come from Python, and so not from settings.
 
     Raises:
@@ -27,6 +29,7 @@ def adopted(settings: DistillationSettings, given: bool = False) -> dict[str, An
     """
     folder = path_folder(Path(str(settings.start)))
     facts = read_facts(folder / FILE)
+    _check_kind(settings.start, facts, teacher)
     found: dict[str, Any] = {}
     for key in ("t_min", "t_max"):
         asked = getattr(settings, key)
@@ -64,6 +67,17 @@ def adopted(settings: DistillationSettings, given: bool = False) -> dict[str, An
     return found
 
 
+def _check_kind(name: str | None, facts: Mapping[str, Any], teacher: Teacher) -> None:
+    adapter = adapter_of(teacher)
+    own = None if adapter is None else adapter.parts.pipeline_class
+    takes = "nothing" if adapter is None else adapter.takes
+    if facts.get("pipeline", own) != own or ("labels" in facts.get("conditions", {}) and takes != "classes"):
+        raise BootdiffError(
+            f"the student in {name} is one of {facts.get('teacher')}, and {teacher.name} is another kind of teacher; "
+            "start from one of its own students."
+        )
+
+
 def _limit_setting(limit: Limit) -> dict[str, Any]:
     """The settings that make this limit of the targets."""
     if isinstance(limit, DynamicThreshold):
@@ -81,9 +95,8 @@ def started_from(folder: Path | str, teacher: Teacher, settings: DistillationSet
     try:
         student.load_state_dict(load_student(folder, teacher).state_dict())
     except RuntimeError as error:
-        line = str(error).splitlines()[-1].strip()
         raise BootdiffError(
-            f"the student in {folder} does not fit the teacher {teacher.name} ({line:.120}); "
+            f"the student in {folder} does not fit the teacher {teacher.name} (other weights); "
             "start from one of its own students."
         ) from error
     return student

@@ -284,6 +284,7 @@ class VAEConfig(BaseModel):
     shift_factor: float | None = Field(None, allow_inf_nan=False)
     block_out_channels: list[int] = Field([64], min_length=1)
     latent_channels: int = Field(4, ge=1)
+    in_channels: int = Field(3, ge=1)
 
 
 #: diffusers' ``sample_size``: a side, or (height, width)
