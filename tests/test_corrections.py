@@ -22,7 +22,7 @@ from bootdiff.objectives.freeflow import FreeFlow
 from bootdiff.objectives.registry import load_method
 from bootdiff.objectives.sid import Sid
 from bootdiff.objectives.weights import SignalWeight
-from bootdiff.pipelines.refine import Kept, Refined, level_of
+from bootdiff.pipelines.refine import Kept, Refined, level_of, open_kept
 from bootdiff.pipelines.student_files import load_student
 from bootdiff.randomness import Draw, sample_noise
 from bootdiff.schedules import Cosine, RectifiedFlow
@@ -583,10 +583,14 @@ def test_a_start_that_does_not_fit_is_refused_in_one_line(tiny, tmp_path, correc
     ):
         result = told(*words)
         assert result.code == 2 and expected in result.err and len(result.err.strip().splitlines()) == 1
-    other = tmp_path / "other"
-    save_class_unet(other, channels=3)
-    result = cli("distill", other, "--output", tmp_path / "x", "--method", "dm", "--set", f"start={corrected}")
-    assert result.code == 2 and "does not fit the teacher" in result.err
+    for save, expected in ((save_class_unet, "does not fit the teacher"), (save_sd, "is another kind of teacher")):
+        other = save(tmp_path / save.__name__)
+        result = cli("distill", other, "--output", tmp_path / "x", "--method", "dm", "--set", f"start={corrected}")
+        assert result.code == 2 and expected in result.err and len(result.err.strip().splitlines()) == 1
+    classes = tmp_path / "classes"
+    distill(str(save_class_unet(tmp_path / "four")), classes, settings("boot", steps=1, null_class=3), "boot")
+    result = told("--start", classes)
+    assert result.code == 2 and "is another kind of teacher" in result.err
     assert not (tmp_path / "x").exists()
 
 
@@ -790,6 +794,17 @@ def test_an_edit_is_what_the_teacher_is_asked(tmp_path, cli):
     assert result.code == 0, result.err
     assert cli(*words, "--refine", "2", "--output", tmp_path / "b.png").code == 0
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize("name, channels", [("digits-text", 1), ("digits", 1), ("tiny sd", 3)])
+def test_a_picture_is_read_in_the_channels_of_the_images(name, channels, tmp_path):
+    from PIL import Image
+
+    adapter = load_teacher(str(save_sd(tmp_path / "t")) if name == "tiny sd" else name).denoiser.adapter
+    Image.new("RGB", (5, 7), (255, 0, 0)).save(tmp_path / "red.png")
+    kept = open_kept(tmp_path / "red.png", tmp_path / "red.png", adapter.shape, adapter)
+    assert kept.sample.shape == (1, *adapter.shape) and kept.hole.shape == (1, 1, *adapter.shape[1:])
+    assert adapter.decode(kept.sample).shape[1] == channels
 
 
 def test_latents_go_there_and_back(tmp_path):

@@ -115,6 +115,36 @@ def test_interruption_saves_and_the_same_call_resumes(tiny, tmp_path, undisturbe
     assert same(weights(run), weights(undisturbed))
 
 
+def test_a_damaged_checkpoint_is_one_line_that_says_how_to_go_on(tiny, tmp_path, undisturbed, monkeypatch):
+    """Cut short, or without a file: the folder and what follows are named; removed, the run goes on before it."""
+    run, original = tmp_path / "damaged", Loop._report
+
+    def interrupt(self, bar):
+        if self.step == 7:
+            self.stop_signal = 2
+        original(self, bar)
+
+    monkeypatch.setattr(Loop, "_report", interrupt)
+    with pytest.raises(Interrupted):
+        distill(str(tiny), run, settings())
+    monkeypatch.setattr(Loop, "_report", original)
+    newest, before = sorted((run / "checkpoints").iterdir(), reverse=True)
+    file = newest / "student.optimiser.safetensors"
+    file.write_bytes(file.read_bytes()[:40])
+    expected = rf"step-00000007 is damaged \(.*; remove that folder to resume from {before.name}\.$"
+    with pytest.raises(BootdiffError, match=expected):
+        distill(str(tiny), run, settings())
+    file.unlink()
+    with pytest.raises(BootdiffError, match=expected):
+        distill(str(tiny), run, settings())
+    shutil.rmtree(before)
+    with pytest.raises(BootdiffError, match="remove that folder to start anew"):
+        distill(str(tiny), run, settings())
+    shutil.rmtree(newest)
+    distill(str(tiny), run, settings())
+    assert same(weights(run), weights(undisturbed))
+
+
 def test_accumulation_gives_the_same_student_to_rounding(tiny, tmp_path, undisturbed, start):
     distill(str(tiny), tmp_path / "split", settings(gradient_accumulation=4))
     close(weights(tmp_path / "split"), weights(undisturbed), start)

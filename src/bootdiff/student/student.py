@@ -108,9 +108,8 @@ class Student(nn.Module):
         known = self.guidance
         if isinstance(known, tuple):
             if weight is not None and not known[0] <= weight <= known[1]:
-                raise BootdiffError(
-                    f"guidance weight {weight:g} is not what this student learned; expected {known[0]:g} to {known[1]:g}."
-                )
+                learned = f"{known[0]:g} to {known[1]:g}"
+                raise BootdiffError(f"guidance weight {weight:g} is outside what this student learned, {learned}.")
             return sum(known) / 2 if weight is None else weight
         if weight is not None and weight != (1.0 if known is None else known):
             learned = "without guidance" if known is None else f"at guidance weight {known:g} only"
