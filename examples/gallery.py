@@ -1,6 +1,7 @@
 """The pictures of docs/gallery.md, from finished runs.
 
-    python examples/gallery.py FOLDER --classes RUN --text RUN --cascade BASE LARGE --fashion RUN --corrected RUN
+    python examples/gallery.py FOLDER --quickstart RUN --classes RUN --text RUN --cascade BASE LARGE --fashion RUN \\
+        --corrected RUN
 
 Each option is one or two runs of ``bootdiff distill``; those that learned a range of guidance weights show it.
 """
@@ -110,12 +111,15 @@ def main() -> None:
     """Make every picture whose runs are given."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("folder", type=Path)
-    for name in ("classes", "text", "fashion", "corrected"):
+    for name in ("quickstart", "classes", "text", "fashion", "corrected"):
         words.add_argument(f"--{name}")
     words.add_argument("--cascade", nargs=2)
     asked = words.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
     pictures: dict[str, list[Tensor]] = {}
+    if asked.quickstart:
+        both = beside_teacher(asked.quickstart, Choice())
+        pictures["quickstart"] = [both[0], beside_teacher(f"{asked.quickstart}/boot", Choice())[1], both[1]]
     if asked.classes:
         pictures["digits-class"] = beside_teacher(asked.classes, Choice(weight=2.0), rows=2)
         pictures["digits-class-guidance"] = guidance(asked.classes, None, (1.0, 2.0, 3.0, 4.0))
