@@ -29,6 +29,7 @@ from bootdiff.evaluation.evaluate import evaluate
 from bootdiff.evaluation.measure import Listed
 from bootdiff.evaluation.tally import Judges
 from bootdiff.metrics.features import load_features
+from bootdiff.pipelines.samplers import open_student
 from bootdiff.pipelines.student_files import load_student
 from bootdiff.randomness import Draw, sample_noise
 from bootdiff.teachers import Mixture, load_teacher
@@ -538,7 +539,10 @@ def test_a_cascade_of_teachers_has_rows_of_its_own(cli, teachers, tmp_path):
     assert rows["DDIM 2 + 2"]["faithfulness"] is not None and rows["student"]["path_error"] is not None
     # An untouched student of one step is its teacher in one call; the bases differ by what two steps of training did.
     assert rows["DDIM 1 + 1"]["frechet_distance"] == pytest.approx(rows["student"]["frechet_distance"], rel=0.3)
-    alone = cli("sample", tmp_path / "large" / "student", "--prompt", "one", "--output", tmp_path / "x.png")
+    within = cli("sample", tmp_path / "large" / "student", "--prompt", "one", "--output", tmp_path / "x.png")
+    assert within.code == 0, "its run knows the base stage"
+    shutil.copytree(tmp_path / "large" / "student", tmp_path / "alone")
+    alone = cli("sample", tmp_path / "alone", "--prompt", "one", "--output", tmp_path / "y.png")
     assert alone.code == 2 and "name both" in alone.err
 
 
@@ -586,6 +590,21 @@ def test_a_student_is_trained_with_its_teacher_and_resumes(how, kind, tmp_path):
     moved = load_file(tmp_path / "whole" / "one-step/student-path/unet/diffusion_pytorch_model.safetensors")
     own = teacher.denoiser.network.state_dict()
     assert all(torch.equal(moved[key], own[key]) for key in own) == (how == "shared")
+
+
+@pytest.mark.parametrize("kind", ["stable-diffusion", "if", "if-upscaler"])
+def test_a_student_is_trained_with_a_teacher_of_words(kind, tmp_path):
+    """Its pipeline answers a prompt."""
+    sizes = {"resize": 16, "low_size": 8} if kind == "if-upscaler" else {}
+    words = {**TINY, "kind": kind, "steps": 2, "with_student": "beside", "student": {"t_max": 0.8}, **sizes}
+    assert train_teacher("digits", str(tmp_path / "run"), TeacherSettings(**words))
+    sampler, facts = open_student(str(tmp_path / "run" / "one-step"))
+    assert facts["teacher"].endswith("run") and facts["t_max"] == pytest.approx(0.8, abs=1e-3)
+    adapter = sampler.adapter
+    assert adapter.takes == "prompts" and adapter.upscales == (kind == "if-upscaler")
+    condition = adapter.blank(2)
+    made = sampler(torch.randn(2, *sampler.shape), condition)
+    assert made.shape == (2, *sampler.shape) and torch.isfinite(made).all()
 
 
 def test_settings_of_a_student_that_is_not_asked_for_are_refused(tmp_path):

@@ -38,7 +38,7 @@ OF_A_STUDENT = (
 )
 
 
-def train_teacher(data: str, output: Path, settings: TeacherSettings, report_to: str | None = None) -> bool:
+def train_teacher(data: str, output: Path | str, settings: TeacherSettings, report_to: str | None = None) -> bool:
     """Train a small pipeline on images, their labels or captions, and save it at ``output``.
 
     Returns:
@@ -47,6 +47,7 @@ def train_teacher(data: str, output: Path, settings: TeacherSettings, report_to:
     Raises:
         BootdiffError: if the data cannot be read, do not fit the network, or the folder holds something else.
     """
+    output = Path(output)
     known = load_data(data, settings)
     asked = student_settings(settings)
     run = Run(output)
