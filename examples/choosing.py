@@ -18,7 +18,7 @@ quality_chart(rows).savefig(folder / "calls.png", dpi=110)
 
 figure = Figure(figsize=(6.2, 4), layout="constrained")
 axes = figure.subplots()
-students = [row for row in rows if row["kind"] == "student"]
+students = [row for row in rows if row["kind"] == "student" and row["frechet_distance"] is not None]
 for name in dict.fromkeys(row["name"].split(" + ")[0] for row in students):
     # "name + 2 DDIM": the student, and two of the teacher's calls after it.
     points = [(r["path_error"], r["frechet_distance"]) for r in students if r["name"].split(" + ")[0] == name]

@@ -490,6 +490,49 @@ def test_two_processes_run_both_stages(tiny, tmp_path):
     close(two, one, load_file(tiny / "unet" / "diffusion_pytorch_model.safetensors"), share=0.05)
 
 
+def test_freeflows_scale_is_found_again(tiny, tmp_path, monkeypatch):
+    """A run that was stopped goes on to the same bits."""
+    distill(str(tiny), tmp_path / "whole", settings("freeflow"), "freeflow")
+    whole = Loop._stop_if_asked
+
+    def stop(loop):
+        loop.stop_signal = 2 if loop.step == 3 else None
+        whole(loop)
+
+    monkeypatch.setattr(Loop, "_stop_if_asked", stop)
+    with pytest.raises(Interrupted, match="stopped at step 3 of 4"):
+        distill(str(tiny), tmp_path / "run", settings("freeflow"), "freeflow")
+    monkeypatch.setattr(Loop, "_stop_if_asked", whole)
+    distill(str(tiny), tmp_path / "run", settings("freeflow"), "freeflow")
+    here, there = load_file(tmp_path / "run" / PATH), load_file(tmp_path / "whole" / PATH)
+    assert all(torch.equal(here[name], there[name]) for name in there)
+
+
+def test_processes_whose_slices_hold_other_terms_log_the_same(tiny, tmp_path):
+    """Of two slices one corrects nothing."""
+    words = ["distill", tiny, "--method", "freeflow", "--batch-size", "8", "--steps", "4", "--set", "t_max=0.9"]
+    words += [
+        "--set",
+        "fake_warmup=1",
+        "--set",
+        "correction_share=0.15",
+        "--set",
+        "log_every=1",
+        "--set",
+        "sample_every=0",
+    ]
+    logs = []
+    for processes in (1, 2):
+        call, environment = command(*words, "--output", tmp_path / str(processes), processes=processes)
+        done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        logs.append([json.loads(line) for line in (tmp_path / str(processes) / "log.jsonl").read_text().splitlines()])
+    for one, two in zip(*logs, strict=True):
+        assert set(one) == set(two)
+        assert one["loss"] == pytest.approx(two["loss"], rel=0.02)
+    assert "correction" in logs[0][-1]
+
+
 @pytest.mark.parametrize("stage, at", [("boot", 3), ("dm", 3)])
 def test_a_run_of_two_stages_resumes_to_the_same_bits(stage, at, tiny, tmp_path, corrected, monkeypatch):
     """Stopped in either stage, the same call goes on there."""
@@ -598,6 +641,8 @@ def test_a_start_that_does_not_fit_is_refused_in_one_line(tiny, tmp_path, correc
     "words, expected",
     [
         (["--method", "boot+dn"], "Did you mean 'dm'"),
+        (["--set", "fake_rank=4"], "method boot has no setting 'fake_rank'; choose --method dm or sid"),
+        (["--method", "boot+dm", "--set", "boot.fake_rank=4"], "boot: there is no setting 'fake_rank'"),
         (["--method", "boot+dm", "--set", "boot.stepz=3"], "boot: there is no setting 'stepz'"),
         (["--method", "boot+dm", "--set", "boot.t_max=0.5"], "both stages have the same one"),
         (["--method", "boot+dm", "--set", "noise_levels=[0.9,0.1]"], "LOW < HIGH"),
@@ -663,7 +708,7 @@ def test_a_cascade(tmp_path):
     [
         (save_dit, {"null_class": 4, "guidance_range": [1, 4]}, {}),
         (save_sdxl, {"guidance_scale": 3.0}, {}),
-        (save_sd3, {"guidance_range": [1, 4], "fake_rank": 0}, {}),
+        (save_sd3, {"guidance_range": [1, 4]}, {}),
         (save_flux, {"guidance_range": [1, 4]}, {"size": 16}),
     ],
 )

@@ -120,8 +120,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         with suppress(OSError):  # where it could not even be looked for
             remove(temporary)
         # safetensors reports a full disk as its own exception, not as an OSError.
-        if isinstance(error, NotADirectoryError | FileExistsError):
-            file = next((parent for parent in path.parents if parent.exists() and not parent.is_dir()), path.parent)
+        file = next((parent for parent in path.parents if parent.is_file()), None)
+        if isinstance(error, NotADirectoryError | FileExistsError) and file is not None:
             raise BootdiffError(f"{path} cannot be written: {file} is a file; choose another place.") from error
         if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
             raise BootdiffError(f"{path} cannot be written ({error}); what was there before is unchanged.") from error

@@ -27,6 +27,12 @@ STAGE = "boot"
 PROMPTS = "prompts.json"
 
 
+def trained_seconds(folder: Path) -> float:
+    """Of a finished run, both its stages."""
+    files = [folder / STAGE / "done.json", folder / "done.json"]
+    return sum(float(read_json(file)["seconds"]) for file in files if file.exists())
+
+
 class Run:
     """A run folder.
 

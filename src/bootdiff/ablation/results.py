@@ -12,6 +12,7 @@ from bootdiff.ablation.config import Ablation, Evaluation
 from bootdiff.ablation.variants import OF_THE_TEACHER, Design, Job, Variant, shown
 from bootdiff.evaluation.figures import FIGURES
 from bootdiff.files import read_json, write_json
+from bootdiff.runs import trained_seconds
 from bootdiff.training.convergence import judge, read_watch
 
 State = Literal["waiting", "failed", "trained", "measured"]
@@ -87,7 +88,7 @@ def read_outcome(job: Job, evaluation: Evaluation) -> Outcome:
         words = read_json(failure)
         told = f"the {words['what']} is not finite at step {words['step']}; remove {job.folder} to train it again."
         return Outcome(job, "failed", NOT_FINITE, told)
-    seconds, verdict = read_json(done)["seconds"], judge(read_watch(job.folder))
+    seconds, verdict = trained_seconds(job.folder), judge(read_watch(job.folder))
     rows = _rows(job.folder, evaluation)
     return Outcome(job, "measured" if rows else "trained", verdict.word, verdict.sentence, seconds, rows)
 

@@ -13,8 +13,8 @@ from bootdiff.ablation.table import cells
 from bootdiff.ablation.variants import shown
 from bootdiff.cli.evaluate import run_evaluate
 from bootdiff.cli.measurement import Measurement
-from bootdiff.files import read_json
 from bootdiff.objectives.settings import DistillationSettings
+from bootdiff.runs import trained_seconds
 
 
 def run_ablate(config: Path, output: Path, dry_run: bool) -> None:
@@ -78,7 +78,7 @@ def _minutes(plan: AblationPlan) -> float:
     known = [asked[job.folder] for job in plan.jobs if job.folder in plan.finished]
     missing = [asked[job.folder] for job in plan.jobs if job.folder not in plan.finished]
     if known:
-        seconds = sum(read_json(folder / "done.json")["seconds"] for folder in plan.finished)
+        seconds = sum(map(trained_seconds, plan.finished))
         return seconds / sum(settings.work for settings in known) * sum(settings.work for settings in missing) / 60
     sizes = {settings.batch_size for settings in missing}
     a_sample = {size: estimate(plan.teacher, size)["pass_seconds"] / size for size in sizes}

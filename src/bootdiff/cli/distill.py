@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bootdiff.errors import first_line
+from bootdiff.errors import BootdiffError, first_line
 from bootdiff.files import read_json
-from bootdiff.objectives.registry import load_method
+from bootdiff.objectives.registry import load_method, methods_with
 from bootdiff.progress import is_first_process
 from bootdiff.report.build import build_report
 from bootdiff.teachers import load_teacher
@@ -34,7 +34,11 @@ def run_distill(
 ) -> None:
     """Plan, run, report."""
     _, settings_type = load_method(method)
-    settings = make_settings(settings_type, read_config(config), read_assignments(assign), options)
+    layers = read_config(config), read_assignments(assign), options
+    for key in {key for layer in layers for key in layer} - set(settings_type.model_fields):
+        if methods := methods_with(key):
+            raise BootdiffError(f"method {method} has no setting '{key}'; choose --method {' or '.join(methods)}.")
+    settings = make_settings(settings_type, *layers)
     plan = plan_distillation(load_teacher(teacher, **(teacher_options or {})), output, settings, method)
     if dry_run:
         print_plan(plan)

@@ -38,7 +38,6 @@ from bootdiff.errors import BootdiffError, Interrupted
 
 app = typer.Typer(
     name="bootdiff",
-    help="Distil a pretrained diffusion model into one network call, without its training data.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -48,9 +47,9 @@ app.add_typer(figures.app)
 
 def _version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
+        from bootdiff import __version__
 
-        print(f"bootdiff {version('bootdiff')}")
+        print(f"bootdiff {__version__}")
         raise typer.Exit
 
 

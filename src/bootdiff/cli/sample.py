@@ -15,7 +15,7 @@ from bootdiff.cli.refine import Finish, describe_finish, refined
 from bootdiff.cli.words import read_times
 from bootdiff.data.conditions import Conditions
 from bootdiff.errors import BootdiffError
-from bootdiff.evaluation.opening import cascade, run_conditions
+from bootdiff.evaluation.opening import cascade, check_upscales, run_conditions
 from bootdiff.files import write_whole
 from bootdiff.pictures import grid, is_picture, to_image
 from bootdiff.pipelines.samplers import ANY, Choice, PathSampler, Sampler, batch_for, conditions_for, open_student
@@ -99,7 +99,8 @@ def describe(facts: Mapping[str, Any], sampler: Sampler, wanted: Wanted) -> Iter
         known = f" ({textwrap.shorten(', '.join(map(str, own)), 60, placeholder=' …')})" if own else ""
         which = "the first of its" if isinstance(wanted.layout, Interpolation) else "its"
         option = "--class" if takes == "classes" else "--prompt"
-        yield f"{which} own {takes}{known}, as it learned them; choose with {option}."
+        learned_them = takes == "prompts" or own is not None
+        yield f"{which} own {takes}{known}{', as it learned them' if learned_them else ''}; choose with {option}."
     if isinstance(learned, list) and choice.weight is None and "folded_weight" not in facts:
         yield (
             f"guidance weight {sampler.told_weight(None):g}, the middle of {learned[0]:g} to {learned[1]:g}; "
@@ -110,10 +111,7 @@ def describe(facts: Mapping[str, Any], sampler: Sampler, wanted: Wanted) -> Iter
 def _conditions(name: str, base: str | None, sampler: Sampler, facts: dict[str, Any], choice: Choice) -> Conditions:
     if base is None:
         return run_conditions(name, sampler, facts, choice)
-    if sampler.adapter is None or not sampler.adapter.upscales:
-        raise BootdiffError(
-            f"{name} enlarges no images of {base}'s: it is no super-resolution student; name one student."
-        )
+    check_upscales(sampler, base)
     if choice.prompts is None:
         raise BootdiffError("a cascade is conditioned on text; give --prompt TEXT or --prompts FILE.")
     return cascade(base, sampler, facts, conditions_for(sampler, facts, choice), choice.prompts)

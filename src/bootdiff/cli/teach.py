@@ -29,7 +29,9 @@ def run_train_teacher(
                 from bootdiff.training.joint import FOLDER
 
                 together = output / FOLDER
-                print(f"student: {together / 'student'}  (try: bootdiff sample {together} --output grid.png)")
+                words = f"BASE {together}" if settings.kind == "if-upscaler" else f"{together}"
+                words += "" if settings.kind in ("unconditional", "classes") else " --prompt TEXT"
+                print(f"student: {together / 'student'}  (try: bootdiff sample {words} --output grid.png)")
     else:
         print(f"done: {output} already holds this teacher.")
 

@@ -15,6 +15,7 @@ from bootdiff.errors import BootdiffError
 from bootdiff.pipelines.samplers import ANY, Choice, Sampler, best_device, check_enlarges, conditions_for, open_student
 from bootdiff.runs import Run
 from bootdiff.teachers import Teacher, adapter_of, guided, limited, load_teacher
+from bootdiff.teachers.adapters.base import Adapter
 from bootdiff.teachers.encoding import PromptEncoder
 from bootdiff.teachers.guidance import weight_of
 from bootdiff.teachers.limits import limit_from
@@ -125,10 +126,13 @@ def _classes(opened: Mapping[str, tuple[Sampler, dict[str, Any]]], choice: Choic
     """
     learned = {name: facts.get("conditions", {}).get("labels") for name, (_, facts) in opened.items()}
     first = next(iter(learned))
+    takes = {name: "nothing" if s.adapter is None else s.adapter.takes for name, (s, _) in opened.items()}
     for name, labels in learned.items():
+        if takes[name] != takes[first]:
+            raise BootdiffError(
+                f"{first} is conditioned on {takes[first]} and {name} on {takes[name]}; compare one teacher's students."
+            )
         if not choice.classes and labels != learned[first]:
-            if labels is None or learned[first] is None:
-                raise BootdiffError(f"{first} and {name} are of different teachers; compare students of one teacher.")
             raise BootdiffError(f"{first} and {name} learned different classes; say --classes which to compare.")
     return choice.classes or learned[first]
 
@@ -236,14 +240,26 @@ def cascade(
     Raises:
         BootdiffError: if one of the two is no such stage, or their sizes do not fit.
     """
-    stage = sampler.adapter
+    stage = check_upscales(sampler, base)
     small, small_facts = open_student(base)
-    if stage is None or not stage.upscales:
-        raise BootdiffError(f"the second student makes no larger images of {base}'s: it is no super-resolution stage.")
     check_enlarges(stage, small.adapter, small.shape, base)
     level = int(facts.get("conditions", {}).get("noise_level", 250))
     own = conditions_for(small, small_facts, Choice(prompts=prompts))
     return Cascade(conditions, _Module(small), own, tuple(small.shape), cast("Upscaler", stage), level)
+
+
+def check_upscales(sampler: Sampler, base: str) -> Adapter:
+    """The adapter of a super-resolution student.
+
+    Raises:
+        BootdiffError: if it is none.
+    """
+    stage = sampler.adapter
+    if stage is None or not stage.upscales:
+        raise BootdiffError(
+            f"the second student makes no larger images of {base}'s: it is no super-resolution stage; name one student."
+        )
+    return stage
 
 
 class _Module(torch.nn.Module):

@@ -66,6 +66,11 @@ class CorrectionSettings(BootSettings):
         return 4 * self.fake_updates + 5 + (super().passes if self.boot_weight else 0)
 
     @property
+    def work(self) -> float:
+        """The student has no turn while the fake alone learns."""
+        return (self.passes * self.steps - (self.passes - 4 * self.fake_updates) * self.fake_warmup) * self.batch_size
+
+    @property
     def warm_from(self) -> int:
         """After the fake's first steps, too."""
         return self.fake_warmup + self.warmup_steps
@@ -134,7 +139,7 @@ class Correction(Stateless):
         fake_updates: turns of the fake before each of the student.
         fake_warmup: first steps, in which it alone learns: a fake that still is the teacher would send the student
             nowhere, and an optimiser that scales its gradients there at full speed.
-        boot_weight: of L_BS + beta L_BC.
+        boot_weight: of the BOOT loss that is kept.
         levels: (lowest, highest) r of the comparison.
     """
 

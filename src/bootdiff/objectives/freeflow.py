@@ -35,7 +35,7 @@ class FreeFlowSettings(CorrectionSettings):
     @model_validator(mode="after")
     def _a_batch_holds_both(self) -> Self:
         fewest = math.ceil(1 / min(self.correction_share, 1 - self.correction_share))
-        if self.batch_size < fewest:
+        if not 0 < math.floor(self.batch_size * self.correction_share) < self.batch_size:
             raise ValueError(
                 f"a batch must hold predictions and corrections: batch_size is {self.batch_size}, and "
                 f"correction_share {self.correction_share:g} needs {fewest} or more"
@@ -43,11 +43,10 @@ class FreeFlowSettings(CorrectionSettings):
         return self
 
     @model_validator(mode="after")
-    def _nothing_is_ignored(self) -> Self:
-        boots_own = (
-            {"solver", "loss_weight"} if not self.boot_weight and "boot" not in type(self).model_fields else set()
-        )
-        for name in sorted(boots_own):
+    def _boots_own_need_its_loss(self) -> Self:
+        # In a run of two stages they are the first one's.
+        used = self.boot_weight > 0 or "boot" in type(self).model_fields
+        for name in () if used else ("loss_weight", "solver"):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is of BOOT's loss, which boot_weight 0 leaves out; leave {name} out, too")
         return self
@@ -76,14 +75,15 @@ class FreeFlow(Correction):
         self._norms = torch.zeros(4)
 
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
-        """For the student: the prediction, which sets the scale, the correction, and BOOT's boundary and kept loss."""
+        """For the student: the prediction, the correction at the scale of the step before, and what is BOOT's."""
         if turn.name == "fake":
             return super().losses(networks, turn, batch)
-        corrects = self.correcting(turn)
+        known = self.correcting(turn)
+        corrects = known.to(batch.noise.device)
         terms: list[Callable[[], Loss]] = []
-        if not bool(corrects.all()):
+        if not bool(known.all()):
             terms.append(lambda: self.prediction(networks, turn, batch, ~corrects))
-        if bool(corrects.any()):
+        if bool(known.any()):
             terms.append(lambda: self.balanced(networks, turn, batch, corrects))
         boot = self.boot
         if self.boot_weight > 0:
@@ -94,8 +94,8 @@ class FreeFlow(Correction):
         return terms
 
     def correcting(self, turn: Turn) -> Tensor:
-        """Which samples of the slice correct, bool (b,): by their numbers in the whole batch, which may be split."""
-        numbers = torch.arange(turn.draw.start, turn.draw.stop, device=turn.draw.device, dtype=torch.float64)
+        """Which samples of the slice correct, bool (b,) on the CPU: by their numbers in the whole batch."""
+        numbers = torch.arange(turn.draw.start, turn.draw.stop, dtype=torch.float64)
         return ((numbers + 1) * self.share).floor() > (numbers * self.share).floor()
 
     def prediction(self, networks: Networks, turn: Turn, batch: Batch, rows: Tensor) -> Loss:

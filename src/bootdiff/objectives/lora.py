@@ -119,6 +119,8 @@ def _adder_to_the_last(count: int, update: nn.Module) -> Callable[[nn.Module, tu
 
     def add_to_the_last(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         *plain, updated = output.chunk(count)
+        if len(plain) != count - 1 or len(output) % count:
+            raise RuntimeError(f"{type(module).__name__} does not see the samples along its first dimension")
         return torch.cat([*plain, add(module, (inputs[0].chunk(count)[-1],), updated)])
 
     return add_to_the_last

@@ -24,6 +24,11 @@ def names() -> list[str]:
     return [*METHODS, *(FIRST + name for name in CORRECTIONS)]
 
 
+def methods_with(setting: str) -> list[str]:
+    """The methods that have this setting."""
+    return [name for name in names() if setting in load_method(name)[1].model_fields]
+
+
 def load_method(name: str) -> tuple[Any, Any]:
     """(objective class with ``from_settings(teacher, settings)``, settings class).
 

@@ -141,12 +141,13 @@ def rate_factor(step: int, settings: TrainingSettings, first_step: int = 0, star
 
     Args:
         step: counted from ``first_step``.
-        starts: where the warm-up begins; nothing learns before.
+        starts: the run's step at which the warm-up begins; nothing learns before. Without a warm-up the rate falls from
+            ``first_step`` on, as it did in the runs of docs/results.md.
     """
-    length, warm = settings.steps - first_step, settings.warmup_steps
-    if step < starts + warm:
-        return (step - starts + 1) / (warm + 1)
-    falls_from = starts + warm if warm else 0
+    length, warm, begins = settings.steps - first_step, settings.warmup_steps, max(0, starts - first_step)
+    if step < begins + warm:
+        return max(0, step - begins + 1) / (warm + 1)
+    falls_from = begins + warm if warm else 0
     progress = (step - falls_from) / max(1, length - falls_from)
     if settings.lr_schedule == "linear":
         return 1 - progress

@@ -40,14 +40,27 @@ class Meter:
     def read(self) -> dict[str, Any]:
         """Means since the last call, over all processes; time bins without a sample are null."""
         means = {"loss": self._mean(torch.stack(self.totals).sum() / self.turns)}
-        means.update({name: self._mean(torch.stack(values).mean()) for name, values in self.scalars.items()})
+        for name in self._names(self.scalars):
+            values = self.scalars.get(name, [])
+            counted = [sum(values, self._zeros()), self._zeros() + len(values)]
+            total, count = self.accelerator.reduce(torch.stack(counted), "sum").cpu()
+            means[name] = (total / count).item()
         by_time = {}
-        for name, entries in self.by_time.items():
-            t, values = (torch.cat(parts) for parts in zip(*entries, strict=True))
-            total, count = self.accelerator.reduce(time_table(t, values), "sum").cpu()
+        for name in self._names(self.by_time):
+            tables = [time_table(t, values) for t, values in self.by_time.get(name, [])]
+            total, count = self.accelerator.reduce(sum(tables, self._zeros(2, TIME_BINS)), "sum").cpu()
             by_time[f"{name}_by_time"] = [(a / b).item() if b > 0 else None for a, b in zip(total, count, strict=True)]
         self._clear()
         return {**means, **by_time}
+
+    def _names(self, known: Mapping[str, Any]) -> list[str]:
+        """Those of any process: a slice may be too small for one of the terms."""
+        from accelerate.utils import gather_object
+
+        return sorted(set(gather_object(list(known))))
+
+    def _zeros(self, *shape: int) -> Tensor:
+        return torch.zeros(shape, device=self.accelerator.device)
 
     def _mean(self, value: Tensor) -> float:
         return float(self.accelerator.reduce(value, "mean"))

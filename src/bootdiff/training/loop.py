@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from bootdiff.allocator import keep_freed_memory
-from bootdiff.errors import BootdiffError, Interrupted
+from bootdiff.errors import BootdiffError, Interrupted, first_line
 from bootdiff.objectives.base import Objective, Turn
 from bootdiff.progress import Progress, progress
 from bootdiff.randomness import Draw
@@ -196,7 +196,9 @@ class Loop:
             try:
                 self._restore(*load_checkpoint(path))
             except (BootdiffError, KeyError, TypeError, ValueError, RuntimeError) as error:
-                why = f"{error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
+                if isinstance(error.__cause__, OSError):  # it cannot be read here and now; it may be whole
+                    raise
+                why = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
                 before = checkpoint_before(path)
                 then = "start anew" if before is None else f"resume from {before.name}"
                 raise BootdiffError(

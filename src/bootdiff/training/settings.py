@@ -198,12 +198,6 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _methods_with(key: str) -> list[str]:
-    from bootdiff.objectives.registry import load_method, names
-
-    return [name for name in names() if key in load_method(name)[1].model_fields]
-
-
 def _one_line(kind: type[BaseModel], error: ValidationError) -> str:
     first = error.errors()[0]
     message = first["msg"].removeprefix("Value error, ")
@@ -212,8 +206,5 @@ def _one_line(kind: type[BaseModel], error: ValidationError) -> str:
     key = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         hint = nearest(key, kind.model_fields) or f" Known settings: {', '.join(kind.model_fields)}."
-        methods = _methods_with(key) if "delta" in kind.model_fields else []  # of a distillation, not a teacher's
-        if methods:
-            hint = f" It is one of method {', '.join(methods)}: choose with --method."
         return f"there is no setting '{key}'.{hint}"
     return f"setting {key}: {message[0].lower() + message[1:]}, got {first['input']!r}."

@@ -69,9 +69,10 @@ def adopted(settings: DistillationSettings, teacher: Teacher, given: bool = Fals
 
 def _check_kind(name: str | None, facts: Mapping[str, Any], teacher: Teacher) -> None:
     adapter = adapter_of(teacher)
-    own = None if adapter is None else adapter.parts.pipeline_class
-    takes = "nothing" if adapter is None else adapter.takes
-    if facts.get("pipeline", own) != own or ("labels" in facts.get("conditions", {}) and takes != "classes"):
+    if adapter is None:  # conditions are given from Python, and its weights are compared later
+        return
+    own, labelled = adapter.parts.pipeline_class, "labels" in facts.get("conditions", {})
+    if facts.get("pipeline", own) != own or (labelled and adapter.takes != "classes"):
         raise BootdiffError(
             f"the student in {name} is one of {facts.get('teacher')}, and {teacher.name} is another kind of teacher; "
             "start from one of its own students."
