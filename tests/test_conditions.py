@@ -488,7 +488,7 @@ BAD_SAMPLES = {
     "a prompt for a class student": (["CLASS", "--prompt", "x"], "not on prompts"),
     "a class that it did not learn": (["CLASS", "--classes", "3"], "learned: 0, 1, 2"),
     "a weight that it did not learn": (["CLASS", "--guidance-scale", "9"], "cannot serve"),
-    "two students that are no cascade": (["TEXT", "CLASS", "--prompt", "x"], "conditioned on classes"),
+    "two students that are no cascade": (["TEXT", "CLASS", "--prompt", "x"], "no super-resolution stage"),
     "three students": (["TEXT", "TEXT", "TEXT", "--prompt", "x"], "got 3"),
     "prompt and prompts": (["TEXT", "--prompt", "x", "--prompts", "WORDS"], "exclude"),
 }
