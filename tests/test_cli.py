@@ -347,3 +347,20 @@ def test_bad_input_is_one_line_and_exit_2_and_leaves_nothing(cli, places, tmp_pa
     if result.err.startswith("bootdiff: error:"):
         assert len(result.err.strip().splitlines()) == 1
     assert (files(tmp_path), files(places["RUN"])) == before
+
+
+def test_the_version(cli):
+    import bootdiff
+
+    assert cli("--version").out.strip() == f"bootdiff {bootdiff.__version__}"
+
+
+@pytest.mark.parametrize("count, columns", [(1, 1), (4, 2), (7, 3), (8, 4), (10, 5), (16, 4)])
+def test_a_grid_is_whole_where_it_can_be(count, columns):
+    """Columns of tiles of 48 pixels and gaps of 2."""
+    import torch
+
+    from bootdiff.pictures import grid
+
+    picture = grid(torch.zeros(count, 1, 8, 8))
+    assert (picture.width + 2) // 50 == columns and (picture.height + 2) // 50 == -(-count // columns)
