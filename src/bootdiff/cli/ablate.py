@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from bootdiff.ablation.config import Evaluation
 from bootdiff.ablation.results import Line
@@ -13,8 +13,10 @@ from bootdiff.ablation.table import cells
 from bootdiff.ablation.variants import shown
 from bootdiff.cli.evaluate import run_evaluate
 from bootdiff.cli.measurement import Measurement
-from bootdiff.objectives.settings import DistillationSettings
 from bootdiff.runs import trained_seconds
+
+if TYPE_CHECKING:
+    from bootdiff.objectives.settings import DistillationSettings
 
 
 def run_ablate(config: Path, output: Path, dry_run: bool) -> None:

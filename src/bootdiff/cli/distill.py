@@ -35,8 +35,8 @@ def run_distill(
     """Plan, run, report."""
     _, settings_type = load_method(method)
     layers = read_config(config), read_assignments(assign), options
-    for key in {key for layer in layers for key in layer} - set(settings_type.model_fields):
-        if methods := methods_with(key):
+    for key in (key for layer in layers for key in layer):
+        if key not in settings_type.model_fields and (methods := methods_with(key)):
             raise BootdiffError(f"method {method} has no setting '{key}'; choose --method {' or '.join(methods)}.")
     settings = make_settings(settings_type, *layers)
     plan = plan_distillation(load_teacher(teacher, **(teacher_options or {})), output, settings, method)

@@ -63,7 +63,7 @@ class Fake(nn.Module):
         return a * x_r + b * self.network(scale * x_r, timestep, timestep, condition).float()
 
     def beside(self, x_r: Tensor, r: Tensor, condition: Condition, plain: Sequence[Condition]) -> list[Tensor]:
-        """[f of each of ``plain``, …, f_psi], f not limited, in one call of the network that both share."""
+        """[f of each of ``plain``, …, f_psi], each (b, *shape), not limited: one call of the shared network."""
         scale, a, b = self._factors(x_r, r)
         network = cast("LowRank", self.network)
         outputs = network.beside(scale * x_r, self.schedule.timestep(r), condition, plain)

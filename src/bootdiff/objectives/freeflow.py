@@ -78,12 +78,12 @@ class FreeFlow(Correction):
         """For the student: the prediction, the correction at the scale of the step before, and what is BOOT's."""
         if turn.name == "fake":
             return super().losses(networks, turn, batch)
-        known = self.correcting(turn)
-        corrects = known.to(batch.noise.device)
+        on_cpu = self.correcting(turn)  # asked there, so that a GPU is not waited for
+        corrects = on_cpu.to(batch.noise.device)
         terms: list[Callable[[], Loss]] = []
-        if not bool(known.all()):
+        if not bool(on_cpu.all()):
             terms.append(lambda: self.prediction(networks, turn, batch, ~corrects))
-        if bool(known.any()):
+        if bool(on_cpu.any()):
             terms.append(lambda: self.balanced(networks, turn, batch, corrects))
         boot = self.boot
         if self.boot_weight > 0:

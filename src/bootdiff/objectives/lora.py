@@ -50,7 +50,7 @@ class LowRank(GrownNetwork):
     def beside(
         self, x_T: Tensor, timestep: Tensor, condition: Condition, plain: Sequence[Condition]
     ) -> Sequence[Tensor]:
-        """The network's outputs to each of ``plain`` without the updates, and last its output with them.
+        """The network's outputs to each of ``plain`` without the updates, and last its output with them, (b, …) each.
 
         In one call, on a batch of len(plain) + 1 times the size.
         """
