@@ -532,10 +532,12 @@ def test_a_cascade_of_teachers_has_rows_of_its_own(cli, teachers, tmp_path):
     large = [teachers / "if-upscaler", "--base", tmp_path / "base", "--output", tmp_path / "large"]
     assert cli("distill", *large, *small).code == 0
     measure = ["--features", "digits", "--reference", "digits", "--num", 70, "--ddim-steps", "1,2", "--no-heun"]
+    measure.append("--own-heun")
     done = cli("evaluate", tmp_path / "large", *measure, "--output", tmp_path / "e.json")
     assert done.code == 0, done.err
     rows = {row["name"]: row for row in json.loads((tmp_path / "e.json").read_text())["rows"]}
     assert rows["DDIM 2 + 2"]["calls"] == 4 and rows["DDIM 2 + 2"]["path_error"] is None
+    assert rows["Heun 50 + 50"]["calls"] == 200 and rows["Heun 50 + 50"]["frechet_distance"] is not None
     assert rows["DDIM 2 + 2"]["faithfulness"] is not None and rows["student"]["path_error"] is not None
     # An untouched student of one step is its teacher in one call; the bases differ by what two steps of training did.
     assert rows["DDIM 1 + 1"]["frechet_distance"] == pytest.approx(rows["student"]["frechet_distance"], rel=0.3)

@@ -49,7 +49,7 @@ def run_evaluate(
     steps = read_steps(ddim_steps)
     pair = open_pair(student, teacher, teacher_options, asked.choice)
     judges, reference = asked.judges(pair.teacher, pair.texts)
-    conditions, more = _with_base(student, pair, steps)
+    conditions, more = _with_base(student, pair, steps, heun or own_heun)
     if own_heun and not heun:
         more = [*more, heun_candidate(pair.teacher, pair.teacher.t_range)]
     if (Path(student) / STAGE / "student-path").is_dir():
@@ -79,13 +79,13 @@ def run_evaluate(
     return result
 
 
-def _with_base(student: str, pair: Opened, steps: Sequence[int]) -> tuple[Conditions, Sequence[Candidate]]:
+def _with_base(student: str, pair: Opened, steps: Sequence[int], heun: bool) -> tuple[Conditions, Sequence[Candidate]]:
     """A cascade's conditions also remember what its base's teacher starts from, which gives rows of both teachers."""
     conditions, base = pair.conditions, base_teacher(student, pair.conditions)
     if base is None or not isinstance(conditions, Cascade):
         return conditions, ()
     remembered = Remembered(**vars(conditions))
-    return remembered, cascade_candidates(remembered, base, pair.teacher, steps)
+    return remembered, cascade_candidates(remembered, base, pair.teacher, steps, heun)
 
 
 def read_steps(words: str | None) -> list[int]:

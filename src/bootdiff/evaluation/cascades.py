@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Cascade
-from bootdiff.evaluation.rows import Candidate
+from bootdiff.evaluation.rows import HEUN_STEPS, Candidate, Sample, ddim_sampler, reference_path
 from bootdiff.randomness import sample_noise
-from bootdiff.solvers import ddim, trailing_times
+from bootdiff.solvers import trailing_times
 from bootdiff.teachers import Teacher
 
 #: entries that a base stage's condition has beside the second stage's own
@@ -32,21 +32,32 @@ class Remembered(Cascade):
         return listed.add(**{name: value.to(listed["image"].device) for name, value in known.items()})
 
 
-def cascade_candidates(cascade: Cascade, base: Teacher, teacher: Teacher, steps: Sequence[int]) -> list[Candidate]:
-    """DDIM k + k: the base's teacher and the second stage's, from the same noises as the students."""
-    return [
-        Candidate(f"DDIM {count} + {count}", "trailing", 2 * count, _both(cascade, base, teacher, count), False)
+def cascade_candidates(
+    cascade: Cascade, base: Teacher, teacher: Teacher, steps: Sequence[int], heun: bool
+) -> list[Candidate]:
+    """DDIM k + k and Heun 50 + 50: the base's teacher and the second stage's, from the same noises as the students."""
+    rows = [
+        Candidate(f"DDIM {count} + {count}", "trailing", 2 * count, _both(cascade, base, teacher, _ddim(count)), False)
         for count in steps
     ]
+    if heun:
+        both = _both(cascade, base, teacher, lambda stage: reference_path(stage, *stage.t_range))
+        rows.append(Candidate(f"Heun {HEUN_STEPS} + {HEUN_STEPS}", "even", 4 * HEUN_STEPS, both, False))
+    return rows
 
 
-def _both(cascade: Cascade, base: Teacher, teacher: Teacher, count: int):
-    first, second = (trailing_times(count, *stage.t_range) for stage in (base, teacher))
+def _ddim(count: int) -> Callable[[Teacher], Sample]:
+    return lambda stage: ddim_sampler(stage, trailing_times(count, *stage.t_range))
+
+
+def _both(cascade: Cascade, base: Teacher, teacher: Teacher, sampler: Callable[[Teacher], Sample]) -> Sample:
+    """Both stages by one kind of sampler, the second on what the first has made."""
 
     def sample(eps: Tensor, condition: Condition) -> Tensor:
         known = {name.removeprefix(BASE): value for name, value in condition.items() if name.startswith(BASE)}
         noise, again = known.pop("noise"), known.pop("augmentation")
-        small = ddim(base.to(eps.device), noise, first, Condition(known))
-        return ddim(teacher, eps, second, condition.add(**cascade.stage.upscaled(small, again, cascade.level)))
+        small = sampler(base.to(eps.device))(noise, Condition(known))
+        enlarged = condition.add(**cascade.stage.upscaled(small, again, cascade.level))
+        return sampler(teacher)(eps, enlarged)
 
     return sample

@@ -16,6 +16,8 @@ DDIM_STEPS = (1, 2, 4, 8, 10, 16, 50)
 HEUN_STEPS = 50
 #: what the row of a run's first stage has for a spacing
 FIRST_STAGE = "BOOT"
+#: from noises (b, *shape) and their conditions to samples
+Sample = Callable[[Tensor, Condition], Tensor]
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,14 @@ class Candidate:
         row: the row's name, such as ``"DDIM 10"``.
         spacing: how its times are spaced.
         calls: network calls an image.
-        sample: from noises and their conditions to samples.
+        sample: the sampler.
         same_path: whether its samples are compared with the path of the same noises.
     """
 
     row: str
     spacing: str
     calls: int
-    sample: Callable[[Tensor, Condition], Tensor]
+    sample: Sample
     same_path: bool = True
 
 
@@ -46,15 +48,17 @@ def teacher_candidates(teacher: Teacher, t_range: tuple[float, float], steps: Se
     candidates = []
     for count in steps:
         candidates.append(
-            Candidate(f"DDIM {count}", "trailing", count, _ddim(teacher, trailing_times(count, low, high)))
+            Candidate(f"DDIM {count}", "trailing", count, ddim_sampler(teacher, trailing_times(count, low, high)))
         )
         own = own_times(teacher, count)
         if own:
-            candidates.append(Candidate(f"DDIM {count}", "scheduler's own", count, _ddim(teacher, own)))
+            candidates.append(Candidate(f"DDIM {count}", "scheduler's own", count, ddim_sampler(teacher, own)))
     if from_elsewhere(teacher, t_range):
         for count in steps:
             name = f"DDIM {count} from t = {t_range[1]:.3g}"
-            candidates.append(Candidate(name, "trailing", count, _ddim(teacher, trailing_times(count, *t_range))))
+            candidates.append(
+                Candidate(name, "trailing", count, ddim_sampler(teacher, trailing_times(count, *t_range)))
+            )
     return candidates
 
 
@@ -69,7 +73,7 @@ def from_elsewhere(teacher: Teacher, t_range: tuple[float, float]) -> bool:
     return abs(t_range[1] - teacher.t_range[1]) > 1e-3
 
 
-def reference_path(teacher: Teacher, t_min: float, t_max: float) -> Callable[[Tensor, Condition], Tensor]:
+def reference_path(teacher: Teacher, t_min: float, t_max: float) -> Sample:
     """The Signal-ODE's Heun solution: the ground truth of the distillation for each noise (method: Eqs. 6 and 16)."""
     times = even_times(HEUN_STEPS, t_min, t_max)
     return lambda eps, condition: solve(teacher, eps, times, Heun(), condition)[-1]
@@ -87,5 +91,6 @@ def own_times(teacher: Teacher, steps: int) -> list[float] | None:
     return None if timesteps is None else [float(teacher.schedule.time(t)) for t in timesteps]
 
 
-def _ddim(teacher: Teacher, times: list[float]) -> Callable[[Tensor, Condition], Tensor]:
+def ddim_sampler(teacher: Teacher, times: list[float]) -> Sample:
+    """DDIM at these times."""
     return lambda eps, condition: ddim(teacher, eps, times, condition)
