@@ -115,11 +115,11 @@ def _measures(reference: Reference | None, labels: Sequence[int] | None) -> dict
 
 
 def print_comparison(result: Mapping[str, Any]) -> None:
-    """The table, on the terminal."""
+    """The table, on the terminal; its intervals are in the files."""
     from rich.console import Console
     from rich.table import Table
 
-    head, rows = markdown(result)
+    head, rows = markdown(result, intervals=False)
     table = Table(box=None)
     for number, column in enumerate(head):
         table.add_column(column, justify="left" if number == 0 else "right")

@@ -27,24 +27,28 @@ def write_comparison(folder: Path, result: Mapping[str, Any], pictures: Mapping[
         write_whole(folder / "samples.png", lambda path: samples_chart(pictures).savefig(path, dpi=110))
 
 
-def markdown(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Head and cells of the table; figures that no row has are left out."""
+def markdown(result: Mapping[str, Any], intervals: bool = True) -> tuple[list[str], list[list[str]]]:
+    """Head and cells of the table; figures that no row has are left out.
+
+    Args:
+        intervals: with each figure's; a terminal has no room for them.
+    """
     rows = result["rows"]
     names = [name for name in FIGURES if any(name in row["figures"] for row in rows)]
     head = ["sampler", "calls", *(FIGURES[name][0] for name in names), "images/s", "ms, batch 1"]
     cells = []
     for row in rows:
-        figures = [_cell(row["figures"].get(name), FIGURES[name][1]) for name in names]
+        figures = [_cell(row["figures"].get(name), FIGURES[name][1], intervals) for name in names]
         speed = [f"{row['images_per_second']:.3g}", f"{row['milliseconds']['value']:.3g}"]
         cells.append([row["name"], str(row["calls"]), *figures, *speed])
     return head, cells
 
 
-def _cell(figure: Mapping[str, Any] | None, form: str) -> str:
+def _cell(figure: Mapping[str, Any] | None, form: str, interval: bool) -> str:
     if figure is None:
         return "–"
     value, low, high = (figure[key] for key in ("value", "low", "high"))
-    if low is None or form == ".1%":
+    if low is None or form == ".1%" or not interval:
         return format(value, form)
     if abs((high - value) - (value - low)) > 0.1 * (high - low):  # a share's interval ends at 0 and 1
         return f"{value:{form}} ({low:{form}} – {high:{form}})"
