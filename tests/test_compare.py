@@ -150,6 +150,9 @@ def test_figures_are_stated_with_estimator_size_and_interval(cli, tmp_path):
         assert figure["estimator"] and "value" in figure
     low, value, high = (rows[0]["figures"]["precision"][key] for key in ("low", "value", "high"))
     assert low <= value <= high
+    lines = [line for line in done.out.splitlines() if line.startswith((" DDIM 2", " run"))]
+    assert len(lines) == 2 and f"{value:.3f}" in lines[0], "a row is a line of the terminal"
+    assert " ± " not in done.out and " ± " in (tmp_path / "c" / "compare.md").read_text()
     assert (tmp_path / "c" / "quality.png").exists()
     fewer = cli("compare", tmp_path / "run", "--output", tmp_path / "d", "--num", "40", "--samplers", "ddim:1")
     assert fewer.code == 0 and "40 samples for 64 features: their covariance is singular" in fewer.err
