@@ -364,3 +364,12 @@ def test_a_grid_is_whole_where_it_can_be(count, columns):
 
     picture = grid(torch.zeros(count, 1, 8, 8))
     assert (picture.width + 2) // 50 == columns and (picture.height + 2) // 50 == -(-count // columns)
+
+
+def test_an_interruption_before_the_work_is_told(cli, monkeypatch, tmp_path):
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bootdiff.cli.distill.run_distill", stop)
+    stopped = cli("distill", "digits", "--output", tmp_path / "run")
+    assert stopped.code == 130 and len(stopped.err.splitlines()) == 1 and "interrupted" in stopped.err

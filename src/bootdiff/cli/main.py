@@ -268,9 +268,10 @@ def run() -> None:
     except BootdiffError as error:
         print(f"bootdiff: error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("bootdiff: interrupted.", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # typer ends so on Ctrl-C, without a word
+            print("bootdiff: interrupted; run the same command again.", file=sys.stderr)
+        raise
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:  # a full disk, a folder without permission
