@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from bootdiff.condition import Condition
 from bootdiff.randomness import Draw, sample_noise
 
+#: timestep of the noise on a cascade's small images where none is named: DeepFloyd IF's own default
+NOISE_LEVEL = 250
+
 
 class Conditions(Protocol):
     """Makes conditions; a function of the draw, or of the sample's number, alone."""

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 
 from bootdiff.condition import Condition
-from bootdiff.data.conditions import Cascade, Conditions, Upscaler
+from bootdiff.data.conditions import NOISE_LEVEL, Cascade, Conditions, Upscaler
 from bootdiff.errors import BootdiffError
 from bootdiff.pipelines.samplers import ANY, Choice, Sampler, best_device, check_enlarges, conditions_for, open_student
 from bootdiff.runs import Run
@@ -243,7 +243,7 @@ def cascade(
     stage = check_upscales(sampler, base)
     small, small_facts = open_student(base)
     check_enlarges(stage, small.adapter, small.shape, base)
-    level = int(facts.get("conditions", {}).get("noise_level", 250))
+    level = int(facts.get("conditions", {}).get("noise_level", NOISE_LEVEL))
     own = conditions_for(small, small_facts, Choice(prompts=prompts))
     return Cascade(conditions, _Module(small), own, tuple(small.shape), cast("Upscaler", stage), level)
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, model_validator
 
+from bootdiff.data.conditions import NOISE_LEVEL
 from bootdiff.teachers import Clip, DynamicThreshold, Limit, NoLimit, Teacher, adapter_of
 from bootdiff.teachers.guidance import guidance_of
 from bootdiff.training.settings import TrainingSettings
@@ -42,7 +43,9 @@ class DistillationSettings(TrainingSettings):
     )
     negative_prompt: str | None = Field(None, description="what guidance leads away from; none = the empty prompt")
     base: str | None = Field(None, description="for a super-resolution teacher: the run of its distilled base stage")
-    noise_level: int = Field(250, ge=0, lt=100_000, description="of the base's images, as a super-resolution timestep")
+    noise_level: int = Field(
+        NOISE_LEVEL, ge=0, lt=100_000, description="of the base's images, as a super-resolution timestep"
+    )
     prompt_cache_gib: float = Field(8.0, ge=0, description="prompts are encoded once if that fits; 0 = in the loop")
     watch_every: int | None = Field(
         None,

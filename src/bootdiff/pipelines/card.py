@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bootdiff.data.conditions import NOISE_LEVEL
 from bootdiff.runs import HARMLESS
 from bootdiff.teachers.adapters.base import Adapter
 
@@ -90,7 +91,7 @@ def _usage(words: Mapping[str, Any], adapter: Adapter) -> str:
         weight = 1.0  # a fixed weight is in the network: more of it would come on top
     known = words.get("conditions", {})
     label = (known.get("labels") or [0])[0]
-    return adapter.usage.format(weight=f"{weight:g}", noise_level=known.get("noise_level", 250), label=label)
+    return adapter.usage.format(weight=f"{weight:g}", noise_level=known.get("noise_level", NOISE_LEVEL), label=label)
 
 
 def _steps(words: Mapping[str, Any], adapter: Adapter) -> list[str]:
