@@ -1,6 +1,8 @@
 """The rows of a student's teacher alone, without those from the student's own t_max: half of what `evaluate` costs.
 
-python benchmarks/teacher.py runs/class --guidance-scale 2 --features digits --reference digits --num 10000 [--heun]
+python benchmarks/teacher.py RUN --guidance-scale 2 --features digits --reference digits --heun --output figures.json
+
+Of a cascade: its second stage alone, on the student's small images.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from bootdiff.cli.evaluate import print_table, read_steps
-from bootdiff.cli.measurement import Measurement
+from bootdiff.cli.measurement import Measurement, notes
 from bootdiff.evaluation.evaluate import evaluate
 from bootdiff.evaluation.measure import Listed
 from bootdiff.evaluation.opening import open_pair
@@ -34,12 +36,14 @@ def main() -> None:
     choice = Choice(weight=asked.guidance_scale)
     wanted = Measurement(asked.features, asked.reference, None, asked.num, asked.seed, asked.repeats, choice)
     pair = open_pair(asked.student, choice=choice)
-    judges, _ = wanted.judges(pair.teacher, pair.texts)
+    judges, reference = wanted.judges(pair.teacher, pair.texts)
     steps = [] if asked.ddim_steps == "0" else read_steps(asked.ddim_steps)
     listed = Listed(pair.conditions, wanted.labels_of(asked.student), pair.texts)
     amount = asked.num, asked.seed, asked.repeats
     result = evaluate({}, pair.teacher, pair.teacher.t_range, judges, listed, *amount, steps, asked.heun)
-    write_json(asked.output, {"guidance_scale": asked.guidance_scale, **result, **environment()})
+    asked_for = {"student": asked.student, "reference": reference, "guidance_scale": asked.guidance_scale}
+    known = notes(judges.reference, asked.num)
+    write_json(asked.output, {**asked_for, "notes": known, **result, **environment()})
     print_table(result)
 
 

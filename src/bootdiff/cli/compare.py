@@ -14,7 +14,7 @@ from bootdiff.cli.measurement import Measurement, notes
 from bootdiff.cli.words import read_counts
 from bootdiff.errors import BootdiffError, Interrupted
 from bootdiff.evaluation.compare import Comparison, Entry, student_entries, teacher_entries
-from bootdiff.evaluation.comparison_files import markdown, write_comparison
+from bootdiff.evaluation.comparison_files import table_cells, write_comparison
 from bootdiff.evaluation.measure import Listed
 from bootdiff.evaluation.opening import Opened, open_group
 from bootdiff.evaluation.processes import join
@@ -119,7 +119,7 @@ def print_comparison(result: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    head, rows = markdown(result, intervals=False)
+    head, rows = table_cells(result, intervals=False)
     table = Table(box=None)
     for number, column in enumerate(head):
         table.add_column(column, justify="left" if number == 0 else "right")

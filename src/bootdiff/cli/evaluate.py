@@ -41,7 +41,7 @@ def run_evaluate(
 
     Args:
         teacher_options: revision, variant and dtype, over those that the student's own teacher was loaded with.
-        own_heun: the teacher's 50 Heun steps as one more row, where ``heun`` is left out.
+        own_heun: the teacher's 50 Heun steps as one more row, where ``heun`` is left out; of a cascade both teachers'.
     """
     if output.suffix != ".json":
         raise BootdiffError(f"--output {output}: expected a file that ends in .json.")
@@ -80,7 +80,11 @@ def run_evaluate(
 
 
 def _with_base(student: str, pair: Opened, steps: Sequence[int], heun: bool) -> tuple[Conditions, Sequence[Candidate]]:
-    """A cascade's conditions also remember what its base's teacher starts from, which gives rows of both teachers."""
+    """A cascade's conditions also remember what its base's teacher starts from, which gives rows of both teachers.
+
+    Args:
+        heun: whether 50 Heun steps of each are one.
+    """
     conditions, base = pair.conditions, base_teacher(student, pair.conditions)
     if base is None or not isinstance(conditions, Cascade):
         return conditions, ()

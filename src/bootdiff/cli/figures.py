@@ -39,7 +39,9 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Seed of the first noise.")] = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Noise seeds; figures are means over them.")] = 1,
     ddim_steps: Annotated[str | None, typer.Option(help="K,K,...: the teacher's DDIM rows.")] = None,
-    heun: Annotated[bool, typer.Option(help="A row for 50 Heun steps, the path's exact end.")] = True,
+    heun: Annotated[
+        bool, typer.Option(help="A row for 50 Heun steps, the path's exact end; of a cascade of both teachers, too.")
+    ] = True,
     own_heun: Annotated[
         bool, typer.Option("--own-heun", help="With --no-heun: the teacher's own 50 Heun steps all the same.")
     ] = False,

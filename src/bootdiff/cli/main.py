@@ -190,7 +190,7 @@ def sample(
     teacher: Annotated[
         str | None, typer.Option(help="With --refine: who finishes, where it has moved. Default: the student's own.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples a network call.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples a network call, at most.")] = 256,
 ) -> None:
     """Draw samples in one network call each; a base stage and its super-resolution stage make two."""
     from bootdiff.cli.layouts import layout_of

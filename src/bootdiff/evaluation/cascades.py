@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Cascade
-from bootdiff.evaluation.rows import HEUN_STEPS, Candidate, Sample, ddim_sampler, reference_path
+from bootdiff.evaluation.rows import HEUN_STEPS, Candidate, Sampling, ddim_sampler, reference_path
 from bootdiff.randomness import sample_noise
 from bootdiff.solvers import trailing_times
 from bootdiff.teachers import Teacher
@@ -37,20 +37,26 @@ def cascade_candidates(
 ) -> list[Candidate]:
     """DDIM k + k and Heun 50 + 50: the base's teacher and the second stage's, from the same noises as the students."""
     rows = [
-        Candidate(f"DDIM {count} + {count}", "trailing", 2 * count, _both(cascade, base, teacher, _ddim(count)), False)
+        Candidate(
+            f"DDIM {count} + {count}",
+            "trailing",
+            2 * count,
+            _both(cascade, base, teacher, _ddim(count)),
+            same_path=False,
+        )
         for count in steps
     ]
     if heun:
         both = _both(cascade, base, teacher, lambda stage: reference_path(stage, *stage.t_range))
-        rows.append(Candidate(f"Heun {HEUN_STEPS} + {HEUN_STEPS}", "even", 4 * HEUN_STEPS, both, False))
+        rows.append(Candidate(f"Heun {HEUN_STEPS} + {HEUN_STEPS}", "even", 4 * HEUN_STEPS, both, same_path=False))
     return rows
 
 
-def _ddim(count: int) -> Callable[[Teacher], Sample]:
+def _ddim(count: int) -> Callable[[Teacher], Sampling]:
     return lambda stage: ddim_sampler(stage, trailing_times(count, *stage.t_range))
 
 
-def _both(cascade: Cascade, base: Teacher, teacher: Teacher, sampler: Callable[[Teacher], Sample]) -> Sample:
+def _both(cascade: Cascade, base: Teacher, teacher: Teacher, sampler: Callable[[Teacher], Sampling]) -> Sampling:
     """Both stages by one kind of sampler, the second on what the first has made."""
 
     def sample(eps: Tensor, condition: Condition) -> Tensor:

@@ -27,11 +27,11 @@ def write_comparison(folder: Path, result: Mapping[str, Any], pictures: Mapping[
         write_whole(folder / "samples.png", lambda path: samples_chart(pictures).savefig(path, dpi=110))
 
 
-def markdown(result: Mapping[str, Any], intervals: bool = True) -> tuple[list[str], list[list[str]]]:
+def table_cells(result: Mapping[str, Any], intervals: bool = True) -> tuple[list[str], list[list[str]]]:
     """Head and cells of the table; figures that no row has are left out.
 
     Args:
-        intervals: with each figure's; a terminal has no room for them.
+        intervals: whether a figure's stands beside it; a terminal has no room for them.
     """
     rows = result["rows"]
     names = [name for name in FIGURES if any(name in row["figures"] for row in rows)]
@@ -44,11 +44,11 @@ def markdown(result: Mapping[str, Any], intervals: bool = True) -> tuple[list[st
     return head, cells
 
 
-def _cell(figure: Mapping[str, Any] | None, form: str, interval: bool) -> str:
+def _cell(figure: Mapping[str, Any] | None, form: str, intervals: bool) -> str:
     if figure is None:
         return "–"
     value, low, high = (figure[key] for key in ("value", "low", "high"))
-    if low is None or form == ".1%" or not interval:
+    if low is None or form == ".1%" or not intervals:
         return format(value, form)
     if abs((high - value) - (value - low)) > 0.1 * (high - low):  # a share's interval ends at 0 and 1
         return f"{value:{form}} ({low:{form}} – {high:{form}})"
@@ -57,7 +57,7 @@ def _cell(figure: Mapping[str, Any] | None, form: str, interval: bool) -> str:
 
 def document(result: Mapping[str, Any]) -> str:
     """The Markdown file: the table, and what its figures are."""
-    head, cells = markdown(result)
+    head, cells = table_cells(result)
     lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *cells)]
     used = {name: figure for row in result["rows"] for name, figure in row["figures"].items()}
     notes = [f"- {FIGURES[name][0]}: {figure['estimator']}." for name, figure in used.items() if name in FIGURES]

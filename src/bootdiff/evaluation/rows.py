@@ -17,7 +17,7 @@ HEUN_STEPS = 50
 #: what the row of a run's first stage has for a spacing
 FIRST_STAGE = "BOOT"
 #: from noises (b, *shape) and their conditions to samples
-Sample = Callable[[Tensor, Condition], Tensor]
+Sampling = Callable[[Tensor, Condition], Tensor]
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Candidate:
         row: the row's name, such as ``"DDIM 10"``.
         spacing: how its times are spaced.
         calls: network calls an image.
-        sample: the sampler.
+        sample: from noises and their conditions to samples.
         same_path: whether its samples are compared with the path of the same noises.
     """
 
     row: str
     spacing: str
     calls: int
-    sample: Sample
+    sample: Sampling
     same_path: bool = True
 
 
@@ -73,7 +73,7 @@ def from_elsewhere(teacher: Teacher, t_range: tuple[float, float]) -> bool:
     return abs(t_range[1] - teacher.t_range[1]) > 1e-3
 
 
-def reference_path(teacher: Teacher, t_min: float, t_max: float) -> Sample:
+def reference_path(teacher: Teacher, t_min: float, t_max: float) -> Sampling:
     """The Signal-ODE's Heun solution: the ground truth of the distillation for each noise (method: Eqs. 6 and 16)."""
     times = even_times(HEUN_STEPS, t_min, t_max)
     return lambda eps, condition: solve(teacher, eps, times, Heun(), condition)[-1]
@@ -91,6 +91,6 @@ def own_times(teacher: Teacher, steps: int) -> list[float] | None:
     return None if timesteps is None else [float(teacher.schedule.time(t)) for t in timesteps]
 
 
-def ddim_sampler(teacher: Teacher, times: list[float]) -> Sample:
+def ddim_sampler(teacher: Teacher, times: list[float]) -> Sampling:
     """DDIM at these times."""
     return lambda eps, condition: ddim(teacher, eps, times, condition)
