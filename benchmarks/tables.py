@@ -58,7 +58,8 @@ def shown(value: Any) -> str:
 def origin(record: Record) -> str:
     """Where a table comes from, in a sentence."""
     threads = f"{record.threads} thread{'s' if record.threads > 1 else ''}"
-    return f"`{record.command}` on {record.machine}, {threads}, torch {record.versions['torch']}; {record.date}, commit {record.commit}."
+    where = f"{record.machine}, {threads}, torch {record.versions['torch']}"
+    return f"`{record.command}` on {where}; {record.date}, commit {record.commit}."
 
 
 def main() -> None:
