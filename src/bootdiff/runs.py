@@ -20,7 +20,8 @@ from bootdiff.training.settings import read_config
 #: settings that change how a run is watched and kept, not what comes out of it
 HARMLESS = ("log_every", "sample_every", "checkpoint_every", "keep_last", "watch_every")
 
-
+#: settings that came after the first runs; a run whose config does not name one goes on with its default
+NEWER = ("keep",)
 #: the folder of the first stage in a run of two
 STAGE = "boot"
 #: the run's own copy of its prompts
@@ -166,6 +167,8 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]
             found += _differences(a, b)
         elif key not in there and b in (None, "", "no", {}, [], False):
             continue  # a run of before there was such a setting, which is left at "nothing" now
+        elif key not in there and key in NEWER:
+            continue
         elif a != b and key not in HARMLESS:
             found.append(f"{key} is {a} there and {b} here")
     return found

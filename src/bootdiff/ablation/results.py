@@ -13,7 +13,7 @@ from bootdiff.ablation.variants import OF_THE_TEACHER, Design, Job, Variant, sho
 from bootdiff.evaluation.figures import FIGURES
 from bootdiff.files import read_json, write_json
 from bootdiff.runs import trained_seconds
-from bootdiff.training.convergence import judge, read_watch
+from bootdiff.training.convergence import verdict_of
 
 State = Literal["waiting", "failed", "trained", "measured"]
 #: the word for a run whose loss was not finite
@@ -88,7 +88,7 @@ def read_outcome(job: Job, evaluation: Evaluation) -> Outcome:
         words = read_json(failure)
         told = f"the {words['what']} is not finite at step {words['step']}; remove {job.folder} to train it again."
         return Outcome(job, "failed", NOT_FINITE, told)
-    seconds, verdict = trained_seconds(job.folder), judge(read_watch(job.folder))
+    seconds, verdict = trained_seconds(job.folder), verdict_of(job.folder)
     rows = _rows(job.folder, evaluation)
     return Outcome(job, "measured" if rows else "trained", verdict.word, verdict.sentence, seconds, rows)
 

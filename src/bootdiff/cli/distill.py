@@ -13,7 +13,7 @@ from bootdiff.objectives.registry import load_method, methods_with
 from bootdiff.progress import is_first_process
 from bootdiff.report.build import build_report
 from bootdiff.teachers import load_teacher
-from bootdiff.training.convergence import judge, read_watch
+from bootdiff.training.convergence import verdict_of
 from bootdiff.training.distill import Plan, plan_distillation, run_plan
 from bootdiff.training.settings import make_settings, read_assignments, read_config
 
@@ -60,12 +60,8 @@ def print_verdict(plan: Plan) -> None:
     steps = read_json(plan.output / "done.json")["steps"]
     if steps < plan.settings.steps:
         print(f"stopped: at step {steps} of {plan.settings.steps}, because it has converged (stop_when)")
-    looks = read_watch(plan.output)
-    verdict = judge(looks)
-    if looks:
-        print(f"verdict: {verdict.word}: {verdict.sentence}")
-    else:
-        print("verdict: none, because so short a run is not looked at (--set watch_every=N looks all the same)")
+    verdict = verdict_of(plan.output)
+    print(f"verdict: {verdict.word}: {verdict.sentence}")
 
 
 def print_report(output: Path) -> None:

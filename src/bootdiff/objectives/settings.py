@@ -55,6 +55,11 @@ class DistillationSettings(TrainingSettings):
     stop_when: Literal["steps", "converged"] = Field(
         "steps", description="end at the last step, or at the first look that says converged"
     )
+    keep: Literal["best", "last"] = Field(
+        "best",
+        description="which state becomes the student: the best look's, where five looks or more say that it beats "
+        "the last by more than noise; or always the last",
+    )
     offload_encoders: bool = Field(False, description="keep text encoders on the CPU")
 
     def check_teacher(self, teacher: Teacher) -> None:

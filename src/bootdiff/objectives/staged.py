@@ -16,7 +16,7 @@ from bootdiff.objectives.settings import DistillationSettings
 MAY_DIFFER = (
     *("delta", "solver", "loss_weight", "time_sampling", "boundary_weight", "boundary_every", "distance"),
     *("lpips_weights", "batch_size", "seed", "weight_decay", "gradient_clip", "gradient_accumulation"),
-    *("gradient_checkpointing", "compile", "mixed_precision", "watch_every"),
+    *("gradient_checkpointing", "compile", "mixed_precision", "watch_every", "keep"),
     *("log_every", "sample_every", "checkpoint_every", "keep_last"),
 )
 OWN = ("steps", "learning_rate", "lr_schedule", "warmup_steps", "ema_decay", "stop_when")

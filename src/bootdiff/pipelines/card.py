@@ -58,7 +58,9 @@ def model_card(words: Mapping[str, Any], adapter: Adapter) -> str:
     options = words.get("teacher_options", {})
     asked = {key: _public(value) if key in files else value for key, value in options.items()}
     facts = {"teacher": _public(words["teacher"]), **asked, **{key: words[key] for key in own if key in words}}
-    rows = {**facts, **settings}
+    step = words.get("student_step")
+    kept = {} if step is None else {"student_step": f"{step}, the best look; the run's last step was not its best"}
+    rows = {**facts, **settings, **kept}
     return _TEMPLATE.format(
         teacher=_public(words["teacher"]),
         tag="text-to-image" if adapter.takes == "prompts" else "unconditional-image-generation",

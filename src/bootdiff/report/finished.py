@@ -40,11 +40,11 @@ class Finished:
     first: Finished | None = None
 
     @property
-    def verdict(self) -> Verdict | None:
-        """Of its looks; None without any."""
-        from bootdiff.training.convergence import judge
+    def verdict(self) -> Verdict:
+        """Of its looks, or of its end where it has none."""
+        from bootdiff.training.convergence import verdict_of
 
-        return judge(self.looks) if self.looks else None
+        return verdict_of(self.folder)
 
     @property
     def teacher_key(self) -> str:

@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+from bootdiff.files import read_json
+from bootdiff.training.alarms import alarm_of
 from bootdiff.training.log import read_log
 
 #: looks, one JSON line each
@@ -31,7 +33,20 @@ FRECHET, PATH = "frechet_distance", "path_error"
 #: of the teacher's variance: figures that differ by less are the same, where a look says nothing else
 NOISE = {FRECHET: 0.01, PATH: 0.003}
 
-Word = Literal["still falling", "converged", "drifting", "collapsing", "unstable", "unknown"]
+#: path errors beyond this many times the teacher's own squared difference between seeds: the samples are no images
+FARTHER_THAN_OTHERS = 1.5
+
+Word = Literal[
+    "still falling",
+    "converged",
+    "drifting",
+    "brightness drift",
+    "saturation drift",
+    "growing variance",
+    "collapsing",
+    "unstable",
+    "unknown",
+]
 
 
 @dataclass(frozen=True)
@@ -48,11 +63,41 @@ def read_watch(folder: Path) -> list[dict[str, Any]]:
 
 
 def judge(looks: Sequence[Mapping[str, Any]]) -> Verdict:
-    """What the looks say, from bad to good: unstable, collapsing, drifting, still falling, converged."""
+    """What the looks say: the worst that applies, from "unstable" to "converged"; one look is enough for "unstable"."""
+    if looks and (diverged := _diverged(looks[-1])) is not None:
+        return diverged
     if len(looks) < FEWEST:
         return Verdict("unknown", f"{len(looks)} looks are too few to tell; a verdict needs {FEWEST}.")
-    tests = (_unstable, _collapsing, _drifting, _still_falling)
+    tests = (_unstable, _collapsing, _alarmed, _drifting, _still_falling)
     return next((verdict for test in tests if (verdict := test(looks)) is not None), _converged(looks))
+
+
+def verdict_of(run: Path) -> Verdict:
+    """The verdict on a run's folder, of whatever it holds: looks, the end of a run without them, or a failure."""
+    path = run / "done.json"
+    done = read_json(path) if path.is_file() else {}
+    failures = [] if done else sorted(run.glob("failure-step-*/failure-*.json"))
+    if failures:
+        words = read_json(failures[0])
+        return Verdict(
+            "unstable", f"the {words['what']} is not finite at step {words['step']}; lower the learning rate."
+        )
+    if done.get("diverged"):
+        return Verdict("unstable", f"{done['diverged']}; lower the learning rate.")
+    looks = read_watch(run)
+    if not looks:
+        return Verdict("unknown", "so short a run is not looked at; --set watch_every=N looks all the same.")
+    return _with_student(judge(looks), looks, done.get("student_step"))
+
+
+def _with_student(verdict: Verdict, looks: Sequence[Mapping[str, Any]], step: int | None) -> Verdict:
+    """Say which step the student is of, where that is not the last one."""
+    best = next((look for look in looks if look["step"] == step), None)
+    if best is None:
+        return verdict
+    times = looks[-1][FRECHET] / max(best[FRECHET], 1e-12)
+    words = f"The student is that of step {step}, the best look: {times:.3g} times nearer to the teacher's samples."
+    return Verdict(verdict.word, f"{verdict.sentence} {words}")
 
 
 def relative_diversity(look: Mapping[str, Any]) -> float:
@@ -65,10 +110,22 @@ def excess_saturation(look: Mapping[str, Any]) -> float:
     return max(s - t for s, t in zip(look["saturation"], look["teacher_saturation"], strict=True))
 
 
-def _unstable(looks: Sequence[Mapping[str, Any]]) -> Verdict | None:
-    last = looks[-1]
+def _diverged(last: Mapping[str, Any]) -> Verdict | None:
+    """Whether one look is enough: it is not finite, or its samples are farther from the teacher's than strangers."""
     if not all(math.isfinite(last[name]) for name in (PATH, FRECHET)):
         return Verdict("unstable", f"figures are not finite at step {last['step']}; lower the learning rate.")
+    strangers = last["teacher_diversity"] ** 2
+    if last[PATH] > FARTHER_THAN_OTHERS * strangers > 0:
+        return Verdict(
+            "unstable",
+            f"the samples are {last[PATH] / strangers:.3g} times as far from the teacher's of the same noises as the "
+            "teacher's are from each other; lower the learning rate.",
+        )
+    return None
+
+
+def _unstable(looks: Sequence[Mapping[str, Any]]) -> Verdict | None:
+    last = looks[-1]
     times = [last[name] / max(min(look[name] for look in looks), 1e-12) for name in (PATH, FRECHET)]
     if min(times) > UNSTABLE and _farther(looks, last[FRECHET]):
         return Verdict(
@@ -89,6 +146,11 @@ def _collapsing(looks: Sequence[Mapping[str, Any]]) -> Verdict | None:
         f"the samples of different seeds differ {shares[-1]:.0%} as much as the teacher's (at best {max(shares):.0%}); "
         "raise boundary_weight, or compute the boundary loss more often.",
     )
+
+
+def _alarmed(looks: Sequence[Mapping[str, Any]]) -> Verdict | None:
+    alarm = alarm_of(looks)
+    return None if alarm is None else Verdict(alarm.name, alarm.sentence)
 
 
 def _drifting(looks: Sequence[Mapping[str, Any]]) -> Verdict | None:
@@ -133,20 +195,24 @@ def _converged(looks: Sequence[Mapping[str, Any]]) -> Verdict:
     )
 
 
+def farther(look: Mapping[str, Any], best: Mapping[str, Any]) -> bool:
+    """Whether a look's distance to the teacher's samples is above a better one's by more than the noise of both."""
+    return look[FRECHET] - best[FRECHET] > _noise(best, FRECHET)
+
+
 def _farther(looks: Sequence[Mapping[str, Any]], distance: float) -> bool:
     """Whether a distance is above the best one by more than noise."""
-    return distance - min(look[FRECHET] for look in looks) > _noise(looks, FRECHET)
+    return distance - min(look[FRECHET] for look in looks) > _noise(looks[-1], FRECHET)
 
 
-def _noise(looks: Sequence[Mapping[str, Any]], name: str) -> float:
+def _noise(look: Mapping[str, Any], name: str) -> float:
     """The path error is a mean over values, whose variance is half the squared difference of two seeds."""
-    last = looks[-1]
     if name == FRECHET:
-        return last.get("distance_noise", NOISE[name]) * last["teacher_variance"]
-    return NOISE[name] * last["teacher_diversity"] ** 2 / 2
+        return look.get("distance_noise", NOISE[name]) * look["teacher_variance"]
+    return NOISE[name] * look["teacher_diversity"] ** 2 / 2
 
 
-def _third(looks: Sequence[Mapping[str, Any]]) -> int:
+def _third(looks: Sequence[Any]) -> int:
     return max(2, len(looks) // 3)
 
 
@@ -154,4 +220,4 @@ def _fall(looks: Sequence[Mapping[str, Any]], name: str) -> float:
     """By how much the median of the last third is below the best before it, as a share; 0 within the noise."""
     count = _third(looks)
     before, after = min(look[name] for look in looks[:-count]), median(look[name] for look in looks[-count:])
-    return 1 - after / before if before - after > _noise(looks, name) else 0.0
+    return 1 - after / before if before - after > _noise(looks[-1], name) else 0.0

@@ -20,8 +20,7 @@ from bootdiff.objectives.registry import load_method
 from bootdiff.objectives.settings import DistillationSettings, target_limit
 from bootdiff.objectives.staged import BootFirst
 from bootdiff.pictures import grid, is_picture
-from bootdiff.pipelines.export import export_student
-from bootdiff.pipelines.student_files import load_student, path_folder, save_student
+from bootdiff.pipelines.student_files import load_student, path_folder
 from bootdiff.randomness import sample_noise
 from bootdiff.runs import STAGE, Run
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, limited, load_teacher
@@ -29,6 +28,7 @@ from bootdiff.teachers.guidance import guidance_of
 from bootdiff.teachers.probe import check_answers
 from bootdiff.teachers.weights import tensors_hash, weights_hash
 from bootdiff.training.conditioning import ConditionPlan, conditions_hash, given_conditions, plan_conditions
+from bootdiff.training.ending import anchored, save_results, take_best, take_pulse
 from bootdiff.training.settings import TrainingSettings, make_settings
 from bootdiff.training.start import adopted, started_from
 from bootdiff.training.teacher_features import TeacherFeatures
@@ -220,17 +220,26 @@ def run_plan(plan: Plan, report_to: str | None = None, made: tuple[Teacher, Cond
     start_tracker(accelerator, settings)
     watch = _watch(plan, *made, accelerator.num_processes)
     loop = Loop(objective, settings, output, accelerator, _preview(plan, made[1]), watch)
+    watches_end = watch is None and accelerator.is_main_process
+    before = take_pulse(cast("Student", loop.networks["student"]), plan, *made) if watches_end else None
     learner = loop.run(show_progress=not plan.finished)["student"]
     # Mixed precision patches the network's forward; the student that is handed out is the one that is saved.
     student = cast("Student", accelerator.unwrap_model(learner.prepared, keep_fp32_wrapper=False))
     if learner.ema is not None:
         learner.ema.swap()
+    student_step = take_best(student, watch, accelerator)
+    after = take_pulse(student, plan, *made) if before is not None else None
     student.requires_grad_(False).eval().cpu()
     student.conditions = plan.asked.facts
     plan.teacher.cpu()
     if accelerator.is_main_process and not plan.finished:
-        save_results(plan, student)
-        write_json(output / "done.json", {"steps": loop.step, "seconds": round(loop.seconds, 1)})
+        diverged = after.alarm(before, anchored(plan)) if before is not None and after is not None else None
+        known = {"student_step": student_step, "diverged": diverged}
+        save_results(plan, student, student_step)
+        told = {key: value for key, value in known.items() if value is not None}
+        write_json(output / "done.json", {"steps": loop.step, "seconds": round(loop.seconds, 1), **told})
+        if watch is not None:
+            watch.best.remove()  # last: a run that is killed before its end still needs it
     accelerator.wait_for_everyone()
     if within:  # ending the training would also end the processes' group, which the next stage needs
         for tracker in accelerator.trackers:
@@ -238,15 +247,6 @@ def run_plan(plan: Plan, report_to: str | None = None, made: tuple[Teacher, Cond
     else:
         accelerator.end_training()
     return student
-
-
-def save_results(plan: Plan, student: Student) -> None:
-    """``student-path`` for every teacher, and ``student`` where stock diffusers has a pipeline for it."""
-    save_student(student, plan.output / "student-path")
-    if student.adapter is not None:
-        words = {"method": plan.method, "settings": plan.settings.model_dump()}
-        weight = getattr(plan.settings, "export_guidance", None)
-        export_student(student, plan.output / "student", words, weight)
 
 
 def _student_hash(folder: Path) -> str:
@@ -268,7 +268,8 @@ def _watch(plan: Plan, teacher: Teacher, conditions: Conditions, processes: int)
         return None
     learned = limited(teacher, target_limit(settings, teacher))
     times, stops = (settings.t_min, settings.t_max), settings.stop_when == "converged"
-    return Watch(learned, conditions, times, plan.output, looks, settings.steps, stops, settings.warm_from)
+    keeps = settings.keep == "best"
+    return Watch(learned, conditions, times, plan.output, looks, settings.steps, stops, settings.warm_from, keeps)
 
 
 def _preview(plan: Plan, conditions: Conditions) -> Any:

@@ -91,3 +91,10 @@ def channels(prefix: str, samples: Tensor, level: float) -> dict[str, list[float
         f"{prefix}deviation": values.std(1).tolist(),
         f"{prefix}saturation": (values.abs() >= level).double().mean(1).tolist(),
     }
+
+
+def colours(prefix: str, samples: Tensor) -> dict[str, float]:
+    """The colour saturation of pictures (n, 3, h, w): the mean over pixels of the channels' deviation; else none."""
+    if samples.ndim != 4 or samples.shape[1] != 3:
+        return {}
+    return {f"{prefix}colour": float(samples.double().std(1).mean())}

@@ -27,9 +27,10 @@ from bootdiff.randomness import sample_noise
 from bootdiff.solvers import Euler, Heun, Solver, even_times, solve
 from bootdiff.student import Student
 from bootdiff.teachers import Teacher
+from bootdiff.training.best import BestLook
 from bootdiff.training.convergence import FILE, FRECHET, NOISE, Verdict, judge, read_watch
 from bootdiff.training.log import append_line, truncate_log
-from bootdiff.training.path_ends import PathEnds, channels, diversity_of, mean_square
+from bootdiff.training.path_ends import PathEnds, channels, colours, diversity_of, mean_square
 from bootdiff.training.teacher_features import TeacherFeatures
 
 #: the stored ends of the teacher's path
@@ -105,6 +106,7 @@ class Watch:
         last_step: the run's last one; it is always looked at.
         stops: whether a converged run is to end.
         warmup: steps before which nothing is said of the convergence.
+        keeps_best: whether the weights of the best look so far are kept beside the run.
     """
 
     teacher: Teacher
@@ -115,6 +117,7 @@ class Watch:
     last_step: int
     stops: bool = False
     warmup: int = 0
+    keeps_best: bool = False
     seconds: float = field(default=0.0, init=False)
     _truth: PathEnds | None = field(default=None, init=False)
 
@@ -123,19 +126,38 @@ class Watch:
         return step % self.plan.every == 0 or step == self.last_step
 
     def begin(self, step: int) -> None:
-        """Forget what was seen after ``step``, which is seen again, and all that was seen beside other paths' ends."""
+        """Forget what was seen after ``step``, which is seen again, and all that was seen beside other paths' ends.
+
+        The best look's weights stay even if they are of a later step: they are this run's, and nothing else holds them.
+        """
+        if self._stored() is None:
+            self.best.remove()
         truncate_log(self.folder / FILE, -1 if self._stored() is None else step)
 
     @torch.no_grad()
     def look(self, step: int, networks: Mapping[str, nn.Module]) -> None:
-        """Write one line of figures."""
+        """Write one line of figures, after the weights where they are the best so far."""
         started = time.monotonic()
         student = networks["student"]
         if not isinstance(student, Student):
             raise TypeError(f"expected a Student, got {type(student).__name__}")
         line = {"step": step, **self._figures(student)}
+        if self.keeps_best:
+            self.best.offer(line, student)
         self.seconds += time.monotonic() - started
         append_line(self.folder / FILE, {**line, "seconds": round(self.seconds, 3)})
+
+    @property
+    def best(self) -> BestLook:
+        """Where the weights of the best look are kept."""
+        return BestLook(self.folder / "best")
+
+    @property
+    def best_step(self) -> int | None:
+        """The step of the kept look, where it beats the last one by more than noise; else None."""
+        if not self.keeps_best or (best := self.best.look) is None:
+            return None
+        return int(best["step"]) if self.best.beats_last(read_watch(self.folder)) else None
 
     @property
     def verdict(self) -> Verdict:
@@ -166,6 +188,8 @@ class Watch:
             "teacher_variance": float(truth.statistics.covariance.trace()),
             **channels("", made, truth.saturated),
             **channels("teacher_", truth.ends, truth.saturated),
+            **colours("", made),
+            **colours("teacher_", truth.ends),
         }
 
     @cached_property
