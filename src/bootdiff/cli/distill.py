@@ -100,4 +100,6 @@ def print_plan(plan: Plan) -> None:
     settings = cast("DistillationSettings", plan.settings)
     passes = settings.work / settings.batch_size
     print(f"time: {costs['pass_seconds'] * passes / 60:.2g} minutes on this machine's CPU, roughly")
+    for caution in plan.asked.settings.cautions(plan.teacher):
+        print(f"note: {caution}")
     print("nothing was written (--dry-run).")

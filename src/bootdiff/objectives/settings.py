@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, model_validator
@@ -69,6 +70,10 @@ class DistillationSettings(TrainingSettings):
             BootdiffError: naming the setting.
         """
         return None
+
+    def cautions(self, teacher: Teacher) -> Sequence[str]:
+        """What is allowed and often regretted, a sentence each, to be said before the training; none by default."""
+        return ()
 
     @property
     def passes(self) -> float:

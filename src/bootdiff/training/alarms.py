@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 #: of the teacher's deviation: a mean that is so far off, and so much farther than at best, has walked away
 BRIGHTNESS, BRIGHTER = 0.25, 0.15
 #: of the teacher's colour saturation, likewise
 COLOUR, MORE_COLOURFUL = 0.2, 0.1
-#: looks in a row with a larger variance each, and times the teacher's variance that it then has
+#: looks in a row of which each is farther off than the one before; and times the teacher's variance that it then has
 GROWING, GROWN = 4, 1.1
 
 
@@ -51,9 +51,8 @@ def alarm_of(looks: Sequence[Mapping[str, Any]]) -> Alarm | None:
 
 def _growing_variance(looks: Sequence[Mapping[str, Any]]) -> Alarm | None:
     shares = [relative_variance(look) for look in looks[-GROWING:]]
-    grows = all(after > before for before, after in pairwise(shares))
     # A student that is still on its way up to the teacher's variance is no cause for alarm.
-    if not grows or shares[-1] < GROWN or shares[-1] - shares[0] < (GROWN - 1) / 2:
+    if not _rises(shares) or shares[-1] < GROWN or shares[-1] - shares[0] < (GROWN - 1) / 2:
         return None
     return Alarm(
         "growing variance",
@@ -86,8 +85,10 @@ def _saturation_drift(looks: Sequence[Mapping[str, Any]]) -> Alarm | None:
 
 
 def _walks_away(offsets: Sequence[float], far: float, farther_than_best: float) -> bool:
-    """Whether an offset is large, larger than it has been, and on its way out: not in the middle of its return."""
+    """Whether an offset is large, larger than it has been, and grew with each of the last looks."""
     sizes = [abs(offset) for offset in offsets]
-    count = max(2, len(sizes) // 3)
-    outward = median(sizes[-count:]) >= median(sizes[:-count])
-    return sizes[-1] > far and sizes[-1] > min(sizes) + farther_than_best and outward
+    return sizes[-1] > far and sizes[-1] > min(sizes) + farther_than_best and _rises(sizes[-GROWING:])
+
+
+def _rises(values: Sequence[float]) -> bool:
+    return all(after > before for before, after in pairwise(values))

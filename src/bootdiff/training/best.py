@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from bootdiff.files import load_tensors, read_json, remove, save_tensors, write_json, write_whole
-from bootdiff.training.convergence import FRECHET, farther
+from bootdiff.training.convergence import is_better, relative_distance
 
 #: looks below which the last state is handed over, whatever they say
 FEWEST_LOOKS = 5
@@ -36,8 +36,8 @@ class BestLook:
 
     def offer(self, look: Mapping[str, Any], student: nn.Module) -> None:
         """Keep these weights if their look is finite and nearer to the teacher's samples than the one that is kept."""
-        before = self.look
-        if not math.isfinite(look[FRECHET]) or (before is not None and look[FRECHET] >= before[FRECHET]):
+        before, distance = self.look, relative_distance(look)
+        if not math.isfinite(distance) or (before is not None and distance >= relative_distance(before)):
             return
 
         def write(temporary: Path) -> None:
@@ -52,7 +52,7 @@ class BestLook:
         best = self.look
         if best is None or len(looks) < FEWEST_LOOKS or best["step"] == looks[-1]["step"]:
             return False
-        return not math.isfinite(looks[-1][FRECHET]) or farther(looks[-1], best)
+        return is_better(best, looks[-1])
 
     def restore(self, student: nn.Module) -> None:
         """Put the kept weights into the student."""

@@ -35,6 +35,8 @@ NOISE = {FRECHET: 0.01, PATH: 0.003}
 
 #: path errors beyond this many times the teacher's own squared difference between seeds: the samples are no images
 FARTHER_THAN_OTHERS = 1.5
+#: relative distances of looks at n samples differ by chance by less than this share of 1 / n (measured: docs/log.md)
+NOISE_OF_A_SAMPLE = 1.3
 
 Word = Literal[
     "still falling",
@@ -68,7 +70,7 @@ def judge(looks: Sequence[Mapping[str, Any]]) -> Verdict:
         return diverged
     if len(looks) < FEWEST:
         return Verdict("unknown", f"{len(looks)} looks are too few to tell; a verdict needs {FEWEST}.")
-    tests = (_unstable, _collapsing, _alarmed, _drifting, _still_falling)
+    tests = (_collapsing, _alarmed, _unstable, _drifting, _still_falling)
     return next((verdict for test in tests if (verdict := test(looks)) is not None), _converged(looks))
 
 
@@ -95,7 +97,7 @@ def _with_student(verdict: Verdict, looks: Sequence[Mapping[str, Any]], step: in
     best = next((look for look in looks if look["step"] == step), None)
     if best is None:
         return verdict
-    times = looks[-1][FRECHET] / max(best[FRECHET], 1e-12)
+    times = relative_distance(looks[-1]) / max(relative_distance(best), 1e-12)
     words = f"The student is that of step {step}, the best look: {times:.3g} times nearer to the teacher's samples."
     return Verdict(verdict.word, f"{verdict.sentence} {words}")
 
@@ -195,9 +197,20 @@ def _converged(looks: Sequence[Mapping[str, Any]]) -> Verdict:
     )
 
 
-def farther(look: Mapping[str, Any], best: Mapping[str, Any]) -> bool:
-    """Whether a look's distance to the teacher's samples is above a better one's by more than the noise of both."""
-    return look[FRECHET] - best[FRECHET] > _noise(best, FRECHET)
+def relative_distance(look: Mapping[str, Any]) -> float:
+    """How far the student's samples are from the teacher's: distances as shares of the teacher's variance, added up.
+
+    What the middle of the teacher's network sees, and what its last block sees, where there is one: the middle hardly
+    tells a blurred student from a corrected one.
+    """
+    texture = look.get("texture_distance", 0.0) / max(look.get("teacher_texture_variance", 1.0), 1e-12)
+    return look[FRECHET] / max(look["teacher_variance"], 1e-12) + texture
+
+
+def is_better(best: Mapping[str, Any], look: Mapping[str, Any]) -> bool:
+    """Whether one look's samples are nearer to the teacher's than another's by more than the noise of both."""
+    noise = sum(NOISE_OF_A_SAMPLE / each.get("count", 1) for each in (best, look))
+    return relative_distance(look) - relative_distance(best) > noise
 
 
 def _farther(looks: Sequence[Mapping[str, Any]], distance: float) -> bool:

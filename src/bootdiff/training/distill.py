@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -208,6 +209,8 @@ def run_plan(plan: Plan, report_to: str | None = None, made: tuple[Teacher, Cond
         made = plan.teacher, plan.conditions
     made = made or plan.asked.make(output, accelerator.device)
     if accelerator.is_main_process:
+        for caution in plan.asked.settings.cautions(plan.teacher):
+            print(f"bootdiff: note: {caution}", file=sys.stderr)
         Run(output).start(plan.config, plan.sources)
         plan.asked.keep(output)
     if plan.first is not None and not plan.first.finished:

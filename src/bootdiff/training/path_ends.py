@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bootdiff.metrics.frechet import Accumulator, Statistics
+from bootdiff.metrics.frechet import Accumulator, Statistics, frechet_distance
 
 #: directions of the teacher's samples in which distributions are compared
 DIRECTIONS = 16
@@ -18,23 +18,14 @@ SATURATED = 0.98
 
 
 @dataclass(frozen=True)
-class PathEnds:
-    """What a student's samples are compared with.
+class Space:
+    """The leading directions of the spread of the teacher's samples, in which distributions are compared.
 
     Args:
-        ends: of the teacher's path, y at t_min, (n, *shape).
-        starts: of the first of them, f(x_T, t_max), (m ≤ n, *shape) (method: Eq. 9).
-        views: of the ends, (n, d): what distributions are compared by.
+        views: of the teacher's samples, (n, d): features, or the samples' own values.
     """
 
-    ends: Tensor
-    starts: Tensor
     views: Tensor
-
-    @property
-    def by_values(self) -> bool:
-        """Whether distributions are compared by the samples' own values."""
-        return torch.equal(self.views, self.ends.flatten(1))
 
     @cached_property
     def centre(self) -> Tensor:
@@ -51,14 +42,55 @@ class PathEnds:
 
     @cached_property
     def statistics(self) -> Statistics:
-        """In those directions."""
+        """Of the teacher's samples, in those directions."""
         return self.seen(self.views)
+
+    @cached_property
+    def variance(self) -> float:
+        """Of the teacher's samples, in those directions together."""
+        return float(self.statistics.covariance.trace())
 
     def seen(self, views: Tensor) -> Statistics:
         """Of any samples' views (n, d), in the same directions."""
         accumulator = Accumulator()
         accumulator.add((views.double() - self.centre) @ self.directions)
         return accumulator.statistics()
+
+    def distance(self, views: Tensor) -> float:
+        """Fréchet distance of any samples to the teacher's; infinite where a view is not finite."""
+        return frechet_distance(self.seen(views), self.statistics) if bool(torch.isfinite(views).all()) else math.inf
+
+
+@dataclass(frozen=True)
+class PathEnds:
+    """What a student's samples are compared with.
+
+    Args:
+        ends: of the teacher's path, y at t_min, (n, *shape).
+        starts: of the first of them, f(x_T, t_max), (m ≤ n, *shape) (method: Eq. 9).
+        views: of the ends, (n, d): what the middle of the teacher's network makes of them, or their own values.
+        textures: of the ends, (n, c): what its last block makes of them; empty where it has none.
+    """
+
+    ends: Tensor
+    starts: Tensor
+    views: Tensor
+    textures: Tensor
+
+    @property
+    def by_values(self) -> bool:
+        """Whether distributions are compared by the samples' own values."""
+        return torch.equal(self.views, self.ends.flatten(1))
+
+    @cached_property
+    def space(self) -> Space:
+        """Of the views."""
+        return Space(self.views)
+
+    @cached_property
+    def texture(self) -> Space | None:
+        """Of the textures; None where there are none."""
+        return Space(self.textures) if self.textures.numel() else None
 
     @cached_property
     def diversity(self) -> float:

@@ -56,7 +56,5 @@ class Pulse:
         if self.samples > EXPLODED * (before.samples + 1):
             return f"the mean square of its samples is {self.samples:.3g}, and was {before.samples:.3g} before"
         if anchored and self.edge > before.edge + self.teacher:
-            return (
-                f"at t_max its answers are farther from the teacher's ({self.edge:.3g}) than 0 is ({self.teacher:.3g})"
-            )
+            return f"at t_max its error is {self.edge:.3g}, and that of an answer of 0 would be {self.teacher:.3g}"
         return None

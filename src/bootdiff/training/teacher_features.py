@@ -1,10 +1,11 @@
-"""A space to compare samples in, without data: what the teacher's own network makes of them half way through."""
+"""Spaces to compare samples in, without data: what the teacher's own network makes of them, half way and at its end."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +24,14 @@ class TeacherFeatures:
     Args:
         teacher: without guidance and limits.
         middle: the block, one of the modules of its network.
+        last: the network's last block, which sees what the middle does not: texture, and the blur of a mean.
         time: at which images are shown to it: that of the image, where noise is least.
     """
 
     teacher: NetworkTeacher
     middle: nn.Module
     time: float
+    last: nn.Module | None = None
 
     @classmethod
     def of(cls, teacher: Teacher, time: float) -> TeacherFeatures | None:
@@ -36,26 +39,19 @@ class TeacherFeatures:
         denoiser = teacher.denoiser
         if not isinstance(denoiser, NetworkTeacher) or adapter_of(teacher) is None:
             return None
-        middle = _middle(denoiser.network)
-        return None if middle is None else cls(denoiser, middle, time)
+        found = _middle_and_last(denoiser.network)
+        return None if found is None else cls(denoiser, found[0], time, found[1])
 
     @torch.no_grad()
     def read(self, samples: Tensor, condition: Condition) -> Tensor:
         """Of images or latents (n, *shape): (n, channels), in float32."""
-        with self._uncompiled(), self._caught() as caught:
+        with self._uncompiled(), _caught(self.middle) as caught:
             self.teacher.x0(samples, torch.full((len(samples),), self.time, device=samples.device), condition)
-        # Blocks of a text-to-image transformer answer for the text, too; images come last.
-        seen = (caught[-1] if isinstance(caught[-1], Tensor) else caught[-1][-1]).float()
-        return seen.flatten(2).mean(2) if seen.ndim == 4 else seen.mean(1)
+        return caught[-1]
 
-    @contextmanager
-    def _caught(self) -> Iterator[list]:
-        caught: list = []
-        hook = self.middle.register_forward_hook(lambda module, inputs, output: caught.append(output))
-        try:
-            yield caught
-        finally:
-            hook.remove()
+    def textures(self) -> AbstractContextManager[list[Tensor]]:
+        """Within it, a list of what the last block makes of everything that ``read`` shows: (n, channels) each."""
+        return nullcontext([]) if self.last is None else _caught(self.last)
 
     def _uncompiled(self):
         """A compiled network does not see the hook."""
@@ -63,10 +59,29 @@ class TeacherFeatures:
         return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
-def _middle(network: nn.Module) -> nn.Module | None:
+@contextmanager
+def _caught(block: nn.Module) -> Iterator[list[Tensor]]:
+    """The outputs of a block, averaged over positions, in float32."""
+    caught: list[Tensor] = []
+    hook = block.register_forward_hook(lambda module, inputs, output: caught.append(_pooled(output)))
+    try:
+        yield caught
+    finally:
+        hook.remove()
+
+
+def _pooled(output: Any) -> Tensor:
+    # Blocks of a text-to-image transformer answer for the text, too; images come last.
+    seen = (output if isinstance(output, Tensor) else output[-1]).float()
+    return seen.flatten(2).mean(2) if seen.ndim == 4 else seen.mean(1)
+
+
+def _middle_and_last(network: nn.Module) -> tuple[nn.Module, nn.Module | None] | None:
     lists = [getattr(network, name, None) for name in ("transformer_blocks", "single_transformer_blocks")]
     blocks = [block for part in lists if isinstance(part, nn.ModuleList) for block in part]
     if blocks:
-        return blocks[len(blocks) // 2]
-    middle = getattr(network, "mid_block", None)
-    return middle if isinstance(middle, nn.Module) else None
+        return blocks[len(blocks) // 2], blocks[-1]
+    middle, ups = getattr(network, "mid_block", None), getattr(network, "up_blocks", None)
+    if not isinstance(middle, nn.Module):
+        return None
+    return middle, ups[-1] if isinstance(ups, nn.ModuleList) and len(ups) else None

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Conditions
 from bootdiff.files import load_tensors, save_tensors, write_whole
-from bootdiff.metrics.frechet import frechet_distance
 from bootdiff.objectives.settings import DistillationSettings
 from bootdiff.randomness import sample_noise
 from bootdiff.solvers import Euler, Heun, Solver, even_times, solve
@@ -30,7 +29,7 @@ from bootdiff.teachers import Teacher
 from bootdiff.training.best import BestLook
 from bootdiff.training.convergence import FILE, FRECHET, NOISE, Verdict, judge, read_watch
 from bootdiff.training.log import append_line, truncate_log
-from bootdiff.training.path_ends import PathEnds, channels, colours, diversity_of, mean_square
+from bootdiff.training.path_ends import PathEnds, Space, channels, colours, diversity_of, mean_square
 from bootdiff.training.teacher_features import TeacherFeatures
 
 #: the stored ends of the teacher's path
@@ -172,20 +171,24 @@ class Watch:
 
     def _figures(self, student: Student) -> dict[str, Any]:
         truth = self.truth(next(student.parameters()).device)
-        made, views = self._sampled(student, None, self.plan.count, None if truth.by_values else self._features)
+        made, views, textures = self._sampled(
+            student, None, self.plan.count, None if truth.by_values else self._features
+        )
         finite = bool(torch.isfinite(made).all() and torch.isfinite(views).all())
         exact = min(EXACT, self.plan.count)
-        edge, _ = self._sampled(student, self.t_range[1], exact)
+        edge, *_ = self._sampled(student, self.t_range[1], exact)
         many = self.plan.count >= COUNTS[0] and not truth.by_values
         return {
             "path_error": mean_square(made[:exact] - truth.ends[:exact]) if finite else math.inf,
             # Eq. 9, as the teacher's own limit leaves it.
             "boundary_error": mean_square(edge - student.limit(truth.starts)),
-            "frechet_distance": frechet_distance(truth.seen(views), truth.statistics) if finite else math.inf,
+            "frechet_distance": truth.space.distance(views) if finite else math.inf,
             "distance_noise": FEATURE_NOISE if many else NOISE[FRECHET],
             "diversity": diversity_of(made),
             "teacher_diversity": truth.diversity,
-            "teacher_variance": float(truth.statistics.covariance.trace()),
+            "teacher_variance": truth.space.variance,
+            **_texture(truth.texture, textures),
+            "count": self.plan.count,
             **channels("", made, truth.saturated),
             **channels("teacher_", truth.ends, truth.saturated),
             **colours("", made),
@@ -198,14 +201,14 @@ class Watch:
 
     def _sampled(
         self, student: Student, t: float | None, count: int, features: TeacherFeatures | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """(the student's samples, what they are compared by), on the CPU."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(the student's samples, their views, their textures), on the CPU."""
         device, parts = next(student.parameters()).device, []
         for eps, condition in self._batches(count):
             made = student.sample(eps.to(device), condition.to(device), t)
-            parts.append((made.cpu(), _view(features, made, condition.to(device))))
-        samples, views = (torch.cat(part) for part in zip(*parts, strict=True))
-        return samples, views
+            parts.append((made.cpu(), *_views(features, made, condition.to(device))))
+        samples, views, textures = (torch.cat(part) for part in zip(*parts, strict=True))
+        return samples, views, textures
 
     def _batches(self, count: int):
         """Noises and conditions, few enough at a time for any network; the two halves share their conditions."""
@@ -229,19 +232,24 @@ class Watch:
         path = self.folder / SOLUTIONS
         stored = load_tensors(path) if path.exists() else None
         # Another number of looks, and so of noises, may be asked for than before.
-        fits = stored is not None and stored["ends"].shape == (self.plan.count, *self.teacher.shape)
+        fits = (
+            stored is not None
+            and stored.keys() == PathEnds.__dataclass_fields__.keys()
+            and stored["ends"].shape == (self.plan.count, *self.teacher.shape)
+        )
         return PathEnds(**stored) if stored is not None and fits else None
 
     def _solved(self, device: torch.device) -> PathEnds:
         exact, parts, first = min(EXACT, self.plan.count), [], 0
         for eps, condition in self._batches(self.plan.count):
             ends, starts = self._solve(eps.to(device), condition.to(device), first < exact)
-            parts.append((ends.cpu(), starts.cpu(), _view(self._features, ends, condition.to(device))))
+            parts.append((ends.cpu(), starts.cpu(), *_views(self._features, ends, condition.to(device))))
             first += len(eps)
-        ends, starts, views = (torch.cat(part) for part in zip(*parts, strict=True))
-        if not bool(torch.isfinite(views).all()):  # half precision may overflow at images where it does not on the path
-            views = ends.flatten(1)
-        found = {"ends": ends, "starts": starts[:exact].clone(), "views": views.clone()}
+        ends, starts, views, textures = (torch.cat(part) for part in zip(*parts, strict=True))
+        # Half precision may overflow at images where it does not on the path.
+        if not bool(torch.isfinite(views).all() and torch.isfinite(textures).all()):
+            views, textures = ends.flatten(1), textures[:, :0]
+        found = {"ends": ends, "starts": starts[:exact], "views": views, "textures": textures}
         write_whole(self.folder / SOLUTIONS, lambda temporary: save_tensors(temporary, found))
         return PathEnds(**found)
 
@@ -252,9 +260,20 @@ class Watch:
         return path[-1], path[0]
 
 
-def _view(features: TeacherFeatures | None, samples: Tensor, condition: Condition) -> Tensor:
-    """What distributions are compared by: the teacher's features, or the values where there are none; on the CPU."""
-    return (samples.flatten(1) if features is None else features.read(samples, condition)).cpu()
+def _views(features: TeacherFeatures | None, samples: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+    """What distributions are compared by, on the CPU: the teacher's features, or values and nothing without them."""
+    if features is None:
+        return samples.flatten(1).cpu(), torch.empty(len(samples), 0)
+    with features.textures() as textures:
+        views = features.read(samples, condition)
+    return views.cpu(), textures[-1].cpu() if textures else torch.empty(len(samples), 0)
+
+
+def _texture(space: Space | None, textures: Tensor) -> dict[str, float]:
+    """How far the student's textures are from the teacher's, where its network shows any."""
+    if space is None:
+        return {}
+    return {"texture_distance": space.distance(textures), "teacher_texture_variance": space.variance}
 
 
 def _within(start: int, stop: int, half: int) -> list[tuple[int, int]]:
