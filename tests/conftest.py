@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# One thread, here and in what tests start: bitwise comparisons need the same number everywhere, the networks are too
+# small for two, and two workers share two cores. A thread that waits must not burn the other worker's core.
+os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="0")
 
 import pytest
 import torch
 
-
-@pytest.fixture(autouse=True)
-def two_threads() -> None:
-    """Bitwise comparisons need the same number of threads everywhere."""
-    torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")

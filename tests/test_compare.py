@@ -2,9 +2,7 @@
 
 import csv
 import json
-import os
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -21,6 +19,7 @@ from bootdiff.solvers import Heun, even_times, solve
 from bootdiff.teachers import Gaussian, load_teacher
 from bootdiff.training.distill import distill
 from conftest import save_teacher
+from toys import command
 
 NONE = Condition()
 FEW = ["--num", "24", "--samplers", "ddim:1,3 unipc:3"]
@@ -227,34 +226,17 @@ def test_students_of_different_weights_are_not_compared(cli, tmp_path):
 
 def test_two_processes_find_the_same_figures(run, tmp_path):
     """Each makes some of the batches; what they know together is what one process knows."""
-    words = ["-m", "bootdiff", "evaluate", str(run), "--num-samples", "1100", "--ddim-steps", "1", "--no-heun"]
+    words = ["evaluate", run, "--num-samples", "1100", "--ddim-steps", "1", "--no-heun"]
     words += ["--features", "digits", "--reference", "digits"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29617"]
     results = []
-    for name, start in (("one", []), ("two", launch)):
-        path = tmp_path / f"{name}.json"
-        done = subprocess.run(
-            [sys.executable, *start, *words, "--output", str(path)], env=environment, capture_output=True, text=True
-        )
+    for processes, name in ((1, "one"), (2, "two")):
+        call = command(*words, "--output", tmp_path / f"{name}.json", processes=processes)
+        done = subprocess.run(call, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
-        results.append(json.loads(path.read_text())["rows"])
+        results.append(json.loads((tmp_path / f"{name}.json").read_text())["rows"])
         assert done.stdout.count("student") == 1
-    fewer = [
-        *launch[:-1],
-        "29618",
-        "-m",
-        "bootdiff",
-        "compare",
-        str(run),
-        "--num-samples",
-        "24",
-        "--samplers",
-        "ddim:1",
-    ]
-    done = subprocess.run(
-        [sys.executable, *fewer, "--output", str(tmp_path / "c")], env=environment, capture_output=True, text=True
-    )
+    fewer = ["compare", run, "--num-samples", "24", "--samplers", "ddim:1", "--output", tmp_path / "c"]
+    done = subprocess.run(command(*fewer, processes=2), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]  # one of the two has no batch to make
     assert len(json.loads((tmp_path / "c" / "compare.json").read_text())["rows"]) == 2
     for one, two in zip(*results, strict=True):

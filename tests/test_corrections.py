@@ -45,7 +45,6 @@ from bootdiff.training.distill import distill
 from bootdiff.training.loop import Loop
 from bootdiff.training.memory import Need, memory_need
 from bootdiff.training.settings import make_settings
-from test_training import close, command
 from tiny_pipelines import (
     save_class_unet,
     save_dit,
@@ -56,6 +55,7 @@ from tiny_pipelines import (
     save_sd3,
     save_sdxl,
 )
+from toys import close, command
 
 METHODS = {"dm": DistributionMatching, "sid": Sid, "freeflow": FreeFlow}
 PATH = "student-path/unet/diffusion_pytorch_model.safetensors"
@@ -483,8 +483,8 @@ def test_two_processes_run_both_stages(tiny, tmp_path):
     words = ["distill", tiny, "--method", "boot+dm", "--batch-size", "8", "--steps", "2", "--set", "boot.steps=2"]
     words += ["--set", "sample_every=0", "--set", "t_max=0.9", "--set", "fake_warmup=1"]
     for processes in (1, 2):
-        call, environment = command(*words, "--output", tmp_path / str(processes), processes=processes)
-        done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=300)
+        call = command(*words, "--output", tmp_path / str(processes), processes=processes)
+        done = subprocess.run(call, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
     one, two = load_file(tmp_path / "1" / PATH), load_file(tmp_path / "2" / PATH)
     close(two, one, load_file(tiny / "unet" / "diffusion_pytorch_model.safetensors"), share=0.05)
@@ -523,8 +523,8 @@ def test_processes_whose_slices_hold_other_terms_log_the_same(tiny, tmp_path):
     ]
     logs = []
     for processes in (1, 2):
-        call, environment = command(*words, "--output", tmp_path / str(processes), processes=processes)
-        done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=300)
+        call = command(*words, "--output", tmp_path / str(processes), processes=processes)
+        done = subprocess.run(call, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         logs.append([json.loads(line) for line in (tmp_path / str(processes) / "log.jsonl").read_text().splitlines()])
     for one, two in zip(*logs, strict=True):

@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 import struct
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ from bootdiff.training.settings import TeacherSettings
 from bootdiff.training.teach import load_data, resized, train_teacher
 from bootdiff.training.untrained.base import Captioned, Labelled
 from bootdiff.training.untrained.tokenizers import clip_tokenizer, t5_tokenizer
+from toys import command
 
 TINY = {
     "steps": 2,
@@ -60,7 +62,6 @@ KINDS = {
 def teachers(tmp_path_factory) -> Path:
     """One barely trained teacher of each kind; tests must not change them."""
     folder = tmp_path_factory.mktemp("teachers")
-    torch.set_num_threads(2)  # as in every test: the same bits need the same number
     for kind in KINDS:
         more = {"resize": 16} if kind == "if-upscaler" else {}
         assert train_teacher("digits", folder / kind, TeacherSettings(kind=kind, **TINY, **more))
@@ -190,40 +191,16 @@ def test_the_null_class_is_written_down_and_left_out(cli, teachers, tmp_path):
 
 
 def test_two_processes_train_the_same_teacher(tmp_path):
-    import os
-    import subprocess
-    import sys
-
-    words = [
-        "train-teacher",
-        "digits",
-        "--kind",
-        "stable-diffusion",
-        "--set",
-        "text_width=32",
-        "--set",
-        "text_layers=1",
-    ]
-    tiny = [
-        "--steps=2",
-        "--batch-size=8",
-        "--set=autoencoder_steps=2",
-        "--set=channels=[16,16]",
-        "--set=sample_every=0",
-    ]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "bootdiff"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for folder, start in (("one", [sys.executable, "-m", "bootdiff"]), ("two", launch)):
-        done = subprocess.run(
-            [*start, *words, *tiny, "--set=autoencoder_channels=[8,8]", "--output", str(tmp_path / folder)],
-            env=environment, capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
+    words = ["train-teacher", "digits", "--kind", "stable-diffusion", "--steps=2", "--batch-size=8"]
+    words += ["--set=text_width=32", "--set=text_layers=1", "--set=autoencoder_steps=2", "--set=channels=[16,16]"]
+    words += ["--set=sample_every=0", "--set=autoencoder_channels=[8,8]"]
+    for processes, folder in ((1, "one"), (2, "two")):
+        call = command(*words, "--output", tmp_path / folder, processes=processes)
+        done = subprocess.run(call, capture_output=True, text=True, timeout=300)
         said = [line for line in done.stderr.splitlines() if line.startswith("bootdiff:")]
         assert done.returncode == 0, said or done.stderr[-2000:]
         assert done.stdout.count("teacher:") == 1
         assert done.stderr.count("training teacher: 2/2") == 1  # one process speaks, so they know of each other
-    from safetensors.torch import load_file
-
     for part in ("unet", "vae"):
         name = f"{part}/diffusion_pytorch_model.safetensors"
         one, two = load_file(tmp_path / "one" / name), load_file(tmp_path / "two" / name)
