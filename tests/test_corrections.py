@@ -478,6 +478,7 @@ def test_freeflows_gradient_does_not_depend_on_how_its_batch_is_split():
     assert scale != 0.7 and torch.allclose(scale, split_scale)
 
 
+@pytest.mark.multi
 def test_two_processes_run_both_stages(tiny, tmp_path):
     """The group of processes outlives the first stage; the student is one process's, to rounding."""
     words = ["distill", tiny, "--method", "boot+dm", "--batch-size", "8", "--steps", "2", "--set", "boot.steps=2"]
@@ -508,6 +509,7 @@ def test_freeflows_scale_is_found_again(tiny, tmp_path, monkeypatch):
     assert all(torch.equal(here[name], there[name]) for name in there)
 
 
+@pytest.mark.multi
 def test_processes_whose_slices_hold_other_terms_log_the_same(tiny, tmp_path):
     """Of two slices one corrects nothing."""
     words = ["distill", tiny, "--method", "freeflow", "--batch-size", "8", "--steps", "4", "--set", "t_max=0.9"]

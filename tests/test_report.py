@@ -104,6 +104,7 @@ def cells(section) -> list[list[str]]:
 # In a browser.
 
 
+@pytest.mark.browser
 @needs_browser
 @pytest.mark.parametrize("name", ["one", "three"])
 def test_a_browser_shows_the_page_whole_and_quietly_and_fetches_nothing(pages, tmp_path, name):
@@ -123,6 +124,7 @@ WRONG = {
 }
 
 
+@pytest.mark.browser
 @needs_browser
 @pytest.mark.parametrize("fault", WRONG)
 def test_a_page_with_a_fault_would_be_seen(pages, tmp_path, fault):

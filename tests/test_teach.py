@@ -190,6 +190,7 @@ def test_the_null_class_is_written_down_and_left_out(cli, teachers, tmp_path):
     assert said == {"labels": list(range(10)), "null_class": 10}
 
 
+@pytest.mark.multi
 def test_two_processes_train_the_same_teacher(tmp_path):
     words = ["train-teacher", "digits", "--kind", "stable-diffusion", "--steps=2", "--batch-size=8"]
     words += ["--set=text_width=32", "--set=text_layers=1", "--set=autoencoder_steps=2", "--set=channels=[16,16]"]

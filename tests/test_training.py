@@ -155,6 +155,7 @@ def test_a_compiled_run_learns_what_an_eager_one_learns(tiny, tmp_path, start):
     close(runs["compiled"], runs["eager"], start, 1e-2)
 
 
+@pytest.mark.multi
 def test_two_processes_give_the_same_student_to_rounding(tiny, tmp_path, undisturbed, start):
     words = command("distill", tiny, "--output", tmp_path / "two", *OPTIONS, processes=2)
     done = subprocess.run(words, capture_output=True, text=True)
