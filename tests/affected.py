@@ -3,13 +3,10 @@
     python tests/affected.py [BASE]
 
 The change is what differs between BASE and HEAD, since they parted; without BASE, or where it is not known, as in a
-shallow clone, it is the last commit. A test file is touched if it changed, or if a changed module is reached by its
-imports. Every import counts, also one within a function, and so does a string that names a module, as the registries
-have them. A test that calls the command line reaches all that the command line imports. Where that is more than MOST
-files, only those count that changed or that import a changed module themselves.
+shallow clone, it is the last commit. A test file is touched if it or a module that it reaches by imports changed: also
+by one within a function, by a string that names a module, as registries have them, and by calling the command line.
+Where that is more than MOST files, only those count that changed or that import a changed module themselves.
 """
-
-from __future__ import annotations
 
 import ast
 import subprocess
@@ -22,15 +19,13 @@ ROOT = Path(__file__).resolve().parents[1]
 EVERYTHING = ("tests/conftest.py", "pyproject.toml", "constraints.txt", "Makefile", ".ci/run")
 #: so many files' slow tests take at most half of the 40 minutes that a run may take
 MOST = 12
-
-Graph = dict[Path, set[Path]]
+CLI = "bootdiff.cli.main"
 
 
 def changed_files(base: str | None, root: Path = ROOT) -> list[str]:
-    """Paths from the root; [] where git knows no commit before the last one."""
-    for since in (*([f"{base}..."] if base else []), "HEAD~1"):
-        command = ["git", "diff", "--name-only", since, *(["HEAD"] if since == "HEAD~1" else [])]
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    """Paths from the root; where git knows no commit before the last one, everything may have changed."""
+    for since in ([f"{base}...HEAD"] if base else []) + ["HEAD~1..HEAD"]:
+        done = subprocess.run(["git", "diff", "--name-only", since], cwd=root, capture_output=True, text=True)
         if done.returncode == 0:
             return done.stdout.split("\n")[:-1]
     return list(EVERYTHING)
@@ -41,24 +36,23 @@ def modules_of(root: Path) -> dict[str, Path]:
     found = {}
     for folder in (root / "src", root / "tests"):
         for path in folder.rglob("*.py"):
-            parts = path.relative_to(folder).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+            found[".".join(path.relative_to(folder).with_suffix("").parts).removesuffix(".__init__")] = path
     return found
 
 
 def imports_of(path: Path, modules: dict[str, Path]) -> set[Path]:
-    """The files that one file imports or names."""
-    text, names = path.read_text(encoding="utf-8"), set()
-    for node in ast.walk(ast.parse(text)):
+    """The files that one file imports, names, or runs: those of the packages that a module lies in, too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.arg) and node.arg == "cli":
-            names.add("bootdiff.cli.main")
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            names |= {node.value.split(":")[0], *(["bootdiff.cli.main"] if node.value == "bootdiff" else [])}
-    # Importing a module runs the packages that it lies in; the outermost only names what it would import.
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in modules else node.module for name in inner}
+        elif (isinstance(node, ast.arg) and node.arg == "cli") or _says(node) == "bootdiff":
+            names |= {CLI} if path.stem.startswith("test_") or path.stem == "toys" else set()
+        elif "." in _says(node):
+            names.add(_says(node).split(":")[0])
     names |= {name.rsplit(".", up)[0] for name in tuple(names) for up in range(1, name.count("."))}
     return {modules[name] for name in names if name in modules} - {path}
 
@@ -74,20 +68,21 @@ def affected(changed: Iterable[str], root: Path = ROOT, most: int = MOST) -> lis
     return sorted(str(path.relative_to(root)) for path in (near if len(touched) > most else touched))
 
 
-def _module_of(path: Path, graph: Graph) -> Path:
+def _says(node: ast.AST) -> str:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def _module_of(path: Path, graph: dict[Path, set[Path]]) -> Path:
     """The file itself, or the package that another file, such as a teacher's weights, is part of."""
     packages = (folder / "__init__.py" for folder in path.parents)
     return path if path in graph else next((package for package in packages if package in graph), path)
 
 
-def _reached(path: Path, graph: Graph) -> set[Path]:
+def _reached(path: Path, graph: dict[Path, set[Path]]) -> set[Path]:
     """This file and all that it imports, and what those import."""
-    seen, waiting = set(), [path]
-    while waiting:
-        here = waiting.pop()
-        if here not in seen:
-            seen.add(here)
-            waiting.extend(graph[here])
+    seen = {path}
+    while more := set().union(*(graph[here] for here in seen)) - seen:
+        seen |= more
     return seen
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import tiny_pipelines as tiny
@@ -45,7 +46,7 @@ FAMILIES = {
     "sd larger": Family(tiny.save_sd, PROMPTS, options={"size": 32}),
     "sdxl": Family(tiny.save_sdxl, PROMPTS),
     "if": Family(tiny.save_if, PROMPTS, t_max=0.8),
-    "if stage 2": Family(tiny.save_if_sr, {**PROMPTS, "noise_level": 100}, t_max=0.8),
+    "if stage 2": Family(tiny.save_if_sr, {**PROMPTS, "noise_level": 100}, t_max=0.7),
     "sd3": Family(tiny.save_sd3, PROMPTS, refuses=False),
     "flux": Family(tiny.save_flux, {**FLUX, "guidance_scale": 3.5}, options={"size": 16}, refuses=False),
     "flux schnell": Family(tiny.save_flux, FLUX, {"guidance_embeds": False}, {"size": 16}, refuses=False),
@@ -100,7 +101,9 @@ def stock_images(name: str, pipe, **more) -> torch.Tensor:
     call = {**FAMILIES[name].call, **more}
     if name == "if stage 2":
         call["image"] = sample_noise(9, 0, COUNT, (3, 8, 8)).clamp(-1, 1)
-    return pipe(**call, generator=[torch.Generator("cpu").manual_seed(SEED + i) for i in range(COUNT)]).images
+    images = pipe(**call, generator=[torch.Generator("cpu").manual_seed(SEED + i) for i in range(COUNT)]).images
+    # DiT's pipeline learned to hand out tensors in diffusers 0.40.
+    return torch.from_numpy(images).permute(0, 3, 1, 2) if isinstance(images, np.ndarray) else images
 
 
 def in_stock_range(name: str, images: torch.Tensor) -> torch.Tensor:
