@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,22 @@ torch.set_num_threads(1)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """References that tests compute are not kept in the user's cache."""
     os.environ["BOOTDIFF_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def few_teacher_steps() -> Iterator[dict[str, object]]:
+    """The pictures of a report take 150 calls of the teacher, and many tests write a report: here they take six.
+
+    It gives what it replaces, for the test that counts the calls.
+    """
+    from bootdiff.evaluation.rows import reference_path
+    from bootdiff.report import samples
+
+    replaced = {"TEACHER_STEPS": samples.TEACHER_STEPS, "reference_path": samples.reference_path}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(samples, "TEACHER_STEPS", 2)
+        patch.setattr(samples, "reference_path", lambda *ends: reference_path(*ends, steps=2))
+        yield replaced
 
 
 def tiny_unet(channels: int = 1, seed: int = 0, **fields):

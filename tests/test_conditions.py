@@ -666,6 +666,7 @@ def test_students_say_what_is_missing_from_python(teachers, students):
         Guided(teacher, 3, 2.0)
 
 
+@pytest.mark.slow
 @pytest.mark.multi
 def test_two_processes_and_four_parts_learn_from_prompts_what_one_does(cli, teachers, tmp_path):
     words = [str(teachers / "sd"), "--prompts", str(teachers / "words.txt"), "--guidance-range", "1", "4", *SMALL]

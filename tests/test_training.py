@@ -75,7 +75,7 @@ def test_two_runs_of_one_command_are_bitwise_equal(tiny, tmp_path, undisturbed):
     assert same(weights(tmp_path / "again"), weights(undisturbed))
 
 
-def test_a_killed_run_resumes_to_the_same_bits(tiny, tmp_path, undisturbed):
+def test_a_killed_run_resumes_to_the_same_bits(cli, tiny, tmp_path, undisturbed):
     """kill -9 as soon as a checkpoint past the first is there, then the same command."""
     run = tmp_path / "killed"
     words = ["distill", tiny, "--output", run, *OPTIONS]
@@ -86,8 +86,8 @@ def test_a_killed_run_resumes_to_the_same_bits(tiny, tmp_path, undisturbed):
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     (run / "checkpoints" / ".step-00000099.1.tmp").mkdir()  # what a kill within a write leaves behind
-    done = subprocess.run(command(*words), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = cli(*words)
+    assert done.code == 0, done.err
     assert same(weights(run), weights(undisturbed))
     steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 13))
@@ -145,9 +145,13 @@ def test_accumulation_gives_the_same_student_to_rounding(tiny, tmp_path, undistu
     close(weights(tmp_path / "split"), weights(undisturbed), start)
 
 
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_a_compiled_run_learns_what_an_eager_one_learns(tiny, tmp_path, start):
+def test_a_compiled_run_learns_what_an_eager_one_learns(backend, tiny, tmp_path, start, monkeypatch):
     """Gradients, not only outputs: a compiler has given some convolutions none at all."""
+    if backend == "eager":  # traced and run as it is, where building takes minutes
+        compile_by = torch.nn.Module.compile
+        monkeypatch.setattr(torch.nn.Module, "compile", lambda self, options: compile_by(self, backend="eager"))
     runs = {}
     for name, compiled in (("eager", False), ("compiled", True)):
         distill(str(tiny), tmp_path / name, settings(steps=3, compile=compiled, boundary_every=1))
