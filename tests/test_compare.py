@@ -224,6 +224,7 @@ def test_students_of_different_weights_are_not_compared(cli, tmp_path):
     assert [row["name"] for row in rows] == ["DDIM 1", "w1", "range"]
 
 
+@pytest.mark.slow
 @pytest.mark.multi
 def test_two_processes_find_the_same_figures(cli, run, tmp_path):
     """Each makes some of the batches; what they know together is what one process knows."""
