@@ -3,13 +3,25 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test install lint clean
+# Two workers of one thread each: faster on two cores than one worker of two threads. Each takes one half of the tests
+# and then what the other has left, so that what a test file trains is mostly trained once.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+FILES ?= tests
+
+.PHONY: quickstart test test-slow test-all install lint clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/bootdiff quickstart --output runs/quickstart
 
+# A verdict in minutes; then the slow tests of some files; then everything there is.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/installed
+	$(PYTEST) -m slow $(FILES)
+
+test-all: $(VENV)/installed
+	$(PYTEST)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check src tests recipes examples benchmarks

@@ -18,7 +18,7 @@ from common import table
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-import test_families as families
+import family_table as families
 from bootdiff.pipelines.export import export_student
 from bootdiff.randomness import sample_noise
 from bootdiff.student import Student

@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# One thread, here and in what tests start: bitwise comparisons need the same number everywhere, the networks are too
+# small for two, and two workers share two cores. A thread that waits must not burn the other worker's core.
+os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="0")
 
 import pytest
 import torch
 
-
-@pytest.fixture(autouse=True)
-def two_threads() -> None:
-    """Bitwise comparisons need the same number of threads everywhere."""
-    torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """References that tests compute are not kept in the user's cache."""
     os.environ["BOOTDIFF_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def few_teacher_steps() -> Iterator[dict[str, object]]:
+    """The pictures of a report take 150 calls of the teacher, and many tests write a report: here they take six.
+
+    It gives what it replaces, for the test that counts the calls.
+    """
+    from bootdiff.evaluation.rows import reference_path
+    from bootdiff.report import samples
+
+    replaced = {"TEACHER_STEPS": samples.TEACHER_STEPS, "reference_path": samples.reference_path}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(samples, "TEACHER_STEPS", 2)
+        patch.setattr(samples, "reference_path", lambda *ends: reference_path(*ends, steps=2))
+        yield replaced
 
 
 def tiny_unet(channels: int = 1, seed: int = 0, **fields):

@@ -21,6 +21,7 @@ def ring() -> Mixture:
     return Mixture(RADIUS * torch.stack([angles.cos(), angles.sin()], dim=1), DEVIATION)
 
 
+@pytest.mark.slow
 def test_a_student_of_the_ring_reaches_the_exact_map_and_keeps_all_modes(tmp_path):
     """Path error at most 1e-3 of the data's variance; a minute and a half, the suite's longest test."""
     teacher = ring()

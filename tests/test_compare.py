@@ -2,9 +2,7 @@
 
 import csv
 import json
-import os
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -21,6 +19,7 @@ from bootdiff.solvers import Heun, even_times, solve
 from bootdiff.teachers import Gaussian, load_teacher
 from bootdiff.training.distill import distill
 from conftest import save_teacher
+from toys import command
 
 NONE = Condition()
 FEW = ["--num", "24", "--samplers", "ddim:1,3 unipc:3"]
@@ -225,36 +224,22 @@ def test_students_of_different_weights_are_not_compared(cli, tmp_path):
     assert [row["name"] for row in rows] == ["DDIM 1", "w1", "range"]
 
 
-def test_two_processes_find_the_same_figures(run, tmp_path):
+@pytest.mark.slow
+@pytest.mark.multi
+def test_two_processes_find_the_same_figures(cli, run, tmp_path):
     """Each makes some of the batches; what they know together is what one process knows."""
-    words = ["-m", "bootdiff", "evaluate", str(run), "--num-samples", "1100", "--ddim-steps", "1", "--no-heun"]
+    words = ["evaluate", run, "--num-samples", "1100", "--ddim-steps", "1", "--no-heun"]
     words += ["--features", "digits", "--reference", "digits"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29617"]
-    results = []
-    for name, start in (("one", []), ("two", launch)):
-        path = tmp_path / f"{name}.json"
-        done = subprocess.run(
-            [sys.executable, *start, *words, "--output", str(path)], env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        results.append(json.loads(path.read_text())["rows"])
-        assert done.stdout.count("student") == 1
-    fewer = [
-        *launch[:-1],
-        "29618",
-        "-m",
-        "bootdiff",
-        "compare",
-        str(run),
-        "--num-samples",
-        "24",
-        "--samplers",
-        "ddim:1",
-    ]
-    done = subprocess.run(
-        [sys.executable, *fewer, "--output", str(tmp_path / "c")], env=environment, capture_output=True, text=True
+    alone = cli(*words, "--output", tmp_path / "one.json")
+    assert alone.code == 0, alone.err
+    both = subprocess.run(
+        command(*words, "--output", tmp_path / "two.json", processes=2), capture_output=True, text=True
     )
+    assert both.returncode == 0, both.stderr[-2000:]
+    assert alone.out.count("student") == both.stdout.count("student") == 1
+    results = [json.loads((tmp_path / f"{name}.json").read_text())["rows"] for name in ("one", "two")]
+    fewer = ["compare", run, "--num-samples", "24", "--samplers", "ddim:1", "--output", tmp_path / "c"]
+    done = subprocess.run(command(*fewer, processes=2), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]  # one of the two has no batch to make
     assert len(json.loads((tmp_path / "c" / "compare.json").read_text())["rows"]) == 2
     for one, two in zip(*results, strict=True):

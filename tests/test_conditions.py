@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from bootdiff.randomness import Draw, sample_noise
 from bootdiff.teachers import load_teacher
 from bootdiff.training.conditioning import plan_conditions
 from conftest import save_teacher
+from toys import command
 
 SMALL = ["--steps", "4", "--batch-size", "4", "--set", "sample_every=0", "--set", "log_every=2"]
 WORDS = ["a red cat", "the blue dog", "a photo of the cat", "red", "the dog"]
@@ -663,19 +666,15 @@ def test_students_say_what_is_missing_from_python(teachers, students):
         Guided(teacher, 3, 2.0)
 
 
+@pytest.mark.slow
+@pytest.mark.multi
 def test_two_processes_and_four_parts_learn_from_prompts_what_one_does(cli, teachers, tmp_path):
-    import os
-    import subprocess
-    import sys
-
     words = [str(teachers / "sd"), "--prompts", str(teachers / "words.txt"), "--guidance-range", "1", "4", *SMALL]
     words += ["--set", "learning_rate=0.001"]
     assert cli("distill", *words, "--output", tmp_path / "one").code == 0
     assert cli("distill", *words, "--output", tmp_path / "parts", "--set", "gradient_accumulation=4").code == 0
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29563"]
-    two = [*torchrun, "-m", "bootdiff", "distill", *words, "--output", str(tmp_path / "two")]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(two, env=environment, capture_output=True, text=True)
+    two = command("distill", *words, "--output", tmp_path / "two", processes=2)
+    done = subprocess.run(two, env={**os.environ, "ACCELERATE_USE_CPU": "true"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     logs = {name: (tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("one", "two", "parts")}
     losses = {name: json.loads(lines[-1])["loss"] for name, lines in logs.items()}

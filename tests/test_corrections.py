@@ -45,7 +45,6 @@ from bootdiff.training.distill import distill
 from bootdiff.training.loop import Loop
 from bootdiff.training.memory import Need, memory_need
 from bootdiff.training.settings import make_settings
-from test_training import close, command
 from tiny_pipelines import (
     save_class_unet,
     save_dit,
@@ -56,6 +55,7 @@ from tiny_pipelines import (
     save_sd3,
     save_sdxl,
 )
+from toys import close, command
 
 METHODS = {"dm": DistributionMatching, "sid": Sid, "freeflow": FreeFlow}
 PATH = "student-path/unet/diffusion_pytorch_model.safetensors"
@@ -478,14 +478,17 @@ def test_freeflows_gradient_does_not_depend_on_how_its_batch_is_split():
     assert scale != 0.7 and torch.allclose(scale, split_scale)
 
 
-def test_two_processes_run_both_stages(tiny, tmp_path):
+@pytest.mark.slow
+@pytest.mark.multi
+def test_two_processes_run_both_stages(cli, tiny, tmp_path):
     """The group of processes outlives the first stage; the student is one process's, to rounding."""
     words = ["distill", tiny, "--method", "boot+dm", "--batch-size", "8", "--steps", "2", "--set", "boot.steps=2"]
     words += ["--set", "sample_every=0", "--set", "t_max=0.9", "--set", "fake_warmup=1"]
-    for processes in (1, 2):
-        call, environment = command(*words, "--output", tmp_path / str(processes), processes=processes)
-        done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
+    alone = cli(*words, "--output", tmp_path / "1")
+    assert alone.code == 0, alone.err
+    call = command(*words, "--output", tmp_path / "2", processes=2)
+    done = subprocess.run(call, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
     one, two = load_file(tmp_path / "1" / PATH), load_file(tmp_path / "2" / PATH)
     close(two, one, load_file(tiny / "unet" / "diffusion_pytorch_model.safetensors"), share=0.05)
 
@@ -508,7 +511,9 @@ def test_freeflows_scale_is_found_again(tiny, tmp_path, monkeypatch):
     assert all(torch.equal(here[name], there[name]) for name in there)
 
 
-def test_processes_whose_slices_hold_other_terms_log_the_same(tiny, tmp_path):
+@pytest.mark.slow
+@pytest.mark.multi
+def test_processes_whose_slices_hold_other_terms_log_the_same(cli, tiny, tmp_path):
     """Of two slices one corrects nothing."""
     words = ["distill", tiny, "--method", "freeflow", "--batch-size", "8", "--steps", "4", "--set", "t_max=0.9"]
     words += [
@@ -521,12 +526,13 @@ def test_processes_whose_slices_hold_other_terms_log_the_same(tiny, tmp_path):
         "--set",
         "sample_every=0",
     ]
-    logs = []
-    for processes in (1, 2):
-        call, environment = command(*words, "--output", tmp_path / str(processes), processes=processes)
-        done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        logs.append([json.loads(line) for line in (tmp_path / str(processes) / "log.jsonl").read_text().splitlines()])
+    alone = cli(*words, "--output", tmp_path / "1")
+    assert alone.code == 0, alone.err
+    call = command(*words, "--output", tmp_path / "2", processes=2)
+    done = subprocess.run(call, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    lines = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("1", "2")]
+    logs = [[json.loads(line) for line in run] for run in lines]
     for one, two in zip(*logs, strict=True):
         assert set(one) == set(two)
         assert one["loss"] == pytest.approx(two["loss"], rel=0.02)

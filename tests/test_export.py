@@ -22,17 +22,18 @@ import sys
 sys.modules["bootdiff"] = None  # an environment without it
 import torch
 from diffusers import DiffusionPipeline
-pipe = DiffusionPipeline.from_pretrained(sys.argv[1])
-pipe.set_progress_bar_config(disable=True)
-generators = [torch.Generator("cpu").manual_seed(5 + i) for i in range(4)]
-images = pipe(batch_size=4, generator=generators, output_type="pt").images
-torch.save(images, sys.argv[2])
-for steps in (2, 50):
-    try:
-        pipe(num_inference_steps=steps)
-    except ValueError:
-        continue
-    sys.exit(f"{steps} steps were not refused")
+for folder in sys.argv[1:]:
+    pipe = DiffusionPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    generators = [torch.Generator("cpu").manual_seed(5 + i) for i in range(4)]
+    images = pipe(batch_size=4, generator=generators, output_type="pt").images
+    torch.save(images, folder + "/images.pt")
+    for steps in (2, 50):
+        try:
+            pipe(num_inference_steps=steps)
+        except ValueError:
+            continue
+        sys.exit(f"{folder}: {steps} steps were not refused")
 """
 
 
@@ -55,25 +56,38 @@ def trained(folder, **fields) -> Student:
     return student
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [{}, {"prediction_type": "epsilon", "beta_schedule": "linear"}, {"prediction_type": "v_prediction", "channels": 3},
-     {"thresholding": True, "clip_sample": False},
-     {"scheduler": EDM, "channels": 3}, {"scheduler": EDM, "unet": SKIP, "channels": 3},
-     {"scheduler": {**EDM, "prediction_type": "v_prediction"}, "unet": {"sample_size": (8, 8)}},
-     {"scheduler": {"variance_type": "learned"}, "unet": {"out_channels": 2}},
-     {"unet": {"time_embedding_type": "learned", "num_train_timesteps": 1000}}],
-    ids=["signal", "noise", "v", "threshold", "edm", "edm-skip", "edm-v", "learned-variance", "table"],
-)  # fmt: skip
-def test_stock_diffusers_makes_our_images_without_bootdiff(tmp_path, fields):
-    student = trained(tmp_path / "teacher", **fields)
-    export_student(student, tmp_path / "student", {"method": "boot", "settings": {}})
-    words = [sys.executable, "-c", STOCK, str(tmp_path / "student"), str(tmp_path / "images.pt")]
+TEACHERS = {
+    "signal": {},
+    "noise": {"prediction_type": "epsilon", "beta_schedule": "linear"},
+    "v": {"prediction_type": "v_prediction", "channels": 3},
+    "threshold": {"thresholding": True, "clip_sample": False},
+    "edm": {"scheduler": EDM, "channels": 3},
+    "edm-skip": {"scheduler": EDM, "unet": SKIP, "channels": 3},
+    "edm-v": {"scheduler": {**EDM, "prediction_type": "v_prediction"}, "unet": {"sample_size": (8, 8)}},
+    "learned-variance": {"scheduler": {"variance_type": "learned"}, "unet": {"out_channels": 2}},
+    "table": {"unet": {"time_embedding_type": "learned", "num_train_timesteps": 1000}},
+}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> dict[str, tuple[Student, torch.Tensor]]:
+    """Students, and the images of one process that opened all their exports with stock diffusers."""
+    place = tmp_path_factory.mktemp("exported")
+    students = {name: trained(place / "teachers" / name, **fields) for name, fields in TEACHERS.items()}
+    for name, student in students.items():
+        export_student(student, place / name, {"method": "boot", "settings": {}})
+    words = [sys.executable, "-c", STOCK, *(str(place / name) for name in students)]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    stock = torch.load(tmp_path / "images.pt", weights_only=True)
+    images = {name: torch.load(place / name / "images.pt", weights_only=True) for name in students}
+    return {name: (student, images[name]) for name, student in students.items()}
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_stock_diffusers_makes_our_images_without_bootdiff(exported, name):
+    student, stock = exported[name]
     ours = (student.sample(sample_noise(5, 0, 4, student.shape)).clamp(-1, 1) + 1) / 2
-    if fields.get("prediction_type") != "epsilon":  # a random noise prediction gives huge x_0; next test
+    if name != "noise":  # a random noise prediction gives huge x_0; next test
         assert float(((ours > 0.01) & (ours < 0.99)).float().mean()) > 0.02, "nothing but clipped pixels was compared"
     torch.testing.assert_close(stock, ours, rtol=0, atol=1e-5)
 

@@ -10,9 +10,10 @@ from xml.etree import ElementTree
 
 import pytest
 from bs4 import BeautifulSoup
+from diffusers import UNet2DModel
 
 from bootdiff.objectives.boot import BootSettings
-from bootdiff.report import charts
+from bootdiff.report import charts, samples
 from bootdiff.report.build import build_comparison, build_report
 from bootdiff.report.charts import Chart, Series, draw
 from bootdiff.training.distill import distill
@@ -104,6 +105,7 @@ def cells(section) -> list[list[str]]:
 # In a browser.
 
 
+@pytest.mark.browser
 @needs_browser
 @pytest.mark.parametrize("name", ["one", "three"])
 def test_a_browser_shows_the_page_whole_and_quietly_and_fetches_nothing(pages, tmp_path, name):
@@ -123,6 +125,7 @@ WRONG = {
 }
 
 
+@pytest.mark.browser
 @needs_browser
 @pytest.mark.parametrize("fault", WRONG)
 def test_a_page_with_a_fault_would_be_seen(pages, tmp_path, fault):
@@ -402,6 +405,20 @@ def test_words_and_lines_stand_out_in_light_and_dark(scheme):
 def test_runs_of_many_colours_still_differ():
     looks = {(charts.COLOURS[n % len(charts.COLOURS)], n % len(charts.DASHES)) for n in range(28)}
     assert len(looks) == 28
+
+
+def test_the_pictures_take_as_many_calls_of_the_teacher_as_they_say(runs, few_teacher_steps, monkeypatch):
+    """Of ten columns: 50 DDIM steps; the path's begin and 50 Heun steps of two calls each; and the student's one."""
+    for name, value in few_teacher_steps.items():
+        monkeypatch.setattr(samples, name, value)
+    sizes, forward = [], UNet2DModel.forward
+    monkeypatch.setattr(
+        UNet2DModel, "forward", lambda *words, **more: sizes.append(len(words[1])) or forward(*words, **more)
+    )
+    labels = part(soup(build_report(runs[0])), "Teacher and student").find_all(class_="label")
+    assert [label.text for label in labels] == [samples.TEACHER, samples.PATH_END, samples.STUDENT]
+    assert "50 DDIM steps" in samples.TEACHER and "50 Heun steps" in samples.PATH_END
+    assert sizes.count(10) == 50 + (1 + 2 * 50) + 1
 
 
 def test_the_student_of_a_plain_module_is_reported_without_samples(cli, tmp_path):

@@ -26,10 +26,26 @@ from bootdiff.training.learner_state import Average, rate_factor
 from bootdiff.training.log import Meter
 from bootdiff.training.loop import Loop
 from bootdiff.training.settings import TrainingSettings
+from toys import close, command, same
 
 WEIGHTS = Path("student-path/unet/diffusion_pytorch_model.safetensors")
 OPTIONS = ["--steps", "12", "--batch-size", "16", "--set", "learning_rate=1e-3", "--set", "checkpoint_every=3"]
 OPTIONS += ["--set", "loss_weight=signal", "--set", "ema_decay=0.9", "--set", "sample_every=0", "--set", "log_every=1"]
+
+#: the command line, which says a line whenever it has written a checkpoint
+TELLING = """
+from bootdiff.cli.main import run
+from bootdiff.training import loop
+
+write = loop.save_checkpoint
+
+def save(folder, step, *rest):
+    write(folder, step, *rest)
+    print("checkpoint", step, flush=True)
+
+loop.save_checkpoint = save
+run()
+"""
 
 
 def settings(**fields) -> BootSettings:
@@ -41,21 +57,6 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / WEIGHTS)
 
 
-def same(a: dict, b: dict) -> bool:
-    return all(torch.equal(a[name], b[name]) for name in b) and a.keys() == b.keys()
-
-
-def close(a: dict, b: dict, start: dict, share: float = 1e-3) -> None:
-    """Equal to a thousandth of the way that training went.
-
-    Element by element is too much to ask: Adam steps by the full rate where a gradient is nothing but rounding, as it
-    is for a bias before a normalisation.
-    """
-    apart = sum(float((a[name] - b[name]).square().sum()) for name in start)
-    moved = sum(float((b[name] - start[name]).square().sum()) for name in start)
-    assert moved > 0 and apart < share**2 * moved, (apart / moved) ** 0.5
-
-
 @pytest.fixture(scope="session")
 def start(tiny) -> dict[str, torch.Tensor]:
     """The weights that every run starts from and has in common: the teacher's."""
@@ -64,16 +65,9 @@ def start(tiny) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def undisturbed(tiny, tmp_path_factory) -> Path:
-    torch.set_num_threads(2)
     run = tmp_path_factory.mktemp("runs") / "undisturbed"
     distill(str(tiny), run, settings())
     return run
-
-
-def command(*words: object, processes: int = 1) -> tuple[list[str], dict[str, str]]:
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1" if processes > 1 else "2"}
-    return [sys.executable, *launcher, "-m", "bootdiff", *map(str, words)], environment
 
 
 def test_two_runs_of_one_command_are_bitwise_equal(tiny, tmp_path, undisturbed):
@@ -81,18 +75,19 @@ def test_two_runs_of_one_command_are_bitwise_equal(tiny, tmp_path, undisturbed):
     assert same(weights(tmp_path / "again"), weights(undisturbed))
 
 
-def test_a_killed_run_resumes_to_the_same_bits(tiny, tmp_path, undisturbed):
+def test_a_killed_run_resumes_to_the_same_bits(cli, tiny, tmp_path, undisturbed):
     """kill -9 as soon as a checkpoint past the first is there, then the same command."""
     run = tmp_path / "killed"
-    words, environment = command("distill", tiny, "--output", run, *OPTIONS)
-    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not (run / "checkpoints" / "step-00000006").exists():
-        pass
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    words = ["distill", tiny, "--output", run, *OPTIONS]
+    telling = [sys.executable, "-c", TELLING, *map(str, words)]
+    with subprocess.Popen(telling, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        seen = iter(process.stdout.readline, "checkpoint 6\n")  # each waits for a line; "" is the end
+        assert "" not in seen, "the run ended before its second checkpoint"
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
     (run / "checkpoints" / ".step-00000099.1.tmp").mkdir()  # what a kill within a write leaves behind
-    done = subprocess.run(words, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = cli(*words)
+    assert done.code == 0, done.err
     assert same(weights(run), weights(undisturbed))
     steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 13))
@@ -150,9 +145,13 @@ def test_accumulation_gives_the_same_student_to_rounding(tiny, tmp_path, undistu
     close(weights(tmp_path / "split"), weights(undisturbed), start)
 
 
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_a_compiled_run_learns_what_an_eager_one_learns(tiny, tmp_path, start):
+def test_a_compiled_run_learns_what_an_eager_one_learns(backend, tiny, tmp_path, start, monkeypatch):
     """Gradients, not only outputs: a compiler has given some convolutions none at all."""
+    if backend == "eager":  # traced and run as it is, where building takes minutes
+        compile_by = torch.nn.Module.compile
+        monkeypatch.setattr(torch.nn.Module, "compile", lambda self, options: compile_by(self, backend="eager"))
     runs = {}
     for name, compiled in (("eager", False), ("compiled", True)):
         distill(str(tiny), tmp_path / name, settings(steps=3, compile=compiled, boundary_every=1))
@@ -160,9 +159,10 @@ def test_a_compiled_run_learns_what_an_eager_one_learns(tiny, tmp_path, start):
     close(runs["compiled"], runs["eager"], start, 1e-2)
 
 
+@pytest.mark.multi
 def test_two_processes_give_the_same_student_to_rounding(tiny, tmp_path, undisturbed, start):
-    words, environment = command("distill", tiny, "--output", tmp_path / "two", *OPTIONS, processes=2)
-    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    words = command("distill", tiny, "--output", tmp_path / "two", *OPTIONS, processes=2)
+    done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     close(weights(tmp_path / "two"), weights(undisturbed), start)
     assert len((tmp_path / "two" / "log.jsonl").read_text().splitlines()) == 12

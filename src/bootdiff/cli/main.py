@@ -19,6 +19,7 @@ from bootdiff.cli.options import (
     GuidanceScale,
     Lora,
     LoraScale,
+    Num,
     Output,
     PipelineConfig,
     PromptColumn,
@@ -63,11 +64,15 @@ def main(
 
 
 @app.command()
-def quickstart(output: Output = Path("runs/quickstart")) -> None:
+def quickstart(
+    output: Output = Path("runs/quickstart"),
+    assign: Assign = [],  # noqa: B006  typer reads it, nobody changes it
+    num: Num = 2000,
+) -> None:
     """Distil the builtin digits teacher, measure it and write a report: five minutes on a laptop."""
     from bootdiff.cli.quickstart import run_quickstart
 
-    run_quickstart(output)
+    run_quickstart(output, assign, num)
 
 
 @app.command()

@@ -73,9 +73,9 @@ def from_elsewhere(teacher: Teacher, t_range: tuple[float, float]) -> bool:
     return abs(t_range[1] - teacher.t_range[1]) > 1e-3
 
 
-def reference_path(teacher: Teacher, t_min: float, t_max: float) -> Sampling:
+def reference_path(teacher: Teacher, t_min: float, t_max: float, steps: int = HEUN_STEPS) -> Sampling:
     """The Signal-ODE's Heun solution: the ground truth of the distillation for each noise (method: Eqs. 6 and 16)."""
-    times = even_times(HEUN_STEPS, t_min, t_max)
+    times = even_times(steps, t_min, t_max)
     return lambda eps, condition: solve(teacher, eps, times, Heun(), condition)[-1]
 
 
