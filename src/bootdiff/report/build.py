@@ -83,8 +83,8 @@ def _first_stage(run: Finished) -> list[str]:
     if run.first is None:
         return []
     verdict = run.first.verdict
-    words = note(f"{verdict.word.capitalize()}: {verdict.sentence}")
-    return [words, convergence([run.first], "First stage: convergence"), losses(run.first, "First stage: losses")]
+    words = [note(f"{verdict.word.capitalize()}: {verdict.sentence}")] if verdict is not None else []
+    return [*words, convergence([run.first], "First stage: convergence"), losses(run.first, "First stage: losses")]
 
 
 def _samples(run: Finished, teacher: str | None) -> str:

@@ -40,11 +40,12 @@ class Finished:
     first: Finished | None = None
 
     @property
-    def verdict(self) -> Verdict:
-        """Of its looks, or of its end where it has none."""
+    def verdict(self) -> Verdict | None:
+        """Of its looks, or of its end where it has none; None where neither says anything."""
         from bootdiff.training.convergence import verdict_of
 
-        return verdict_of(self.folder)
+        verdict = verdict_of(self.folder)
+        return verdict if self.looks or verdict.word == "unstable" else None
 
     @property
     def teacher_key(self) -> str:

@@ -53,9 +53,11 @@ def _named(figures: Mapping[str, Any]) -> str:
 def verdict_box(run: Finished, name: str = "") -> str:
     """The verdict on a run's convergence, where it was watched, and its headline; under a name if there is one."""
     head = f"<h2>{html.escape(name)}</h2>" if name else ""
-    verdict = run.verdict
-    sign, kind = LOOKS[verdict.word]
-    told = f'<p class="word">{sign} {verdict.word.capitalize()}</p><p>{html.escape(_sentence(verdict.sentence))}</p>'
+    verdict, kind, told = run.verdict, "", ""
+    if verdict is not None:
+        sign, kind = LOOKS[verdict.word]
+        word = f"{sign} {verdict.word.capitalize()}"
+        told = f'<p class="word">{word}</p><p>{html.escape(_sentence(verdict.sentence))}</p>'
     kinds = f"verdict {kind}".strip()
     return f'<div class="{kinds}">{head}{told}<p>{html.escape(headline(run.evaluation))}</p></div>'
 
