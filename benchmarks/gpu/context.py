@@ -123,6 +123,13 @@ class Context:
         return left_out
 
 
+def said(error: BaseException) -> str:
+    """An error in one line, not too long."""
+    from bootdiff.errors import first_line
+
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
 def below(folder: Path, prefix: str) -> dict[str, Path]:
     """The files of a folder, by their names within an archive."""
     return {f"{prefix}/{p.relative_to(folder)}": p for p in sorted(folder.rglob("*")) if p.is_file()}

@@ -121,12 +121,16 @@ def install_wheels() -> Path:
     """The packed wheels in a folder of their own, whose name no other run of this user has."""
     wheels = sorted((HERE / "packed" / "wheels").glob("*.whl"))
     if not wheels:
-        sys.exit(_refuse("diffusers or pydantic is missing, and so are their wheels; run benchmarks/gpu/pack.sh first."))
+        sys.exit(
+            _refuse("diffusers or pydantic is missing, and so are their wheels; run benchmarks/gpu/pack.sh first.")
+        )
     target = Path(tempfile.mkdtemp(prefix="bootdiff-wheels-"))
-    words = "install --quiet --no-index --no-deps --no-compile --no-cache-dir --target".split()
+    words = ["install", "--quiet", "--no-index", "--no-deps", "--no-compile", "--no-cache-dir", "--target"]
     done = subprocess.run([sys.executable, "-m", "pip", *words, str(target), *map(str, wheels)])
     if done.returncode:
-        sys.exit(_refuse("the packed wheels cannot be installed; pack them for this Python (pack.sh --python VERSION)."))
+        sys.exit(
+            _refuse("the packed wheels cannot be installed; pack them for this Python (pack.sh --python VERSION).")
+        )
     return target
 
 
@@ -253,8 +257,9 @@ def _check_gpu(asked: argparse.Namespace) -> None:
 
 
 def _attempt(asked: argparse.Namespace, name: str, minutes: float, deadline: float) -> tuple[str, int]:
+    from context import Context, said
+
     from bootdiff.errors import Interrupted, first_line
-    from context import Context
 
     command = shlex.join(["python", "benchmarks/gpu/run.py", name, "--minutes", f"{STAGES[name].minutes:g}", "--output",
                           "FOLDER", *(["--toy"] if asked.toy else [])])  # fmt: skip
@@ -267,7 +272,7 @@ def _attempt(asked: argparse.Namespace, name: str, minutes: float, deadline: flo
         return f"stopped in time: {first_line(error)}", 1
     except BaseException as error:
         traceback.print_exc()
-        return f"failed: {type(error).__name__}: {first_line(error)}", 1
+        return f"failed: {said(error)}", 1
 
 
 def finished(output: Path, name: str) -> bool:

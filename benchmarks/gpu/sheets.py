@@ -59,7 +59,9 @@ def read_sheets(folder: Path, part: str) -> tuple[Any, Any]:
     """
     import torch
 
-    found = {int(m["label"]): p for p in sorted(folder.glob("*.jpg")) if (m := _NAME.fullmatch(p.name)) and m["part"] == part}
+    found = {
+        int(m["label"]): p for p in sorted(folder.glob("*.jpg")) if (m := _NAME.fullmatch(p.name)) and m["part"] == part
+    }
     if not found:
         raise ValueError(f"no {part} images in {folder}; run benchmarks/gpu/pack.sh first, which makes them.")
     tiles = {label: tiles_of(found[label]) for label in sorted(found)}

@@ -1,8 +1,8 @@
 """fashion-32: BOOT, then a correction, at a batch that no CPU has patience for.
 
-The teacher is packed; feature space and reference are the package's own ``fashion``. What was learned of the settings is
-in docs/log.md: the path from t = 0.93, L1, steps of 0.1, and for the correction three updates of the fake denoiser to
-one of the student, high noise levels and a fifth of BOOT's loss.
+The teacher is packed; feature space and reference are the package's own ``fashion``. What was learned of the settings
+is in docs/log.md: the path from t = 0.93, L1, steps of 0.1, and for the correction three updates of the fake denoiser
+to one of the student, high noise levels and a fifth of BOOT's loss.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ def run(context: Context) -> None:
 def toy_teacher(folder: Path, channels: int = 1) -> Path:
     """A random class-conditional U-Net of a few thousand parameters for 32×32 images."""
     if not (folder / "model_index.json").is_file():
-        from conftest import tiny_unet
         from diffusers import DDPMPipeline, DDPMScheduler
+
+        from conftest import tiny_unet
 
         scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=True)
         network = tiny_unet(channels, sample_size=32, num_class_embeds=11)

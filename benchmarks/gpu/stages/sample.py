@@ -2,8 +2,8 @@
 
 The 36 M U-Net of CIFAR-10's size is asked through the package (a folded student, and ``ddim``). Networks of Stable
 Diffusion's and SDXL's published shapes have random weights and are built on the GPU in bf16; of them the network alone
-is timed, with random text embeddings and without decoding. Every call is one pass: a student has its guidance folded in,
-and a guided teacher's call would be two.
+is timed, with random text embeddings and without decoding. Every call is one pass: a student has its guidance folded
+in, and a guided teacher's call would be two.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from common import device, open_teacher, synchronise
-from context import Context, OutOfTime
+from context import Context, OutOfTime, said
 from torch import Tensor, nn
 
 from bootdiff.schedules import BetaTable
@@ -72,7 +72,7 @@ class Maker:
 
 
 def run(context: Context) -> None:
-    """Table ``images a second``: batch 1 and the best batch of a sweep, for each network, precision and number of calls."""
+    """Table ``images a second``: batch 1 and the best of a sweep, by network, precision and number of calls."""
     toy = context.toy
     teacher = small_teacher() if toy else open_teacher("cifar")
     kinds = (
@@ -83,12 +83,15 @@ def run(context: Context) -> None:
     for precision, tried, calls in kinds[: 1 if toy else None]:
         sizes = (1, 2) if toy else tried
         of_teacher(context, Maker(PIXELS, precision, pixels(in_precision(teacher, precision)), sizes, calls))
-    for name, config, tried in (("SD-shaped, 4×64×64", SD, (1, 4, 16, 32)), ("SDXL-shaped, 4×128×128", SDXL, (1, 4, 8))):
+    for name, config, tried in (
+        ("SD-shaped, 4×64×64", SD, (1, 4, 16, 32)),
+        ("SDXL-shaped, 4×128×128", SDXL, (1, 4, 8)),
+    ):
         clear()
         try:
             network = built(TINY if toy else config)
         except Exception as error:
-            context.add("images a second", {"network": name, "what": f"failed: {type(error).__name__}: {error!s:.120}"})
+            context.add("images a second", {"network": name, "what": f"failed: {said(error)}"})
             continue
         of_teacher(context, Maker(name, "bf16", latents(network), (1, 2) if toy else tried))
         del network
@@ -117,7 +120,7 @@ def of_teacher(context: Context, maker: Maker) -> None:
             context.add("images a second", {"network": maker.network, "precision": maker.precision,
                                             "what": f"out of memory at batch {', '.join(lost)}"})  # fmt: skip
     except Exception as error:
-        words = f"failed: {type(error).__name__}: {str(error).strip()[:120]}"
+        words = f"failed: {said(error)}"
         context.add("images a second", {"network": maker.network, "precision": maker.precision, "what": words})
     finally:
         tf32("TF32")
@@ -255,7 +258,7 @@ def compiled(context: Context, teacher: Teacher) -> None:
             context.add("images a second", {**row, "batch": size, "what": f"not compiled within {room:.0f} s"})
             return
         except Exception as error:
-            words = f"failed: {type(error).__name__}: {str(error).strip()[:120]}"
+            words = f"failed: {said(error)}"
             context.add("images a second", {**row, "batch": size, "what": words})
             return
         context.add("images a second", {**row, "batch": size, "images/s": found, "seconds of compiling": waited})

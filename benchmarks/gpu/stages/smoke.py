@@ -1,8 +1,8 @@
 """Whether everything runs on this device at all: every family of pipelines, and the suite's own GPU tests.
 
-A family's tiny random pipeline is loaded, BOOT learns for five steps, the student is sampled, exported, and opened again
-by stock diffusers. Two figures of every family are differences relative to the range of the larger: the same float32
-student here and on the CPU (TF32 off, in convolutions too), and the stock pipeline's images beside ours.
+A family's tiny random pipeline is loaded, BOOT learns for five steps, the student is sampled, exported, and opened
+again by stock diffusers. Two figures of every family are differences relative to the range of the images: the same
+float32 student here and on the CPU (TF32 off, in convolutions too), and the stock pipeline's images beside ours.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch
 from common import device
-from context import Context
+from context import Context, said
 from records import ROOT, Row
 
 STEPS, BATCH = 5, 4
@@ -69,15 +70,14 @@ def family(context: Context, name: str, folder: Path, base: Path | None) -> dict
         good = all(row[key] <= ALLOWED for key in ("CPU − here", "stock − ours"))
         row["verdict"] = "passed" if good else f"above {ALLOWED:g}"
     except Exception as error:
-        row["verdict"] = f"failed: {type(error).__name__}: {str(error).strip().splitlines()[0]:.160}" if str(error) else (
-            f"failed: {type(error).__name__}")  # fmt: skip
+        traceback.print_exc()
+        row["verdict"] = f"failed: {said(error)}"
     row["seconds"] = round(time.perf_counter() - started, 1)
     return row
 
 
 def _family(row: dict[str, Any], name: str, folder: Path, base: Path | None) -> None:
     import test_families as families
-
     from bootdiff import distill
     from bootdiff.randomness import sample_noise
 
@@ -104,7 +104,6 @@ def _family(row: dict[str, Any], name: str, folder: Path, base: Path | None) -> 
 def settings_for(name: str, teacher: Any, folder: Path, base: Path | None, **more: Any) -> Any:
     """BOOT's settings for a few steps on this family."""
     import test_families as families
-
     from bootdiff import BootSettings
     from bootdiff.teachers import adapter_of
 

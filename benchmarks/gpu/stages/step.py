@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from common import device, make_loop, measure, open_teacher, ratios, steps, synchronise
-from context import Context, OutOfTime
+from context import Context, OutOfTime, said
 from step import PERIOD, bare_passes, literal
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -56,10 +56,10 @@ def run(context: Context) -> None:
 
 def small_teacher() -> Teacher:
     """A U-Net of a few thousand parameters, to see that everything runs."""
-    from conftest import tiny_unet
     from diffusers import DDPMScheduler
 
     from bootdiff.teachers.load import from_network
+    from conftest import tiny_unet
 
     config = {**DDPMScheduler().config, "_class_name": "DDPMScheduler"}
     return from_network(tiny_unet(3), config, "toy").to(device())
@@ -223,7 +223,9 @@ def compiled_rows(context: Context, size: int, flops: float) -> list[dict[str, A
     try:
         with context.limited(room):
             # A teacher of its own: compiling is done in place.
-            loop = make_loop(open_teacher("cifar"), size, boundary_every=PERIOD, mixed_precision="bf16", compile=True)[0]
+            loop = make_loop(open_teacher("cifar"), size, boundary_every=PERIOD, mixed_precision="bf16", compile=True)[
+                0
+            ]
             steps(loop, PERIOD)
             synchronise()
             waited = time.perf_counter() - began
@@ -231,5 +233,5 @@ def compiled_rows(context: Context, size: int, flops: float) -> list[dict[str, A
     except OutOfTime:
         return [{**row, "what": f"not compiled within {room:.0f} s"}]
     except Exception as error:
-        return [{**row, "what": f"failed: {type(error).__name__}: {str(error).strip().splitlines()[0]:.120}"}]
+        return [{**row, "what": f"failed: {said(error)}"}]
     return [{**row, **rates(seconds, size * flops), "images/s": size / seconds, "seconds of compiling": waited}]

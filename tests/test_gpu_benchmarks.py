@@ -1,0 +1,217 @@
+"""The GPU benchmarks at toy size on this machine's processor: every stage, its record, and what comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN = ROOT / "benchmarks" / "gpu" / "run.py"
+STAGES = ("smoke", "step", "sample", "fashion", "colour-teacher", "colour-student")
+#: what the repository may weigh for good
+TRACKED = 38 * 2**20
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+@dataclass
+class Ran:
+    """A run of the stages."""
+
+    code: int
+    out: str
+    output: Path
+    work: Path
+
+    def tables(self, stage: str) -> dict:
+        return json.loads((self.output / f"{stage}.json").read_text(encoding="utf-8"))["values"]
+
+
+def run(folder: Path, *words: object) -> Ran:
+    output, work = folder / "output", folder / "work"
+    command = [sys.executable, RUN, *words, "--output", output, "--work", work]
+    few = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+    environment = {**os.environ, **few, "BOOTDIFF_CACHE": str(folder / "cache")}
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, timeout=600, env=environment, cwd=folder
+    )
+    return Ran(done.returncode, done.stdout + done.stderr, output, work)
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """All stages, one after another, in one call."""
+    return run(tmp_path_factory.mktemp("gpu"), *STAGES, "--minutes", "9", "--toy")
+
+
+def test_every_stage_runs_and_leaves_a_record(everything):
+    assert everything.code == 0, everything.out
+    for stage in STAGES:
+        assert f"{stage}: done" in everything.out
+        record = json.loads((everything.output / f"{stage}.json").read_text(encoding="utf-8"))
+        assert record["command"].startswith(f"python benchmarks/gpu/run.py {stage} ")
+        assert record["commit"] and record["machine"] and record["versions"]["torch"]
+        assert record["values"] and "unfinished" not in record["values"]
+
+
+def test_the_records_are_such_as_tables_are_made_of(everything, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import records
+    import tables
+
+    for stage in STAGES:
+        record = records.read_record(everything.output / f"{stage}.json")
+        assert all(tables.markdown(rows).count("\n") == len(rows) + 2 for rows in record.values.values())
+
+
+def test_smoke_compares_a_family_with_the_cpu_and_with_stock_diffusers(everything):
+    families = everything.tables("smoke")["families"]
+    assert [row["family"] for row in families] == ["classes", "sd"]
+    for row in families:
+        assert row["verdict"] == "passed" and row["bf16"] == "finite" and row["steps"] == 5
+        assert 0 <= row["CPU − here"] <= 1e-3 and 0 <= row["stock − ours"] <= 1e-3
+    assert everything.tables("smoke")["suite"][0]["what"]
+
+
+def test_step_counts_operations_and_compares(everything):
+    tables = everything.tables("step")
+    assert {"synchronisations", "step", "ratios", "optimiser", "compiled"} <= set(tables)
+    assert all(row["ms a step"] > 0 and row["TFLOP a step"] > 0 for row in tables["step"])
+    assert [row["AdamW"] for row in tables["optimiser"]] == ["fused", "foreach"]
+    assert tables["compiled"][0]["what"] == "not tried at toy size"
+    assert all(row["median"] > 0 for row in tables["ratios"])
+
+
+def test_sample_has_one_call_and_many_of_each_network(everything):
+    rows = everything.tables("sample")["images a second"]
+    networks = {row["network"] for row in rows}
+    assert any("SD-" in name for name in networks) and any("SDXL-" in name for name in networks)
+    measured = [row for row in rows if "images/s" in row]
+    assert {row["calls"] for row in measured} == {1, 10, 50} and {row["batch"] for row in measured} == {1, 2}
+
+
+@pytest.mark.parametrize("stage", ["fashion", "colour-student"])
+def test_a_student_has_its_table_and_its_curve(everything, stage):
+    tables = everything.tables(stage)
+    assert [row["sampler"] for row in tables["samplers"]] == ["student", "first stage, BOOT alone", "teacher, DDIM 2"]
+    assert all(row["Fréchet distance"] >= 0 for row in tables["samplers"])
+    assert {row["stage"] for row in tables["curve"]} == {"BOOT", "correction"}
+    seconds = [row["seconds"] for row in tables["curve"]]
+    assert seconds == sorted(seconds)
+
+
+def test_the_colour_teacher_can_be_opened_and_is_in_float16(everything, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
+    from bootdiff import load_teacher
+
+    with zipfile.ZipFile(everything.output / "colour-teacher.zip") as archive:
+        archive.extractall(tmp_path)
+    teacher = load_teacher(str(tmp_path / "colour"))
+    assert teacher.denoiser.adapter.null_class == 10 and teacher.shape == (3, 32, 32)
+    weights = load_file(tmp_path / "colour/unet/diffusion_pytorch_model.safetensors")
+    assert {value.dtype for value in weights.values()} == {torch.float16}
+    data = everything.tables("colour-teacher")["data"][0]
+    assert data["onnxruntime − torch"] < 1e-4
+
+
+def test_what_comes_back_is_few_and_small(everything):
+    files = [path for path in everything.output.rglob("*") if path.is_file()]
+    assert len(files) == 8 and all(path.stat().st_size <= 16 * 2**20 for path in files)
+    assert {path.name for path in files if path.suffix == ".zip"} == {"colour-teacher.zip", "colour-student.zip"}
+    assert "fashion.zip stays in" in everything.out
+
+
+def test_a_second_call_does_nothing_and_says_so(everything):
+    before = {path: path.stat().st_mtime_ns for path in everything.output.glob("*.json")}
+    again = run(everything.output.parent, "smoke", "fashion", "--minutes", "9", "--toy")
+    assert again.code == 0 and again.out.count("resumed: its record is in") == 2
+    assert before == {path: path.stat().st_mtime_ns for path in everything.output.glob("*.json")}
+
+
+def test_a_stage_that_was_cut_off_is_run_again_with_its_plan(everything, tmp_path):
+    """An unfinished record counts for nothing; what was trained is found again."""
+    import shutil
+
+    shutil.copytree(everything.output, tmp_path / "output")
+    shutil.copytree(everything.work, tmp_path / "work")
+    path = tmp_path / "output" / "fashion.json"
+    words = json.loads(path.read_text(encoding="utf-8"))
+    words["values"]["unfinished"] = [{"what": "stopped"}]
+    path.write_text(json.dumps(words), encoding="utf-8")
+    again = run(tmp_path, "fashion", "--minutes", "9", "--toy")
+    assert again.code == 0 and "fashion: done" in again.out, again.out
+    assert again.tables("fashion")["plan"] == everything.tables("fashion")["plan"]
+    assert "training student" not in again.out
+
+
+def test_without_time_a_stage_is_not_begun(tmp_path):
+    ran = run(tmp_path, "smoke", "--minutes", "0.001", "--toy")
+    assert ran.code == 1 and "smoke: not begun" in ran.out and not list(ran.output.glob("*.json"))
+
+
+def test_a_stage_that_fails_takes_no_other_with_it(tmp_path):
+    """There is no colour teacher: one line says so, and the next stage runs."""
+    ran = run(tmp_path, "colour-student", "smoke", "--minutes", "5", "--toy")
+    assert ran.code == 1 and "colour-student: failed: FileNotFoundError: there is no colour teacher" in ran.out
+    assert "smoke: done" in ran.out
+
+
+def test_wrong_words_end_with_one_line(tmp_path):
+    for words, expected in (
+        (("smok", "--minutes", "1", "--toy"), "there is no stage 'smok'; expected smoke, step,"),
+        (("smoke", "--minutes", "-1", "--toy"), "--minutes should be above 0"),
+        (("smoke", "--toy"), "--minutes"),
+    ):
+        ran = run(tmp_path, *words)
+        assert ran.code == 2 and expected in ran.out and len(ran.out.strip().splitlines()) == 1
+
+
+def test_a_pack_over_its_budget_is_refused(tmp_path):
+    """With tools that do nothing in place of pip and of Python, and a wheel that is too large."""
+    python = tmp_path / "python"
+    python.write_text(
+        '#!/bin/sh\nwhile [ $# -gt 0 ]; do [ "$1" = --dest ] && head -c 3000000 /dev/zero >"$2/one.whl"; shift; done\n'
+    )
+    python.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(python), "PACKED": str(tmp_path / "packed"), "WHEELS_MIB": "2"}
+    command = [str(ROOT / "benchmarks" / "gpu" / "pack.sh")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert done.stderr == "pack.sh: the wheels take 2.86 MiB, and the budget is 2 MiB; leave something out.\n"
+    done = subprocess.run([*command, "--pyhton", "3.12"], capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and "got '--pyhton'" in done.stderr
+
+
+def test_sheets_give_back_what_was_put_in(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "gpu"))
+    import numpy as np
+    import sheets
+
+    tiles = [np.full((32, 32, 3), 2 * i + 40, np.uint8) for i in range(70)]
+    (tmp_path / "train-3-70.jpg").write_bytes(sheets.sheet(tiles))
+    (tmp_path / "train-11-2.jpg").write_bytes(sheets.sheet(tiles[:2]))
+    pixels, labels = sheets.read_sheets(tmp_path, "train")
+    assert pixels.shape == (72, 3, 32, 32) and labels.tolist() == [3] * 70 + [11] * 2
+    assert int((pixels[:70].int() - np.stack(tiles).transpose(0, 3, 1, 2)).abs().max()) <= 2
+    with pytest.raises(ValueError, match=r"no test images in .* run benchmarks/gpu/pack\.sh first"):
+        sheets.read_sheets(tmp_path, "test")
+
+
+def test_the_tracked_files_stay_small():
+    if not (ROOT / ".git").exists():
+        pytest.skip("no git history here, so that nothing says which files are tracked")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("git cannot list the tracked files here")
+    files = [ROOT / name for name in listed.stdout.split("\0") if name]
+    assert sum(path.stat().st_size for path in files if path.is_file()) <= TRACKED
