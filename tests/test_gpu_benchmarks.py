@@ -74,7 +74,7 @@ def test_the_records_are_such_as_tables_are_made_of(everything, monkeypatch):
 
 def test_smoke_compares_a_family_with_the_cpu_and_with_stock_diffusers(everything):
     families = everything.tables("smoke")["families"]
-    assert [row["family"] for row in families] == ["classes", "sd"]
+    assert [row["family"] for row in families] == ["classes", "dit"]
     for row in families:
         assert row["verdict"] == "passed" and row["bf16"] == "finite" and row["steps"] == 5
         assert 0 <= row["CPU − here"] <= 1e-3 and 0 <= row["stock − ours"] <= 1e-3
@@ -161,9 +161,9 @@ def test_without_time_a_stage_is_not_begun(tmp_path):
 
 def test_a_stage_that_fails_takes_no_other_with_it(tmp_path):
     """There is no colour teacher: one line says so, and the next stage runs."""
-    ran = run(tmp_path, "colour-student", "smoke", "--minutes", "5", "--toy")
+    ran = run(tmp_path, "colour-student", "colour-teacher", "--minutes", "5", "--toy")
     assert ran.code == 1 and "colour-student: failed: FileNotFoundError: there is no colour teacher" in ran.out
-    assert "smoke: done" in ran.out
+    assert "colour-teacher: done" in ran.out
 
 
 def test_wrong_words_end_with_one_line(tmp_path):

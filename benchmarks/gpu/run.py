@@ -300,7 +300,8 @@ def hand_back(output: Path, work: Path, stages: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     if "--only-here" in sys.argv:
-        prepare()
         words = arguments()
+        prepare()
+        load()
         child(words, words.stages[0], words.minutes)
     main()

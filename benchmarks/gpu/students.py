@@ -84,7 +84,7 @@ def train_and_measure(context: Context, folder: Path, judges: Judges, recipe: Re
     teacher = load_teacher(str(folder)).to(device())
     seconds = trained_seconds(run)
     measurer = Measurer(teacher, judges, recipe.num)
-    picture(student, context.work / "student.png", teacher)
+    picture(student, context.work / "student.png", teacher, recipe.teacher_calls[-1])
     row = measurer.row("student", 1, PathSampler(student))
     context.add("samplers", {**row, "trained, s": seconds})
     first = load_student(run / STAGE, teacher).to(device())
@@ -220,14 +220,14 @@ def put_averages(student: Student, checkpoint: Path) -> None:
             parameter.copy_(averages[str(number)])
 
 
-def picture(student: Student, path: Path, teacher: Teacher) -> None:
-    """A hundred samples, a column a class, and beside them the teacher's 50 DDIM steps from the same noises."""
+def picture(student: Student, path: Path, teacher: Teacher, calls: int) -> None:
+    """A hundred samples, a column a class, and beside them the teacher's by DDIM from the same noises."""
     count = 10 * len(CLASSES)
     eps = next(noise_batches(NOISE_SEED, count, teacher.shape, count))
     condition = Classes(CLASSES).listed(0, 0, count).to(eps.device)
     path.parent.mkdir(parents=True, exist_ok=True)
     grid(student.sample(eps, condition).cpu(), columns=len(CLASSES)).save(path)
-    made = ddim_sampler(teacher, trailing_times(50, *teacher.t_range))(eps, condition)
+    made = ddim_sampler(teacher, trailing_times(calls, *teacher.t_range))(eps, condition)
     grid(made.cpu(), columns=len(CLASSES)).save(path.with_name("teacher.png"))
 
 
