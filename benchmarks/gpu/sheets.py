@@ -12,7 +12,7 @@ import argparse
 import io
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,26 +82,31 @@ def read_parquet(path: Path) -> dict[int, list[bytes]]:
 
 def write_sheets(data: Path, folder: Path, room: int) -> int:
     """Write as many images a class as fit into ``room`` bytes, the held-out ones included; returns that number."""
-    train, test = read_parquet(data / "train.parquet"), read_parquet(data / "test.parquet")
+    train = read_parquet(data / "train.parquet")
+    made = {f"test-{label}": own[:HELD_OUT] for label, own in read_parquet(data / "test.parquet").items()}
+    held_out = encoded(made)
+    left, count = room - sum(map(len, held_out.values())), min(map(len, train.values()))
+    while True:
+        sheets = encoded({f"train-{label}": own[:count] for label, own in train.items()})
+        size = sum(map(len, sheets.values()))
+        if size <= left:
+            break
+        count = int(count * left / size * 0.999)
+        if count < 1:
+            raise ValueError(
+                f"not one image a class fits into {room} bytes beside the {HELD_OUT} held out; raise --mib."
+            )
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.jpg"):
         old.unlink()
-    held_out = sum(_write(folder, "test", label, own[:HELD_OUT]) for label, own in test.items())
-    most = min(map(len, train.values()))
-    tried = min(most, 500)
-    sample = sum(len(sheet([_decoded(one) for one in own[:tried]])) for own in train.values())
-    # Half a percent less than the sample promises: not every part of the data compresses alike.
-    count = min(most, int(0.995 * (room - held_out) / (sample / tried)))
-    total = sum(_write(folder, "train", label, own[:count]) for label, own in train.items())
-    if held_out + total > room:
-        raise ValueError(f"{count} images a class take {held_out + total} bytes, and there is room for {room}.")
+    for name, content in {**held_out, **sheets}.items():
+        (folder / name).write_bytes(content)
     return count
 
 
-def _write(folder: Path, part: str, label: int, images: Sequence[bytes]) -> int:
-    encoded = sheet([_decoded(one) for one in images])
-    (folder / f"{part}-{label}-{len(images)}.jpg").write_bytes(encoded)
-    return len(encoded)
+def encoded(images: Mapping[str, Sequence[bytes]]) -> dict[str, bytes]:
+    """Sheets by file name, of encoded images by part and label."""
+    return {f"{name}-{len(own)}.jpg": sheet([_decoded(one) for one in own]) for name, own in images.items()}
 
 
 def _decoded(image: bytes) -> np.ndarray:
