@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +22,15 @@ from context import Context, OutOfTime, said
 from step import PERIOD, bare_passes, literal
 from torch.utils.flop_counter import FlopCounterMode
 
-from bootdiff.teachers import Teacher
+from bootdiff.data.conditions import Classes
+from bootdiff.objectives.registry import load_method
+from bootdiff.teachers import Teacher, load_teacher
+from bootdiff.training.accelerator import make_accelerator
+from bootdiff.training.conditioning import plan_conditions
 from bootdiff.training.loop import Loop
+from bootdiff.training.settings import make_settings
+from bootdiff.training.untrained import Data
+from stages.colour_teacher import SETTINGS, TOY, toy_images, training
 
 #: dense bf16 rates in TFLOP/s, from the makers' data sheets, by a word of the card's name
 PEAKS = {"H100": 989.4, "H200": 989.4, "A100": 312.0, "L40S": 362.0}
@@ -44,17 +52,18 @@ def run(context: Context) -> None:
     teacher = small_teacher() if context.toy else open_teacher("cifar")
     sizes = (4,) if context.toy else (PAPERS_BATCH, LARGE_BATCH)
     count = 2 if context.toy else 10
-    context.put("synchronisations", [synchronisations(teacher, sizes[0], name, count) for name in ("no", "bf16")])
+    for name, make in loops(teacher, sizes[0], context.work, context.toy).items():
+        context.add("synchronisations", synchronisations(name, make, count))
     flops = step_flops(teacher)
     for size in sizes:
-        for name in list(VARIANTS)[: 2 if context.toy else None]:
+        for name in list(VARIANTS)[: 2 if context.toy or size > PAPERS_BATCH else None]:  # the slowest once
             context.add("step", step_row(teacher, size, name, flops, context.toy))
     context.put("ratios", ratio_rows(teacher, sizes[0], context.toy))
     context.put("optimiser", optimiser_rows(teacher, context.toy))
     context.put("compiled", compiled_rows(context, sizes[0], flops))
 
 
-def small_teacher() -> Teacher:
+def small_teacher(**fields: Any) -> Teacher:
     """A U-Net of a few thousand parameters, to see that everything runs."""
     from diffusers import DDPMScheduler
 
@@ -62,16 +71,57 @@ def small_teacher() -> Teacher:
     from conftest import tiny_unet
 
     config = {**DDPMScheduler().config, "_class_name": "DDPMScheduler"}
-    return from_network(tiny_unet(3), config, "toy").to(device())
+    return from_network(tiny_unet(3, **fields), config, "toy").to(device())
 
 
-def synchronisations(teacher: Teacher, size: int, precision: str, count: int) -> dict[str, Any]:
+def loops(teacher: Teacher, size: int, work: Path, toy: bool) -> dict[str, Callable[[], Loop]]:
+    """What should not wait: BOOT on the U-Net; on tiny networks a correction, prompts, and a teacher's training."""
+
+    def boot(precision: str) -> Loop:
+        return make_loop(teacher, size, boundary_every=PERIOD, mixed_precision=precision)[0]
+
+    def on_classes() -> Loop:
+        settings = method_settings("dm", fake_warmup=1)
+        objective = load_method("dm")[0].from_settings(small_teacher(num_class_embeds=10), settings, Classes(range(10)))
+        return Loop(objective, settings, work, make_accelerator(settings, work))
+
+    def on_prompts() -> Loop:
+        from tiny_pipelines import save_sdxl
+
+        work.mkdir(parents=True, exist_ok=True)
+        (work / "prompts.txt").write_text("a red cat\nthe blue dog\na photo", encoding="utf-8")
+        settings = method_settings("boot", prompts=str(work / "prompts.txt"))
+        made = plan_conditions(load_teacher(str(save_sdxl(work / "sdxl"))), settings).make(work, device())
+        objective = load_method("boot")[0].from_settings(made[0], settings, made[1])
+        return Loop(objective, settings, work, make_accelerator(settings, work))
+
+    def of_a_teacher() -> Loop:
+        pixels, labels = toy_images()[0]
+        return training(work, Data(pixels, labels=labels), SETTINGS | TOY, 10**6)[1]
+
+    found: dict[str, Callable[[], Loop]] = {
+        "BOOT, float32": partial(boot, "no"),
+        "BOOT, bf16": partial(boot, "bf16"),
+        "distribution matching, classes": on_classes,
+        "BOOT, prompts, SDXL": on_prompts,
+        "a teacher on images and labels": of_a_teacher,
+    }
+    return {name: make for name, make in found.items() if not toy or name != "BOOT, prompts, SDXL"}
+
+
+def method_settings(method: str, **words: Any) -> Any:
+    """A method's settings for a loop that never logs or saves."""
+    never = {"steps": 10**6, "sample_every": 0, "checkpoint_every": 10**6, "log_every": 10**6, "batch_size": 4}
+    return make_settings(load_method(method)[1], never, words)
+
+
+def synchronisations(name: str, make: Callable[[], Loop], count: int) -> dict[str, Any]:
     """How often ``count`` steps make the processor wait for the GPU, by torch's own count, and where the first time.
 
     The loop's look at a turn's health waits for an event of the turn before, which is no wait for what is queued, and
     is not counted.
     """
-    loop = make_loop(teacher, size, boundary_every=PERIOD, mixed_precision=precision)[0]
+    loop = make()
     steps(loop, min(count, PERIOD))
     synchronise()
     with warnings.catch_warnings(record=True) as caught:
@@ -86,7 +136,7 @@ def synchronisations(teacher: Teacher, size: int, precision: str, count: int) ->
     known = torch.cuda.is_available()
     counted = len(found) if known else None
     return {
-        "precision": "bf16" if precision == "bf16" else "float32",
+        "training": name,
         "steps": count,
         "synchronisations": counted,
         "where": ", ".join(f"{place} ({count})" for place, count in where.most_common(3)) or None,
@@ -140,7 +190,7 @@ def rates(seconds: float, flops: float) -> dict[str, Any]:
 
 def timed(loop: Loop, toy: bool) -> float:
     """Seconds of a step: the median of groups of PERIOD steps, for a few seconds."""
-    steps(loop, 1 if toy else 2 * PERIOD)
+    steps(loop, 1 if toy else PERIOD)
     synchronise()
     groups: list[float] = []
     began = time.perf_counter()
@@ -167,8 +217,8 @@ def ratio_rows(teacher: Teacher, size: int, toy: bool) -> list[dict[str, Any]]:
     _fresh_memory()
     rows: list[dict[str, Any]] = []
     bf16 = partial(torch.autocast, device().type, torch.bfloat16)
-    kinds = (("bf16", {"mixed_precision": "bf16"}, bf16), ("float32, TF32", {}, None))
-    for name, words, autocast in kinds[:1] if toy else kinds:
+    kinds = (("bf16", {"mixed_precision": "bf16"}, bf16, 6), ("float32, TF32", {}, None, 2))
+    for name, words, autocast, repeats in kinds[:1] if toy else kinds:
         tf32(name)
         seldom, objective = make_loop(teacher, size, boundary_every=PERIOD, **words)
         often = make_loop(teacher, size, boundary_every=1, **words)[0]
@@ -183,7 +233,7 @@ def ratio_rows(teacher: Teacher, size: int, toy: bool) -> list[dict[str, Any]]:
                 # With the same precision: accelerate knows one a process, and another would take the loops' away.
                 "literal": literal(make_loop(teacher, size, **words)[1], size, **extra),
             },
-            repeats=1 if toy else 6,
+            repeats=1 if toy else repeats,
         )
         pairs = {
             "step ÷ bare passes, boundary on every 4th step": ("step", "bare"),
