@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,6 +166,52 @@ def test_a_stage_that_fails_takes_no_other_with_it(tmp_path):
     ran = run(tmp_path, "colour-student", "colour-teacher", "--minutes", "5", "--toy")
     assert ran.code == 1 and "colour-student: failed: FileNotFoundError: there is no colour teacher" in ran.out
     assert "colour-teacher: done" in ran.out
+
+
+@pytest.fixture
+def context(tmp_path, monkeypatch):
+    """A stage's surroundings."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "gpu"))
+    from context import Context
+
+    folders = (tmp_path / "work" / "some", tmp_path / "output", tmp_path / "work")
+    return Context("some", *folders, deadline=time.monotonic() + 60, minutes=1, toy=True, command="python some.py")
+
+
+def test_a_part_that_takes_too_long_is_cut_off(context):
+    """In the middle of whatever swallows errors, as a compiler does; and no alarm rings afterwards."""
+    from context import OutOfTime
+
+    started = time.monotonic()
+    with pytest.raises(OutOfTime), context.limited(0.2):
+        while True:
+            with contextlib.suppress(Exception):
+                time.sleep(0.05)
+    assert time.monotonic() - started < 5
+    with context.limited(0.2):
+        pass
+    time.sleep(0.3)
+
+
+def test_a_record_is_there_from_the_first_row_and_says_that_it_is_unfinished(context):
+    from context import read_tables
+
+    path = context.output / "some.json"
+    context.add("rows", {"a": 1})
+    assert "unfinished" in json.loads(path.read_text(encoding="utf-8"))["values"] and read_tables(path) is None
+    context.finish()
+    assert read_tables(path) == {"rows": [{"a": 1}]}
+
+
+def test_an_archive_leaves_out_what_would_make_it_too_large(context, tmp_path):
+    files = {}
+    for name, size in (("first", 9 * 2**20), ("second", 9 * 2**20), ("third", 100)):
+        files[name] = tmp_path / name
+        files[name].write_bytes(os.urandom(size))
+    assert context.archive(files) == ["second"]
+    path = context.everything / "archives" / "some.zip"
+    assert path.stat().st_size <= 15 * 2**20 and zipfile.ZipFile(path).namelist() == ["first", "third"]
 
 
 def test_wrong_words_end_with_one_line(tmp_path):

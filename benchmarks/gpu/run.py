@@ -64,18 +64,27 @@ def main() -> None:
     prepare()
     forks: bool | None = None
     for name in asked.stages:
-        stage = STAGES[name]
-        left = asked.minutes - (time.monotonic() - STARTED) / 60
         if finished(asked.output, name):
             print(f"{name}: resumed: its record is in {asked.output}", flush=True)
-            continue
-        if left < (TOY_LEAST if asked.toy else stage.least):
-            print(f"{name}: not begun: {max(0, left):.1f} minutes are left, it needs {stage.least:g}", flush=True)
-            continue
-        forks = load() if forks is None else forks
-        print(f"{name}: {run_stage(asked, name, min(stage.minutes, left), forks)}", flush=True)
-        hand_back(asked.output, asked.work, asked.stages)
+        elif left(asked) < least(asked, name):
+            words = f"{max(0, left(asked)):.1f} minutes are left, it needs {least(asked, name):g}"
+            print(f"{name}: not begun: {words}", flush=True)
+        else:
+            forks = load() if forks is None else forks  # the time that this takes is the stages'
+            minutes = max(0.01, min(STAGES[name].minutes, left(asked)))
+            print(f"{name}: {run_stage(asked, name, minutes, forks)}", flush=True)
+            hand_back(asked.output, asked.work, asked.stages)
     sys.exit(0 if all(finished(asked.output, name) for name in asked.stages) else 1)
+
+
+def left(asked: argparse.Namespace) -> float:
+    """Minutes."""
+    return asked.minutes - (time.monotonic() - STARTED) / 60
+
+
+def least(asked: argparse.Namespace, name: str) -> float:
+    """Minutes that a stage is not begun without."""
+    return TOY_LEAST if asked.toy else STAGES[name].least
 
 
 def arguments() -> argparse.Namespace:
@@ -270,7 +279,8 @@ def _attempt(asked: argparse.Namespace, name: str, minutes: float, deadline: flo
         context.finish()
         return "done", 0
     except (KeyboardInterrupt, Interrupted) as error:
-        return f"stopped in time: {first_line(error)}", 1
+        words = first_line(error) if isinstance(error, Interrupted) else "its minutes are over"
+        return f"stopped in time: {words}; what it had measured is in its record", 1
     except BaseException as error:
         traceback.print_exc()
         return f"failed: {said(error)}", 1
