@@ -8,6 +8,7 @@ A stage whose record is in FOLDER is skipped; a training that was stopped goes o
 from __future__ import annotations
 
 import argparse
+import atexit
 import importlib
 import json
 import multiprocessing
@@ -134,6 +135,7 @@ def install_wheels() -> Path:
             _refuse("diffusers or pydantic is missing, and so are their wheels; run benchmarks/gpu/pack.sh first.")
         )
     target = Path(tempfile.mkdtemp(prefix="bootdiff-wheels-"))
+    atexit.register(shutil.rmtree, target, ignore_errors=True)
     words = ["install", "--quiet", "--no-index", "--no-deps", "--no-compile", "--no-cache-dir", "--target"]
     done = subprocess.run([sys.executable, "-m", "pip", *words, str(target), *map(str, wheels)])
     if done.returncode:
