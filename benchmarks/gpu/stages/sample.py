@@ -32,6 +32,8 @@ CALLS = (1, 10, 50)
 PIXELS = "36 M U-Net, 3×32×32"
 #: seconds that are spent on one figure, and those that compiling may take
 SPENT, COMPILING = 0.5, 40.0
+#: with fewer seconds nothing is compiled
+FEWEST = 8.0
 #: no figure takes longer, in seconds: of many calls at a large batch the rate is known from one
 LONGEST = 3.5
 SD: dict[str, Any] = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
@@ -229,10 +231,8 @@ def latents(told: Told) -> Callable[[int], Callable[[int], object]]:
 def compiled(context: Context, teacher: Teacher) -> None:
     """One call of the 36 M U-Net in bf16 with torch.compile, where that comes to its end in the time that is left."""
     row: dict[str, Any] = {"network": PIXELS, "precision": "bf16, compiled", "calls": 1}
-    room = min(COMPILING, context.left - 4)
-    if context.toy or room < 10:
-        why = "not tried at toy size" if context.toy else f"not tried: {room:.0f} s are left"
-        context.add("images a second", {**row, "what": why})
+    if context.toy:
+        context.add("images a second", {**row, "what": "not tried at toy size"})
         return
     one = folded(in_precision(teacher, "bf16"))
     one.network.compile(mode="reduce-overhead")  # CUDA graphs: a small batch is a matter of launching kernels
@@ -249,19 +249,23 @@ def compiled(context: Context, teacher: Teacher) -> None:
     maker = Maker(row["network"], row["precision"], prepare, (1, 512))
     began = time.perf_counter()
     for size in maker.sizes:
-        try:
-            with context.limited(room - (time.perf_counter() - began)):
-                started = time.perf_counter()
-                found = rate(maker, size, 1, context.toy)
-                waited = time.perf_counter() - started
-        except OutOfTime:
-            context.add("images a second", {**row, "batch": size, "what": f"not compiled within {room:.0f} s"})
-            return
-        except Exception as error:
-            words = f"failed: {said(error)}"
-            context.add("images a second", {**row, "batch": size, "what": words})
-            return
-        context.add("images a second", {**row, "batch": size, "images/s": found, "seconds of compiling": waited})
+        room = min(COMPILING - (time.perf_counter() - began), context.left - 4)
+        context.add("images a second", {**row, "batch": size, **compiled_rate(context, maker, size, room)})
+
+
+def compiled_rate(context: Context, maker: Maker, size: int, room: float) -> dict[str, Any]:
+    """Images a second once it is compiled, or why there are none, in ``room`` seconds."""
+    if room < FEWEST:
+        return {"what": f"not tried: {max(0.0, room):.0f} s are left"}
+    try:
+        with context.limited(room):
+            started = time.perf_counter()
+            found = rate(maker, size, 1, context.toy)
+            return {"images/s": found, "seconds with compiling": time.perf_counter() - started}
+    except OutOfTime:
+        return {"what": f"not compiled within {room:.0f} s"}
+    except Exception as error:
+        return {"what": f"failed: {said(error)}"}
 
 
 def clear() -> None:

@@ -40,11 +40,10 @@ def run(context: Context) -> None:
     """Tables ``families`` and ``suite``."""
     import test_families
 
-    tests = start_suite()
     names = TOYS if context.toy else tuple(test_families.FAMILIES)
     context.work.mkdir(parents=True, exist_ok=True)
     base: Path | None = None
-    with full_float32():
+    with suite() as tests, full_float32():
         for number, name in enumerate(names):
             if context.left < LEAST:
                 context.add("families", {"family": name, "verdict": "not tried: no time is left"})
@@ -54,7 +53,7 @@ def run(context: Context) -> None:
             row.pop("run", None)
             context.add("families", row)
             context.say(", ".join(f"{key} {value}" for key, value in row.items() if value is not None))
-    context.put("suite", [suite_row(tests, min(PATIENCE, context.left - 2))])
+        context.put("suite", [suite_row(tests, min(PATIENCE, context.left - 2))])
 
 
 @contextmanager
@@ -145,17 +144,23 @@ def gap(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one - other).abs().max() / (other.max() - other.min()).clamp(min=1e-6))
 
 
-def start_suite() -> tuple[subprocess.Popen[str] | None, list[str]]:
-    """The suite's tests with the mark ``gpu``, beside the families: (the process, its files)."""
+@contextmanager
+def suite() -> Iterator[tuple[subprocess.Popen[str] | None, list[str]]]:
+    """The suite's tests with the mark ``gpu``, beside the families: (the process, its files); it ends with them."""
     tests = ROOT / "tests"
     files = sorted(str(p) for p in tests.glob("test_*.py") if "mark.gpu" in p.read_text(encoding="utf-8"))
     if not files:
-        return None, []
+        yield None, []
+        return
     # Only the files that have such tests: others ask for packages that a GPU machine may lack.
     words = [sys.executable, "-m", "pytest", *files, "-m", "gpu", "-q", "-p", "no:cacheprovider", "--tb=short"]
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     pipe = subprocess.PIPE
-    return subprocess.Popen(words, cwd=ROOT, env=environment, stdout=pipe, stderr=subprocess.STDOUT, text=True), files
+    process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+    try:
+        yield process, files
+    finally:
+        process.kill()
 
 
 def suite_row(started: tuple[subprocess.Popen[str] | None, list[str]], seconds: float) -> Row:
