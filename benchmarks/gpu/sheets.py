@@ -85,7 +85,10 @@ def write_sheets(data: Path, folder: Path, room: int) -> int:
     train = read_parquet(data / "train.parquet")
     made = {f"test-{label}": own[:HELD_OUT] for label, own in read_parquet(data / "test.parquet").items()}
     held_out = encoded(made)
-    left, count = room - sum(map(len, held_out.values())), min(map(len, train.values()))
+    left, most = room - sum(map(len, held_out.values())), min(map(len, train.values()))
+    tried = min(most, 500)
+    size = sum(map(len, encoded({label: own[:tried] for label, own in train.items()}).values()))
+    count = min(most, int(tried * left / size))
     while True:
         sheets = encoded({f"train-{label}": own[:count] for label, own in train.items()})
         size = sum(map(len, sheets.values()))
@@ -104,7 +107,7 @@ def write_sheets(data: Path, folder: Path, room: int) -> int:
     return count
 
 
-def encoded(images: Mapping[str, Sequence[bytes]]) -> dict[str, bytes]:
+def encoded(images: Mapping[Any, Sequence[bytes]]) -> dict[str, bytes]:
     """Sheets by file name, of encoded images by part and label."""
     return {f"{name}-{len(own)}.jpg": sheet([_decoded(one) for one in own]) for name, own in images.items()}
 
