@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -42,12 +43,12 @@ def find_teacher(context: Context) -> Path:
     Raises:
         FileNotFoundError: if there is none, in one line.
     """
-    packed = context.output / "colour-teacher.zip"
-    unpacked = context.work / "teacher"
-    if packed.is_file() and not (unpacked / NAME / "model_index.json").is_file():
+    own, packed, unpacked = context.work / NAME, context.output / "colour-teacher.zip", context.work / "unpacked"
+    if packed.is_file():
         with zipfile.ZipFile(packed) as archive:
             archive.extractall(unpacked)
     places = (
+        own,  # a run that is resumed asks for the same folder
         context.everything / "colour-teacher" / NAME,
         unpacked / NAME,
         PACKED / "teachers" / NAME,
@@ -56,7 +57,7 @@ def find_teacher(context: Context) -> Path:
     for place in places:
         if (place / "model_index.json").is_file() and (place / "reference.npz").is_file():
             context.say(f"the teacher is in {place}")
-            return place
+            return place if place == own else shutil.copytree(place, own, dirs_exist_ok=True)
     raise FileNotFoundError(
         f"there is no colour teacher: run the stage colour-teacher first, or put its archive into {context.output}."
     )
