@@ -151,7 +151,7 @@ def test_a_second_call_does_nothing_and_says_so(everything):
 
 
 def test_a_stage_that_fails_takes_no_other_with_it_and_one_that_was_cut_off_goes_on(everything, tmp_path):
-    """There is no colour teacher yet, as one line says; its own stage's record is unfinished, so that runs as planned."""
+    """No colour teacher is there yet, as one line says; its own stage's record is unfinished, so it runs as planned."""
     shutil.copytree(everything.work / "colour-teacher", tmp_path / "work" / "colour-teacher")
     (tmp_path / "work" / "colour-teacher" / "colour" / "model_index.json").unlink()
     words = json.loads((everything.output / "colour-teacher.json").read_text(encoding="utf-8"))
