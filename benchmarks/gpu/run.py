@@ -135,7 +135,8 @@ def install_wheels() -> Path:
             _refuse("diffusers or pydantic is missing, and so are their wheels; run benchmarks/gpu/pack.sh first.")
         )
     target = Path(tempfile.mkdtemp(prefix="bootdiff-wheels-"))
-    atexit.register(shutil.rmtree, target, ignore_errors=True)
+    owner = os.getpid()  # a forked child must leave them
+    atexit.register(lambda: os.getpid() == owner and shutil.rmtree(target, ignore_errors=True))
     words = ["install", "--quiet", "--no-index", "--no-deps", "--no-compile", "--no-cache-dir", "--target"]
     done = subprocess.run([sys.executable, "-m", "pip", *words, str(target), *map(str, wheels)])
     if done.returncode:

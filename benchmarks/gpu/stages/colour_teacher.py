@@ -60,6 +60,15 @@ SETTINGS: dict[str, Any] = {
     "sample_every": 0,
     "log_every": 50,
 }
+CARD = """# colour: a class-conditional teacher of 32×32 colour images
+
+{parameters:,} parameters in float16; v-prediction, cosine betas; labels 0–9, 10 = no class (10 % of training). Trained
+by `python benchmarks/gpu/run.py colour-teacher` for {steps:,} steps of {batch} ({epochs} epochs) on a class-balanced
+part of CIFAR-10, re-encoded with losses: good for comparing a student with its teacher, not with published figures.
+
+`features.onnx`: a small classifier, `images` (b, 3, 32, 32) in [−1, 1] to `features` (b, 128) and `logits` (b, 10).
+`reference.npz`: mean and covariance of the training images' features. Figures: docs/records/gpu-colour-teacher.json.
+"""
 TOY: dict[str, Any] = {"channels": [8, 16], "attention_levels": [], "layers_per_block": 1, "batch_size": 4,
                        "mixed_precision": "no", "warmup_steps": 0}  # fmt: skip
 
@@ -79,6 +88,7 @@ def run(context: Context) -> None:
         untrained, loop = training(context.work / "run", doubled, words, plan["steps"])
         with averaged(loop.run()):
             save_half(untrained, folder)
+        (folder / "README.md").write_text(CARD.format(**plan), encoding="utf-8")
     archive(context, folder)
     measure(context, folder, judges)
     archive(context, folder)
