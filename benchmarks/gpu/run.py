@@ -121,7 +121,7 @@ def prepare() -> None:
         paths.insert(0, str(install_wheels()))
     sys.path[:0] = paths
     os.environ["PYTHONPATH"] = os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    # The parent must be able to ask whether there is a GPU without touching it: then it cannot be forked.
+    # Whether there is a GPU can then be asked without touching it: a process that has touched it cannot be forked.
     usual = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
     for key, value in {**usual, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}.items():
         os.environ.setdefault(key, value)
