@@ -65,9 +65,11 @@ def make_loop(teacher: Teacher, batch_size: int, **settings: Any) -> tuple[Loop,
 
 
 def steps(loop: Loop, count: int) -> None:
-    """``count`` training steps, without checkpoints."""
+    """``count`` training steps, every learner's turns, without checkpoints."""
     for _ in range(count):
-        loop._turn("student")
+        turns = list(loop.objective.turns(loop.step))
+        for number, name in enumerate(turns):
+            loop._turn(name, turns[:number].count(name))
         loop.step += 1
 
 

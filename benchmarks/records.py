@@ -91,14 +91,15 @@ def read_record(path: Path) -> Record:
 
 def commit() -> str:
     """The commit of this repository, short; with ``+`` where tracked files differ from it."""
-    if PACKED_COMMIT.is_file() and not (ROOT / ".git").exists():
-        return PACKED_COMMIT.read_text(encoding="utf-8").strip()
+    packed = PACKED_COMMIT.read_text(encoding="utf-8").strip() if PACKED_COMMIT.is_file() else "unknown"
+    if not (ROOT / ".git").exists():
+        return packed
     try:
         hash_ = _git("rev-parse", "--short=8", "HEAD")
         # A record that is being made again is no change of what it measures.
         changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return packed
     return f"{hash_}+" if changed else hash_
 
 

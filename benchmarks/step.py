@@ -6,6 +6,8 @@ python benchmarks/step.py [--teacher digits|cifar|FOLDER] [--batch-size 128]
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from common import arguments, device, make_loop, measure, open_teacher, quotient, save, steps, table
@@ -20,18 +22,28 @@ from bootdiff.teachers import Teacher
 PERIOD = 4  # steps between boundary losses
 
 
-def bare_passes(student: Student, teacher: Teacher, batch_size: int, boundaries: int) -> Callable[[], None]:
+def bare_passes(
+    student: Student,
+    teacher: Teacher,
+    batch_size: int,
+    boundaries: int,
+    autocast: Callable[[], Any] = nullcontext,
+) -> Callable[[], None]:
     """PERIOD steps' network passes and nothing else: raw networks, no loss, no update.
 
     A step has one student pass without gradients, one teacher pass, and one student pass forwards and backwards; a
     boundary has the last two.
+
+    Args:
+        autocast: makes the context that the networks run in.
     """
     eps = torch.randn(batch_size, *teacher.shape, device=device())
     t = torch.full((batch_size,), 500.0, device=device())
     grown, network = student.network.network, teacher.denoiser.network
 
     def forward(model: nn.Module) -> Tensor:
-        return model(eps, t).sample
+        with autocast():
+            return model(eps, t).sample
 
     def learn() -> None:
         with torch.no_grad():
@@ -51,10 +63,13 @@ def bare_passes(student: Student, teacher: Teacher, batch_size: int, boundaries:
     return passes
 
 
-def literal(objective: Boot, batch_size: int) -> Callable[[], None]:
+def literal(objective: Boot, batch_size: int, autocast: Callable[[], Any] = nullcontext) -> Callable[[], None]:
     """Algorithm 1 as it is printed: y_t on the gradient tape and detached afterwards, the boundary on every step.
 
     The same optimiser, average and clipping as in the loop.
+
+    Args:
+        autocast: makes the context that the networks run in.
     """
     student, teacher = objective.student.module, objective.teacher
     optimiser = torch.optim.AdamW(student.parameters(), lr=1e-4, weight_decay=0.0, fused=True)
@@ -66,15 +81,16 @@ def literal(objective: Boot, batch_size: int) -> Callable[[], None]:
         t = objective.t_min + (objective.t_max - objective.t_min) * torch.rand(batch_size, device=device())
         s = (t - objective.delta).clamp(min=objective.t_min)
         t_max = torch.full_like(t, objective.t_max)
-        y_t, y_s = student(eps, t), student(eps, s)
-        alpha, sigma = (expand(v, eps) for v in schedule.alpha_sigma(t))
-        with torch.no_grad():
-            f_t = teacher.x0(alpha * y_t.detach() + sigma * eps, t)
-            f_T = teacher.x0(schedule.start_scale(objective.t_max) * eps, t_max)
-        kappa = expand(schedule.kappa(t, s), eps)
-        target = (y_t + kappa * (f_t - y_t)).detach()
-        edge = (student(eps, t_max) - f_T).square().mean()
-        loss = (y_s - target).square().mean() + objective.boundary_weight * edge
+        with autocast():
+            y_t, y_s = student(eps, t), student(eps, s)
+            alpha, sigma = (expand(v, eps) for v in schedule.alpha_sigma(t))
+            with torch.no_grad():
+                f_t = teacher.x0(alpha * y_t.detach() + sigma * eps, t)
+                f_T = teacher.x0(schedule.start_scale(objective.t_max) * eps, t_max)
+            kappa = expand(schedule.kappa(t, s), eps)
+            target = (y_t + kappa * (f_t - y_t)).detach()
+            edge = (student(eps, t_max) - f_T).square().mean()
+            loss = (y_s - target).square().mean() + objective.boundary_weight * edge
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
@@ -108,12 +124,14 @@ def main() -> None:
         "step, boundary on every step": lambda: steps(often, PERIOD),
         "Algorithm 1, literally": literal(make_loop(teacher, size)[1], size),
     }
+    if options.compile:
+        # A teacher of its own: compiling is done in place, and would compile the other rows' too.
+        compiled = make_loop(open_teacher(options.teacher), size, boundary_every=PERIOD, compile=True)[0]
+        candidates["step with torch.compile"] = lambda: steps(compiled, PERIOD)
+    # Last: accelerate knows one precision a process, and a float32 loop made later would take this one's away.
     if options.bf16:
         half = make_loop(teacher, size, boundary_every=PERIOD, mixed_precision="bf16")[0]
         candidates["step with bf16"] = lambda: steps(half, PERIOD)
-    if options.compile:
-        compiled = make_loop(teacher, size, boundary_every=PERIOD, compile=True)[0]
-        candidates["step with torch.compile"] = lambda: steps(compiled, PERIOD)
     seconds = measure(candidates, options.repeats)
 
     print(f"{options.teacher}, {sum(p.numel() for p in student.parameters()):,} parameters, batch {size}; "

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from bootdiff.transfer import to_device
+
 
 class Condition(Mapping[str, Tensor]):
     """A frozen mapping of batch-first tensors: labels, prompt embeddings, low-resolution images, guidance weights.
@@ -46,8 +48,8 @@ class Condition(Mapping[str, Tensor]):
         return Condition({name: torch.cat([value] * times) for name, value in self.items()})
 
     def to(self, device: torch.device | str) -> Condition:
-        """Move every entry to ``device``."""
-        return Condition({name: value.to(device) for name, value in self.items()})
+        """Move every entry to ``device``, without waiting for a GPU."""
+        return Condition({name: to_device(value, device) for name, value in self.items()})
 
     @staticmethod
     def cat(conditions: Sequence[Condition]) -> Condition:

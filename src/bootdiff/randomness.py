@@ -2,6 +2,12 @@
 
 A draw does not depend on how many processes there are, on how a batch is split for gradient accumulation, or
 on what was drawn before: so a resumed run needs no random state, and one process or four give the same student.
+
+A ``Draw`` comes from the device's own generator, seeded for each block of samples: nothing is copied to a GPU, and
+nothing waits for it. On one kind of device a value is a function of (seed, step, turn, name, sample) alone; a CPU and
+a GPU have other generators, so that a run of one seed differs between them, as it may between versions of torch.
+Two things are drawn on the CPU and are the same everywhere: in which order an epoch visits prompts or images
+(``visit``), and the noises of samples (``sample_noise``).
 """
 
 from __future__ import annotations
@@ -58,8 +64,12 @@ class Draw:
     def visit(self, count: int) -> Tensor:
         """Which of ``count`` items these samples use, (len(self),): every epoch is a new permutation of them all."""
         first = self.step * self.batch_size
-        positions = range(first + self.start, first + self.stop)
-        return torch.stack([_epoch_order(self.seed, p // count, count)[p % count] for p in positions])
+        here, stop, parts = first + self.start, first + self.stop, []
+        while here < stop:  # a batch may reach into the next epoch, or over several
+            epoch, place = divmod(here, count)
+            parts.append(_epoch_order(self.seed, epoch, count)[place : place + stop - here])
+            here += len(parts[-1])
+        return torch.cat(parts)
 
     def _blocks(self, name: str, draw_block) -> Tensor:
         generator = torch.Generator(self.device)

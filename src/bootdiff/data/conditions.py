@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -67,7 +68,13 @@ class Classes(NoModules):
         return self._labels(torch.arange(start, stop) % len(self.labels))
 
     def _labels(self, numbers: Tensor) -> Condition:
-        return Condition({"classes": torch.tensor(list(self.labels), device=numbers.device)[numbers]})
+        return Condition({"classes": _table(tuple(self.labels), numbers.device)[numbers]})
+
+
+@lru_cache(maxsize=8)
+def _table(labels: tuple[int, ...], device: torch.device) -> Tensor:
+    """Labels on a device, (n,) in int64: copied once, because a copy at each step would make a GPU wait."""
+    return torch.tensor(labels, device=device)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from bootdiff.objectives.base import Loss, Networks, Reset, Turn
 from bootdiff.objectives.correction import Correction, CorrectionSettings
 from bootdiff.schedules import expand
 from bootdiff.solvers import noisy
+from bootdiff.transfer import to_device
 
 
 class FreeFlowSettings(CorrectionSettings):
@@ -79,10 +80,12 @@ class FreeFlow(Correction):
         if turn.name == "fake":
             return super().losses(networks, turn, batch)
         on_cpu = self.correcting(turn)  # asked there, so that a GPU is not waited for
-        corrects = on_cpu.to(batch.noise.device)
+        # Numbers, not a mask: a GPU must be waited for to learn how many samples a mask selects.
+        device = batch.noise.device
+        corrects, predicts = (to_device(mask.nonzero()[:, 0], device) for mask in (on_cpu, ~on_cpu))
         terms: list[Callable[[], Loss]] = []
         if not bool(on_cpu.all()):
-            terms.append(lambda: self.prediction(networks, turn, batch, ~corrects))
+            terms.append(lambda: self.prediction(networks, turn, batch, predicts))
         if bool(on_cpu.any()):
             terms.append(lambda: self.balanced(networks, turn, batch, corrects))
         boot = self.boot
@@ -119,7 +122,7 @@ class FreeFlow(Correction):
         weight = 1 / (velocity.detach() + self.floor)
         # On the output, the gradient of a sample is 2 w r / t²; norms per value, so that sizes agree.
         self._count(0, 2 * weight * velocity.detach().sqrt() / t)
-        loss = (weight * velocity).sum() / len(rows)
+        loss = (weight * velocity).sum() / len(batch.noise)
         size = residual.detach().square().flatten(1).mean(1).sqrt()
         return Loss(loss, {"prediction": velocity.detach().mean()}, {"residual": (t, size)})
 
@@ -132,7 +135,7 @@ class FreeFlow(Correction):
         x_r = noisy(x, renoise, r, self.schedule)
         loss, difference = self.compare(networks, x, x_r, r, condition)
         self._count(2, (difference / r.square()).sqrt())
-        factor = self.balance * self.scale.to(loss.device) * len(x) / len(rows)
+        factor = self.balance * self.scale.to(loss.device) * len(x) / len(batch.noise)
         return Loss(factor * loss, {"correction": difference.mean()}, {"correction": (r, difference)})
 
     def compare(
@@ -151,7 +154,8 @@ class FreeFlow(Correction):
 
     def _count(self, place: int, norms: Tensor) -> None:
         self._norms = self._norms.to(norms.device)
-        self._norms[place : place + 2] += torch.stack([norms.sum(), norms.new_tensor(float(len(norms)))])
+        total = norms.sum()
+        self._norms[place : place + 2] += torch.stack([total, torch.full_like(total, len(norms))])
 
     def after_step(self, networks: Networks, step: int) -> Iterable[Reset]:
         """The scale of the next step's correction."""

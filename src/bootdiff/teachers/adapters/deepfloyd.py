@@ -101,7 +101,8 @@ class DeepFloydUpscaler(DeepFloyd):
             level: timestep of the noising scheduler, for all or (b,) for each.
         """
         large = interpolate(images, self.shape[1:], mode="bilinear", align_corners=True)
-        levels = torch.as_tensor(level, device=images.device).long().expand(len(images))
+        one = level if isinstance(level, Tensor) else torch.full((), level, device=images.device)
+        levels = one.to(images.device).long().expand(len(images))
         scheduler = self.parts.load("image_noising_scheduler")
         return Condition({"image": scheduler.add_noise(large, noise, timesteps=levels), "noise_level": levels})
 

@@ -77,7 +77,7 @@ class Flux(FlowTransformer):
             pooled_projections=condition["pooled"].to(dtype),
             encoder_hidden_states=text,
             txt_ids=torch.zeros(text.shape[1], 3, device=x.device, dtype=dtype),
-            img_ids=patch_ids(height // 2, width // 2).to(x.device, dtype),
+            img_ids=patch_ids(height // 2, width // 2, x.device).to(dtype),
         ).sample
         return unpack(out, height, width)
 
@@ -105,10 +105,11 @@ def pack(latents: Tensor) -> Tensor:
     return patches.reshape(batch, height * width // 4, 4 * channels)
 
 
-def patch_ids(rows: int, columns: int) -> Tensor:
-    """(0, row, column) of every patch, (rows · columns, 3)."""
-    ids = torch.zeros(rows, columns, 3)
-    ids[..., 1], ids[..., 2] = torch.arange(rows)[:, None], torch.arange(columns)[None, :]
+def patch_ids(rows: int, columns: int, device: torch.device | str = "cpu") -> Tensor:
+    """(0, row, column) of every patch, (rows · columns, 3), made where they are needed."""
+    ids = torch.zeros(rows, columns, 3, device=device)
+    ids[..., 1] = torch.arange(rows, device=device)[:, None]
+    ids[..., 2] = torch.arange(columns, device=device)[None, :]
     return ids.reshape(-1, 3)
 
 

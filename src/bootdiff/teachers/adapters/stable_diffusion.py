@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -167,7 +168,7 @@ class StableDiffusionXL(StableDiffusion):
         """The network's output; sizes are those of the whole image, the crop starts at its corner."""
         factor = self.factor
         height, width = self.shape[1] * factor, self.shape[2] * factor
-        ids = torch.tensor([height, width, 0, 0, height, width], device=x.device, dtype=dtype_of(network))
+        ids = _size_ids(height, width, x.device, dtype_of(network))
         pooled = condition["pooled"].to(dtype_of(network))
         added = {"text_embeds": pooled, "time_ids": ids.expand(len(x), -1)}
         words = self.text(network, condition)
@@ -184,6 +185,12 @@ class StableDiffusionXL(StableDiffusion):
         """Zeros where the pipeline says so of an empty prompt."""
         _, text, _, pooled = pipeline.encode_prompt([""], device=device_of(pipeline), negative_prompt=prompt)
         return Condition({"text": text, "pooled": pooled})
+
+
+@lru_cache(maxsize=8)
+def _size_ids(height: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """What SDXL is told of sizes and crop, (6,): copied to a device once, because each copy would make a GPU wait."""
+    return torch.tensor([height, width, 0, 0, height, width], device=device, dtype=dtype)
 
 
 def with_weight_slot(network: Any) -> nn.Module:

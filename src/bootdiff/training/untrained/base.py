@@ -19,6 +19,7 @@ from bootdiff.teachers import PipelineTeacher
 from bootdiff.teachers.adapters import adapter_for
 from bootdiff.teachers.parts import LoadedParts
 from bootdiff.training.settings import TeacherSettings
+from bootdiff.transfer import to_device
 
 #: conditions of the samples that a training shows on its way
 SHOWN = 64
@@ -87,7 +88,7 @@ class Labelled:
 
     def of(self, rows: Tensor, draw: Draw) -> Condition:
         """With the entry ``classes``."""
-        labels = self.labels[rows].to(draw.device)
+        labels = to_device(self.labels[rows], draw.device)
         return Condition({"classes": labels.where(draw.uniform("dropout") >= self.dropout, self.null)})
 
 
@@ -105,6 +106,7 @@ class Captioned:
     tokens: Tensor
     mask: Tensor
     dropout: float
+    copies: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of_data(cls, captions: Captions, tokenizer: Any, dropout: float, length: int) -> Captioned:
@@ -114,17 +116,20 @@ class Captioned:
 
     def of(self, rows: Tensor, draw: Draw) -> Condition:
         """With the entries ``tokens`` and ``mask``."""
-        own = self.captions.rows[rows]
-        chosen = own.gather(1, draw.integers("caption", own.shape[1]).cpu()[:, None])[:, 0]
-        dropped = draw.uniform("dropout").cpu() < self.dropout
-        return self._rows(chosen.masked_fill(dropped, len(self.tokens) - 1)).to(draw.device)
+        own = to_device(self.captions.rows[rows], draw.device)
+        chosen = own.gather(1, draw.integers("caption", own.shape[1])[:, None])[:, 0]
+        dropped = draw.uniform("dropout") < self.dropout
+        return self._rows(chosen.masked_fill(dropped, len(self.tokens) - 1))
 
     def shown(self) -> Condition:
         """Of the first captions."""
         return self._rows(torch.arange(SHOWN) % len(self.captions.texts))
 
     def _rows(self, rows: Tensor) -> Condition:
-        return Condition({"tokens": self.tokens[rows], "mask": self.mask[rows]})
+        if rows.device not in self.copies:  # copied once: what was drawn on a GPU need not come back for them
+            self.copies[rows.device] = self.tokens.to(rows.device), self.mask.to(rows.device)
+        tokens, mask = self.copies[rows.device]
+        return Condition({"tokens": tokens[rows], "mask": mask[rows]})
 
 
 def groups(channels: Sequence[int]) -> int:

@@ -20,6 +20,7 @@ from bootdiff.teachers.adapters.deepfloyd import DeepFloyd
 from bootdiff.training.settings import TeacherSettings
 from bootdiff.training.untrained.base import SHOWN, Captioned, Data, Untrained, groups, scheduler_fields
 from bootdiff.training.untrained.tokenizers import t5_tokenizer, words_of
+from bootdiff.transfer import to_device
 
 #: what stock pipelines pad prompts to
 LENGTH = 77
@@ -77,7 +78,9 @@ class Enlarged:
     def of(self, rows: Tensor, draw: Draw) -> Condition:
         """With the entries ``image`` and ``noise_level``."""
         noise, level = draw.normal("augmentation", self.stage.shape), draw.integers("level", self.levels)
-        return self.inner.of(rows, draw).add(**self.stage.upscaled(self.small[rows].to(draw.device), noise, level))
+        return self.inner.of(rows, draw).add(
+            **self.stage.upscaled(to_device(self.small[rows], draw.device), noise, level)
+        )
 
 
 def _untrained(data: Data, settings: TeacherSettings, kind: Any, **parts: Any) -> Untrained:
