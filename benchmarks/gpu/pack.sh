@@ -13,7 +13,7 @@ packed=${PACKED:-$here/packed}
 python_version=3.12
 data=../shared/data/cifar10-jpeg
 teacher=../shared/teachers/fashion-32
-python=${PYTHON:-python3}
+python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 while [ $# -gt 0 ]; do
   case $1 in
     --python) python_version=$2 ;;
@@ -60,6 +60,8 @@ mkdir -p "$packed/teachers"
 cp -r "$teacher" "$packed/teachers/fashion-32"
 chmod -R u+w "$packed/teachers/fashion-32"
 
+"$python" -c 'import PIL, pyarrow' 2>/dev/null \
+  || fail "$python has no pillow or no pyarrow, which the images are read with; run make install, or set PYTHON."
 [ -f "$data/train.parquet" ] || fail "no train.parquet in $data; name the folder of CIFAR-10 with --data FOLDER."
 "$python" $here/sheets.py "$data" "$packed/images" --mib "${IMAGES_MIB:-12}" || fail "the images cannot be packed."
 within "the images" "$(bytes "$packed"/images/*)" "${IMAGES_MIB:-12}"
