@@ -1,6 +1,7 @@
 """The run keeps its best look, alarms have names, and a short run that diverged says so."""
 
 import json
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from bootdiff.data.conditions import Unconditional
 from bootdiff.errors import BootdiffError, Interrupted, NonFiniteLossError
+from bootdiff.files import load_tensors, save_tensors
 from bootdiff.objectives.boot import Boot, BootSettings
 from bootdiff.schedules import Cosine
 from bootdiff.student import Student
@@ -75,10 +77,10 @@ def test_the_student_of_a_drifting_run_is_that_of_its_best_look(drifted):
     assert relative_distance(looks[-1]) > 10 * relative_distance(nearest)
 
 
-def test_keep_last_says_nothing_of_a_best_look(drifted):
+def test_keep_last_says_so(drifted):
     folder, *_ = drifted
-    assert "student_step" not in done(folder / "last")
-    assert "best look" not in verdict_of(folder / "last").sentence
+    assert done(folder / "last")["student_step"] == 240 and not (folder / "last" / "best").exists()
+    assert verdict_of(folder / "last").sentence.endswith("The student is that of step 240, the last.")
 
 
 def test_the_verdict_names_the_step_and_stays_what_it_is(drifted):
@@ -89,22 +91,27 @@ def test_the_verdict_names_the_step_and_stays_what_it_is(drifted):
     assert verdict.word == judge(read_watch(folder / "best")).word != "converged"
 
 
-def test_nothing_of_the_best_look_is_left_behind(drifted):
-    folder, *_ = drifted
-    assert not (folder / "best" / "best").exists() and not list((folder / "best").glob(".*"))
+def test_results_that_were_removed_are_made_again_of_the_same_step(drifted, tmp_path):
+    folder, best, *_ = drifted
+    shutil.copytree(folder / "best", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "student-path")
+    again = distill(teacher(), tmp_path / "run", drifting())
+    assert done(tmp_path / "run") == done(folder / "best") and equal(again.state_dict(), best.state_dict())
+    assert not list((tmp_path / "run").glob(".*"))
 
 
 def test_a_run_that_ends_at_its_best_hands_over_its_last_state_bit_for_bit(tmp_path):
     asked = settings(180, ema_decay=0.98)
     best = distill(teacher(), tmp_path / "best", asked)
     last = distill(teacher(), tmp_path / "last", asked.model_copy(update={"keep": "last"}))
-    assert len(read_watch(tmp_path / "best")) == 12 and "student_step" not in done(tmp_path / "best")
+    assert len(read_watch(tmp_path / "best")) == 12 and done(tmp_path / "best")["student_step"] == asked.steps
+    assert not (tmp_path / "best" / "best").exists()
     assert equal(best.state_dict(), last.state_dict())
 
 
 def test_four_looks_are_too_few_to_choose_from(tmp_path):
     distill(teacher(), tmp_path / "run", drifting(watch_every=60))
-    assert len(read_watch(tmp_path / "run")) == 4 and "student_step" not in done(tmp_path / "run")
+    assert len(read_watch(tmp_path / "run")) == 4 and done(tmp_path / "run")["student_step"] == 240
 
 
 def test_a_difference_within_the_noise_of_both_looks_is_none():
@@ -146,7 +153,7 @@ def test_the_card_and_the_command_name_the_step(tiny, tmp_path, cli):
     assert result.code == 0, result.err
     step = done(tmp_path / "run")["student_step"]
     assert f"The student is that of step {step}, the best look" in result.out
-    assert f"| student_step | {step}, the best look" in (tmp_path / "run/student/README.md").read_text()
+    assert f"| student_step | {step}, the best look of 30 |" in (tmp_path / "run/student/README.md").read_text()
     assert f"step {step}, the best look" in (tmp_path / "run/report.html").read_text()
 
 
@@ -158,6 +165,22 @@ def test_a_run_from_before_there_was_such_a_setting_goes_on(tmp_path):
     distill(teacher(), tmp_path / "run", asked)
     with pytest.raises(BootdiffError, match="steps is 24 there and 25 here"):
         distill(teacher(), tmp_path / "run", settings(25, watch_every=0))
+
+
+def test_a_run_that_an_earlier_version_began_keeps_its_looks(drifted, tmp_path):
+    """Its references hold no textures; and it knows of no best look, so that its last state is handed over."""
+    folder, *_ = drifted
+    shutil.copytree(folder / "last", tmp_path / "run")
+    for name in ("student-path", "best"):
+        shutil.rmtree(tmp_path / "run" / name, ignore_errors=True)
+    (tmp_path / "run" / "done.json").unlink()
+    stored = load_tensors(tmp_path / "run" / "path_ends.safetensors")
+    save_tensors(tmp_path / "run" / "path_ends.safetensors", {k: v for k, v in stored.items() if k != "textures"})
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text("".join(line for line in config.read_text().splitlines(True) if "keep:" not in line))
+    looks = read_watch(tmp_path / "run")
+    distill(teacher(), tmp_path / "run", drifting())
+    assert read_watch(tmp_path / "run") == looks and done(tmp_path / "run")["student_step"] == 240
 
 
 class Walking(Wrapper):
@@ -248,7 +271,15 @@ def test_a_short_run_without_looks_says_whether_it_diverged(rate, word, tmp_path
     distill("digits", tmp_path / "run", asked)
     verdict = verdict_of(tmp_path / "run")
     assert verdict.word == word and ("diverged" in done(tmp_path / "run")) == (word == "unstable")
-    assert "lower the learning rate" in verdict.sentence or "so short a run is not looked at" in verdict.sentence
+    assert "lower the learning rate" in verdict.sentence or "it was not looked at" in verdict.sentence
+
+
+def test_a_first_stage_that_diverged_is_told(tmp_path):
+    for folder, words in ((tmp_path, {"steps": 2}), (tmp_path / "boot", {"steps": 2, "diverged": "it exploded"})):
+        folder.mkdir(exist_ok=True)
+        (folder / "done.json").write_text(json.dumps(words))
+    verdict = verdict_of(tmp_path)
+    assert verdict.word == "unstable" and "in the first stage it exploded" in verdict.sentence
 
 
 def test_one_look_is_enough_for_unstable():

@@ -123,7 +123,7 @@ def planned(context: Context, folder: Path, recipe: Recipe) -> dict[str, Any]:
 
 def settings_of(recipe: Recipe, boot: int, correction: int) -> Any:
     """Both stages' settings, with looks at the curve from checkpoints; nothing else is looked at on the way."""
-    quiet = {"sample_every": 0, "watch_every": 0, "log_every": 50, "keep_last": 2 * LOOKS}
+    quiet = {"sample_every": 0, "log_every": 50, "keep_last": 2 * LOOKS}
     first = {**recipe.boot, "steps": boot, "checkpoint_every": math.ceil(boot / LOOKS)}
     words = {**recipe.correction, "steps": correction, "checkpoint_every": math.ceil(correction / LOOKS)}
     return make_settings(load_method(METHOD)[1], quiet, words, {"boot": first})

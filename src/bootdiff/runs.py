@@ -20,7 +20,7 @@ from bootdiff.training.settings import read_config
 #: settings that change how a run is watched and kept, not what comes out of it
 HARMLESS = ("log_every", "sample_every", "checkpoint_every", "keep_last", "watch_every")
 
-#: settings that came after the first runs; a run whose config does not name one goes on with its default
+#: settings that came after the first runs; a run whose config does not name one goes on with what is asked for now
 NEWER = ("keep",)
 #: the folder of the first stage in a run of two
 STAGE = "boot"

@@ -13,7 +13,7 @@ from bootdiff.ablation.variants import OF_THE_TEACHER, Design, Job, Variant, sho
 from bootdiff.evaluation.figures import FIGURES
 from bootdiff.files import read_json, write_json
 from bootdiff.runs import trained_seconds
-from bootdiff.training.convergence import verdict_of
+from bootdiff.training.convergence import first_failure, verdict_of
 
 State = Literal["waiting", "failed", "trained", "measured"]
 #: the word for a run whose loss was not finite
@@ -82,11 +82,10 @@ def read_outcome(job: Job, evaluation: Evaluation) -> Outcome:
     """What a run's folder says; figures that were asked for in another way are as good as none."""
     done = job.folder / "done.json"
     if not done.exists():
-        failure = next(iter(sorted(job.folder.glob("failure-step-*/failure-*.json"))), None)
+        failure = first_failure(job.folder)
         if failure is None:
             return Outcome(job, "waiting")
-        words = read_json(failure)
-        told = f"the {words['what']} is not finite at step {words['step']}; remove {job.folder} to train it again."
+        told = f"the {failure['what']} is not finite at step {failure['step']}; remove {job.folder} to train it again."
         return Outcome(job, "failed", NOT_FINITE, told)
     seconds, verdict = trained_seconds(job.folder), verdict_of(job.folder)
     rows = _rows(job.folder, evaluation)

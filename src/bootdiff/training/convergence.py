@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any, Literal
 
 from bootdiff.files import read_json
+from bootdiff.runs import STAGE
 from bootdiff.training.alarms import alarm_of
 from bootdiff.training.log import read_log
 
@@ -33,7 +34,7 @@ FRECHET, PATH = "frechet_distance", "path_error"
 #: of the teacher's variance: figures that differ by less are the same, where a look says nothing else
 NOISE = {FRECHET: 0.01, PATH: 0.003}
 
-#: path errors beyond this many times the teacher's own squared difference between seeds: the samples are no images
+#: path errors beyond this many times the squared difference of two of the teacher's samples: no images any more
 FARTHER_THAN_OTHERS = 1.5
 #: relative distances of looks at n samples differ by chance by less than this share of 1 / n (measured: docs/log.md)
 NOISE_OF_A_SAMPLE = 1.3
@@ -70,35 +71,46 @@ def judge(looks: Sequence[Mapping[str, Any]]) -> Verdict:
         return diverged
     if len(looks) < FEWEST:
         return Verdict("unknown", f"{len(looks)} looks are too few to tell; a verdict needs {FEWEST}.")
-    tests = (_collapsing, _alarmed, _unstable, _drifting, _still_falling)
+    # The alarms first: what walks away is soon many times farther off than at best, and its name says more.
+    tests = (_alarmed, _unstable, _collapsing, _drifting, _still_falling)
     return next((verdict for test in tests if (verdict := test(looks)) is not None), _converged(looks))
 
 
 def verdict_of(run: Path) -> Verdict:
-    """The verdict on a run's folder, of whatever it holds: looks, the end of a run without them, or a failure."""
-    path = run / "done.json"
-    done = read_json(path) if path.is_file() else {}
-    failures = [] if done else sorted(run.glob("failure-step-*/failure-*.json"))
-    if failures:
-        words = read_json(failures[0])
-        return Verdict(
-            "unstable", f"the {words['what']} is not finite at step {words['step']}; lower the learning rate."
-        )
-    if done.get("diverged"):
-        return Verdict("unstable", f"{done['diverged']}; lower the learning rate.")
-    looks = read_watch(run)
-    if not looks:
-        return Verdict("unknown", "so short a run is not looked at; --set watch_every=N looks all the same.")
-    return _with_student(judge(looks), looks, done.get("student_step"))
+    """The verdict on a run's folder: of its looks, or of the end of a run without them, its first stage's too."""
+    if (told := _divergence(run)) is not None:
+        return Verdict("unstable", f"{told}; lower the learning rate.")
+    looks, path = read_watch(run), run / "done.json"
+    if looks:
+        return _with_student(judge(looks), looks, read_json(path).get("student_step") if path.is_file() else None)
+    if (told := _divergence(run / STAGE)) is not None:
+        return Verdict("unstable", f"in the first stage {told}; lower its learning rate.")
+    return Verdict("unknown", "it was not looked at, as no short run is; --set watch_every=N looks all the same.")
+
+
+def _divergence(run: Path) -> str | None:
+    """How a run without looks went wrong, as a part of a sentence; None where it did not."""
+    done = run / "done.json"
+    if done.is_file():
+        return read_json(done).get("diverged")
+    failure = first_failure(run)
+    return None if failure is None else f"the {failure['what']} is not finite at step {failure['step']}"
+
+
+def first_failure(run: Path) -> Mapping[str, Any] | None:
+    """What is known of the first loss or gradient that was not finite; None in a run without one."""
+    path = next(iter(sorted(run.glob("failure-step-*/failure-*.json"))), None)
+    return None if path is None else read_json(path)
 
 
 def _with_student(verdict: Verdict, looks: Sequence[Mapping[str, Any]], step: int | None) -> Verdict:
-    """Say which step the student is of, where that is not the last one."""
-    best = next((look for look in looks if look["step"] == step), None)
-    if best is None:
+    """Say which step the student is of, where that is known."""
+    at = next((look for look in looks if look["step"] == step), None)
+    if at is None:
         return verdict
-    times = relative_distance(looks[-1]) / max(relative_distance(best), 1e-12)
-    words = f"The student is that of step {step}, the best look: {times:.3g} times nearer to the teacher's samples."
+    times = relative_distance(looks[-1]) / max(relative_distance(at), 1e-12)
+    best = f"the best look, {times:.3g} times nearer to the teacher's samples than the last"
+    words = f"The student is that of step {step}, {'the last' if step == looks[-1]['step'] else best}."
     return Verdict(verdict.word, f"{verdict.sentence} {words}")
 
 
@@ -113,14 +125,14 @@ def excess_saturation(look: Mapping[str, Any]) -> float:
 
 
 def _diverged(last: Mapping[str, Any]) -> Verdict | None:
-    """Whether one look is enough: it is not finite, or its samples are farther from the teacher's than strangers."""
+    """Whether one look is enough: not finite, or farther from the teacher's samples than those are from each other."""
     if not all(math.isfinite(last[name]) for name in (PATH, FRECHET)):
         return Verdict("unstable", f"figures are not finite at step {last['step']}; lower the learning rate.")
-    strangers = last["teacher_diversity"] ** 2
-    if last[PATH] > FARTHER_THAN_OTHERS * strangers > 0:
+    apart = last["teacher_diversity"] ** 2
+    if last[PATH] > FARTHER_THAN_OTHERS * apart > 0:
         return Verdict(
             "unstable",
-            f"the samples are {last[PATH] / strangers:.3g} times as far from the teacher's of the same noises as the "
+            f"the samples are {last[PATH] / apart:.3g} times as far from the teacher's of the same noises as the "
             "teacher's are from each other; lower the learning rate.",
         )
     return None

@@ -15,7 +15,7 @@ import torch
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Conditions
 from bootdiff.errors import BootdiffError
-from bootdiff.files import write_json, write_whole
+from bootdiff.files import write_whole
 from bootdiff.objectives.distances import make_distance
 from bootdiff.objectives.registry import load_method
 from bootdiff.objectives.settings import DistillationSettings, target_limit
@@ -29,7 +29,7 @@ from bootdiff.teachers.guidance import guidance_of
 from bootdiff.teachers.probe import check_answers
 from bootdiff.teachers.weights import tensors_hash, weights_hash
 from bootdiff.training.conditioning import ConditionPlan, conditions_hash, given_conditions, plan_conditions
-from bootdiff.training.ending import anchored, save_results, take_best, take_pulse
+from bootdiff.training.ending import Ended, divergence, first_pulse, save_results, take_best
 from bootdiff.training.settings import TrainingSettings, make_settings
 from bootdiff.training.start import adopted, started_from
 from bootdiff.training.teacher_features import TeacherFeatures
@@ -223,26 +223,19 @@ def run_plan(plan: Plan, report_to: str | None = None, made: tuple[Teacher, Cond
     start_tracker(accelerator, settings)
     watch = _watch(plan, *made, accelerator.num_processes)
     loop = Loop(objective, settings, output, accelerator, _preview(plan, made[1]), watch)
-    watches_end = watch is None and accelerator.is_main_process
-    before = take_pulse(cast("Student", loop.networks["student"]), plan, *made) if watches_end else None
+    before = first_pulse(plan, loop, *made)
     learner = loop.run(show_progress=not plan.finished)["student"]
     # Mixed precision patches the network's forward; the student that is handed out is the one that is saved.
     student = cast("Student", accelerator.unwrap_model(learner.prepared, keep_fp32_wrapper=False))
     if learner.ema is not None:
         learner.ema.swap()
-    student_step = take_best(student, watch, accelerator)
-    after = take_pulse(student, plan, *made) if before is not None else None
+    best_step = take_best(student, watch, accelerator)
+    diverged = None if before is None else divergence(plan, student, before, *made)
     student.requires_grad_(False).eval().cpu()
     student.conditions = plan.asked.facts
     plan.teacher.cpu()
     if accelerator.is_main_process and not plan.finished:
-        diverged = after.alarm(before, anchored(plan)) if before is not None and after is not None else None
-        known = {"student_step": student_step, "diverged": diverged}
-        save_results(plan, student, student_step)
-        told = {key: value for key, value in known.items() if value is not None}
-        write_json(output / "done.json", {"steps": loop.step, "seconds": round(loop.seconds, 1), **told})
-        if watch is not None:
-            watch.best.remove()  # last: a run that is killed before its end still needs it
+        save_results(plan, student, Ended(loop.step, round(loop.seconds, 1), best_step or loop.step, diverged))
     accelerator.wait_for_everyone()
     if within:  # ending the training would also end the processes' group, which the next stage needs
         for tracker in accelerator.trackers:

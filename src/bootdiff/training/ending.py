@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, cast
 
 from bootdiff.data.conditions import Conditions
+from bootdiff.files import write_json
 from bootdiff.objectives.settings import DistillationSettings, target_limit
 from bootdiff.pipelines.export import export_student
 from bootdiff.pipelines.student_files import save_student
 from bootdiff.student import Student
 from bootdiff.teachers import Teacher, limited
+from bootdiff.training.best import BestLook
 from bootdiff.training.pulse import Pulse
-from bootdiff.training.watch import Watch
+from bootdiff.training.watch import FOLDER_OF_THE_BEST, Watch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from bootdiff.training.distill import Plan
+    from bootdiff.training.loop import Loop
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What ``done.json`` says of a finished run.
+
+    Args:
+        steps: that were trained.
+        seconds: of training.
+        student_step: of the student: the best look's, where that beat the last state, or else the last.
+        diverged: how a run without looks went wrong, as the end of a sentence; None where it did not.
+    """
+
+    steps: int
+    seconds: float
+    student_step: int
+    diverged: str | None = None
 
 
 def take_best(student: Student, watch: Watch | None, accelerator: Accelerator) -> int | None:
@@ -30,29 +51,38 @@ def take_best(student: Student, watch: Watch | None, accelerator: Accelerator) -
     return step
 
 
-def take_pulse(student: Student, plan: Plan, teacher: Teacher, conditions: Conditions) -> Pulse:
-    """The pulse of a run without looks.
+def first_pulse(plan: Plan, loop: Loop, teacher: Teacher, conditions: Conditions) -> Pulse | None:
+    """The student's pulse before its training, on the first process; None for a run with looks."""
+    if loop.watch is not None or not loop.accelerator.is_main_process:
+        return None
+    return _pulse(plan, cast("Student", loop.networks["student"]), teacher, conditions)
 
-    Args:
-        teacher: with guidance; it is limited here as the targets are.
-    """
+
+def divergence(plan: Plan, student: Student, before: Pulse, teacher: Teacher, conditions: Conditions) -> str | None:
+    """How the student diverged since its first pulse, as the end of a sentence; None where it did not."""
+    # Only BOOT's boundary loss holds the student at t_max.
+    weights = (getattr(plan.settings, name, 1.0) for name in ("boot_weight", "boundary_weight"))
+    return _pulse(plan, student, teacher, conditions).alarm(before, anchored=min(weights) > 0)
+
+
+def _pulse(plan: Plan, student: Student, teacher: Teacher, conditions: Conditions) -> Pulse:
     settings = cast("DistillationSettings", plan.settings)
     return Pulse.of(student, limited(teacher, target_limit(settings, teacher)), conditions)
 
 
-def anchored(plan: Plan) -> bool:
-    """Whether BOOT's loss holds the student at t_max; a correction may go without it."""
-    return getattr(plan.settings, "boot_weight", 1.0) > 0
+def save_results(plan: Plan, student: Student, ended: Ended) -> None:
+    """``student-path`` for every teacher, ``student`` where stock diffusers has a pipeline for it, then ``done.json``.
 
-
-def save_results(plan: Plan, student: Student, student_step: int | None = None) -> None:
-    """``student-path`` for every teacher, and ``student`` where stock diffusers has a pipeline for it.
-
-    Args:
-        student_step: of the best look, where its weights are the student's; None for the last step.
+    The best look's weights stay where they are the student's, so that the results can be made again from the run; else
+    they go first: a run that is killed before ``done.json`` hands over its last state again.
     """
     save_student(student, plan.output / "student-path")
     if student.adapter is not None:
-        words = {"method": plan.method, "settings": plan.settings.model_dump(), "student_step": student_step}
+        step = "the last" if ended.student_step == ended.steps else f"the best look of {ended.steps}"
+        told = {"student_step": f"{ended.student_step}, {step}"}
+        words = {"method": plan.method, "settings": plan.settings.model_dump(), **told}
         weight = getattr(plan.settings, "export_guidance", None)
         export_student(student, plan.output / "student", words, weight)
+    if ended.student_step == ended.steps:
+        BestLook(plan.output / FOLDER_OF_THE_BEST).remove()
+    write_json(plan.output / "done.json", {key: value for key, value in asdict(ended).items() if value is not None})

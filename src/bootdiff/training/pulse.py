@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import nn
 
 from bootdiff.data.conditions import Conditions
 from bootdiff.randomness import sample_noise
 from bootdiff.student import Student
 from bootdiff.teachers import Teacher
 
-#: noises; so few that the check costs less than a step
+#: noises
 COUNT = 8
 #: times the mean square before the training, plus 1 (the variance that noise and data share): beyond it samples explode
 EXPLODED = 10.0
@@ -36,14 +39,14 @@ class Pulse:
     @classmethod
     @torch.no_grad()
     def of(cls, student: Student, teacher: Teacher, conditions: Conditions) -> Pulse:
-        """Take it; ``teacher`` is guided and limited as the targets are."""
-        device = next(student.parameters()).device
-        eps = sample_noise(SEED, 0, COUNT, teacher.shape).to(device)
-        condition = conditions.listed(SEED, 0, COUNT).to(device)
-        t_min, t_max = (torch.full((COUNT,), t, device=device) for t in (student.t_min, student.t_max))
-        start = teacher.x0(teacher.schedule.start_scale(student.t_max) * eps, t_max, condition)
-        edge = student(eps, t_max, condition) - start
-        return cls(*(float(v.double().square().mean()) for v in (student(eps, t_min, condition), edge, start)))
+        """Take it, one sample at a time, as there may be memory for one only.
+
+        Args:
+            teacher: guided and limited as the targets are.
+        """
+        with _eager(student, teacher):
+            each = [_squares(student, teacher, conditions, number) for number in range(COUNT)]
+        return cls(*(sum(values) / COUNT for values in zip(*each, strict=True)))
 
     def alarm(self, before: Pulse, anchored: bool = True) -> str | None:
         """How the student diverged since an earlier pulse, as the end of a sentence; None where it did not.
@@ -58,3 +61,22 @@ class Pulse:
         if anchored and self.edge > before.edge + self.teacher:
             return f"at t_max its error is {self.edge:.3g}, and that of an answer of 0 would be {self.teacher:.3g}"
         return None
+
+
+def _squares(student: Student, teacher: Teacher, conditions: Conditions, number: int) -> tuple[float, float, float]:
+    """The three mean squares of one sample."""
+    device = next(student.parameters()).device
+    eps = sample_noise(SEED, number, number + 1, teacher.shape).to(device)
+    condition = conditions.listed(SEED, number, number + 1).to(device)
+    t_min, t_max = (torch.full((1,), t, device=device) for t in (student.t_min, student.t_max))
+    start = teacher.x0(teacher.schedule.start_scale(student.t_max) * eps, t_max, condition)
+    edge = student(eps, t_max, condition) - start
+    samples, off, answer = (float(v.double().square().mean()) for v in (student(eps, t_min, condition), edge, start))
+    return samples, off, answer
+
+
+def _eager(*networks: nn.Module) -> AbstractContextManager[Any]:
+    """A compiled network would be compiled for this batch size, too."""
+    modules = (module for network in networks for module in network.modules())
+    compiled = any(getattr(module, "_compiled_call_impl", None) is not None for module in modules)
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()

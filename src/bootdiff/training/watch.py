@@ -34,6 +34,8 @@ from bootdiff.training.teacher_features import TeacherFeatures
 
 #: the stored ends of the teacher's path
 SOLUTIONS = "path_ends.safetensors"
+#: the weights of the best look so far
+FOLDER_OF_THE_BEST = "best"
 #: no user's samples start from these noises; torch's generators on a CPU see the lowest 32 bits of a seed only
 SEED = 0xB007_D1FF
 #: noises whose path is solved exactly, by this many Heun steps; the others' by Euler's
@@ -125,13 +127,14 @@ class Watch:
         return step % self.plan.every == 0 or step == self.last_step
 
     def begin(self, step: int) -> None:
-        """Forget what was seen after ``step``, which is seen again, and all that was seen beside other paths' ends.
+        """Forget the looks after ``step``, which will be made again; all of them, where their references are gone.
 
         The best look's weights stay even if they are of a later step: they are this run's, and nothing else holds them.
         """
-        if self._stored() is None:
+        comparable = self._stored() is not None
+        if not comparable:
             self.best.remove()
-        truncate_log(self.folder / FILE, -1 if self._stored() is None else step)
+        truncate_log(self.folder / FILE, step if comparable else -1)
 
     @torch.no_grad()
     def look(self, step: int, networks: Mapping[str, nn.Module]) -> None:
@@ -149,7 +152,7 @@ class Watch:
     @property
     def best(self) -> BestLook:
         """Where the weights of the best look are kept."""
-        return BestLook(self.folder / "best")
+        return BestLook(self.folder / FOLDER_OF_THE_BEST)
 
     @property
     def best_step(self) -> int | None:
@@ -232,12 +235,10 @@ class Watch:
         path = self.folder / SOLUTIONS
         stored = load_tensors(path) if path.exists() else None
         # Another number of looks, and so of noises, may be asked for than before.
-        fits = (
-            stored is not None
-            and stored.keys() == PathEnds.__dataclass_fields__.keys()
-            and stored["ends"].shape == (self.plan.count, *self.teacher.shape)
-        )
-        return PathEnds(**stored) if stored is not None and fits else None
+        if stored is None or stored["ends"].shape != (self.plan.count, *self.teacher.shape):
+            return None
+        stored.setdefault("textures", torch.empty(self.plan.count, 0))  # a run that an earlier version began
+        return PathEnds(**stored)
 
     def _solved(self, device: torch.device) -> PathEnds:
         exact, parts, first = min(EXACT, self.plan.count), [], 0
