@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 #: a change of these may change any test
-EVERYTHING = ("tests/conftest.py", "pyproject.toml", "constraints.txt", "Makefile", ".ci/run")
+EVERYTHING = ("tests/conftest.py", "tests/tiny_unet.py", "pyproject.toml", "constraints.txt", "Makefile", ".ci/run")
 #: so many files' slow tests take at most half of the 40 minutes that a run may take
 MOST = 12
 CLI = "bootdiff.cli.main"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OMP_WAIT_POLICY="PAS
 
 import pytest
 import torch
+
+from tiny_unet import save_teacher
 
 torch.set_num_threads(1)
 
@@ -39,44 +40,6 @@ def few_teacher_steps() -> Iterator[dict[str, object]]:
         patch.setattr(samples, "TEACHER_STEPS", 2)
         patch.setattr(samples, "reference_path", lambda *ends: reference_path(*ends, steps=2))
         yield replaced
-
-
-def tiny_unet(channels: int = 1, seed: int = 0, **fields):
-    """A random UNet2DModel of a few thousand parameters for 8×8 images."""
-    from diffusers import UNet2DModel
-
-    torch.manual_seed(seed)
-    config = {
-        "sample_size": 8,
-        "in_channels": channels,
-        "out_channels": channels,
-        "block_out_channels": (8, 16),
-        "layers_per_block": 1,
-        "down_block_types": ("DownBlock2D", "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", "UpBlock2D"),
-        "norm_num_groups": 4,
-        "attention_head_dim": 8,
-    }
-    return UNet2DModel(**{**config, **fields}).eval()
-
-
-def save_teacher(
-    folder: Path, channels: int = 1, seed: int = 0, unet: dict | None = None, scheduler: dict | None = None, **fields
-) -> Path:
-    """Save a random DDPM pipeline as a teacher's folder.
-
-    ``fields`` are the scheduler's; ``scheduler`` is written over its config as it is, whatever it says.
-    """
-    from diffusers import DDPMPipeline, DDPMScheduler
-
-    usual = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "sample", "clip_sample": True}
-    pipeline = DDPMPipeline(tiny_unet(channels, seed, **(unet or {})), DDPMScheduler(**{**usual, **fields}))
-    pipeline.save_pretrained(folder)
-    if scheduler is not None:
-        path = folder / "scheduler" / "scheduler_config.json"
-        kept = {} if "_class_name" in scheduler else json.loads(path.read_text())
-        path.write_text(json.dumps({**kept, **scheduler}))
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from bootdiff.ablation.config import read_ablation
 from bootdiff.ablation.pictures import rows_figure
 from bootdiff.ablation.variants import folder_name, make_design
 from bootdiff.errors import BootdiffError, Interrupted
-from conftest import save_teacher
+from tiny_unet import save_teacher
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SETTINGS = {"steps": 2, "batch_size": 4, "sample_every": 0, "log_every": 1, "watch_every": 1, "delta": 0.1}

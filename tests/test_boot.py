@@ -17,7 +17,7 @@ from bootdiff.schedules import Cosine, RectifiedFlow, VarianceExploding
 from bootdiff.solvers import Euler, Heun, noisy
 from bootdiff.student import Student
 from bootdiff.teachers import CallableTeacher, Gaussian, load_teacher
-from conftest import save_teacher
+from tiny_unet import save_teacher
 
 
 def turn(step: int = 0, progress: float = 0.0, size: int = 32) -> Turn:

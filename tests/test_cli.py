@@ -11,7 +11,7 @@ import yaml
 from diffusers import UNet2DModel
 from PIL import Image
 
-from conftest import save_teacher
+from tiny_unet import save_teacher
 
 SMALL = ["--steps", "2", "--batch-size", "4", "--set", "sample_every=1", "--set", "log_every=1"]
 

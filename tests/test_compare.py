@@ -18,7 +18,7 @@ from bootdiff.schedules import EDM, Cosine, Linear, RectifiedFlow, VarianceExplo
 from bootdiff.solvers import Heun, even_times, solve
 from bootdiff.teachers import Gaussian, load_teacher
 from bootdiff.training.distill import distill
-from conftest import save_teacher
+from tiny_unet import save_teacher
 from toys import command
 
 NONE = Condition()

@@ -22,7 +22,7 @@ from bootdiff.objectives.boot import BootSettings
 from bootdiff.randomness import Draw, sample_noise
 from bootdiff.teachers import load_teacher
 from bootdiff.training.conditioning import plan_conditions
-from conftest import save_teacher
+from tiny_unet import save_teacher
 from toys import command
 
 SMALL = ["--steps", "4", "--batch-size", "4", "--set", "sample_every=0", "--set", "log_every=2"]

@@ -15,7 +15,7 @@ from bootdiff.randomness import sample_noise
 from bootdiff.schedules import Cosine
 from bootdiff.student import Student
 from bootdiff.teachers import CallableTeacher, Clip, DynamicThreshold, Limited, Mixture, load_teacher
-from conftest import save_teacher
+from tiny_unet import save_teacher
 
 STOCK = """
 import sys

@@ -9,7 +9,7 @@ import torch
 
 import bootdiff
 from bootdiff.teachers.adapters import ADAPTERS
-from conftest import tiny_unet
+from tiny_unet import tiny_unet
 
 ROOT = Path(__file__).parent.parent
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from conftest import save_teacher
+from tiny_unet import save_teacher
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

@@ -18,7 +18,7 @@ from bootdiff.report.build import build_comparison, build_report
 from bootdiff.report.charts import Chart, Series, draw
 from bootdiff.training.distill import distill
 from browser import find_browser, look_at
-from conftest import save_teacher
+from tiny_unet import save_teacher
 
 #: of a phone and of a desk
 WIDTHS = (360, 1280)

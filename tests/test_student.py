@@ -8,7 +8,7 @@ from bootdiff.errors import BootdiffError
 from bootdiff.schedules import Cosine, RectifiedFlow
 from bootdiff.student import Student
 from bootdiff.teachers import CallableTeacher, load_teacher
-from conftest import save_teacher
+from tiny_unet import save_teacher
 
 GENERATOR = torch.Generator().manual_seed(0)
 

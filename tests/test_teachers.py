@@ -20,7 +20,7 @@ from bootdiff.teachers import CallableTeacher, Clip, DynamicThreshold, Gaussian,
 from bootdiff.teachers.prediction import PREDICTIONS
 from bootdiff.teachers.scheduler import BETA_SCHEDULERS
 from bootdiff.training.distill import distill, plan_distillation
-from conftest import save_teacher, tiny_unet
+from tiny_unet import save_teacher, tiny_unet
 
 
 @pytest.mark.parametrize("prediction", ["sample", "epsilon", "v_prediction"])

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from conftest import tiny_unet
+from tiny_unet import tiny_unet
 
 HIDDEN = 16  # the width of every text encoder but T5
 T5_HIDDEN = 32  # SD3 pads two CLIPs side by side to T5's width

@@ -113,13 +113,15 @@ class Context:
         path = self.everything / "archives" / f"{self.name}.zip"
         path.parent.mkdir(parents=True, exist_ok=True)
         size, left_out = 0, []
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")  # a stage that is ended here must leave no half of it
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, file in files.items():
                 if size + file.stat().st_size > ARCHIVE - 2**16:
                     left_out.append(name)
                     continue
                 size += file.stat().st_size
                 archive.write(file, name)
+        temporary.replace(path)
         return left_out
 
 

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -99,7 +100,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="records and archives: 8 files, 16 MiB each")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "gpu", help="checkpoints, which need not last")
     parser.add_argument("--toy", action="store_true", help="tiny networks: to see that everything runs, on any machine")
-    parser.add_argument("--only-here", action="store_true", help=argparse.SUPPRESS)
+    # Of a stage that was started anew, in this very process: its deadline on time.monotonic's clock.
+    parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
     parser.error = lambda message: sys.exit(_refuse(message))  # type: ignore[assignment]
     asked = parser.parse_args()
     for name in asked.stages:
@@ -140,12 +142,13 @@ def install_wheels() -> Path:
     target = Path(tempfile.mkdtemp(prefix="bootdiff-wheels-"))
     owner = os.getpid()  # a forked child must leave them
     atexit.register(lambda: os.getpid() == owner and shutil.rmtree(target, ignore_errors=True))
-    words = ["install", "--quiet", "--no-index", "--no-deps", "--no-compile", "--no-cache-dir", "--target"]
-    done = subprocess.run([sys.executable, "-m", "pip", *words, str(target), *map(str, wheels)])
-    if done.returncode:
-        sys.exit(
-            _refuse("the packed wheels cannot be installed; pack them for this Python (pack.sh --python VERSION).")
-        )
+    ours = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    for wheel in wheels:
+        kind = wheel.stem.split("-")[2]
+        if kind not in ("py3", "py2.py3", ours):
+            sys.exit(_refuse(f"{wheel.name} is not for this Python, {ours}; pack again with pack.sh --python VERSION."))
+        with zipfile.ZipFile(wheel) as archive:  # a wheel without scripts is a folder of its packages
+            archive.extractall(target)
     return target
 
 
@@ -208,8 +211,9 @@ def _forked(asked: argparse.Namespace, name: str, minutes: float) -> Child:
 
 
 def _spawned(asked: argparse.Namespace, name: str, minutes: float) -> Child:
-    words = [name, "--minutes", f"{minutes}", "--output", str(asked.output), "--work", str(asked.work), "--only-here"]
-    command = [sys.executable, __file__, *words, *(["--toy"] if asked.toy else [])]
+    words = [name, "--minutes", f"{minutes}", "--output", str(asked.output), "--work", str(asked.work)]
+    until = time.monotonic() + minutes * 60  # one clock for all processes of a machine
+    command = [sys.executable, __file__, *words, "--until", f"{until}", *(["--toy"] if asked.toy else [])]
     return Child(subprocess.Popen(command, process_group=0))
 
 
@@ -243,7 +247,7 @@ def child(asked: argparse.Namespace, name: str, minutes: float) -> None:
     """In the new process: the stage, with its outcome written down."""
     if os.getpgid(0) != os.getpid():
         os.setpgid(0, 0)
-    deadline = time.monotonic() + minutes * 60
+    deadline = asked.until or time.monotonic() + minutes * 60
     signal.signal(signal.SIGINT, signal.default_int_handler)
     path = asked.work / name / "outcome.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -266,7 +270,7 @@ def _check_gpu(asked: argparse.Namespace) -> None:
         torch.cuda.init()
         torch.zeros(1, device="cuda").item()
     except RuntimeError as error:
-        if asked.only_here:
+        if asked.until is not None:
             raise
         print(f"  {error}", file=sys.stderr, flush=True)
         os._exit(POISONED)
@@ -316,7 +320,7 @@ def hand_back(output: Path, work: Path, stages: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    if "--only-here" in sys.argv:
+    if "--until" in sys.argv:
         words = arguments()
         prepare()
         load()

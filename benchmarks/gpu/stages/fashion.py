@@ -47,7 +47,7 @@ def toy_teacher(folder: Path, channels: int = 1) -> Path:
     if not (folder / "model_index.json").is_file():
         from diffusers import DDPMPipeline, DDPMScheduler
 
-        from conftest import tiny_unet
+        from tiny_unet import tiny_unet
 
         scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=True)
         network = tiny_unet(channels, sample_size=32, num_class_embeds=11)

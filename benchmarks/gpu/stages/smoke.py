@@ -38,9 +38,9 @@ LEAST = 5.0
 
 def run(context: Context) -> None:
     """Tables ``families`` and ``suite``."""
-    import test_families
+    import family_table
 
-    names = TOYS if context.toy else tuple(test_families.FAMILIES)
+    names = TOYS if context.toy else tuple(family_table.FAMILIES)
     context.work.mkdir(parents=True, exist_ok=True)
     base: Path | None = None
     with suite() as tests, full_float32():
@@ -85,7 +85,7 @@ def family(context: Context, name: str, folder: Path, base: Path | None) -> dict
 
 
 def _family(row: dict[str, Any], name: str, folder: Path, base: Path | None) -> None:
-    import test_families as families
+    import family_table as families
     from bootdiff import distill
     from bootdiff.randomness import sample_noise
 
@@ -111,7 +111,7 @@ def _family(row: dict[str, Any], name: str, folder: Path, base: Path | None) -> 
 
 def settings_for(name: str, teacher: Any, folder: Path, base: Path | None, **more: Any) -> Any:
     """BOOT's settings for a few steps on this family."""
-    import test_families as families
+    import family_table as families
     from bootdiff import BootSettings
     from bootdiff.teachers import adapter_of
 

@@ -68,7 +68,7 @@ def small_teacher(**fields: Any) -> Teacher:
     from diffusers import DDPMScheduler
 
     from bootdiff.teachers.load import from_network
-    from conftest import tiny_unet
+    from tiny_unet import tiny_unet
 
     config = {**DDPMScheduler().config, "_class_name": "DDPMScheduler"}
     return from_network(tiny_unet(3, **fields), config, "toy").to(device())
