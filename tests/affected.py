@@ -9,6 +9,7 @@ Where that is more than MOST files, only those count that changed or that import
 """
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ EVERYTHING = ("tests/conftest.py", "tests/tiny_unet.py", "pyproject.toml", "cons
 #: so many files' slow tests take at most half of the 40 minutes that a run may take
 MOST = 12
 CLI = "bootdiff.cli.main"
+SLOW = re.compile(r"^@pytest.mark.slow|marks=pytest.mark.slow|^pytestmark = pytest.mark.slow", re.M)
 
 
 def changed_files(base: str | None, root: Path = ROOT) -> list[str]:
@@ -61,7 +63,7 @@ def affected(changed: Iterable[str], root: Path = ROOT, most: int = MOST) -> lis
     """The test files that hold slow tests and are touched by a change of these files."""
     modules = modules_of(root)
     graph = {path: imports_of(path, modules) for path in modules.values()}
-    slow = {path for path in graph if path.name.startswith("test_") and "mark.slow" in path.read_text("utf-8")}
+    slow = {path for path in graph if path.name.startswith("test_") and SLOW.search(path.read_text("utf-8"))}
     sources = {_module_of(root / name, graph) for name in changed}
     touched = slow if set(changed) & set(EVERYTHING) else {path for path in slow if _reached(path, graph) & sources}
     near = {path for path in slow if ({path} | graph[path]) & sources}

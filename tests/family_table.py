@@ -102,7 +102,11 @@ def stock_images(name: str, pipe, **more) -> torch.Tensor:
     if name == "if stage 2":
         call["image"] = sample_noise(9, 0, COUNT, (3, 8, 8)).clamp(-1, 1)
     images = pipe(**call, generator=[torch.Generator("cpu").manual_seed(SEED + i) for i in range(COUNT)]).images
-    # DiT's pipeline learned to hand out tensors in diffusers 0.40.
+    return as_tensor(images)
+
+
+def as_tensor(images: torch.Tensor | np.ndarray) -> torch.Tensor:
+    """Images (b, c, h, w): DiT's pipeline of diffusers 0.40 hands out arrays (b, h, w, c) whatever it is asked for."""
     return torch.from_numpy(images).permute(0, 3, 1, 2) if isinstance(images, np.ndarray) else images
 
 

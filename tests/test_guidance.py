@@ -15,6 +15,7 @@ from bootdiff.solvers import ddim
 from bootdiff.student import Student
 from bootdiff.teachers import CallableTeacher, Clip, Guided, Limited, guided, load_teacher
 from bootdiff.teachers.encoding import PromptEncoder
+from family_table import as_tensor
 
 WORDS = ["a red cat", "the blue dog"]
 
@@ -124,7 +125,7 @@ def test_classes_with_guidance_are_the_stock_dit_pipelines(tmp_path):
     )
     generators = [torch.Generator("cpu").manual_seed(5 + i) for i in range(2)]
     call = {"class_labels": [7, 400], "guidance_scale": 4.0, "num_inference_steps": 4, "output_type": "pt"}
-    stock = pipe(generator=generators, **call).images
+    stock = as_tensor(pipe(generator=generators, **call).images)
     teacher = load_teacher(str(folder))
     adapter = teacher.denoiser.adapter
     model = guided(teacher, Condition({"classes": torch.tensor([adapter.null_class])}), 4.0)
