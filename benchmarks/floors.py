@@ -36,7 +36,7 @@ def main() -> None:
         python = install(options.keep or Path(folder) / "venv")
         row = run_suite(str(python), "test-all", {"PYTHONPATH": str(ROOT / "src")})
     rows = [{"library": name, "version": version} for name, version in sorted(floors().items())]
-    record = new_record({"versions": rows, "suite": [row]})
+    record = new_record({"versions": rows, "suite": [row]}, command="python benchmarks/floors.py")
     own = {name: floors().get(name, "not installed") for name in record.versions}  # not those of this environment
     write_record(options.output, replace(record, versions=own, threads=1))
     if row["failed"]:
