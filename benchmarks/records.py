@@ -14,7 +14,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -84,9 +84,24 @@ def read_record(path: Path) -> Record:
         ValueError: if the file holds no record; it names the file.
     """
     try:
-        return Record(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} holds no record ({error}).") from error
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} holds no record ({error}); make it again by its command.") from error
+    wrong = [field.name for field in fields(Record) if not _fits(values, field.name)]
+    if wrong or values.keys() - {field.name for field in fields(Record)}:
+        raise ValueError(f"{path} holds no record ({', '.join(wrong) or 'unknown entries'}); make it again.")
+    return Record(**values)
+
+
+def _fits(values: Any, name: str) -> bool:
+    """Whether an entry of a record is there and of its kind."""
+    kinds = {"threads": int, "seeds": list, "versions": dict, "values": dict}
+    if not isinstance(values, dict) or not isinstance(values.get(name), kinds.get(name, str)):
+        return False
+    if name == "versions":
+        return isinstance(values[name].get("torch"), str)
+    tables = values[name].values() if name == "values" else ()
+    return all(isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows) for rows in tables)
 
 
 def commit() -> str:

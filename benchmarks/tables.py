@@ -66,11 +66,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a table is out of date")
     asked = parser.parse_args()
-    old = RESULTS.read_text(encoding="utf-8")
     try:
+        old = RESULTS.read_text(encoding="utf-8")
         new = filled(old)
-    except ValueError as error:
-        sys.exit(str(error))
+    except (OSError, ValueError) as error:
+        print(f"tables.py: {error}", file=sys.stderr)
+        sys.exit(2)
     if asked.check and new != old:
         sys.exit(f"{RESULTS} does not have the tables of docs/records; run: python benchmarks/tables.py")
     if not asked.check:

@@ -233,12 +233,23 @@ def test_a_pack_over_its_budget_is_refused(tmp_path):
     )
     python.chmod(0o755)
     environment = {**os.environ, "PYTHON": str(python), "PACKED": str(tmp_path / "packed"), "WHEELS_MIB": "2"}
-    command = [str(ROOT / "benchmarks" / "gpu" / "pack.sh")]
+    for name in ("model_index.json", "train.parquet"):
+        (tmp_path / name).touch()
+    script = ROOT / "benchmarks" / "gpu" / "pack.sh"
+    command = [str(script), "--teacher", str(tmp_path), "--data", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 1
     assert done.stderr == "pack.sh: the wheels take 2.86 MiB, and the budget is 2 MiB; leave something out.\n"
     done = subprocess.run([*command, "--pyhton", "3.12"], capture_output=True, text=True, env=environment)
     assert done.returncode == 2 and "got '--pyhton'" in done.stderr
+    for words, told in (
+        (["--python"], "a value after '--python'"),
+        (["--python", "banana"], "such as 3.12, got 'banana'"),
+    ):
+        done = subprocess.run([*command, *words], capture_output=True, text=True, env=environment)
+        assert done.returncode == 2 and told in done.stderr and len(done.stderr.splitlines()) == 1
+    done = subprocess.run([*command, "--data", "nowhere"], capture_output=True, text=True, env=environment)
+    assert done.returncode == 1 and "no train.parquet in nowhere" in done.stderr
 
 
 def test_sheets_give_back_what_was_put_in(tmp_path, monkeypatch):

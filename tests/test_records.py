@@ -65,6 +65,17 @@ def test_a_mark_without_its_record_is_told(tmp_path):
         filled("<!-- record: two first -->\n<!-- end -->", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "change", [{"values": 1}, {"values": {"t": [1]}}, {"versions": {}}, {"threads": None}, {"x": 1}]
+)
+def test_a_damaged_record_is_told_in_a_line(change, tmp_path):
+    write_record(tmp_path / "r.json", record(t=[{"a": 1}]))
+    words = json.loads((tmp_path / "r.json").read_text())
+    (tmp_path / "r.json").write_text(json.dumps({**words, **change}))
+    with pytest.raises(ValueError, match=r"holds no record .*; make it again"):
+        read_record(tmp_path / "r.json")
+
+
 def test_a_new_record_knows_its_surroundings(tmp_path):
     made = new_record({"t": [{"a": 1}]}, [3], "python benchmarks/x.py")
     write_record(tmp_path / "r.json", made)

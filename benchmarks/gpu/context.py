@@ -151,4 +151,5 @@ def read_tables(path: Path) -> dict[str, list[dict[str, Any]]] | None:
         tables = json.loads(path.read_text(encoding="utf-8"))["values"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return None if UNFINISHED in tables else tables
+    whole = isinstance(tables, dict) and tables and all(isinstance(rows, list) and rows for rows in tables.values())
+    return tables if whole and UNFINISHED not in tables else None

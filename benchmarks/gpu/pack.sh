@@ -15,6 +15,7 @@ data=../shared/data/cifar10-jpeg
 teacher=../shared/teachers/fashion-32
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 while [ $# -gt 0 ]; do
+  [ $# -gt 1 ] || { echo "pack.sh: expected a value after '$1'." >&2; exit 2; }
   case $1 in
     --python) python_version=$2 ;;
     --data) data=$2 ;;
@@ -46,23 +47,27 @@ for platform in manylinux_2_28_x86_64 manylinux_2_27_x86_64 manylinux_2_17_x86_6
   platforms+=(--platform "$platform")
 done
 
-rm -rf "$packed/wheels"
-mkdir -p "$packed/wheels"
-"$python" -m pip download --quiet --no-deps --only-binary=:all: --implementation cp --python-version "$python_version" \
-  "${platforms[@]}" --dest "$packed/wheels" "${wanted[@]}" 2>"$packed/pip.log" \
-  || { cat "$packed/pip.log" >&2; fail "the wheels of ${wanted[*]} cannot be downloaded for Python $python_version."; }
-rm -f "$packed/pip.log"
-within "the wheels" "$(bytes "$packed"/wheels/*)" "${WHEELS_MIB:-12}"
-
+[[ $python_version =~ ^3\.[0-9]+$ ]] || { echo "pack.sh: expected a Python version such as 3.12, got '$python_version'." >&2; exit 2; }
 [ -f "$teacher/model_index.json" ] || fail "no teacher in $teacher; name the folder of fashion-32 with --teacher FOLDER."
+"$python" -c 'import PIL, pyarrow' 2>/dev/null \
+  || fail "$python has no pillow or no pyarrow, which the images are read with; run make install, or set PYTHON."
+[ -f "$data/train.parquet" ] || fail "no train.parquet in $data; name the folder of CIFAR-10 with --data FOLDER."
+# Aside first: what was packed before stays until the new wheels are whole.
+fresh=$packed/wheels.new
+rm -rf "$fresh"
+mkdir -p "$fresh"
+said=$("$python" -m pip download --quiet --no-deps --only-binary=:all: --implementation cp \
+  --python-version "$python_version" "${platforms[@]}" --dest "$fresh" "${wanted[@]}" 2>&1) \
+  || { rm -rf "$fresh"; fail "the wheels cannot be downloaded for Python $python_version: $(tail -1 <<<"$said")"; }
+within "the wheels" "$(bytes "$fresh"/*)" "${WHEELS_MIB:-12}"
+rm -rf "$packed/wheels"
+mv "$fresh" "$packed/wheels"
+
 rm -rf "$packed/teachers/fashion-32"
 mkdir -p "$packed/teachers"
 cp -r "$teacher" "$packed/teachers/fashion-32"
 chmod -R u+w "$packed/teachers/fashion-32"
 
-"$python" -c 'import PIL, pyarrow' 2>/dev/null \
-  || fail "$python has no pillow or no pyarrow, which the images are read with; run make install, or set PYTHON."
-[ -f "$data/train.parquet" ] || fail "no train.parquet in $data; name the folder of CIFAR-10 with --data FOLDER."
 "$python" $here/sheets.py "$data" "$packed/images" --mib "${IMAGES_MIB:-12}" || fail "the images cannot be packed."
 within "the images" "$(bytes "$packed"/images/*)" "${IMAGES_MIB:-12}"
 

@@ -62,7 +62,6 @@ TOY_LEAST = 0.05
 
 def main() -> None:
     asked = arguments()
-    asked.output.mkdir(parents=True, exist_ok=True)
     prepare()
     forks: bool | None = None
     for name in asked.stages:
@@ -107,6 +106,11 @@ def arguments() -> argparse.Namespace:
     for name in asked.stages:
         if name not in STAGES:
             parser.error(f"there is no stage '{name}'; expected {', '.join(STAGES)}.")
+    for option, folder in (("--output", asked.output), ("--work", asked.work)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"{option} {folder} cannot be made ({error.strerror}); name a folder.")
     if not asked.minutes > 0:
         parser.error(f"--minutes should be above 0, got {asked.minutes:g}.")
     if not asked.toy and shutil.which("nvidia-smi") is None and not list(Path("/dev").glob("nvidia*")):
@@ -325,4 +329,8 @@ if __name__ == "__main__":
         prepare()
         load()
         child(words, words.stages[0], words.minutes)
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("run.py: stopped; what was measured is in the output, and the same command goes on.", file=sys.stderr)
+        sys.exit(130)

@@ -44,9 +44,12 @@ def find_teacher(context: Context) -> Path:
         FileNotFoundError: if there is none, in one line.
     """
     own, packed, unpacked = context.work / NAME, context.output / "colour-teacher.zip", context.work / "unpacked"
-    if packed.is_file():
-        with zipfile.ZipFile(packed) as archive:
-            archive.extractall(unpacked)
+    if packed.is_file() and not (own / "reference.npz").is_file():
+        try:
+            with zipfile.ZipFile(packed) as archive:
+                archive.extractall(unpacked)
+        except (OSError, zipfile.BadZipFile) as error:
+            context.say(f"{packed} is damaged ({error}); the teacher is looked for elsewhere")
     places = (
         own,  # a run that is resumed asks for the same folder
         context.everything / "colour-teacher" / NAME,

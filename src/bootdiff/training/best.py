@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
+from bootdiff.errors import BootdiffError, first_line
 from bootdiff.files import load_tensors, read_json, remove, save_tensors, write_json, write_whole
-from bootdiff.training.convergence import is_better, relative_distance
+from bootdiff.training.convergence import is_better, is_look, relative_distance
+
+T = TypeVar("T")
 
 #: looks below which the last state is handed over, whatever they say
 FEWEST_LOOKS = 5
@@ -35,7 +38,7 @@ class BestLook:
     def look(self) -> Mapping[str, Any] | None:
         """The figures of the look whose weights are kept; None before the first finite one."""
         path = self.folder / _LOOK
-        return read_json(path) if path.is_file() else None
+        return self._read(lambda: read_json(path)) if path.is_file() else None
 
     def offer(self, look: Mapping[str, Any], student: nn.Module) -> None:
         """Keep these weights if their look is finite and nearer to the teacher's samples than the one that is kept."""
@@ -58,8 +61,36 @@ class BestLook:
         return is_better(best, looks[-1])
 
     def restore(self, student: nn.Module) -> None:
-        """Put the kept weights into the student."""
-        student.load_state_dict(load_tensors(self.folder / _WEIGHTS))
+        """Put the kept weights into the student.
+
+        Raises:
+            BootdiffError: if they are damaged, or another student's.
+        """
+        self._read(lambda: student.load_state_dict(load_tensors(self.folder / _WEIGHTS)))
+
+    def check(self) -> None:
+        """Refuse a folder that is damaged, before a training begins whose end would need it.
+
+        Raises:
+            BootdiffError: saying what to remove.
+        """
+        look = self.look
+        if look is not None and not is_look(look):
+            raise self._damaged("its figures are no look's")
+        if look is not None:
+            self._read(lambda: load_tensors(self.folder / _WEIGHTS))
+
+    def _read(self, read: Callable[[], T]) -> T:
+        try:
+            return read()
+        except (BootdiffError, RuntimeError) as error:
+            raise self._damaged(first_line(error)) from error
+
+    def _damaged(self, why: str) -> BootdiffError:
+        return BootdiffError(
+            f"{self.folder}, the weights of the best look so far, is damaged ({why}); remove that folder: the student "
+            "is then of a later look, or of the last step."
+        )
 
     def remove(self) -> None:
         """Forget them: the run has ended, or what they were compared with has changed."""

@@ -38,6 +38,8 @@ NOISE = {FRECHET: 0.01, PATH: 0.003}
 FARTHER_THAN_OTHERS = 1.5
 #: relative distances of looks at n samples differ by chance by less than this share of 1 / n (measured: docs/log.md)
 NOISE_OF_A_SAMPLE = 1.3
+#: and by this share of themselves
+WANDERING = 0.1
 
 Word = Literal[
     "still falling",
@@ -61,8 +63,14 @@ class Verdict:
 
 
 def read_watch(folder: Path) -> list[dict[str, Any]]:
-    """The looks of a run, oldest first; none where it was not watched."""
-    return read_log(folder / FILE)
+    """The looks of a run, oldest first, without what is no look; none where it was not watched."""
+    return [look for look in read_log(folder / FILE) if is_look(look)]
+
+
+def is_look(values: Mapping[str, Any]) -> bool:
+    """Whether these are the figures of a look: the ones that every verdict asks for are numbers."""
+    asked = ("step", PATH, FRECHET, "diversity", "teacher_diversity", "teacher_variance")
+    return all(isinstance(values.get(name), int | float) for name in asked)
 
 
 def judge(looks: Sequence[Mapping[str, Any]]) -> Verdict:
@@ -220,9 +228,12 @@ def relative_distance(look: Mapping[str, Any]) -> float:
 
 
 def is_better(best: Mapping[str, Any], look: Mapping[str, Any]) -> bool:
-    """Whether one look's samples are nearer to the teacher's than another's by more than the noise of both."""
+    """Whether one look's samples are nearer to the teacher's than another's by more than the noise of both.
+
+    That is the noise of so many samples, and a share of the distance: far from the teacher, figures wander more.
+    """
     noise = sum(NOISE_OF_A_SAMPLE / each.get("count", 1) for each in (best, look))
-    return relative_distance(look) - relative_distance(best) > noise
+    return relative_distance(look) - (1 + WANDERING) * relative_distance(best) > noise
 
 
 def _farther(looks: Sequence[Mapping[str, Any]], distance: float) -> bool:

@@ -29,7 +29,7 @@ from bootdiff.teachers.guidance import guidance_of
 from bootdiff.teachers.probe import check_answers
 from bootdiff.teachers.weights import tensors_hash, weights_hash
 from bootdiff.training.conditioning import ConditionPlan, conditions_hash, given_conditions, plan_conditions
-from bootdiff.training.ending import Ended, divergence, first_pulse, save_results, take_best
+from bootdiff.training.ending import Ended, check_best, divergence, first_pulse, save_results, take_best
 from bootdiff.training.settings import TrainingSettings, make_settings
 from bootdiff.training.start import adopted, started_from
 from bootdiff.training.teacher_features import TeacherFeatures
@@ -222,6 +222,7 @@ def run_plan(plan: Plan, report_to: str | None = None, made: tuple[Teacher, Cond
     objective = load_method(plan.method)[0].from_settings(made[0], settings, made[1], student)
     start_tracker(accelerator, settings)
     watch = _watch(plan, *made, accelerator.num_processes)
+    check_best(plan, watch)
     loop = Loop(objective, settings, output, accelerator, _preview(plan, made[1]), watch)
     before = first_pulse(plan, loop, *made)
     learner = loop.run(show_progress=not plan.finished)["student"]

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, cast
 
 from bootdiff.data.conditions import Conditions
+from bootdiff.errors import BootdiffError
 from bootdiff.files import write_json
 from bootdiff.objectives.settings import DistillationSettings, target_limit
 from bootdiff.pipelines.export import export_student
@@ -49,6 +50,20 @@ def take_best(student: Student, watch: Watch | None, accelerator: Accelerator) -
     if step is not None and watch is not None:
         watch.best.restore(student)
     return step
+
+
+def check_best(plan: Plan, watch: Watch | None) -> None:
+    """Refuse to go on without looks where a run keeps the weights of its best one.
+
+    Raises:
+        BootdiffError: naming the setting.
+    """
+    folder = plan.output / FOLDER_OF_THE_BEST
+    if watch is None and folder.is_dir():
+        raise BootdiffError(
+            f"{folder} holds the weights of the run's best look, and watch_every=0 would forget them; leave watch_every"
+            " out, or remove that folder for the last step's."
+        )
 
 
 def first_pulse(plan: Plan, loop: Loop, teacher: Teacher, conditions: Conditions) -> Pulse | None:

@@ -7,6 +7,7 @@ look is one call of the student on each, and one of the teacher on what it made.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from bootdiff.solvers import Euler, Heun, Solver, even_times, solve
 from bootdiff.student import Student
 from bootdiff.teachers import Teacher
 from bootdiff.training.best import BestLook
-from bootdiff.training.convergence import FILE, FRECHET, NOISE, Verdict, judge, read_watch
+from bootdiff.training.convergence import FILE, FRECHET, NOISE, Verdict, judge, read_watch, relative_distance
 from bootdiff.training.log import append_line, truncate_log
 from bootdiff.training.path_ends import PathEnds, Space, channels, colours, diversity_of, mean_square
 from bootdiff.training.teacher_features import TeacherFeatures
@@ -131,9 +132,14 @@ class Watch:
 
         The best look's weights stay even if they are of a later step: they are this run's, and nothing else holds them.
         """
-        comparable = self._stored() is not None
+        comparable, looks = self._stored() is not None, read_watch(self.folder)
         if not comparable:
             self.best.remove()
+        finite = any(math.isfinite(relative_distance(look)) for look in looks)
+        if finite and not (comparable and (self.best.look or not self.keeps_best)):
+            what = "its looks so far" if not comparable else "the weights of its best look so far"
+            print(f"bootdiff: note: {self.folder} has lost {what}; it goes on with those from here.", file=sys.stderr)
+        self.best.check()
         truncate_log(self.folder / FILE, step if comparable else -1)
 
     @torch.no_grad()
@@ -235,10 +241,10 @@ class Watch:
         path = self.folder / SOLUTIONS
         stored = load_tensors(path) if path.exists() else None
         # Another number of looks, and so of noises, may be asked for than before.
-        if stored is None or stored["ends"].shape != (self.plan.count, *self.teacher.shape):
+        if stored is None or "ends" not in stored or stored["ends"].shape != (self.plan.count, *self.teacher.shape):
             return None
         stored.setdefault("textures", torch.empty(self.plan.count, 0))  # a run that an earlier version began
-        return PathEnds(**stored)
+        return PathEnds(**stored) if stored.keys() == PathEnds.__dataclass_fields__.keys() else None
 
     def _solved(self, device: torch.device) -> PathEnds:
         exact, parts, first = min(EXACT, self.plan.count), [], 0
