@@ -30,13 +30,16 @@ def main() -> None:
     """Install, run, record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keep", type=Path, help="the environment's folder")
+    parser.add_argument("--target", default="test-all", help="of the Makefile: test, test-slow or test-all")
     parser.add_argument("--output", type=Path, default=FOLDER / "floors.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         python = install(options.keep or Path(folder) / "venv")
-        row = run_suite(str(python), "test-all", {"PYTHONPATH": str(ROOT / "src")})
+        row = {"target": options.target, **run_suite(str(python), options.target, {"PYTHONPATH": str(ROOT / "src")})}
     rows = [{"library": name, "version": version} for name, version in sorted(floors().items())]
-    record = new_record({"versions": rows, "suite": [row]}, command="python benchmarks/floors.py")
+    record = new_record(
+        {"versions": rows, "suite": [row]}, command=f"python benchmarks/floors.py --target {options.target}"
+    )
     own = {name: floors().get(name, "not installed") for name in record.versions}  # not those of this environment
     write_record(options.output, replace(record, versions=own, threads=1))
     if row["failed"]:

@@ -65,6 +65,8 @@ def affected(changed: Iterable[str], root: Path = ROOT, most: int = MOST) -> lis
     graph = {path: imports_of(path, modules) for path in modules.values()}
     slow = {path for path in graph if path.name.startswith("test_") and SLOW.search(path.read_text("utf-8"))}
     sources = {_module_of(root / name, graph) for name in changed}
+    if any(name.startswith("benchmarks/") for name in changed):  # scripts, which no test imports as a module
+        sources |= {path for path in slow if "benchmarks" in path.read_text("utf-8")}
     touched = slow if set(changed) & set(EVERYTHING) else {path for path in slow if _reached(path, graph) & sources}
     near = {path for path in slow if ({path} | graph[path]) & sources}
     return sorted(str(path.relative_to(root)) for path in (near if len(touched) > most else touched))

@@ -207,6 +207,7 @@ def test_an_interruption_keeps_the_first_variant_and_the_command_goes_on(cli, ti
     assert table(folder)["boundary_weight = 0"]["figures"]
 
 
+@pytest.mark.slow
 def test_other_figures_are_measured_without_training_again(cli, copied, tiny):
     path, folder = copied
     weights = contents(folder / "runs" / "baseline" / "student-path")
@@ -229,6 +230,7 @@ def test_other_settings_in_the_same_folder_are_refused_and_more_variants_run(cli
     assert "solver = heun" in table(folder) and contents(folder / "runs" / "boundary_weight-0") == runs
 
 
+@pytest.mark.slow
 def test_figures_are_means_over_training_seeds_with_their_range(copied, tiny, cli):
     path, folder = copied
     write(path, tiny, vary={"boundary_weight": [1, 0]}, seeds=[0, 3])

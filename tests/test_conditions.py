@@ -165,7 +165,11 @@ def words_of(teachers: Path, words: list[str]) -> list[str]:
     return [str(teachers / words[0]), *(str(names.get(word, word)) for word in words[1:])]
 
 
-@pytest.mark.parametrize("name", RUNS)
+#: other ways into Stable Diffusion, which is run in any case
+SLOW_RUNS = ("lora", "single file")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW_RUNS else n for n in RUNS])
 def test_one_command_distils_and_one_samples(cli, teachers, tmp_path, name):
     run = tmp_path / "run"
     words = words_of(teachers, RUNS[name])

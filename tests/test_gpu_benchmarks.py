@@ -64,6 +64,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Ran:
         return Ran(*json.loads(kept.read_text(encoding="utf-8")), folder / "output", folder / "work")
 
 
+@pytest.mark.slow
 def test_every_stage_runs_and_leaves_a_record(everything):
     assert everything.code == 0, everything.out
     for stage in STAGES:
@@ -74,6 +75,7 @@ def test_every_stage_runs_and_leaves_a_record(everything):
         assert record["values"] and "unfinished" not in record["values"]
 
 
+@pytest.mark.slow
 def test_the_records_are_such_as_tables_are_made_of(everything, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import records
@@ -84,6 +86,7 @@ def test_the_records_are_such_as_tables_are_made_of(everything, monkeypatch):
         assert all(tables.markdown(rows).count("\n") == len(rows) + 2 for rows in record.values.values())
 
 
+@pytest.mark.slow
 def test_smoke_compares_a_family_with_the_cpu_and_with_stock_diffusers(everything):
     families = everything.tables("smoke")["families"]
     assert [row["family"] for row in families] == ["classes", "dit"]
@@ -93,6 +96,7 @@ def test_smoke_compares_a_family_with_the_cpu_and_with_stock_diffusers(everythin
     assert everything.tables("smoke")["suite"][0]["what"]
 
 
+@pytest.mark.slow
 def test_step_counts_operations_and_compares(everything):
     tables = everything.tables("step")
     assert {"synchronisations", "step", "ratios", "optimiser", "compiled"} <= set(tables)
@@ -102,6 +106,7 @@ def test_step_counts_operations_and_compares(everything):
     assert all(row["median"] > 0 for row in tables["ratios"])
 
 
+@pytest.mark.slow
 def test_sample_has_one_call_and_many_of_each_network(everything):
     rows = everything.tables("sample")["images a second"]
     networks = {row["network"] for row in rows}
@@ -111,6 +116,7 @@ def test_sample_has_one_call_and_many_of_each_network(everything):
 
 
 @pytest.mark.parametrize("stage", ["fashion", "colour-student"])
+@pytest.mark.slow
 def test_a_student_has_its_table_and_its_curve(everything, stage):
     tables = everything.tables(stage)
     assert [row["sampler"] for row in tables["samplers"]] == ["student", "first stage, BOOT alone", "teacher, DDIM 2"]
@@ -120,6 +126,7 @@ def test_a_student_has_its_table_and_its_curve(everything, stage):
     assert seconds == sorted(seconds)
 
 
+@pytest.mark.slow
 def test_the_colour_teacher_can_be_opened_and_is_in_float16(everything, tmp_path):
     import torch
     from safetensors.torch import load_file
@@ -136,6 +143,7 @@ def test_the_colour_teacher_can_be_opened_and_is_in_float16(everything, tmp_path
     assert data["onnxruntime − torch"] < 1e-4
 
 
+@pytest.mark.slow
 def test_what_comes_back_is_few_and_small(everything):
     files = [path for path in everything.output.rglob("*") if path.is_file()]
     assert len(files) == 8 and all(path.stat().st_size <= 16 * 2**20 for path in files)
@@ -143,6 +151,7 @@ def test_what_comes_back_is_few_and_small(everything):
     assert "fashion.zip stays in" in everything.out
 
 
+@pytest.mark.slow
 def test_a_second_call_does_nothing_and_says_so(everything):
     before = {path: path.stat().st_mtime_ns for path in everything.output.glob("*.json")}
     again = run(everything.output.parent, "smoke", "fashion", "--minutes", "9", "--toy")
@@ -150,6 +159,7 @@ def test_a_second_call_does_nothing_and_says_so(everything):
     assert before == {path: path.stat().st_mtime_ns for path in everything.output.glob("*.json")}
 
 
+@pytest.mark.slow
 def test_a_stage_that_fails_takes_no_other_with_it_and_one_that_was_cut_off_goes_on(everything, tmp_path):
     """No colour teacher is there yet, as one line says; its own stage's record is unfinished, so it runs as planned."""
     shutil.copytree(everything.work / "colour-teacher", tmp_path / "work" / "colour-teacher")
