@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 # Two workers of one thread each: faster on two cores than one worker of two threads. Each takes one half of the tests
 # and then what the other has left, so that what a test file trains is mostly trained once.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal --durations 15
 FILES ?= tests
 
 .PHONY: quickstart test test-slow test-all install lint clean

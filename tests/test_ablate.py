@@ -218,6 +218,7 @@ def test_other_figures_are_measured_without_training_again(cli, copied, tiny):
     assert list(table(folder)) == ["teacher, DDIM 2", "baseline", "boundary_weight = 0"]
 
 
+@pytest.mark.slow
 def test_other_settings_in_the_same_folder_are_refused_and_more_variants_run(cli, copied, tiny):
     path, folder = copied
     write(path, tiny, settings={**SETTINGS, "delta": 0.2}, vary={"boundary_weight": [1, 0]})
@@ -247,6 +248,7 @@ def test_figures_are_means_over_training_seeds_with_their_range(copied, tiny, cl
     assert f"({min(values):.4f} to {max(values):.4f})" in (folder / "ablation.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_variant_that_diverges_does_not_lose_the_others(cli, tiny, tmp_path):
     wild = {**SETTINGS, "steps": 6, "learning_rate": 1, "gradient_clip": 0, "watch_every": 0}
     path = write(tmp_path / "c.yaml", tiny, settings=wild, vary={"weight_decay": [0, 100], "learning_rate": [1, 1e-4]})

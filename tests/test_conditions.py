@@ -622,6 +622,7 @@ def test_another_encoder_or_vae_in_memory_is_another_run(teachers, tmp_path):
             distill(other, tmp_path / "run", settings)
 
 
+@pytest.mark.slow
 def test_a_run_works_from_elsewhere_and_without_its_prompts_file(cli, teachers, tmp_path, monkeypatch):
     import shutil
 
@@ -769,6 +770,7 @@ def test_the_papers_teachers_are_their_table(name, levels):
     assert sizes == [16, 8] and (settings.prediction, settings.schedule) == ("sample", "cosine")
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_keeps_less_and_learns_the_same(cli, teachers, tmp_path):
     from bootdiff.training.memory import memory_need
 

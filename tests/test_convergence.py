@@ -156,6 +156,7 @@ def test_stop_when_converged_ends_the_run_and_repeating_it_is_done(tmp_path):
     assert json.loads((tmp_path / "run" / "done.json").read_text()) == done
 
 
+@pytest.mark.slow
 def test_a_run_does_not_stop_before_it_has_begun(tmp_path):
     """While the rate still rises from 0, nothing falls either."""
     asked = settings(900, warmup_steps=400, learning_rate=1e-3, watch_every=10, stop_when="converged")

@@ -594,6 +594,7 @@ def test_memory_counts_every_network_that_gradients_pass_through(tmp_path):
     assert need("dm", fake_rank=2).checkpointed == boot.sample > dm.checkpointed == boot.checkpointed
 
 
+@pytest.mark.slow
 def test_a_student_that_does_not_learn_yet_has_not_converged(tiny, tmp_path):
     """While the fake alone learns all looks are equal."""
     words = settings("dm", steps=24, fake_warmup=20, watch_every=1, stop_when="converged", learning_rate=0.01)

@@ -63,8 +63,8 @@ class Verdict:
 
 
 def read_watch(folder: Path) -> list[dict[str, Any]]:
-    """The looks of a run, oldest first, without what is no look; none where it was not watched."""
-    return [look for look in read_log(folder / FILE) if is_look(look)]
+    """The looks of a run, oldest first; none where it was not watched. Of a damaged file, what can be read."""
+    return read_log(folder / FILE)
 
 
 def is_look(values: Mapping[str, Any]) -> bool:
@@ -88,7 +88,7 @@ def verdict_of(run: Path) -> Verdict:
     """The verdict on a run's folder: of its looks, or of the end of a run without them, its first stage's too."""
     if (told := _divergence(run)) is not None:
         return Verdict("unstable", f"{told}; lower the learning rate.")
-    looks, path = read_watch(run), run / "done.json"
+    looks, path = [look for look in read_watch(run) if is_look(look)], run / "done.json"
     if looks:
         return _with_student(judge(looks), looks, read_json(path).get("student_step") if path.is_file() else None)
     if (told := _divergence(run / STAGE)) is not None:

@@ -28,7 +28,7 @@ from bootdiff.solvers import Euler, Heun, Solver, even_times, solve
 from bootdiff.student import Student
 from bootdiff.teachers import Teacher
 from bootdiff.training.best import BestLook
-from bootdiff.training.convergence import FILE, FRECHET, NOISE, Verdict, judge, read_watch, relative_distance
+from bootdiff.training.convergence import FILE, FRECHET, NOISE, Verdict, is_look, judge, read_watch, relative_distance
 from bootdiff.training.log import append_line, truncate_log
 from bootdiff.training.path_ends import PathEnds, Space, channels, colours, diversity_of, mean_square
 from bootdiff.training.teacher_features import TeacherFeatures
@@ -132,7 +132,7 @@ class Watch:
 
         The best look's weights stay even if they are of a later step: they are this run's, and nothing else holds them.
         """
-        comparable, looks = self._stored() is not None, read_watch(self.folder)
+        comparable, looks = self._stored() is not None, self._looks
         if not comparable:
             self.best.remove()
         finite = any(math.isfinite(relative_distance(look)) for look in looks)
@@ -156,6 +156,11 @@ class Watch:
         append_line(self.folder / FILE, {**line, "seconds": round(self.seconds, 3)})
 
     @property
+    def _looks(self) -> list[dict[str, Any]]:
+        """The looks so far, without the lines of a damaged file that are none."""
+        return [look for look in read_watch(self.folder) if is_look(look)]
+
+    @property
     def best(self) -> BestLook:
         """Where the weights of the best look are kept."""
         return BestLook(self.folder / FOLDER_OF_THE_BEST)
@@ -165,17 +170,17 @@ class Watch:
         """The step of the kept look, where it beats the last one by more than noise; else None."""
         if not self.keeps_best or (best := self.best.look) is None:
             return None
-        return int(best["step"]) if self.best.beats_last(read_watch(self.folder)) else None
+        return int(best["step"]) if self.best.beats_last(self._looks) else None
 
     @property
     def verdict(self) -> Verdict:
         """Of the looks so far."""
-        return judge(read_watch(self.folder))
+        return judge(self._looks)
 
     @property
     def enough(self) -> bool:
         """Whether the run may end before its last step: not before it was looked at often enough to be sure."""
-        looks = [look for look in read_watch(self.folder) if look["step"] > self.warmup] if self.stops else []
+        looks = [look for look in self._looks if look["step"] > self.warmup] if self.stops else []
         return len(looks) >= LOOKS // 2 and judge(looks).word == "converged"
 
     def _figures(self, student: Student) -> dict[str, Any]:
