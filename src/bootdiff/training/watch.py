@@ -136,8 +136,10 @@ class Watch:
         if not comparable:
             self.best.remove()
         finite = any(math.isfinite(relative_distance(look)) for look in looks)
-        if finite and not (comparable and (self.best.look or not self.keeps_best)):
-            what = "its looks so far" if not comparable else "the weights of its best look so far"
+        # A run that ended with its last state keeps no best look; its results may be made again all the same.
+        lacks_best = self.keeps_best and self.best.look is None and step < self.last_step
+        if finite and (not comparable or lacks_best):
+            what = "the weights of its best look so far" if comparable else "its looks so far"
             print(f"bootdiff: note: {self.folder} has lost {what}; it goes on with those from here.", file=sys.stderr)
         self.best.check()
         truncate_log(self.folder / FILE, step if comparable else -1)
