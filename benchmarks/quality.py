@@ -64,7 +64,7 @@ def main() -> None:
         judges = Judges(space, find_reference("digits", space))
         times = (student.t_min, student.t_max)
         result = evaluate(
-            {name: PathSampler(student)}, teacher, times, judges, num=options.num, seed=1, ddim_steps=[], heun=False
+            {name: PathSampler(student)}, teacher, times, judges, num=options.num, seed=1, calls=[], heun=False
         )
         row = result["rows"][-1]
         figures[name] = {"ms": 1e3 * a_step, "steps": count, "seconds": trained, **row}

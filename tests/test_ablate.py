@@ -19,7 +19,8 @@ from tiny_unet import save_teacher
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SETTINGS = {"steps": 2, "batch_size": 4, "sample_every": 0, "log_every": 1, "watch_every": 1, "delta": 0.1}
-EVALUATE = {"num": 8, "ddim_steps": [2]}
+EVALUATE = {"num": 8, "calls": [2]}
+DDIM = [f"teacher, DDIM {steps}" for steps in (1, 4, 10, 50)]
 
 
 def write(path: Path, teacher: object, **words) -> Path:
@@ -126,7 +127,7 @@ def test_every_variant_is_an_ordinary_run_and_once_in_every_table(finished):
     assert sorted(p.name for p in (folder / "runs").iterdir()) == names
     assert all((folder / "runs" / name / "student" / "model_index.json").exists() for name in names)
     assert yaml.safe_load((folder / "runs" / names[1] / "config.yaml").read_text())["settings"]["boundary_weight"] == 0
-    labels = ["teacher, DDIM 2", "baseline", "boundary_weight = 0", "time_sampling = progressive"]
+    labels = [*DDIM, "baseline", "boundary_weight = 0", "time_sampling = progressive"]
     assert list(table(folder)) == labels
     with (folder / "ablation.csv").open() as file:
         assert [line["variant"] for line in csv.DictReader(file)] == labels
@@ -147,10 +148,11 @@ def test_the_table_s_figures_are_the_evaluations(finished):
         assert rows[label]["verdict"] == "unknown" and "too few" in rows[label]["runs"][0]["reason"]
 
 
-def test_the_teacher_is_measured_once(finished):
+def test_the_teacher_is_the_same_beside_every_variant(finished):
     runs = finished[1] / "runs"
-    names = [[row["name"] for row in json.loads(p.read_text())["rows"]] for p in sorted(runs.glob("*/evaluation.json"))]
-    assert ["DDIM 2" in row for row in names] == [True, False, False]
+    measured = [json.loads(p.read_text())["rows"] for p in sorted(runs.glob("*/evaluation.json"))]
+    first, *others = ([row["figures"] for row in rows if row["kind"] == "teacher"] for rows in measured)
+    assert len(others) == 2 and all(rows == first for rows in others)
 
 
 def test_pictures_show_every_variant(finished):
@@ -215,7 +217,7 @@ def test_other_figures_are_measured_without_training_again(cli, copied, tiny):
     assert cli("ablate", path, "--output", folder).code == 0
     assert contents(folder / "runs" / "baseline" / "student-path") == weights
     assert json.loads((folder / "runs" / "baseline" / "evaluation.json").read_text())["num"] == 6
-    assert list(table(folder)) == ["teacher, DDIM 2", "baseline", "boundary_weight = 0"]
+    assert list(table(folder)) == [*DDIM, "baseline", "boundary_weight = 0"]
 
 
 @pytest.mark.slow
@@ -288,11 +290,11 @@ def test_the_teacher_has_a_row_for_every_guidance_weight(cli, tmp_path):
     result = cli("ablate", path, "--output", tmp_path / "out")
     assert result.code == 0, result.err
     rows = table(tmp_path / "out")
-    assert list(rows) == [
-        "teacher, DDIM 2, guidance_scale = 1", "teacher, DDIM 2, guidance_scale = 3", "baseline", "guidance_scale = 3",
-    ]  # fmt: skip
-    errors = [rows[label]["figures"]["path_error"]["value"] for label in list(rows)[:2]]
+    labels = [f"{name}, guidance_scale = {weight}" for weight in (1, 3) for name in DDIM]
+    assert list(rows) == [*labels, "baseline", "guidance_scale = 3"]
+    errors = [rows[f"{DDIM[1]}, guidance_scale = {weight}"]["figures"]["path_error"]["value"] for weight in (1, 3)]
     assert errors[0] != errors[1]
+    assert rows[f"{DDIM[1]}, guidance_scale = 3"]["calls"] == 2 * rows[f"{DDIM[1]}, guidance_scale = 1"]["calls"]
     assert Image.open(tmp_path / "out" / "samples.png").size[1] == 4 + 2 * 52  # no teacher's row: there are two
 
 
@@ -334,7 +336,7 @@ BAD = {
     "features without a reference": ({"evaluate": {"features": "pixels"}}, "reference"),
     "features of another size": ({"evaluate": {"features": "fashion", "reference": "fashion"}}, "takes images of"),
     "a setting that the teacher refuses": ({"vary": {"guidance_scale": [None, 2]}}, "guidance_scale = 2"),
-    "DDIM without steps": ({"evaluate": {"ddim_steps": [0]}}, "ddim_steps"),
+    "no calls": ({"evaluate": {"calls": [0]}}, "calls"),
 }  # fmt: skip
 
 

@@ -50,15 +50,15 @@ def test_distill_sample_evaluate_report(cli, tiny, tmp_path):
     assert cli("sample", run, "--num", 2, "--times", "0.9,0.5,0.1", "--output", tmp_path / "p.png").code == 0
     assert Image.open(tmp_path / "p.png").size == (148, 98)
 
-    measured = cli("evaluate", run, "--num", 8, "--ddim-steps", "1,2", "--output", tmp_path / "e.json")
+    measured = cli("evaluate", run, "--num", 8, "--output", tmp_path / "e.json")
     assert measured.code == 0, measured.err
     rows = json.loads((tmp_path / "e.json").read_text())["rows"]
-    assert [row["name"] for row in rows] == ["DDIM 1", "DDIM 2", "Heun 50", "student"]
+    assert [row["name"] for row in rows] == ["DDIM 1", "DDIM 4", "DDIM 10", "DDIM 50", "Heun, exact path 50", "student"]
     assert "student" in measured.out and (run / "evaluation.json").exists()
 
     assert cli("report", run).code == 0
     page = (run / "report.html").read_text()
-    assert page.count('<img src="data:image/png') == 4 and "DDIM 2" in page
+    assert page.count('<img src="data:image/png') == 4 and "DDIM 10" in page
     assert not re.search(r"""(src|href)=["'](?!data:)""", page)
 
 
@@ -123,7 +123,7 @@ def test_a_teacher_s_dtype_belongs_to_the_run(cli, tiny, tmp_path):
     assert cli(*words, "--dtype", "bfloat16").out.startswith("done")
     other = cli(*words)
     assert other.code == 2 and "another run" in other.err
-    assert cli("evaluate", run, "--num", 4, "--ddim-steps", "1", "--no-heun", "--output", tmp_path / "e.json").code == 0
+    assert cli("evaluate", run, "--num", 4, "--no-heun", "--output", tmp_path / "e.json").code == 0
     assert json.loads(cli("inspect", tiny, "--dtype", "bfloat16", "--json").out)["dtype"] == "bfloat16"
 
 
@@ -189,7 +189,7 @@ BAD = {
     "evaluate: reference alone": (["evaluate", "RUN", "--reference", "digits", "--output", "a.json"], "--features"),
     "evaluate: no reference": (["evaluate", "RUN", "--features", "digits", "--reference", "no.npz", "--output",
                                 "a.json"], "no reference"),
-    "evaluate: bad steps": (["evaluate", "RUN", "--ddim-steps", "0,a", "--output", "a.json"], "ddim-steps"),
+    "evaluate: bad calls": (["evaluate", "RUN", "--calls", "0,a", "--output", "a.json"], "--calls"),
     "evaluate: other shape": (["evaluate", "RUN", "--teacher", "COLOUR", "--output", "a.json"], "another teacher"),
     "report: no run": (["report", "HERE"], "no distillation run"),
     "report: no folder": (["report", "nowhere"], "nowhere"),

@@ -761,7 +761,7 @@ def test_a_plan_of_two_stages_says_so(tiny, tmp_path, cli):
 def test_the_report_and_the_evaluation_show_both_stages(corrected, tiny, tmp_path, cli):
     run = tmp_path / "run"
     shutil.copytree(corrected, run)
-    measured = cli("evaluate", run, "--num", "40", "--ddim-steps", "1", "--no-heun", "--output", tmp_path / "e.json")
+    measured = cli("evaluate", run, "--num", "40", "--no-heun", "--output", tmp_path / "e.json")
     assert measured.code == 0, measured.err
     names = [row["name"] for row in json.loads((tmp_path / "e.json").read_text())["rows"]]
     assert names[-2:] == ["first stage", "student"]

@@ -10,9 +10,8 @@ from bootdiff.builtin import builtin_folder
 from bootdiff.data.images import digit_labels, load_digits
 from bootdiff.data.sources import to_unit
 from bootdiff.errors import BootdiffError
-from bootdiff.evaluation.evaluate import best_rows, evaluate
+from bootdiff.evaluation.evaluate import evaluate
 from bootdiff.evaluation.references import find_reference
-from bootdiff.metrics.estimate import Estimate
 from bootdiff.metrics.features import DigitsFeatures, load_features
 from bootdiff.metrics.frechet import Accumulator, Statistics, frechet_distance
 from bootdiff.solvers import Heun, even_times, solve
@@ -81,31 +80,20 @@ def test_references_of_other_features_are_refused(tmp_path):
         frechet_distance(normal(torch.ones(64), torch.eye(64)), normal(torch.ones(3), torch.eye(3)))
 
 
-def test_evaluation_measures_path_error_and_takes_the_better_spacing():
+def test_evaluation_measures_path_error():
     """A "student" that solves the path exactly has path error 0; the teacher's rows improve with steps."""
     teacher = Gaussian(shape=(1, 8, 8))
     times = even_times(50, 0.02, 0.95)
     exact = lambda eps, condition: solve(teacher, eps, times, Heun())[-1]  # noqa: E731
-    result = evaluate({"student": exact}, teacher, (0.02, 0.95), num=64, ddim_steps=(1, 4, 16))
+    result = evaluate({"student": exact}, teacher, (0.02, 0.95), num=64)
     errors = {row["name"]: row["path_error"] for row in result["rows"]}
-    assert errors["student"] == 0 and errors["Heun 50 from t = 0.95"] == 0
-    assert all(errors[f"DDIM {n} from t = 0.95"] > errors[f"DDIM {4 * n} from t = 0.95"] > 0 for n in (1, 4))
-    assert json.dumps(result)
-    brief = evaluate({"student": exact}, teacher, (0.02, 0.95), num=64, ddim_steps=(4,), heun=False)
-    assert [row["name"] for row in brief["rows"]] == ["DDIM 4", "DDIM 4 from t = 0.95", "student"]
-    assert brief["rows"][0]["path_error"] == pytest.approx(errors["DDIM 4"], rel=1e-5)
-
-
-def test_of_two_spacings_the_better_counts():
-    from bootdiff.evaluation.evaluate import Measured
-    from bootdiff.evaluation.rows import Candidate
-
-    entries = [
-        Measured(Candidate("DDIM 4", spacing, 4, None), [{"frechet_distance": Estimate(d, 100, "distance")}])
-        for spacing, d in (("a", 3.0), ("b", 2.0))
-    ]
-    rows = best_rows(entries)
-    assert len(rows) == 1 and rows[0]["spacing"] == "b"
+    assert errors["student"] == 0 and errors["Heun, exact path 50 from t = 0.95"] is None
+    assert errors["DDIM 1"] > errors["DDIM 4"] > errors["DDIM 10"] > errors["DDIM 50"] > 0
+    assert json.dumps(result, allow_nan=False)
+    assert result["call_equivalence"]["sentence"].startswith("One call is worth a number of the teacher's calls that")
+    brief = evaluate({"student": exact}, teacher, (0.02, 0.95), num=64, heun=False)
+    assert [row["name"] for row in brief["rows"]] == ["DDIM 1", "DDIM 4", "DDIM 10", "DDIM 50", "student"]
+    assert brief["rows"][2]["path_error"] == errors["DDIM 10"]
 
 
 def test_an_onnx_file_is_a_feature_space(tmp_path):

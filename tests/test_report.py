@@ -12,6 +12,9 @@ import pytest
 from bs4 import BeautifulSoup
 from diffusers import UNet2DModel
 
+from bootdiff.evaluation.equivalence import equivalence
+from bootdiff.evaluation.evaluate import FORMAT
+from bootdiff.evaluation.rows import Row
 from bootdiff.objectives.boot import BootSettings
 from bootdiff.report import charts, samples
 from bootdiff.report.build import build_comparison, build_report
@@ -37,16 +40,20 @@ def watch(folder: Path, errors: list[float]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in looks))
 
 
-def row(name: str, calls: int, distance: float | None, figures: dict | None = None, spacing: str = "trailing") -> dict:
+def row(told: Row, distance: float, figures: dict | None = None) -> dict:
     """A row of ``evaluation.json``."""
-    plain = {"name": name, "calls": calls, "spacing": spacing, "frechet_distance": distance, "path_error": 0.25}
-    return {**plain, "faithfulness": None, "images_per_second": 5000.0, **({"figures": figures} if figures else {})}
+    known = {"frechet_distance": distance, "frechet_distances": [distance], "path_error": 0.25, "faithfulness": None}
+    more = {"name": told.name, "best_of": told.best_of, "images_per_second": 5000.0, "call_equivalence": None}
+    return {**told.identity, **known, **more, "figures": figures or {}}
 
 
 def measure(folder: Path, features: str, distance: float, num: int = 2000, figures: dict | None = None) -> None:
     """An evaluation by hand: one row of the teacher's, one of the student's."""
-    rows = [row("DDIM 4", 4, distance + 1), row("student", 1, distance, figures, "one call")]
-    facts = {"features": features, "reference": "digits", "num": num, "repeats": 1, "rows": rows}
+    teacher = [Row("teacher", "ddim", calls, calls, "trailing", best_of=calls) for calls in (4, 16)]
+    rows = [row(teacher[0], distance + 1), row(teacher[1], 0.5 * distance)]
+    rows.append(row(Row("student", "one call", 1, 1, method="boot"), distance, figures))
+    rows[-1]["call_equivalence"] = equivalence(rows[-1], rows).as_json()
+    facts = {"format": FORMAT, "features": features, "reference": "digits", "num": num, "repeats": 1, "rows": rows}
     (folder / "evaluation.json").write_text(json.dumps(facts))
 
 
@@ -164,13 +171,14 @@ def test_every_run_has_its_verdict_and_headline(pages):
     assert "Converged" in boxes[0].text and "Converged" not in boxes[1].text
     assert boxes[2].find(class_="word") is None  # it was not watched
     for box, distance in zip(boxes, ("2", "3", "2"), strict=True):
-        assert f"Fréchet distance of {distance}, as good as the teacher's DDIM 4" in box.text
+        assert "One call is worth" in box.text and "of the teacher's best calls (DDIM" in box.text
+        assert f"Its Fréchet distance is {distance}." in box.text
 
 
 def test_a_run_that_was_not_watched_has_no_verdict_and_no_curves(runs):
     page = soup(build_report(runs[2]))
     assert page.find(class_="word") is None and part(page, "Convergence") is None
-    assert "Fréchet distance of 2" in page.find(class_="verdict").text
+    assert "Fréchet distance is 2." in page.find(class_="verdict").text
 
 
 def test_a_run_that_was_not_measured_says_what_to_do(runs):
@@ -228,15 +236,15 @@ def test_figures_that_exist_are_shown_with_their_interval_and_estimator(runs):
     assert notes[:3] == [f"{name}: 4,321 samples, by hand." for name in ("KID", "Recall")] + [
         "My own: 99 samples, by hand."
     ]
-    names, teacher, student = cells(section)
+    names, teacher, _, student = cells(section)
     assert names == ["sampler", "calls", "Fréchet distance", "KID", "recall", "my own", "path error", "images/s"]
-    assert teacher == ["DDIM 4", "4", "3", "–", "–", "–", "0.25", "5,000"]
+    assert teacher == ["best within 4: DDIM 4, trailing", "4", "3", "–", "–", "–", "0.25", "5,000"]
     assert student == ["student", "1", "2", "5", "0.5", "7", "0.25", "5,000"]
 
 
 def test_a_figure_with_its_interval_stands_for_the_plain_one(runs):
     measure(runs[0], "space", 2.0, figures={"frechet_distance": figure(2.5)})
-    assert cells(part(soup(build_report(runs[0])), "Figures"))[2][2] == "2.5"
+    assert cells(part(soup(build_report(runs[0])), "Figures"))[3][2] == "2.5"
 
 
 # Several runs.

@@ -399,7 +399,7 @@ def test_faithfulness_is_the_share_of_samples_in_the_class_that_was_asked_for():
         judges,
         Listed(Classes(list(range(10)))),
         num=100,
-        ddim_steps=[1],
+        calls=[],
         heun=False,
     )
     rows = {row["name"]: row["faithfulness"] for row in result["rows"]}
@@ -411,7 +411,7 @@ def test_faithfulness_is_the_share_of_samples_in_the_class_that_was_asked_for():
         judges,
         Listed(Classes(list(range(10))), labels=[(label + 1) % 10 for label in range(10)]),
         num=100,
-        ddim_steps=[1],
+        calls=[],
         heun=False,
     )
     assert next(row["faithfulness"] for row in asked["rows"] if row["name"] == "wrong") > 0.97
@@ -513,18 +513,25 @@ def test_a_cascade_of_teachers_has_rows_of_its_own(own_heun, cli, teachers, tmp_
     assert cli("distill", teachers / "if", "--output", tmp_path / "base", *small).code == 0
     large = [teachers / "if-upscaler", "--base", tmp_path / "base", "--output", tmp_path / "large"]
     assert cli("distill", *large, *small).code == 0
-    measure = ["--features", "digits", "--reference", "digits", "--num", 70, "--ddim-steps", "1,2", "--no-heun"]
-    measure += ["--own-heun"] if own_heun else []
+    measure = ["--features", "digits", "--reference", "digits", "--num", 70, "--calls", "2,4"]
+    measure += [] if own_heun else ["--no-heun"]
     done = cli("evaluate", tmp_path / "large", *measure, "--output", tmp_path / "e.json")
     assert done.code == 0, done.err
-    rows = {row["name"]: row for row in json.loads((tmp_path / "e.json").read_text())["rows"]}
-    assert rows["DDIM 2 + 2"]["calls"] == 4 and rows["DDIM 2 + 2"]["path_error"] is None
-    assert ("Heun 50 + 50" in rows) == own_heun
-    if own_heun:  # 200 calls of both
-        assert rows["Heun 50 + 50"]["calls"] == 200 and rows["Heun 50 + 50"]["frechet_distance"] is not None
-    assert rows["DDIM 2 + 2"]["faithfulness"] is not None and rows["student"]["path_error"] is not None
+    result = json.loads((tmp_path / "e.json").read_text())
+    rows = {row["name"].partition(": ")[2] or row["name"]: row for row in result["rows"]}
+    ddim, student = {steps: rows[f"DDIM {steps} + {steps}"] for steps in (4, 10)}, rows["student"]
+    assert ddim[4]["calls"] == 8 and ddim[4]["path_error"] is None and ddim[4]["stage"] == "both"
+    assert student["calls"] == 2, "one of each stage's student"
+    assert ("Heun, exact path 50 + 50" in rows) == own_heun
+    if own_heun:  # 101 calls of each
+        exact = rows["Heun, exact path 50 + 50"]
+        assert exact["calls"] == 202 and exact["frechet_distance"] is not None
+    assert ddim[4]["faithfulness"] is not None and student["path_error"] is not None
+    best = [row for row in result["rows"] if row["best_of"] == 2]
     # An untouched student of one step is its teacher in one call; the bases differ by what two steps of training did.
-    assert rows["DDIM 1 + 1"]["frechet_distance"] == pytest.approx(rows["student"]["frechet_distance"], rel=0.3)
+    assert best[0]["calls"] == 2
+    assert best[0]["frechet_distance"] == pytest.approx(student["frechet_distance"], rel=0.3)
+    assert "2 calls make an image" in student["call_equivalence"]["sentence"]
     within = cli("sample", tmp_path / "large" / "student", "--prompt", "one", "--output", tmp_path / "x.png")
     assert within.code == 0, "its run knows the base stage"
     shutil.copytree(tmp_path / "large" / "student", tmp_path / "alone")

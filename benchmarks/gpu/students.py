@@ -15,8 +15,8 @@ from context import MARGIN, Context, below
 
 from bootdiff import distill, load_student, load_teacher
 from bootdiff.data.conditions import Classes
-from bootdiff.evaluation.measure import Listed, Measured, work_of
-from bootdiff.evaluation.rows import Candidate, ddim_sampler
+from bootdiff.evaluation.measure import Listed, measure, measured_row, speed, work_of
+from bootdiff.evaluation.rows import Candidate, Row, ddim_sampler
 from bootdiff.evaluation.tally import Judges
 from bootdiff.files import load_tensors, read_json
 from bootdiff.objectives.registry import load_method
@@ -159,13 +159,11 @@ class Measurer:
 
     def row(self, name: str, calls: int, sample: Any) -> dict[str, Any]:
         """Of one sampler: from noises and conditions to images."""
-        entry = Measured(Candidate(name, "", calls, sample, same_path=False))
-        listed = Listed(Classes(CLASSES))
-        with torch.no_grad():
-            for work in work_of(self.teacher, listed, NOISE_SEED, self.num, min(AT_ONCE, self.num)):
-                entry.measure(work, None, self.judges)
-        entry.close(self.judges)
-        words = entry.row()
+        candidate = Candidate(Row("teacher", name, calls, calls), sample, same_path=False)
+        batches = work_of(self.teacher, Listed(Classes(CLASSES)), NOISE_SEED, self.num, min(AT_ONCE, self.num))
+        first = next(work_of(self.teacher, Listed(Classes(CLASSES)), NOISE_SEED, AT_ONCE, min(AT_ONCE, self.num)))
+        figures = measure(candidate, batches, self.judges) or {}
+        words = measured_row(candidate, [figures], {"images_per_second": speed(candidate, first)})
         recall = words["figures"].get("recall")
         return {
             "sampler": name,

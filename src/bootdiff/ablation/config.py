@@ -13,7 +13,7 @@ from bootdiff.training.settings import read_config
 
 Values = Annotated[list[Any], Field(min_length=1)]
 TrainingSeed = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Steps = Annotated[int, Field(ge=1, le=1000)]
+Calls = Annotated[int, Field(ge=1, le=1000)]
 
 
 class _Part(BaseModel):
@@ -28,7 +28,7 @@ class Evaluation(_Part):
         seed: of the first noise.
         repeats: noise seeds.
         features, reference: for the Fréchet distance; the builtin teachers bring theirs.
-        ddim_steps: the teacher's rows.
+        calls: network calls at which the teacher's best sampler is a line of the table; DDIM's lines are there anyway.
     """
 
     num: int = Field(default=2000, ge=2)
@@ -36,7 +36,7 @@ class Evaluation(_Part):
     repeats: int = Field(default=1, ge=1)
     features: str | None = None
     reference: str | None = None
-    ddim_steps: list[Steps] = Field(default=[10], min_length=1)
+    calls: list[Calls] = Field(default=[1, 2, 4, 10, 50], min_length=1)
 
 
 class Options(_Part):

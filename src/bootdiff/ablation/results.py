@@ -8,10 +8,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from bootdiff.ablation.config import Ablation, Evaluation
+from bootdiff.ablation.config import Evaluation
 from bootdiff.ablation.variants import OF_THE_TEACHER, Design, Job, Variant, shown
+from bootdiff.evaluation.evaluate import read_evaluation
 from bootdiff.evaluation.figures import FIGURES
-from bootdiff.files import read_json, write_json
+from bootdiff.evaluation.rows import student_row
+from bootdiff.files import write_json
 from bootdiff.runs import trained_seconds
 from bootdiff.training.convergence import first_failure, verdict_of
 
@@ -43,14 +45,20 @@ class Outcome:
     @property
     def figures(self) -> dict[str, Mapping[str, Any]]:
         """The student's figures by name: value, low and high."""
-        student = next((row for row in self.rows if row["spacing"] == "one call"), None)
+        student = student_row(self.rows)
         return {} if student is None else figures_of(student)
+
+    @property
+    def worth(self) -> str:
+        """How many of its teacher's calls its one call is worth, in a few words; nothing where it is not known."""
+        told = (student_row(self.rows) or {}).get("call_equivalence") or {}
+        return told["says"] if told.get("beside") else ""
 
     def as_json(self) -> dict[str, Any]:
         """JSON-ready."""
         words = {"folder": f"runs/{self.job.folder.name}", "seed": self.job.seed, "state": self.state}
         told = {"verdict": self.verdict, "reason": self.reason, "seconds": self.seconds}
-        return {**words, **told, "figures": self.figures}
+        return {**words, **told, "row": student_row(self.rows), "figures": self.figures}
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,7 @@ class Line:
     Args:
         figures: name to value, low and high; over several seeds, their mean and range.
         runs: the variant's; none of a teacher's.
+        row: the measured one, of a teacher.
     """
 
     label: str
@@ -68,6 +77,7 @@ class Line:
     verdict: str = ""
     seconds: float | None = None
     runs: Sequence[Outcome] = field(default=())
+    row: Mapping[str, Any] | None = None
 
 
 def figures_of(row: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -93,11 +103,8 @@ def read_outcome(job: Job, evaluation: Evaluation) -> Outcome:
 
 
 def _rows(folder: Path, evaluation: Evaluation) -> Sequence[Mapping[str, Any]]:
-    path = folder / "evaluation.json"
-    held = read_json(path) if path.exists() else {}
-    mark, asked = dict(held.get(MARK, {})), evaluation.model_dump()
-    enough = set(asked.pop("ddim_steps")) <= set(mark.pop("ddim_steps", ()))
-    return held["rows"] if enough and mark == asked else ()
+    held = read_evaluation(folder) or {}
+    return held["rows"] if held.get(MARK) == evaluation.model_dump() else ()
 
 
 def mark_evaluation(folder: Path, result: Mapping[str, Any], evaluation: Evaluation) -> None:
@@ -105,22 +112,11 @@ def mark_evaluation(folder: Path, result: Mapping[str, Any], evaluation: Evaluat
     write_json(folder / "evaluation.json", {**result, MARK: evaluation.model_dump()})
 
 
-def asked_of(design: Design, ablation: Ablation, job: Job) -> Evaluation:
-    """How a run is measured.
-
-    The teacher's rows are the same beside all students of one guidance, so that the first of them brings them.
-    """
-    first = next(v for v in design.variants if v.guidance() == job.variant.guidance())
-    if job.variant == first and job.seed == design.seeds[0]:
-        return ablation.evaluate
-    return ablation.evaluate.model_copy(update={"ddim_steps": [1]})
-
-
-def lines(design: Design, ablation: Ablation, outcomes: Sequence[Outcome]) -> list[Line]:
+def lines(design: Design, outcomes: Sequence[Outcome]) -> list[Line]:
     """The table: the teacher's rows, then every variant once."""
     by_variant = {v.name: [o for o in outcomes if o.job.variant.name == v.name] for v in design.variants}
     return [
-        *_teacher_lines(design, ablation, outcomes),
+        *_teacher_lines(design, outcomes),
         *(_variant_line(variant, by_variant[variant.name]) for variant in design.variants),
     ]
 
@@ -145,9 +141,8 @@ def _over_seeds(seeds: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, M
     }
 
 
-def _teacher_lines(design: Design, ablation: Ablation, outcomes: Sequence[Outcome]) -> list[Line]:
-    """The teacher's DDIM rows, for every guidance once."""
-    asked = [f"DDIM {steps}" for steps in ablation.evaluate.ddim_steps]
+def _teacher_lines(design: Design, outcomes: Sequence[Outcome]) -> list[Line]:
+    """The teacher's rows, for every guidance once."""
     varied = [
         key
         for key in OF_THE_TEACHER
@@ -158,9 +153,9 @@ def _teacher_lines(design: Design, ablation: Ablation, outcomes: Sequence[Outcom
         settings = outcome.job.variant.settings
         words = [f"{key} = {shown(getattr(settings, key, None))}" for key in varied]
         for row in outcome.rows:
-            if row["name"] in asked:
+            if row["kind"] == "teacher" and row["start"] is None:
                 label = ", ".join([f"teacher, {row['name']}", *words])
-                found.setdefault(label, Line(label, figures_of(row)))
+                found.setdefault(label, Line(label, figures_of(row), row=row))
     return list(found.values())
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from bootdiff.ablation.config import Ablation, Evaluation, read_ablation
 from bootdiff.ablation.pictures import Album
-from bootdiff.ablation.results import Line, Outcome, asked_of, lines, mark_evaluation, read_outcome
+from bootdiff.ablation.results import Line, Outcome, lines, mark_evaluation, read_outcome
 from bootdiff.ablation.table import write_tables
 from bootdiff.ablation.variants import Design, Job, make_design
 from bootdiff.errors import BootdiffError, Interrupted, NonFiniteLossError, first_line
@@ -152,7 +152,7 @@ class Runner:
 
     def outcome(self, job: Job) -> Outcome:
         """What is known of a run."""
-        outcome = read_outcome(job, asked_of(self.plan.design, self.plan.ablation, job))
+        outcome = read_outcome(job, self.plan.ablation.evaluate)
         if job.folder in self.unmeasured and outcome.state == "trained":
             return replace(outcome, verdict="not measured", reason=self.unmeasured[job.folder])
         return outcome
@@ -173,7 +173,7 @@ class Runner:
     def _measure(self, job: Job) -> None:
         if self.outcome(job).state != "trained":
             return
-        asked = asked_of(self.plan.design, self.plan.ablation, job)
+        asked = self.plan.ablation.evaluate
         try:
             mark_evaluation(job.folder, self.measure(job.folder, asked), asked)
         except Interrupted:
@@ -194,6 +194,6 @@ class Runner:
 
     def _write(self) -> list[Line]:
         plan = self.plan
-        table = lines(plan.design, plan.ablation, self._outcomes())
+        table = lines(plan.design, self._outcomes())
         write_tables(plan.folder, plan.ablation, plan.design, table)
         return table

@@ -11,6 +11,7 @@ from typing import Any
 from bootdiff.ablation.config import Ablation
 from bootdiff.ablation.results import Line, columns
 from bootdiff.ablation.variants import Design
+from bootdiff.evaluation.rows import student_row
 from bootdiff.files import write_json, write_text
 from bootdiff.runs import command, environment
 
@@ -30,7 +31,9 @@ def _json_row(line: Line) -> dict[str, Any]:
     kind = "teacher" if line.variant is None else "student"
     words: dict[str, Any] = {"label": line.label, "kind": kind, "figures": line.figures}
     if line.variant is None:
-        return words
+        return {**words, **(line.row or {}), "figures": line.figures}
+    row = next((student for run in line.runs if (student := student_row(run.rows)) is not None), {})
+    words = {**row, **words, "frechet_distance": line.figures.get("frechet_distance", {}).get("value")}
     told = {"name": line.variant.name, "changed": line.variant.changed, "verdict": line.verdict}
     return {**words, **told, "seconds": line.seconds, "runs": [run.as_json() for run in line.runs]}
 
@@ -38,11 +41,13 @@ def _json_row(line: Line) -> dict[str, Any]:
 def cells(table: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     """Head and rows; figures that no line has are left out."""
     wanted = columns(table)
-    head = ["variant", *(heading for heading, _ in wanted.values()), "verdict", "seconds"]
+    worth = any(run.worth for line in table for run in line.runs)
+    head = ["variant", *(heading for heading, _ in wanted.values()), *(["worth calls"] * worth), "verdict", "seconds"]
     rows = [
         [
             line.label,
             *(_cell(line.figures.get(name), form) for name, (_, form) in wanted.items()),
+            *([" / ".join(dict.fromkeys(run.worth for run in line.runs if run.worth)) or DASH] * worth),
             line.verdict or DASH,
             DASH if line.seconds is None else f"{line.seconds:.0f}",
         ]

@@ -32,9 +32,10 @@ def run_ablate(config: Path, output: Path, dry_run: bool) -> None:
 
 def measure(run: Path, asked: Evaluation) -> Mapping[str, Any]:
     """A run's figures, also kept in it."""
-    steps = ",".join(map(str, asked.ddim_steps))
     measured = Measurement(asked.features, asked.reference, None, asked.num, asked.seed, asked.repeats)
-    return run_evaluate(str(run), measured, run / "evaluation.json", ddim_steps=steps, heun=False, quiet=True)
+    return run_evaluate(
+        str(run), measured, run / "evaluation.json", calls=sorted(set(asked.calls)), heun=False, quiet=True
+    )
 
 
 def print_lines(table: Sequence[Line]) -> None:

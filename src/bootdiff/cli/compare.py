@@ -10,20 +10,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bootdiff.cli.evaluate import chooser_and_rows
 from bootdiff.cli.measurement import Measurement, notes
+from bootdiff.cli.tables import print_table, shown
 from bootdiff.cli.words import read_counts
 from bootdiff.errors import BootdiffError, Interrupted
-from bootdiff.evaluation.compare import Comparison, Entry, student_entries, teacher_entries
-from bootdiff.evaluation.comparison_files import table_cells, write_comparison
-from bootdiff.evaluation.measure import Listed
+from bootdiff.evaluation.compare import student_entries
+from bootdiff.evaluation.comparison_files import write_comparison
+from bootdiff.evaluation.curve import LADDER
+from bootdiff.evaluation.engine import Engine, Entry
+from bootdiff.evaluation.evaluate import measured_table, table_entries
 from bootdiff.evaluation.opening import Opened, open_group
 from bootdiff.evaluation.processes import join
 from bootdiff.evaluation.references import Reference
-from bootdiff.evaluation.stock_samplers import kinds_for, read_samplers
+from bootdiff.evaluation.stock_samplers import all_samplers, read_samplers
 from bootdiff.pipelines.samplers import Choice
 from bootdiff.progress import is_first_process
 from bootdiff.runs import Run, environment
 from bootdiff.teachers.weights import tensors_hash, weights_hash
+
+#: samples in a row of the picture
+SHOWN = 10
 
 
 def run_compare(
@@ -34,13 +41,19 @@ def run_compare(
     output: Path,
     refine: str = "",
     level: float | None = None,
+    calls: Sequence[int] = LADDER,
+    heun: bool = False,
+    everything: bool = False,
 ) -> list[dict[str, Any]]:
-    """Measure every row that is not there yet, and write table, plot and pictures.
+    """Measure students of one teacher, and write table, plot and pictures; the same command resumes.
 
     Args:
-        samplers: ``name:steps,steps`` words; empty = a fitting dozen.
+        samplers: ``name:steps,steps`` words: rows beside DDIM's and the teacher's best.
         refine: ``k,k,...``: also each student with so many steps of its teacher.
         level: the time at which the teacher takes over.
+        calls: network calls at which the teacher's best sampler is looked for.
+        heun: whether the exact end of the teacher's path is a row.
+        everything: whether the terminal shows every measured row.
 
     Raises:
         BootdiffError: for students that do not belong together, or a folder that holds another comparison.
@@ -52,7 +65,7 @@ def run_compare(
     join()
     group = open_group(students, teacher, asked.choice)
     model, texts, labels = group[0].teacher, group[0].texts, asked.labels_of(students[0])
-    rows = read_samplers(samplers, kinds_for(model), model.schedule.num_timesteps)
+    rows = read_samplers(samplers, all_samplers(model), model.schedule.num_timesteps)
     judges, reference = asked.judges(model, texts)
     config = {
         "task": "compare", "students": list(students), "teacher": model.name, "choice": _plain(asked.choice),
@@ -62,32 +75,29 @@ def run_compare(
     run, sources = Run(output), {"teacher": weights_hash(model.denoiser), **_identities(students, group)}
     sources |= _measures(judges.reference, labels)
     run.check(config, sources)
-    listed = Listed(group[0].conditions, labels, texts)
-    entries: list[Entry] = [
-        *teacher_entries(model, rows, listed),
-        *student_entries(students, group, labels, counts, level),
-    ]
+    chooser, _ = chooser_and_rows(students[0], group[0], Engine(judges, asked.noises), labels, heun=False)
+    further = list(student_entries(students, group, labels, counts, level))
     if is_first_process():  # nothing can be refused any more
         run.start(config, sources)
-    comparison = Comparison(model, output / "rows", judges, asked.num, asked.seed, asked.repeats)
+    more = [one for name, steps in rows.items() for count in steps if (one := chooser.named(name, count)) is not None]
     try:
-        measured = comparison.run(entries)
+        entries = table_entries(chooser, further, calls, heun, more)
+        result = measured_table(chooser, entries, latencies=True)
+        pictures = _pictures(chooser.engine, entries, result["rows"]) if is_first_process() else {}
     except KeyboardInterrupt:
         raise Interrupted("stopped; finished rows are kept, so run the same command to go on.") from None
-    config = {**config, "notes": notes(judges.reference, asked.num)}
-    return _finish(output, config, measured, comparison.pictures(entries))
-
-
-def _finish(
-    output: Path, config: Mapping[str, Any], rows: list[dict[str, Any]], pictures: Mapping[str, Tensor]
-) -> list[dict[str, Any]]:
-    """Files, and words on the terminal."""
     if is_first_process():
-        result = {**config, "rows": rows, **environment()}
+        result = {**config, "notes": notes(judges.reference, asked.num), **result, **environment()}
         write_comparison(output, result, pictures)
-        print_comparison(result)
+        print_table(result, everything)
         print(f"comparison: {output}  (compare.md, .csv, .json; quality.png, samples.png)")
-    return rows
+    return result["rows"]
+
+
+def _pictures(engine: Engine, entries: Sequence[Entry], rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """The first samples of the rows that are shown, as images."""
+    named = {id(row): entry for row, entry in zip(rows, entries, strict=True)}
+    return {row["name"]: engine.samples(named[id(row)], SHOWN) for row in shown(rows)}
 
 
 def _plain(choice: Choice) -> dict[str, Any]:
@@ -112,17 +122,3 @@ def _measures(reference: Reference | None, labels: Sequence[int] | None) -> dict
     if labels is not None:
         known["labels"] = {"labels": torch.tensor(list(labels))}
     return {name: tensors_hash(tensors) for name, tensors in known.items()}
-
-
-def print_comparison(result: Mapping[str, Any]) -> None:
-    """The table, on the terminal; its intervals are in the files."""
-    from rich.console import Console
-    from rich.table import Table
-
-    head, rows = table_cells(result, intervals=False)
-    table = Table(box=None)
-    for number, column in enumerate(head):
-        table.add_column(column, justify="left" if number == 0 else "right")
-    for row, cells in zip(result["rows"], rows, strict=True):
-        table.add_row(*cells, style="bold" if row["kind"] == "student" else None)
-    Console(width=None if Console().is_terminal else 140).print(table)

@@ -6,99 +6,107 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bootdiff.builtin import BUILTIN_TEACHERS
 from bootdiff.cli.measurement import Measurement, notes
-from bootdiff.cli.words import read_counts
-from bootdiff.data.conditions import Cascade, Conditions
+from bootdiff.cli.tables import print_table
+from bootdiff.data.conditions import Cascade
 from bootdiff.errors import BootdiffError
-from bootdiff.evaluation.cascades import Remembered, cascade_candidates
-from bootdiff.evaluation.evaluate import evaluate
+from bootdiff.evaluation.cascades import BothStages, Remembered
+from bootdiff.evaluation.compare import first_stage_entry, student_entries
+from bootdiff.evaluation.curve import LADDER, Chooser, Samplers, Stock
+from bootdiff.evaluation.engine import Engine, Entry
+from bootdiff.evaluation.evaluate import measured_table, table_entries, teachers_conditions
 from bootdiff.evaluation.measure import Listed
-from bootdiff.evaluation.opening import Opened, base_teacher, open_pair
+from bootdiff.evaluation.opening import Opened, base_teacher, open_alone, open_pair
 from bootdiff.evaluation.processes import join
-from bootdiff.evaluation.rows import DDIM_STEPS, FIRST_STAGE, Candidate, heun_candidate
+from bootdiff.evaluation.rows import path_end, starts_elsewhere
 from bootdiff.files import read_json, write_json, write_text
 from bootdiff.pipelines.card import model_card
-from bootdiff.pipelines.samplers import open_student
 from bootdiff.pipelines.student_files import FILE
 from bootdiff.progress import is_first_process
-from bootdiff.runs import STAGE, Run, environment
+from bootdiff.runs import Run, environment
 from bootdiff.teachers.adapters import adapter_for
 from bootdiff.teachers.parts import Parts
 
 
 def run_evaluate(
-    student: str,
+    name: str,
     asked: Measurement,
     output: Path,
     teacher: str | None = None,
     teacher_options: Mapping[str, str] | None = None,
-    ddim_steps: str | None = None,
+    calls: Sequence[int] = LADDER,
     heun: bool = True,
+    everything: bool = False,
     quiet: bool = False,
-    own_heun: bool = False,
 ) -> dict[str, Any]:
-    """Measure, print a table, write JSON; a run also keeps it for its report and model card.
+    """Measure a student beside its teacher, or a teacher alone; print a table and write JSON.
+
+    A run also keeps its figures for its report and its model card.
 
     Args:
+        name: a run, a student or a teacher.
         teacher_options: revision, variant and dtype, over those that the student's own teacher was loaded with.
-        own_heun: the teacher's 50 Heun steps as one more row, where ``heun`` is left out; of a cascade both teachers'.
+        calls: network calls at which the teacher's best sampler is looked for.
+        heun: whether the exact ends of the teacher's path and of the student's are rows.
+        everything: whether the terminal shows every measured row.
     """
     if output.suffix != ".json":
         raise BootdiffError(f"--output {output}: expected a file that ends in .json.")
     join()
-    steps = read_steps(ddim_steps)
-    pair = open_pair(student, teacher, teacher_options, asked.choice)
-    judges, reference = asked.judges(pair.teacher, pair.texts)
-    conditions, more = _with_base(student, pair, steps, heun or own_heun)
-    if own_heun and not heun:
-        more = [*more, heun_candidate(pair.teacher, pair.teacher.t_range)]
-    if (Path(student) / STAGE / "student-path").is_dir():
-        more = [*more, Candidate("first stage", FIRST_STAGE, 1, open_student(str(Path(student) / STAGE))[0])]
-    result = evaluate(
-        {"student": pair.sampler},
-        pair.teacher,
-        pair.t_range,
-        judges,
-        Listed(conditions, asked.labels_of(student), pair.texts),
-        asked.num,
-        asked.seed,
-        asked.repeats,
-        steps,
-        heun,
-        pair.path_of,
-        more,
-    )
-    asked_for = {"student": student, "reference": reference, "clip": asked.clip}
+    if is_teacher(name):
+        model, conditions = open_alone(name, teacher_options, asked.choice)
+        judges, reference = asked.judges(model, asked.choice.prompts)
+        listed = Listed(conditions, asked.labels_of(name), asked.choice.prompts)
+        chooser = Chooser(Engine(judges, asked.noises), Stock(model), model, listed)
+        further: list[Entry] = []
+    else:
+        pair = open_pair(name, teacher, teacher_options, asked.choice)
+        judges, reference = asked.judges(pair.teacher, pair.texts)
+        chooser, further = chooser_and_rows(name, pair, Engine(judges, asked.noises), asked.labels_of(name), heun)
+    result = measured_table(chooser, table_entries(chooser, further, calls, heun))
+    asked_for = {"student": name, "reference": reference, "clip": asked.clip}
     result = {**asked_for, "notes": notes(judges.reference, asked.num), **result, **environment()}
     if is_first_process():
         write_json(output, result)
-        if Run(student).started:
-            keep(Path(student), result)
+        if Run(name).started:
+            keep(Path(name), result)
         if not quiet:
-            print_table(result)
+            print_table(result, everything)
     return result
 
 
-def _with_base(student: str, pair: Opened, steps: Sequence[int], heun: bool) -> tuple[Conditions, Sequence[Candidate]]:
-    """A cascade's conditions also remember what its base's teacher starts from, which gives rows of both teachers.
+def is_teacher(name: str) -> bool:
+    """Whether a name is a teacher's: a builtin, a single file, a hub id, or a pipeline that is no student."""
+    folder = Path(name)
+    if not folder.exists():
+        return name in BUILTIN_TEACHERS
+    if folder.is_file():
+        return True
+    return (folder / "model_index.json").is_file() and not (folder / FILE).is_file()
 
-    Args:
-        heun: whether 50 Heun steps of each are one.
+
+def chooser_and_rows(
+    name: str, pair: Opened, engine: Engine, labels: Sequence[int] | None, heun: bool
+) -> tuple[Chooser, list[Entry]]:
+    """Of a student: the chooser of its teacher's samplers, and the rows beside the teacher's own.
+
+    A cascade is compared with both its teachers, so that its second stage alone is no row.
     """
-    conditions, base = pair.conditions, base_teacher(student, pair.conditions)
-    if base is None or not isinstance(conditions, Cascade):
-        return conditions, ()
-    remembered = Remembered(**vars(conditions))
-    return remembered, cascade_candidates(remembered, base, pair.teacher, steps, heun)
-
-
-def read_steps(words: str | None) -> list[int]:
-    """Comma-separated numbers of DDIM steps; the full table where none are given.
-
-    Raises:
-        BootdiffError: if one is no whole number from 1 to 1,000.
-    """
-    return list(DDIM_STEPS) if words is None else read_counts(words, "--ddim-steps")
+    (student,) = student_entries([name], [pair], labels, titles=[None])
+    listed = Listed(teachers_conditions(pair.teacher, pair.conditions), labels, pair.texts)
+    samplers: Samplers = Stock(pair.teacher)
+    base = base_teacher(name, pair.conditions)
+    if base is not None and isinstance(pair.conditions, Cascade):
+        remembered = Remembered(**vars(pair.conditions))
+        listed, samplers = Listed(remembered, labels, pair.texts), BothStages(remembered, base, pair.teacher)
+    further = [student]
+    first = first_stage_entry(name, pair, labels)
+    further = [first, *further] if first is not None else further
+    if heun and starts_elsewhere(pair.teacher, pair.t_range):
+        own = Listed(listed.conditions, labels, pair.texts)
+        further = [Entry(path_end(pair.path_of, pair.t_range), pair.path_of, own), *further]
+    return Chooser(engine, samplers, pair.teacher, listed), further
 
 
 def keep(folder: Path, result: Mapping[str, Any]) -> None:
@@ -112,40 +120,3 @@ def keep(folder: Path, result: Mapping[str, Any]) -> None:
         parts.size = facts.get("teacher_options", {}).get("size")
         adapter = adapter_for(facts["pipeline"], str(folder))(parts)
         write_text(folder / "student" / "README.md", model_card(words, adapter))
-
-
-def number(value: float | None, form: str) -> str:
-    """A figure, or a dash where it means nothing."""
-    return "–" if value is None else format(value, form)
-
-
-def print_table(result: Mapping[str, Any]) -> None:
-    """The rows, on the terminal."""
-    from rich.console import Console
-    from rich.table import Table
-
-    rows, table = result["rows"], Table(box=None)
-    asked, fits = (any(key in row["figures"] for row in rows) for key in ("faithfulness", "clip_score"))
-    more = [*(["faithful"] if asked else []), *(["CLIP score"] if fits else [])]
-    for column in ("sampler", "calls", "Fréchet distance", *more, "path error", "images/s"):
-        table.add_column(column, justify="left" if column == "sampler" else "right")
-    for row in rows:
-        distance = "–" if row["frechet_distance"] is None else f"{row['frechet_distance']:.3f}"
-        share = [number(row["faithfulness"], ".1%")] if asked else []
-        score = [number(row["figures"]["clip_score"]["value"], ".2f")] if fits else []
-        figures = [
-            str(row["calls"]),
-            distance,
-            *share,
-            *score,
-            number(row["path_error"], ".5f"),
-            f"{row['images_per_second']:.0f}",
-        ]
-        table.add_row(row["name"], *figures, style="bold" if row["spacing"] == "one call" else None)
-    console = Console(width=None if Console().is_terminal else 100)
-    console.print(table)
-    console.print(
-        f"path error: mean squared difference to the path's end, 50 Heun steps from t = {result['t_max']:.3g} to "
-        f"{result['t_min']:.3g}, for the same noise.",
-        highlight=False,
-    )

@@ -8,9 +8,12 @@ from typing import Annotated
 import typer
 
 from bootdiff.cli.options import (
+    AllSamplers,
+    Calls,
     Classes,
     Clip,
     GuidanceScale,
+    Heun,
     Num,
     PromptColumn,
     PromptFile,
@@ -25,7 +28,7 @@ app = typer.Typer()
 
 @app.command()
 def evaluate(
-    student: Annotated[str, typer.Argument(help="A run or a student.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A run, a student, or a teacher by itself.")],
     output: Annotated[Path, typer.Option(help="A JSON file.")],
     teacher: Annotated[str | None, typer.Option(help="Where the student does not say, or another one.")] = None,
     reference: Annotated[str | None, typer.Option(help="Images, an .npz file, digits or fashion.")] = None,
@@ -38,13 +41,9 @@ def evaluate(
     num: Num = 2000,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Seed of the first noise.")] = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Noise seeds; figures are means over them.")] = 1,
-    ddim_steps: Annotated[str | None, typer.Option(help="K,K,...: the teacher's DDIM rows.")] = None,
-    heun: Annotated[
-        bool, typer.Option(help="A row for 50 Heun steps, the path's exact end; of a cascade of both teachers, too.")
-    ] = True,
-    own_heun: Annotated[
-        bool, typer.Option("--own-heun", help="With --no-heun: the teacher's own 50 Heun steps all the same.")
-    ] = False,
+    calls: Calls = None,
+    heun: Heun = True,
+    all_samplers: AllSamplers = False,
     prompts: PromptFile = None,
     prompt_column: PromptColumn = None,
     label_column: Annotated[
@@ -57,17 +56,17 @@ def evaluate(
     variant: Variant = None,
     dtype: Annotated[str | None, typer.Option(help="Another one than the student's teacher ran in.")] = None,
 ) -> None:
-    """Measure a student beside its teacher's own samplers, from the same noises."""
+    """Measure a student beside its teacher's best samplers, from the same noises; or a teacher alone."""
     from bootdiff.cli.evaluate import run_evaluate
     from bootdiff.cli.measurement import Measurement
-    from bootdiff.cli.words import read_classes, read_labels, read_words
+    from bootdiff.cli.words import read_calls, read_classes, read_labels, read_words
     from bootdiff.pipelines.samplers import Choice
 
     labels = read_labels(prompts, prompt_column, label_column)
     options = given({"revision": revision, "variant": variant, "dtype": dtype})
     choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
     asked = Measurement(features, reference, clip, num, seed, repeats, choice, labels)
-    run_evaluate(student, asked, output, teacher, options, ddim_steps, heun, own_heun=own_heun)
+    run_evaluate(name, asked, output, teacher, options, read_calls(calls), heun, all_samplers)
 
 
 @app.command()
@@ -78,8 +77,11 @@ def compare(
     reference: Annotated[str | None, typer.Option(help="As for evaluate.")] = None,
     features: Annotated[str | None, typer.Option(help="As for evaluate.")] = None,
     samplers: Annotated[
-        list[str], typer.Option(help="'ddim:1,10 unipc:10': the teacher's rows; a fitting dozen by default.")
-    ] = [],  # noqa: B006  as above
+        list[str], typer.Option(help="'ddpm:250 unipc:7': further rows of the teacher, by sampler and steps.")
+    ] = [],  # noqa: B006  typer reads the default, nobody changes it
+    calls: Calls = None,
+    heun: Heun = True,
+    all_samplers: AllSamplers = False,
     num: Num = 2000,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Seed of the first noise.")] = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Noise seeds; figures are means over them.")] = 1,
@@ -96,16 +98,16 @@ def compare(
     refine_from: RefineFrom = None,
     clip: Clip = None,
 ) -> None:
-    """Students beside their teacher under diffusers' samplers: a table, a plot and pictures, from the same noises."""
+    """Students beside their teacher's best samplers: a table, a plot and pictures, from the same noises."""
     from bootdiff.cli.compare import run_compare
     from bootdiff.cli.measurement import Measurement
-    from bootdiff.cli.words import read_classes, read_labels, read_words
+    from bootdiff.cli.words import read_calls, read_classes, read_labels, read_words
     from bootdiff.pipelines.samplers import Choice
 
     labels = read_labels(prompts, prompt_column, label_column)
     choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
     asked = Measurement(features, reference, clip, num, seed, repeats, choice, labels)
-    run_compare(students, teacher, asked, samplers, output, refine, refine_from)
+    run_compare(students, teacher, asked, samplers, output, refine, refine_from, read_calls(calls), heun, all_samplers)
 
 
 @app.command()

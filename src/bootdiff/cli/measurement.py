@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from bootdiff.builtin import DIGITS
 from bootdiff.data.prompts import read_prompt_labels
 from bootdiff.errors import BootdiffError
+from bootdiff.evaluation.engine import Noises
 from bootdiff.evaluation.references import Reference, default_features, find_reference, image_shape, open_features
 from bootdiff.evaluation.tally import Judges
 from bootdiff.metrics.clip_score import ClipScore
@@ -38,6 +39,11 @@ class Measurement:
     repeats: int = 1
     choice: Choice = ANY
     labels: Sequence[int] | None = None
+
+    @property
+    def noises(self) -> Noises:
+        """Those that every row is sampled from."""
+        return Noises(self.num, self.seed, self.repeats)
 
     def judges(self, teacher: Teacher, texts: Sequence[str] | None) -> tuple[Judges, str | None]:
         """Those of this teacher's images, all loaded, and the reference's name; notes for the user are printed.

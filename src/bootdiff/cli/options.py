@@ -42,6 +42,13 @@ RefineFrom = Annotated[
 ]
 # torchrun takes --num for the beginning of an option of its own.
 Num = Annotated[int, typer.Option("--num", "--num-samples", min=2, help="Samples a noise seed.")]
+Calls = Annotated[
+    str | None, typer.Option(metavar="K,K,...", help="Network calls at which the teacher's best sampler is looked for.")
+]
+Heun = Annotated[bool, typer.Option(help="Rows for the exact end of the teacher's path, and of the student's own.")]
+AllSamplers = Annotated[
+    bool, typer.Option("--all-samplers", help="Show every measured row, and what the teacher's best was chosen from.")
+]
 Clip = Annotated[str | None, typer.Option(help="A CLIP model, a folder or hub id: also measure the CLIP score.")]
 Report = Annotated[str | None, typer.Option(help="Also log to tensorboard, wandb or trackio.")]
 

@@ -84,8 +84,19 @@ def read_counts(words: str, option: str) -> list[int]:
     except ValueError:
         steps = [0]
     if not all(1 <= step <= 1000 for step in steps):
-        raise BootdiffError(f"{option} expects whole numbers from 1 to 1000 such as 1,10,50, got '{words}'.")
+        raise BootdiffError(f"{option} expects whole numbers from 1 to 1000 such as 1,10,50, got '{words:.80}'.")
     return steps
+
+
+def read_calls(words: str | None) -> Sequence[int]:
+    """Numbers of network calls, rising; those of the full curve where none are given.
+
+    Raises:
+        BootdiffError: if one is no whole number from 1 to 1,000.
+    """
+    from bootdiff.evaluation.curve import LADDER
+
+    return LADDER if words is None else sorted(set(read_counts(words, "--calls")))
 
 
 def read_times(words: str) -> list[float]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Cascade
-from bootdiff.evaluation.rows import HEUN_STEPS, Candidate, Sampling, ddim_sampler, reference_path
+from bootdiff.evaluation.rows import HEUN_STEPS, PATH, Candidate, Row, Sampling, path_end, reference_path
+from bootdiff.evaluation.stock_samplers import candidates, deterministic
 from bootdiff.randomness import sample_noise
-from bootdiff.solvers import trailing_times
 from bootdiff.teachers import Teacher
+from bootdiff.teachers.guidance import calls_an_answer
 
 #: entries that a base stage's condition has beside the second stage's own
 BASE = "base "
@@ -32,38 +33,56 @@ class Remembered(Cascade):
         return listed.add(**{name: value.to(listed["image"].device) for name, value in known.items()})
 
 
-def cascade_candidates(
-    cascade: Cascade, base: Teacher, teacher: Teacher, steps: Sequence[int], heun: bool
-) -> list[Candidate]:
-    """DDIM k + k and Heun 50 + 50: the base's teacher and the second stage's, from the same noises as the students."""
-    rows = [
-        Candidate(
-            f"DDIM {count} + {count}",
-            "trailing",
-            2 * count,
-            _both(cascade, base, teacher, _ddim(count)),
-            same_path=False,
-        )
-        for count in steps
-    ]
-    if heun:
-        both = _both(cascade, base, teacher, lambda stage: reference_path(stage, *stage.t_range))
-        rows.append(Candidate(f"Heun {HEUN_STEPS} + {HEUN_STEPS}", "even", 4 * HEUN_STEPS, both, same_path=False))
-    return rows
+@dataclass(frozen=True)
+class BothStages:
+    """A cascade's two teachers by diffusers' samplers: the same one, with as many steps, for each stage.
 
+    Args:
+        cascade: whose listed conditions hold what the base starts from.
+        base, teacher: of the first stage and of the second.
+    """
 
-def _ddim(count: int) -> Callable[[Teacher], Sampling]:
-    return lambda stage: ddim_sampler(stage, trailing_times(count, *stage.t_range))
+    cascade: Remembered
+    base: Teacher
+    teacher: Teacher
 
+    def named(self, name: str, steps: int) -> list[Candidate]:
+        """One sampler with so many steps a stage, by every spacing that both stages take."""
+        first = {one.row.spacing: one for one in candidates(self.base, name, steps)}
+        second = candidates(self.teacher, name, steps)
+        return [self._both(first[one.row.spacing], one) for one in second if one.row.spacing in first]
 
-def _both(cascade: Cascade, base: Teacher, teacher: Teacher, sampler: Callable[[Teacher], Sampling]) -> Sampling:
-    """Both stages by one kind of sampler, the second on what the first has made."""
+    def within(self, calls: int) -> Iterator[Candidate]:
+        """Every sampler and spacing with as many steps a stage as fit into so many calls."""
+        cost = calls_an_answer(self.base) + calls_an_answer(self.teacher)
+        for name in deterministic(self.teacher):
+            for steps in range(calls // cost, 0, -1):
+                fitting = [one for one in self.named(name, steps) if one.row.calls <= calls]
+                if fitting:
+                    yield from fitting
+                    break
 
-    def sample(eps: Tensor, condition: Condition) -> Tensor:
-        known = {name.removeprefix(BASE): value for name, value in condition.items() if name.startswith(BASE)}
-        noise, again = known.pop("noise"), known.pop("augmentation")
-        small = sampler(base.to(eps.device))(noise, Condition(known))
-        enlarged = condition.add(**cascade.stage.upscaled(small, again, cascade.level))
-        return sampler(teacher)(eps, enlarged)
+    @property
+    def path(self) -> Candidate:
+        """50 Heun steps of each."""
+        stages = (self.base, self.teacher)
+        calls = sum(path_end(stage, stage.t_range).row.calls for stage in stages)
+        first, second = (reference_path(stage, *stage.t_range) for stage in stages)
+        row = Row("teacher", PATH, HEUN_STEPS, calls, "even", stage="both")
+        return Candidate(row, self._sampling(first, second), same_path=False)
 
-    return sample
+    def _both(self, first: Candidate, second: Candidate) -> Candidate:
+        row = replace(second.row, calls=first.row.calls + second.row.calls, stage="both")
+        return Candidate(row, self._sampling(first.sample, second.sample), same_path=False)
+
+    def _sampling(self, first: Sampling, second: Sampling) -> Sampling:
+        """The second stage on what the first has made."""
+
+        def sample(eps: Tensor, condition: Condition) -> Tensor:
+            known = {name.removeprefix(BASE): value for name, value in condition.items() if name.startswith(BASE)}
+            noise, again = known.pop("noise"), known.pop("augmentation")
+            self.base.to(eps.device)
+            small = first(noise, Condition(known))
+            return second(eps, condition.add(**self.cascade.stage.upscaled(small, again, self.cascade.level)))
+
+        return sample

@@ -11,7 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from bootdiff.data.sources import to_pixels
+from bootdiff.evaluation.equivalence import sentence_of
 from bootdiff.evaluation.figures import FIGURES
+from bootdiff.evaluation.rows import sampler_name
 from bootdiff.files import write_json, write_text, write_whole
 from bootdiff.pictures import is_picture
 
@@ -35,11 +37,12 @@ def table_cells(result: Mapping[str, Any], intervals: bool = True) -> tuple[list
     """
     rows = result["rows"]
     names = [name for name in FIGURES if any(name in row["figures"] for row in rows)]
-    head = ["sampler", "calls", *(FIGURES[name][0] for name in names), "images/s", "ms, batch 1"]
+    latencies = any("milliseconds" in row for row in rows)
+    head = ["sampler", "calls", *(FIGURES[name][0] for name in names), "images/s", *(["ms, batch 1"] * latencies)]
     cells = []
     for row in rows:
         figures = [_cell(row["figures"].get(name), FIGURES[name][1], intervals) for name in names]
-        speed = [f"{row['images_per_second']:.3g}", f"{row['milliseconds']['value']:.3g}"]
+        speed = [f"{row['images_per_second']:.3g}", *([f"{row['milliseconds']['value']:.3g}"] if latencies else [])]
         cells.append([row["name"], str(row["calls"]), *figures, *speed])
     return head, cells
 
@@ -63,13 +66,15 @@ def document(result: Mapping[str, Any]) -> str:
     notes = [f"- {FIGURES[name][0]}: {figure['estimator']}." for name, figure in used.items() if name in FIGURES]
     about = (
         f"{result['num']} samples a noise seed, {result['repeats']} noise seed(s) from {result['seed']}, the same "
-        f"noises for all; features {result['features'] or 'none'}, reference {result['reference'] or 'none'}. Of "
-        "several spacings of a sampler's times the better counts. Path error: mean squared difference to the end of "
+        f"noises for all; features {result['features'] or 'none'}, reference {result['reference'] or 'none'}. The "
+        "teacher's best sampler and spacing within a number of calls is chosen on other noises. A call is one "
+        "evaluation of the network for one image. Path error: mean squared difference to the end of "
         "the teacher's path (a student's own range), 50 Heun steps, for the first noises of a seed, 128 at most."
     )
     about += "".join(f" **{note[0].upper()}{note[1:]}**" for note in result.get("notes", []))
     title = f"# Students of {result['teacher']} and their teacher's samplers"
-    return "\n".join([title, "", *lines, "", about, "", *notes, ""])
+    worth = [f"**{sentence}**" for sentence in sentence_of(result)]
+    return "\n\n".join([title, *worth, "\n".join(lines), about, "\n".join(notes)]) + "\n"
 
 
 def comma_separated(result: Mapping[str, Any]) -> str:
@@ -78,35 +83,39 @@ def comma_separated(result: Mapping[str, Any]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     ends = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
-    writer.writerow(["sampler", "kind", "calls", *ends, "images_per_second", "milliseconds"])
+    told = ["kind", "method", "stage", "steps", "spacing", "best_of"]
+    writer.writerow(["sampler", *told, "calls", *ends, "images_per_second", "milliseconds"])
     for row in result["rows"]:
         known = [row["figures"].get(name, {}) for name in names]
         values = [figure.get(key) for figure in known for key in ("value", "low", "high")]
         speed = [row["images_per_second"], row["milliseconds"]["value"]]
-        writer.writerow([row["name"], row["kind"], row["calls"], *values, *speed])
+        writer.writerow([row["name"], *(row[key] for key in told), row["calls"], *values, *speed])
     return buffer.getvalue()
 
 
 def quality_chart(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Fréchet distance against network calls: a line for every sampler of the teacher, a star for every student, and
-    a dashed line for the teacher's calls after it."""
+    """Fréchet distance against calls: the teacher's best, a line for every sampler, a star for every student."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogFormatter
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    teacher = [row for row in rows if row["kind"] == "teacher" and row["frechet_distance"] is not None]
-    for name in dict.fromkeys(row["name"].rsplit(" ", 1)[0] for row in teacher):
-        same = sorted((r["calls"], r["frechet_distance"]) for r in teacher if r["name"].rsplit(" ", 1)[0] == name)
-        axes.plot(*zip(*same, strict=True), marker="o", markersize=4, linewidth=1.2, label=name)
-    students: dict[str, list[tuple[int, float]]] = {}
-    for row in rows:
-        if row["kind"] != "teacher" and row["frechet_distance"] is not None:
-            # "name + 2 DDIM": the student's star, and the teacher's calls after it on one line.
-            students.setdefault(row["name"].split(" + ")[0], []).append((row["calls"], row["frechet_distance"]))
-    for name, points in students.items():
-        (line,) = axes.plot(*points[0], "*", markersize=15, label=name, zorder=5)
+    known = [row for row in rows if row["frechet_distance"] is not None]
+    teacher = [row for row in known if row["kind"] == "teacher" and row["start"] is None]
+    best = sorted((r["calls"], r["frechet_distance"]) for r in teacher if r["best_of"] is not None)
+    if best:
+        axes.plot(*zip(*best, strict=True), color="black", linewidth=2, label="teacher's best", zorder=4)
+    for name in dict.fromkeys(row["sampler"] for row in teacher):
+        same = sorted((r["calls"], r["frechet_distance"]) for r in teacher if r["sampler"] == name)
+        axes.plot(*zip(*same, strict=True), marker="o", markersize=4, linewidth=0.8, label=sampler_name(name))
+    for title in dict.fromkeys(row["title"] for row in known if row["kind"] == "student"):
+        # The student's star, and its teacher's calls after it on a dashed line.
+        points = [(r["calls"], r["frechet_distance"]) for r in known if r["kind"] == "student" and r["title"] == title]
+        (line,) = axes.plot(*points[0], "*", markersize=15, label=title or "student", zorder=5)
         axes.plot(*zip(*points, strict=True), "--", marker=".", linewidth=1, color=line.get_color(), zorder=4)
+    worth = sentence_of({"rows": rows})
+    if worth:
+        axes.set_title(worth[-1], fontsize=8, wrap=True)
     axes.set(xlabel="network calls an image", ylabel="Fréchet distance", xscale="log", yscale="log")
     for axis in (axes.xaxis, axes.yaxis):  # 2 and not 2 × 10⁰
         axis.set_major_formatter(LogFormatter())

@@ -1,24 +1,26 @@
-"""One evaluation for every system: same noises, same features, same reference."""
+"""One table for students and their teacher: same noises, same features, same reference."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import torch
-
 from bootdiff.allocator import keep_freed_memory
-from bootdiff.data.conditions import Unconditional
-from bootdiff.evaluation.measure import PATH_NUM, Listed, Measured, Work, best_rows, work_of
-from bootdiff.evaluation.processes import mine
-from bootdiff.evaluation.rows import DDIM_STEPS, Candidate, from_elsewhere, heun_candidate, teacher_candidates
+from bootdiff.data.conditions import Conditions, Unconditional, Weighted
+from bootdiff.evaluation.curve import LADDER, Chooser, Stock, teacher_entries
+from bootdiff.evaluation.engine import Engine, Entry, Noises
+from bootdiff.evaluation.equivalence import equivalence
+from bootdiff.evaluation.measure import Listed
+from bootdiff.evaluation.rows import ONE_CALL, Candidate, Row, path_end, starts_elsewhere, student_row
 from bootdiff.evaluation.tally import Judges
-from bootdiff.pipelines.samplers import Sampler, batch_for, best_device
-from bootdiff.progress import is_first_process, progress
-from bootdiff.teachers import Teacher
+from bootdiff.files import read_json
+from bootdiff.pipelines.samplers import Sampler
+from bootdiff.teachers import Teacher, adapter_of
 
 NOBODY = Judges()
+#: of what a table is as a file; a file of another one is made anew
+FORMAT = 2
 
 
 def evaluate(
@@ -30,76 +32,94 @@ def evaluate(
     num: int = 2000,
     seed: int = 0,
     repeats: int = 1,
-    ddim_steps: Sequence[int] = DDIM_STEPS,
+    calls: Sequence[int] = LADDER,
     heun: bool = True,
     path_of: Teacher | None = None,
-    more: Sequence[Candidate] = (),
 ) -> dict[str, Any]:
     """Measure students and their teacher from the same noises and conditions.
 
     Args:
         students: one-step samplers by name.
-        t_range: (t_min, t_max) of the path that the students learned. The teacher's own rows span the teacher's own
-            range, so that they are the same beside every student; where the students' t_max is another one, the
-            teacher is measured from there too, in rows of their own.
+        t_range: (t_min, t_max) of the path that the students learned.
         judges: feature space, reference and CLIP model; without any only path error and speed are measured.
         listed: what the samples are conditioned on.
         num: samples a noise seed.
         seed: noise seed r uses the samples of seed ``seed + r · num``.
         repeats: noise seeds.
-        ddim_steps: the teacher's DDIM rows.
-        heun: a row for 50 Heun steps, the ground truth, and path errors on every sample; without it path errors are
-            measured on the first samples of each seed only, which is much cheaper.
+        calls: network calls at which the teacher's best sampler is looked for.
+        heun: whether the exact ends of the teacher's path, and of the students', are rows.
         path_of: whose path the students learned, where their targets were limited in another way than the teacher's.
-        more: further rows.
 
     Returns:
         A JSON-ready dictionary; ``rows`` holds the teacher's rows, then the students'.
     """
+    engine = Engine(judges, Noises(num, seed, repeats))
+    path = (path_of or teacher, t_range)
+    entries = [
+        Entry(Candidate(Row("student", ONE_CALL, 1, 1, title=name), sampler), teacher, listed, path)
+        for name, sampler in students.items()
+    ]
+    own = Listed(teachers_conditions(teacher, listed.conditions), listed.labels, listed.texts)
+    chooser = Chooser(engine, Stock(teacher), teacher, own)
+    ends = [Entry(path_end(*path), path[0], own)] if heun and starts_elsewhere(*path) else []
+    return measured_table(chooser, table_entries(chooser, [*ends, *entries], calls, heun))
+
+
+def table_entries(
+    chooser: Chooser,
+    further: Sequence[Entry],
+    calls: Sequence[int] = LADDER,
+    path: bool = True,
+    more: Sequence[Candidate] = (),
+) -> list[Entry]:
+    """The teacher's rows, chosen now, and further ones.
+
+    Args:
+        further: students, and other rows.
+        calls, path, more: of the teacher's rows (``teacher_entries``).
+    """
     keep_freed_memory()
-    teacher = teacher.to(best_device())
-    truth = Measured(heun_candidate((path_of or teacher).to(best_device()), t_range))
-    rows = [Measured(c) for c in (*teacher_candidates(teacher, t_range, ddim_steps), *more)]
-    if heun and from_elsewhere(teacher, t_range):
-        rows.append(Measured(heun_candidate(teacher, teacher.t_range)))
-    learned = [Measured(Candidate(name, "one call", 1, sampler)) for name, sampler in students.items()]
-    seeds = [seed + repeat * num for repeat in range(repeats)]
-    size = batch_for(teacher.shape)
-    work = [work_of(teacher, listed, first, num, size) for first in seeds]
-    _measure(work, -(-num // size), truth, [*rows, *learned], judges, heun)
+    return [*teacher_entries(chooser, calls, path, more), *further]
+
+
+def measured_table(chooser: Chooser, entries: Sequence[Entry], latencies: bool = False) -> dict[str, Any]:
+    """The rows as JSON holds them; a student's says how many of its teacher's calls its call is worth.
+
+    Args:
+        chooser: of the teacher's samplers, with the engine.
+        latencies: whether milliseconds for one image are measured, too.
+    """
+    engine = chooser.engine
+    rows = engine.rows(entries, latencies)
+    for row in rows:
+        row["call_equivalence"] = equivalence(row, rows).as_json() if row["kind"] == "student" else None
+    features, student, noises = engine.judges.features, student_row(rows), engine.noises
     return {
-        "teacher": teacher.name,
-        "features": judges.features.name if judges.features else None,
-        "num": num,
-        "seed": seed,
-        "repeats": repeats,
-        "t_min": t_range[0],
-        "t_max": t_range[1],
-        "rows": best_rows([*rows, *([truth] if heun else []), *learned]),
+        "format": FORMAT,
+        "teacher": chooser.teacher.name,
+        "features": features.name if features is not None else None,
+        "num": noises.num,
+        "seed": noises.seed,
+        "repeats": noises.repeats,
+        "call_equivalence": None if student is None else student["call_equivalence"],
+        "rows": rows,
+        "choice": chooser.tried,
     }
 
 
-def _measure(
-    work: Sequence[Iterable[Work]],
-    batches: int,
-    truth: Measured,
-    entries: Sequence[Measured],
-    judges: Judges,
-    heun: bool,
-) -> None:
-    """Run every candidate on the same work, one iterable of ``batches`` batches a noise seed."""
-    calls = sum(m.candidate.calls for m in entries) * batches + truth.candidate.calls * (batches if heun else 1)
-    with torch.no_grad(), progress("evaluating", calls * len(work), show=is_first_process()) as bar:
-        for seed in work:
-            for batch in mine(seed):
-                solution = None
-                if heun or batch.start < PATH_NUM:
-                    part = batch if heun else batch.first(PATH_NUM - batch.start)
-                    solution = truth.measure(part, None, judges if heun else NOBODY)
-                    bar.advance(truth.candidate.calls)
-                for entry in entries:
-                    entry.measure(batch, solution, judges)
-                    bar.advance(entry.candidate.calls)
-            for entry in [*entries, *([truth] if heun else [])]:
-                entry.close(judges)
-    truth.everyone = [replace(counts, compared=1) for counts in truth.everyone]  # its path error is 0 by definition
+def teachers_conditions(teacher: Teacher, conditions: Conditions) -> Conditions:
+    """A student's conditions without a guidance weight that only the student must be told."""
+    adapter = adapter_of(teacher)
+    told = adapter is not None and adapter.guidance == "embedded"
+    return conditions.inner if isinstance(conditions, Weighted) and not told else conditions
+
+
+def read_evaluation(folder: Path) -> dict[str, Any] | None:
+    """What a run keeps of its evaluation; None where it has none, or one of an earlier version.
+
+    Raises:
+        BootdiffError: if the file cannot be read.
+    """
+    path = folder / "evaluation.json"
+    held = read_json(path) if path.is_file() else {}
+    return held if held.get("format") == FORMAT else None

@@ -1,11 +1,11 @@
-"""Measuring one candidate: the same noises and conditions for all, figures by noise seed, split over processes."""
+"""Measuring one candidate on one noise seed: the same noises and conditions for all, split over processes."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,15 +13,17 @@ from torch import Tensor
 
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Conditions
-from bootdiff.evaluation.processes import gathered
+from bootdiff.evaluation.processes import gathered, mine
 from bootdiff.evaluation.rows import Candidate
 from bootdiff.evaluation.tally import Judges, Tally
 from bootdiff.metrics.estimate import Estimate
 from bootdiff.pipelines.samplers import noise_batches
 from bootdiff.teachers import Teacher, adapter_of
 
-#: noises a seed whose path error is measured, where the path's ends are not a row of their own
+#: noises a seed whose path error is measured
 PATH_NUM = 128
+
+Figures = Mapping[str, Estimate]
 
 
 @dataclass(frozen=True)
@@ -85,98 +87,79 @@ def work_of(teacher: Teacher, listed: Listed, seed: int, num: int, size: int) ->
 
 
 @dataclass
-class Counts:
-    """What one process has sampled for a candidate: samples, seconds, sums of squared errors, of their squares, of how
-    many.
-    """
+class Errors:
+    """Squared differences to the path's ends: how many, their sum and the sum of their squares."""
 
-    samples: int = 0
-    seconds: float = 0.0
+    count: int = 0
     squared: float = 0.0
     fourth: float = 0.0
-    compared: int = 0
+
+    def add(self, samples: Tensor, truth: Tensor) -> None:
+        """Count samples (n, *shape), of which the first are compared with ``truth`` (m, *shape), m ≤ n."""
+        errors = (samples[: len(truth)] - truth).square().flatten(1).mean(1).double()
+        self.count += len(truth)
+        self.squared += float(errors.sum())
+        self.fourth += float(errors.square().sum())
+
+    def estimate(self) -> Estimate:
+        """The mean, with its standard error's interval."""
+        mean = self.squared / self.count
+        variance = max(0.0, self.fourth / self.count - mean**2)
+        error = math.sqrt(variance / (self.count - 1)) if self.count > 1 else None
+        return Estimate.around(mean, error, self.count, "mean squared difference to the path's end", lowest=0)
 
 
-@dataclass
-class Measured:
-    """What one candidate has gathered so far."""
+@torch.no_grad()
+def measure(
+    candidate: Candidate,
+    batches: Iterable[Work],
+    judges: Judges,
+    truth: Callable[[Work], Tensor | None] = lambda work: None,
+    advance: Callable[[int], object] = lambda steps: None,
+) -> dict[str, Estimate] | None:
+    """The figures of one candidate on one noise seed.
 
-    candidate: Candidate
-    seeds: list[dict[str, Estimate]] = field(default_factory=list)
-    tally: Tally | None = None
-    own: Counts = field(default_factory=lambda: Counts())
-    everyone: list[Counts] = field(default_factory=list)
+    Args:
+        batches: of the seed, all of them; every process makes some.
+        truth: the path's ends for the first noises of a batch, (m, *shape), if they are known.
+        advance: called with the calls an image after every batch.
 
-    def measure(self, work: Work, truth: Tensor | None, judges: Judges) -> Tensor:
-        """Sample; compare the first samples with ``truth``, the Signal-ODE's solutions of those noises."""
-        if not self.own.samples:  # the first call also makes everything ready
-            self.candidate.sample(work.eps[:1], work.condition.index(slice(1)))
-        _wait(work.eps)
-        started = time.perf_counter()
-        samples = self.candidate.sample(work.eps, work.condition)
-        _wait(samples)
-        self.own.seconds += time.perf_counter() - started
-        self.own.samples += len(samples)
-        if truth is not None and self.candidate.same_path:
-            errors = (samples[: len(truth)] - truth).square().flatten(1).mean(1).double()
-            self.own.squared, self.own.fourth = (
-                self.own.squared + float(errors.sum()),
-                self.own.fourth + float(errors.square().sum()),
-            )
-            self.own.compared += len(truth)
-        if judges:
-            self.tally = self.tally or Tally()
-            self.tally.add(judges, work.decode(samples), work)
-        return samples
+    Returns:
+        Figures by name; None where a sample is not finite.
+    """
+    tally, errors, finite = Tally(), Errors(), True
+    for work in mine(batches):
+        samples = candidate.sample(work.eps, work.condition)
+        finite = finite and bool(torch.isfinite(samples).all())
+        ends = truth(work) if candidate.same_path else None
+        if finite and ends is not None:
+            errors.add(samples, ends)
+        if finite and judges:
+            tally.add(judges, work.decode(samples), work)
+        advance(candidate.row.calls)
+    if not all(gathered(finite)):
+        return None
+    figures = {}
+    if judges:
+        first, *others = gathered(tally)
+        for other in others:
+            first.merge(other)
+        figures = first.figures(judges)
+    together = Errors()
+    for part in gathered(errors):
+        together = Errors(together.count + part.count, together.squared + part.squared, together.fourth + part.fourth)
+    return {**figures, "path_error": together.estimate()} if together.count else figures
 
-    def close(self, judges: Judges) -> None:
-        """End a noise seed, with what all processes have made of it."""
-        tallies = [tally for tally in gathered(self.tally) if tally is not None]
-        for other in tallies[1:]:
-            tallies[0].merge(other)
-        if tallies:
-            self.seeds.append(tallies[0].figures(judges))
-        self.tally = None
-        self.everyone = gathered(replace(self.own))
 
-    @property
-    def figures(self) -> dict[str, Estimate]:
-        """Those of the noise seed, or means over several."""
-        if len(self.seeds) < 2:
-            return self.seeds[0] if self.seeds else {}
-        return {name: Estimate.mean_of([seed[name] for seed in self.seeds]) for name in self.seeds[0]}
-
-    @property
-    def distance(self) -> float | None:
-        """The mean Fréchet distance."""
-        figure = self.figures.get("frechet_distance")
-        return None if figure is None else figure.value
-
-    @property
-    def path_error(self) -> Estimate | None:
-        """Mean squared difference to the path's ends, of the noises whose path is known."""
-        num = sum(counts.compared for counts in self.everyone)
-        if not num:
-            return None
-        mean, square = (sum(getattr(c, name) for c in self.everyone) / num for name in ("squared", "fourth"))
-        error = math.sqrt(max(0.0, square - mean**2) / (num - 1)) if num > 1 else None
-        return Estimate.around(mean, error, num, "mean squared difference to the path's end", lowest=0)
-
-    def row(self) -> dict[str, Any]:
-        """The figures, as JSON holds them."""
-        figures, faithful, error = self.figures, self.figures.get("faithfulness"), self.path_error
-        figures = figures if error is None else {**figures, "path_error": error}
-        return {
-            "name": self.candidate.row,
-            "calls": self.candidate.calls,
-            "spacing": self.candidate.spacing,
-            "frechet_distance": self.distance,
-            "frechet_distances": [s["frechet_distance"].value for s in self.seeds if "frechet_distance" in s],
-            "faithfulness": None if faithful is None else faithful.value,
-            "path_error": None if error is None else error.value,
-            "images_per_second": sum(c.samples / c.seconds for c in self.everyone if c.seconds),
-            "figures": {name: figure.as_json() for name, figure in figures.items()},
-        }
+@torch.no_grad()
+def speed(candidate: Candidate, work: Work) -> float:
+    """Images a second on this machine, of all processes together: one batch after a warm-up."""
+    candidate.sample(work.eps[:1], work.condition.index(slice(1)))
+    _wait(work.eps)
+    started = time.perf_counter()
+    samples = candidate.sample(work.eps, work.condition)
+    _wait(samples)
+    return sum(gathered(len(samples) / (time.perf_counter() - started)))
 
 
 def _wait(values: Tensor) -> None:
@@ -185,16 +168,19 @@ def _wait(values: Tensor) -> None:
         torch.cuda.synchronize(values.device)
 
 
-def best_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """One row a name: of several spacings, the one with the smaller distance (or path error) counts."""
-    best: dict[str, Measured] = {}
-    for entry in measured:
-        name = entry.candidate.row
-        if name not in best or _figure(entry) < _figure(best[name]):
-            best[name] = entry
-    return [entry.row() for entry in best.values()]
+def measured_row(candidate: Candidate, seeds: Sequence[Figures], more: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as JSON holds it: what it is, its figures as means over noise seeds, and ``more``."""
+    names = [name for name in seeds[0] if all(name in seed for seed in seeds)]
+    figures = {name: Estimate.mean_of([seed[name] for seed in seeds]) for name in names}
 
+    def value(name: str) -> float | None:
+        return figures[name].value if name in figures else None
 
-def _figure(entry: Measured) -> float:
-    error = entry.path_error
-    return entry.distance if entry.distance is not None else 0.0 if error is None else error.value
+    row = candidate.row
+    return {
+        "name": row.name, **row.identity, "title": row.title,
+        "best_of": row.best_of, "frechet_distance": value("frechet_distance"),
+        "frechet_distances": [seed["frechet_distance"].value for seed in seeds if "frechet_distance" in seed],
+        "faithfulness": value("faithfulness"), "path_error": value("path_error"), **more,
+        "figures": {name: figure.as_json() for name, figure in figures.items()},
+    }  # fmt: skip

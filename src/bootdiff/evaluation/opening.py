@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from bootdiff.condition import Condition
-from bootdiff.data.conditions import NOISE_LEVEL, Cascade, Conditions, Upscaler
+from bootdiff.data.conditions import NOISE_LEVEL, Cascade, Conditions, Unconditional, Upscaler
 from bootdiff.errors import BootdiffError
 from bootdiff.pipelines.samplers import ANY, Choice, Sampler, best_device, check_enlarges, conditions_for, open_student
 from bootdiff.runs import Run
 from bootdiff.teachers import Teacher, adapter_of, guided, limited, load_teacher
 from bootdiff.teachers.adapters.base import Adapter
+from bootdiff.teachers.base import NO_CONDITION
 from bootdiff.teachers.encoding import PromptEncoder
 from bootdiff.teachers.guidance import weight_of
 from bootdiff.teachers.limits import limit_from
 from bootdiff.teachers.weights import weights_hash
+from bootdiff.training.condition_checks import class_labels, null_class
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,51 @@ class Opened:
         """(t_min, t_max) of the path that the student learned."""
         low, high = self.teacher.t_range
         return float(self.facts.get("t_min", low)), float(self.facts.get("t_max", high))
+
+
+def open_alone(
+    name: str, teacher_options: Mapping[str, Any] | None = None, choice: Choice = ANY
+) -> tuple[Teacher, Conditions]:
+    """A teacher without a student, guided, and what it is sampled on.
+
+    Args:
+        name: a builtin, a folder, a single file or a hub id.
+        choice: of prompts, classes (all by default) and guidance weight (1 by default).
+
+    Raises:
+        BootdiffError: if it cannot be loaded, or needs words that are missing.
+    """
+    teacher = load_teacher(name, **(teacher_options or {}))
+    adapter = adapter_of(teacher)
+    facts: dict[str, Any] = {}
+    if adapter is None:
+        return teacher, Unconditional()
+    if adapter.upscales:
+        raise BootdiffError(f"{name} enlarges a base stage's images; evaluate a student of it, whose base makes them.")
+    if adapter.takes == "classes":
+        asked: Any = SimpleNamespace(classes=choice.classes, null_class=None)
+        facts["conditions"] = {"labels": class_labels(adapter, asked), "null_class": null_class(adapter, asked)}
+    if adapter.takes == "prompts" and choice.negative:
+        facts["conditions"] = {"negative_prompt": choice.negative}
+    facts["guidance"] = choice.weight
+    alone = _Alone(adapter, tuple(teacher.shape))
+    return with_guidance(teacher, alone, facts, choice.weight), conditions_for(alone, facts, choice)
+
+
+@dataclass
+class _Alone:
+    """What is asked of a student, where there is only a teacher."""
+
+    adapter: Adapter
+    shape: tuple[int, ...]
+
+    def __call__(self, eps: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
+        raise NotImplementedError("there is no student")
+
+    def told_weight(self, weight: float | None) -> float | None:
+        """Where the network has an input for it: the one that is asked for, or its usual one."""
+        usual = self.adapter.usual_weight if weight is None else weight
+        return usual if self.adapter.guidance == "embedded" else None
 
 
 def open_pair(
@@ -280,6 +329,8 @@ def with_guidance(teacher: Teacher, sampler: Sampler, facts: Mapping[str, Any], 
     if adapter is None or adapter.guidance != "free" or learned is None or learned == 1:
         return teacher
     here = facts.get("folded_weight", sampler.told_weight(weight)) if isinstance(learned, list) else learned
+    if here == 1:  # one pass says the same
+        return teacher
     words = facts.get("conditions", {})
     if adapter.takes == "classes":
         return guided(teacher, Condition({"classes": torch.tensor([int(words.get("null_class", 0))])}), here)

@@ -1,74 +1,125 @@
-"""The rows of an evaluation: the teacher's own samplers."""
+"""What a row of a table is of. It is a value, and its name is made of it: no name is ever read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 from torch import Tensor
 
 from bootdiff.condition import Condition
-from bootdiff.solvers import Heun, ddim, even_times, solve, trailing_times
-from bootdiff.teachers import NetworkTeacher, Teacher
+from bootdiff.solvers import Heun, ddim, even_times, solve
+from bootdiff.teachers import Teacher
 
-#: DDIM steps of the full table
-DDIM_STEPS = (1, 2, 4, 8, 10, 16, 50)
+#: steps of the path's exact end
 HEUN_STEPS = 50
-#: what the row of a run's first stage has for a spacing
-FIRST_STAGE = "BOOT"
+#: the sampler of the path's exact end
+PATH = "path"
+#: the sampler of a student, and of a student and a few steps of its teacher
+ONE_CALL, REFINED = "one call", "refined"
+#: the stage of a run's first student
+FIRST = "first"
+
+Kind = Literal["teacher", "student"]
 #: from noises (b, *shape) and their conditions to samples
 Sampling = Callable[[Tensor, Condition], Tensor]
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One sampler behind a row; of several with the same ``row`` the best counts.
+class Row:
+    """What was sampled, and how.
 
     Args:
-        row: the row's name, such as ``"DDIM 10"``.
-        spacing: how its times are spaced.
-        calls: network calls an image.
+        kind: ``"teacher"`` or ``"student"``.
+        sampler: of the teacher: ``"ddim"``, ``"dpm-solver++"``, …, or ``"path"``, 50 Heun steps of the Signal-ODE; of a
+            student ``"one call"`` or ``"refined"``.
+        steps: of the sampler; of a refined student those of its teacher.
+        calls: evaluations of the network for one image. Guidance by a second pass counts two a step.
+        spacing: how the sampler's times are spaced; None where there is nothing to space.
+        method: that trained a student.
+        stage: ``"first"``: the student of a run's first stage; ``"both"``: both teachers of a cascade.
+        start: the time at which it starts, where that is another than the teacher's own; of a refined student the time
+            at which its teacher takes over.
+        title: a student's, where several are compared.
+        best_of: of the teacher's rows: the calls within which no other sampler and spacing was better.
+    """
+
+    kind: Kind
+    sampler: str
+    steps: int
+    calls: int
+    spacing: str | None = None
+    method: str | None = None
+    stage: str | None = None
+    start: float | None = None
+    title: str | None = None
+    best_of: int | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the samples depend on: everything but the row's part in a table."""
+        return {key: value for key, value in asdict(self).items() if key not in ("title", "best_of")}
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        if self.kind == "student":
+            title = self.title or ("first stage" if self.stage == FIRST else "student")
+            return f"{title} + {self.steps} DDIM" if self.sampler == REFINED else title
+        steps = f"{self.steps} + {self.steps}" if self.stage == "both" else f"{self.steps}"
+        start = "" if self.start is None else f" from t = {self.start:.3g}"
+        name = f"{sampler_name(self.sampler)} {steps}{start}"
+        return name if self.best_of is None else f"best within {self.best_of}: {name}, {self.spacing}"
+
+
+def sampler_name(sampler: str) -> str:
+    """What a teacher's sampler is called."""
+    from bootdiff.evaluation.stock_samplers import NAMES
+
+    return NAMES.get(sampler, sampler)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row that can be measured.
+
+    Args:
+        row: what it is.
         sample: from noises and their conditions to samples.
         same_path: whether its samples are compared with the path of the same noises.
     """
 
-    row: str
-    spacing: str
-    calls: int
+    row: Row
     sample: Sampling
     same_path: bool = True
 
-
-def teacher_candidates(teacher: Teacher, t_range: tuple[float, float], steps: Sequence[int]) -> list[Candidate]:
-    """DDIM at each number of steps: the teacher's own rows, and rows from the student's t_max where it is another.
-
-    Each of the teacher's own rows has two candidates: evenly spaced over the teacher's range, and the scheduler's own.
-    """
-    low, high = teacher.t_range
-    candidates = []
-    for count in steps:
-        candidates.append(
-            Candidate(f"DDIM {count}", "trailing", count, ddim_sampler(teacher, trailing_times(count, low, high)))
-        )
-        own = own_times(teacher, count)
-        if own:
-            candidates.append(Candidate(f"DDIM {count}", "scheduler's own", count, ddim_sampler(teacher, own)))
-    if from_elsewhere(teacher, t_range):
-        for count in steps:
-            name = f"DDIM {count} from t = {t_range[1]:.3g}"
-            candidates.append(
-                Candidate(name, "trailing", count, ddim_sampler(teacher, trailing_times(count, *t_range)))
-            )
-    return candidates
+    def best_within(self, calls: int) -> Candidate:
+        """The same as the teacher's best row within so many calls."""
+        return replace(self, row=replace(self.row, best_of=calls))
 
 
-def heun_candidate(teacher: Teacher, t_range: tuple[float, float]) -> Candidate:
+def is_student(row: Mapping[str, Any]) -> bool:
+    """Whether a measured row is a finished student's own: not that of a first stage, and without its teacher's help."""
+    return row["kind"] == "student" and row["sampler"] == ONE_CALL and row["stage"] != FIRST
+
+
+def student_row(rows: Any) -> Mapping[str, Any] | None:
+    """The first finished student's row, of measured rows."""
+    return next((row for row in rows if is_student(row)), None)
+
+
+def path_end(teacher: Teacher, t_range: tuple[float, float]) -> Candidate:
     """50 Heun steps of the Signal-ODE over this range: the ground truth of a student that learned it."""
-    name = f"Heun {HEUN_STEPS}" + (f" from t = {t_range[1]:.3g}" if from_elsewhere(teacher, t_range) else "")
-    return Candidate(name, "even", 2 * HEUN_STEPS, reference_path(teacher, *t_range))
+    from bootdiff.teachers.guidance import calls_an_answer
+
+    start = t_range[1] if starts_elsewhere(teacher, t_range) else None
+    calls = (2 * HEUN_STEPS + 1) * calls_an_answer(teacher)  # the first of them finds where the path begins
+    row = Row("teacher", PATH, HEUN_STEPS, calls, "even", start=start)
+    return Candidate(row, reference_path(teacher, *t_range), same_path=False)
 
 
-def from_elsewhere(teacher: Teacher, t_range: tuple[float, float]) -> bool:
+def starts_elsewhere(teacher: Teacher, t_range: tuple[float, float]) -> bool:
     """Whether a path starts at another time than the teacher's own."""
     return abs(t_range[1] - teacher.t_range[1]) > 1e-3
 
@@ -77,18 +128,6 @@ def reference_path(teacher: Teacher, t_min: float, t_max: float, steps: int = HE
     """The Signal-ODE's Heun solution: the ground truth of the distillation for each noise (method: Eqs. 6 and 16)."""
     times = even_times(steps, t_min, t_max)
     return lambda eps, condition: solve(teacher, eps, times, Heun(), condition)[-1]
-
-
-def own_times(teacher: Teacher, steps: int) -> list[float] | None:
-    """The times that a DDIM sampler visits with the scheduler's own spacing, if the teacher came with a scheduler."""
-    denoiser = teacher.denoiser
-    config = getattr(denoiser, "scheduler_config", None)
-    if config is None or not isinstance(denoiser, NetworkTeacher):
-        return None
-    from bootdiff.teachers.scheduler import spaced_timesteps
-
-    timesteps = spaced_timesteps(config, steps)
-    return None if timesteps is None else [float(teacher.schedule.time(t)) for t in timesteps]
 
 
 def ddim_sampler(teacher: Teacher, times: list[float]) -> Sampling:

@@ -6,24 +6,40 @@ Every teacher is one function to them, guidance and limits included: it answers 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bootdiff.condition import Condition
 from bootdiff.errors import BootdiffError, nearest
-from bootdiff.evaluation.rows import Candidate
+from bootdiff.evaluation.rows import Candidate, Row, ddim_sampler
 from bootdiff.quiet import quietly
 from bootdiff.schedules import EDM, RectifiedFlow, Schedule, VariancePreserving
+from bootdiff.solvers import trailing_times
 from bootdiff.teachers import Teacher
+from bootdiff.teachers.guidance import calls_an_answer
 
 #: of the preconditioning between an EDM scheduler and us; any value will do
 SIGMA_DATA = 0.5
-#: above so many steps one spacing is enough
-LONG = 50
+#: the smallest sigma that a velocity is divided by: below it x_t is the image
+SMALLEST_SIGMA = 1e-4
+#: fields of a scheduler by the name of a spacing of its timesteps
+SPACINGS: dict[str, dict[str, Any]] = {
+    "trailing": {"timestep_spacing": "trailing"},
+    "leading": {"timestep_spacing": "leading", "steps_offset": 1},
+    "linspace": {"timestep_spacing": "linspace"},
+    "karras": {"use_karras_sigmas": True},
+    "own": {},
+}
+#: our own spacing of DDIM: even, between the first and the last time at which the teacher is asked
+EVEN = "even"
+#: what diffusers raises where a sampler cannot make so few steps, or such a table
+UNFIT = (ValueError, IndexError, ZeroDivisionError, AssertionError)
 
 
 @dataclass(frozen=True)
@@ -31,21 +47,23 @@ class Kind:
     """One of diffusers' schedulers.
 
     Args:
-        row: what its rows are called.
+        name: what its rows are called.
         scheduler: the class.
         fields: what it is told beside the betas.
         spacings: of its timesteps.
         random: whether it draws noise at every step.
     """
 
-    row: str
+    name: str
     scheduler: str
     fields: Mapping[str, Any] = field(default_factory=dict)
     spacings: Sequence[str] = ("trailing", "leading")
     random: bool = False
 
 
-#: for teachers with a table of betas
+#: spacings of a sampler that steps between any two noise levels
+ALL = ("trailing", "leading", "linspace", "karras")
+#: for teachers with a table of betas; diffusers' DDIM steps past the times that "linspace" gives it
 VARIANCE_PRESERVING = {
     "ddpm": Kind("DDPM", "DDPMScheduler", {"variance_type": "fixed_small"}, random=True),
     "ddim": Kind("DDIM", "DDIMScheduler", {"set_alpha_to_one": True}),
@@ -53,35 +71,29 @@ VARIANCE_PRESERVING = {
     "dpm-solver": Kind(
         "DPM-Solver-2", "DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}
     ),
-    "dpm-solver++": Kind("DPM-Solver++", "DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
-    "deis": Kind("DEIS", "DEISMultistepScheduler"),
-    "unipc": Kind("UniPC", "UniPCMultistepScheduler"),
-    "heun": Kind("Heun", "HeunDiscreteScheduler"),
-    "edm": Kind("EDM", "HeunDiscreteScheduler", {"use_karras_sigmas": True}, ("leading",)),
+    "dpm-solver++": Kind("DPM-Solver++", "DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}, ALL),
+    "dpm-solver++3": Kind(
+        "DPM-Solver++ (3)", "DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "solver_order": 3}, ALL
+    ),
+    "deis": Kind("DEIS", "DEISMultistepScheduler", spacings=ALL),
+    "unipc": Kind("UniPC", "UniPCMultistepScheduler", spacings=ALL),
+    "heun": Kind("Heun", "HeunDiscreteScheduler", spacings=("trailing", "leading", "linspace")),
+    "edm": Kind("EDM", "HeunDiscreteScheduler", spacings=("karras",)),
 }
 #: for EDM's own teachers
 PRECONDITIONED = {
     "euler": Kind("Euler", "EDMEulerScheduler", spacings=("own",)),
     "dpm-solver++": Kind("DPM-Solver++", "EDMDPMSolverMultistepScheduler", spacings=("own",)),
+    "dpm-solver++3": Kind("DPM-Solver++ (3)", "EDMDPMSolverMultistepScheduler", {"solver_order": 3}, spacings=("own",)),
 }
 #: for rectified flow
 FLOW = {
     "euler": Kind("Euler", "FlowMatchEulerDiscreteScheduler", spacings=("own",)),
     "heun": Kind("Heun", "FlowMatchHeunDiscreteScheduler", spacings=("own",)),
 }
-#: rows of a comparison where none are asked for
-DEFAULTS = {
-    "ddpm": (250,),
-    "ddim": (1, 4, 10, 50),
-    "pndm": (10,),
-    "dpm-solver": (10,),
-    "dpm-solver++": (10,),
-    "deis": (10,),
-    "unipc": (10,),
-    "euler": (1, 4, 10, 50),
-    "edm": (18,),
-    "heun": (50,),
-}
+#: what the samplers are called; Euler's steps of a flow or of EDM's schedule are DDIM's
+NAMES = {name: kind.name for kinds in (VARIANCE_PRESERVING, PRECONDITIONED, FLOW) for name, kind in kinds.items()}
+NAMES["path"] = "Heun, exact path"
 
 
 def kinds_for(teacher: Teacher) -> Mapping[str, Kind]:
@@ -96,59 +108,93 @@ def kinds_for(teacher: Teacher) -> Mapping[str, Kind]:
     return {}
 
 
-def read_samplers(words: Sequence[str], known: Mapping[str, Kind], most: int = 1000) -> dict[str, tuple[int, ...]]:
-    """``ddim:1,10`` and the like, as names and steps; what a comparison shows by default where there are none.
+def read_samplers(words: Sequence[str], known: Sequence[str], most: int = 1000) -> dict[str, tuple[int, ...]]:
+    """``ddim:2,20`` and the like, as names and steps.
 
     Args:
+        known: the samplers that fit.
         most: timesteps of the teacher's table, and so steps that a sampler can make.
 
     Raises:
         BootdiffError: for a sampler that does not exist or does not fit, or steps that are no numbers.
     """
-    if not " ".join(words).split():
-        return {
-            name: tuple(dict.fromkeys(min(step, most) for step in steps))
-            for name, steps in DEFAULTS.items()
-            if name in known
-        }
     asked: dict[str, tuple[int, ...]] = {}
     for word in " ".join(words).split():
         name, _, numbers = word.partition(":")
         if name not in known:
             raise BootdiffError(
-                f"there is no sampler '{name}' for this teacher; expected one of {', '.join(known)}."
-                + nearest(name, list(known))
+                f"there is no sampler '{name:.40}' for this teacher; expected one of {', '.join(known)}."
+                + nearest(name, known)
             )
         try:
             steps = tuple(int(number) for number in numbers.split(","))
         except ValueError:
             steps = (0,)
         if not all(1 <= step <= most for step in steps):
-            raise BootdiffError(f"--samplers expects NAME:STEPS,STEPS with steps from 1 to {most}, got '{word}'.")
+            raise BootdiffError(f"--samplers expects NAME:STEPS,STEPS with steps from 1 to {most}, got '{word:.80}'.")
         asked[name] = tuple(sorted({*asked.get(name, ()), *steps}))
     return asked
 
 
-def stock_candidates(teacher: Teacher, asked: Mapping[str, Sequence[int]]) -> Iterator[Candidate]:
-    """A candidate for every sampler, number of steps and spacing; of several spacings the best counts."""
-    kinds = kinds_for(teacher)
-    for name, counts in asked.items():
-        kind = kinds[name]
-        for steps in counts:
-            for spacing in kind.spacings[: 1 if steps > LONG or steps == 1 else None]:
-                scheduler = _scheduler(teacher, kind, spacing)
+def candidates(teacher: Teacher, name: str, steps: int) -> list[Candidate]:
+    """A sampler with so many steps, once with every spacing that it can make them with.
+
+    ``"ddim"`` is there for every teacher: diffusers' own where the schedule has a table of betas, and ours, evenly
+    spaced within the times at which the teacher may be asked.
+    """
+    cost, found = calls_an_answer(teacher), []
+    kind = kinds_for(teacher).get(name)
+    for spacing in kind.spacings if kind is not None else ():
+        assert kind is not None
+        try:
+            scheduler = _scheduler(teacher, kind, spacing)
+            with quietly():
                 scheduler.set_timesteps(steps)
-                sample = _sampler(teacher, scheduler, steps, kind.random)
-                yield Candidate(f"{kind.row} {steps}", spacing, len(scheduler.timesteps), sample, not kind.random)
+            sample = _sampler(teacher, scheduler, steps, kind.random)
+        except UNFIT:
+            continue
+        row = Row("teacher", name, steps, cost * len(scheduler.timesteps), spacing)
+        found.append(Candidate(row, sample, not kind.random))
+    if name == "ddim":
+        times = trailing_times(steps, *teacher.t_range)
+        found.append(Candidate(Row("teacher", "ddim", steps, cost * steps, EVEN), ddim_sampler(teacher, times)))
+    return found
+
+
+def all_samplers(teacher: Teacher) -> list[str]:
+    """The names of a teacher's samplers."""
+    return list(dict.fromkeys(["ddim", *kinds_for(teacher)]))
+
+
+def deterministic(teacher: Teacher) -> list[str]:
+    """The samplers that a teacher's best is chosen from: all that draw no noise on the way."""
+    kinds = kinds_for(teacher)
+    return [name for name in all_samplers(teacher) if name not in kinds or not kinds[name].random]
+
+
+def within(teacher: Teacher, calls: int) -> Iterator[Candidate]:
+    """Every sampler and spacing with as many steps as it can make within so many calls."""
+    most = calls // calls_an_answer(teacher)
+    for name in deterministic(teacher) if most else ():
+        # Heun evaluates the network twice a step but the last, PNDM once more than it has steps.
+        for steps in (most, most - 1, (most + 1) // 2):
+            fitting = [one for one in candidates(teacher, name, steps) if one.row.calls <= calls] if steps else []
+            if fitting:
+                yield from fitting
+                break
 
 
 def _sampler(teacher: Teacher, scheduler: Any, steps: int, random: bool) -> Callable[[Tensor, Condition], Tensor]:
-    levels = [_level(teacher.schedule, t) for t in scheduler.timesteps]
+    levels = [_level(teacher.schedule, t) for t in _visited(teacher.schedule, scheduler)]
+    if not all(math.isfinite(number) for level in levels for number in level):
+        raise ValueError("a timestep outside the schedule")
 
     @torch.no_grad()
     def sample(eps: Tensor, condition: Condition) -> Tensor:
         with quietly():
             scheduler.set_timesteps(steps)  # forgets the last batch
+            if hasattr(scheduler, "set_begin_index"):  # where two timesteps are equal it would look for the second
+                scheduler.set_begin_index(0)
         x = eps * float(scheduler.init_noise_sigma) if hasattr(scheduler, "init_noise_sigma") else eps
         drawn = {"generator": _generators(eps)} if random else {}
         for t, level in zip(scheduler.timesteps, levels, strict=True):
@@ -158,6 +204,16 @@ def _sampler(teacher: Teacher, scheduler: Any, steps: int, random: bool) -> Call
         return teacher.limit(x)
 
     return sample
+
+
+def _visited(schedule: Schedule, scheduler: Any) -> Tensor:
+    """The timesteps at which the network is asked: real numbers where the scheduler rounds those of Karras's sigmas."""
+    if not getattr(scheduler.config, "use_karras_sigmas", False):
+        return scheduler.timesteps
+    table = torch.arange(schedule.num_timesteps, dtype=torch.float64) / (schedule.num_timesteps - 1)
+    known = np.nan_to_num(schedule.lambda_(table).numpy(), neginf=-30, posinf=30)
+    sigmas = np.log(np.asarray(scheduler.sigmas[: len(scheduler.timesteps)], dtype=np.float64))
+    return torch.from_numpy(np.interp(sigmas, known, np.arange(schedule.num_timesteps)))
 
 
 def _level(schedule: Schedule, timestep: Tensor) -> tuple[float, float, float]:
@@ -170,6 +226,7 @@ def _level(schedule: Schedule, timestep: Tensor) -> tuple[float, float, float]:
 def _answer(teacher: Teacher, x_t: Tensor, level: tuple[float, float, float], condition: Condition) -> Tensor:
     """The velocity at a scheduler's timestep: alpha eps − sigma x_0, the flow's eps − x_0, or EDM's raw output."""
     t, alpha, sigma = level
+    sigma = max(sigma, SMALLEST_SIGMA)
     x_0 = teacher.x0(x_t, torch.full((len(x_t),), t, device=x_t.device), condition)
     if isinstance(teacher.schedule, RectifiedFlow):
         return (x_t - x_0) / sigma
@@ -186,8 +243,7 @@ def _scheduler(teacher: Teacher, kind: Kind, spacing: str) -> Any:
     schedule = teacher.schedule
     words: dict[str, Any] = {"num_train_timesteps": schedule.num_timesteps}
     if isinstance(schedule, VariancePreserving):
-        words |= {"trained_betas": _betas(schedule), "prediction_type": "v_prediction", "timestep_spacing": spacing}
-        words |= {"steps_offset": 1} if spacing == "leading" else {}
+        words |= {"trained_betas": _betas(schedule), "prediction_type": "v_prediction", **SPACINGS[spacing]}
         words |= {"clip_sample": False} if kind.scheduler in ("DDPMScheduler", "DDIMScheduler") else {}
     elif isinstance(schedule, RectifiedFlow):
         words |= {"shift": schedule.shift}

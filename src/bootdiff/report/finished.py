@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bootdiff.errors import BootdiffError
-from bootdiff.files import read_json
+from bootdiff.evaluation.evaluate import read_evaluation
 from bootdiff.runs import STAGE, Run
 from bootdiff.training.log import read_log
 
@@ -69,8 +69,7 @@ def open_finished(folder: Path) -> Finished:
         raise BootdiffError(f"{folder} holds no distillation run; expected the --output of 'bootdiff distill'.")
     if not (folder / "student-path").exists():
         raise BootdiffError(f"the run in {folder} is not finished; repeat its command to finish it, then report.")
-    measured = folder / "evaluation.json"
-    evaluation = read_json(measured) if measured.exists() else None
+    evaluation = read_evaluation(folder)
     log, looks = read_log(folder / "log.jsonl"), read_watch(folder)
     first = open_finished(folder / STAGE) if (folder / STAGE / "student-path").is_dir() else None
     return Finished(folder, folder.resolve().name, run.config, run.meta, log, looks, evaluation, first)

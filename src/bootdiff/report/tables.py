@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bootdiff.evaluation import rows
 from bootdiff.evaluation.figures import IN_A_SPACE
-from bootdiff.evaluation.rows import FIRST_STAGE
 from bootdiff.report.finished import Finished
 from bootdiff.report.page import cell, head_row, note, notes, row, section, table
 
@@ -69,19 +69,9 @@ class Columns:
         return [student_row(run.evaluation) or {} for run in self.runs]
 
 
-def is_student(figures: Mapping[str, Any]) -> bool:
-    """Whether a row is a student's."""
-    return figures["spacing"] == "one call"
-
-
-def is_teacher(figures: Mapping[str, Any]) -> bool:
-    """Whether a row is one of the teacher's samplers."""
-    return not is_student(figures) and figures["spacing"] != FIRST_STAGE
-
-
 def student_row(evaluation: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """The student's row of an evaluation."""
-    return next((r for r in evaluation["rows"] if is_student(r)), None) if evaluation else None
+    return rows.student_row(evaluation["rows"]) if evaluation else None
 
 
 def figure_in(figures: Mapping[str, Any] | None, name: str) -> Figure | None:
@@ -109,22 +99,27 @@ def figures_table(evaluation: Mapping[str, Any] | None) -> str:
     """A run's rows: its teacher's samplers and its student."""
     if not evaluation:
         return ""
-    rows = evaluation["rows"]
-    names = columns(rows)
-    plain = {name: words for name, words in PLAIN.items() if any(figure_in(r, name) for r in rows)}
+    measured = evaluation["rows"]
+    names = columns(measured)
+    plain = {name: words for name, words in PLAIN.items() if any(figure_in(r, name) for r in measured)}
     head = head_row(["sampler", "calls", *names.values(), *plain.values()])
     body = [
-        row(r["name"], [cell(str(r["calls"])), *_cells(r, [*names, *plain])], "student" if is_student(r) else "")
-        for r in rows
+        row(
+            r["name"],
+            [cell(str(r["calls"])), *_cells(r, [*names, *plain])],
+            "student" if rows.is_student(r) else "",
+        )
+        for r in measured
     ]
     features = evaluation["features"]
     space = Space(f"features {features}", evaluation.get("reference")).words if features else "no feature space"
-    measured = (
+    how = (
         f"{evaluation['num']:,} samples a noise seed, {evaluation['repeats']} noise seed(s), {space}. "
-        "Of two time spacings the better counts. The path error is the mean squared difference to the 50-step Heun "
-        "solution for the same noise."
+        "A call is one evaluation of the network for one image. The teacher's best sampler and spacing within a number "
+        "of calls was chosen on other noises. The path error is the mean squared difference to the path's exact end "
+        "for the same noise."
     )
-    return section("Figures", table([head], body, "Figures"), note(measured), notes(footnotes(rows, names)))
+    return section("Figures", table([head], body, "Figures"), note(how), notes(footnotes(measured, names)))
 
 
 def footnotes(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> list[str]:

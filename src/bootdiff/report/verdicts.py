@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bootdiff.report.finished import Finished
-from bootdiff.report.tables import figure_in, is_teacher, spaces_of, student_row
+from bootdiff.report.tables import figure_in, spaces_of, student_row
 
 FRECHET = "frechet_distance"
-#: in the names of rows that start where the student's path does
-FROM = " from t = "
 #: how a verdict's word is set: a sign that needs no colour, and a colour
 LOOKS = {
     "converged": ("✓", "good"),
@@ -30,24 +28,10 @@ def headline(evaluation: Mapping[str, Any] | None) -> str:
     """The run in one sentence."""
     if not evaluation:
         return "Not measured yet: run bootdiff evaluate on this folder, then bootdiff report."
-    rows = evaluation["rows"]
     student = student_row(evaluation)
     if student is None or student["frechet_distance"] is None:
         return "Path error is in the table; a Fréchet distance needs a feature space and a reference."
-    figure = student["frechet_distance"]
-    own = [r for r in rows if is_teacher(r) and r["frechet_distance"] is not None and FROM not in r["name"]]
-    worse = [r for r in own if r["frechet_distance"] >= figure]
-    best = max(worse, key=lambda r: r["calls"], default=None)
-    beside = f", as good as the teacher's {_named(best)}" if best else ""
-    nearer = [r for r in own if r["frechet_distance"] < figure]
-    better = min(nearer, key=lambda r: r["frechet_distance"], default=None)
-    times = "" if better is None else f" is {figure / better['frechet_distance']:.3g} times nearer"
-    ahead = f"; the teacher's {_named(better)}{times}" if better else ""
-    return f"One call reaches a Fréchet distance of {figure:.3g}{beside}{ahead}."
-
-
-def _named(figures: Mapping[str, Any]) -> str:
-    return f"{figures['name']} ({figures['frechet_distance']:.3g})"
+    return f"{student['call_equivalence']['sentence']} Its Fréchet distance is {student['frechet_distance']:.3g}."
 
 
 def verdict_box(run: Finished, name: str = "") -> str:

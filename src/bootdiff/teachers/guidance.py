@@ -91,6 +91,11 @@ def weight_of(teacher: Teacher) -> float | None:
     return 1.0 if own is None else own.weight
 
 
+def calls_an_answer(teacher: Teacher) -> int:
+    """Evaluations of the network for one x_0 of one sample: two where guidance takes a second pass."""
+    return 1 if guidance_of(teacher) is None else 2
+
+
 def guided(teacher: Teacher, null: Condition, weight: float | None = None) -> Teacher:
     """``teacher`` with guidance, and its limit after it."""
     if isinstance(teacher, Limited):

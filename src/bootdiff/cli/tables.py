@@ -1,0 +1,65 @@
+"""Measured rows on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bootdiff.evaluation.comparison_files import table_cells
+from bootdiff.evaluation.curve import PAPER
+from bootdiff.evaluation.equivalence import sentence_of
+from bootdiff.evaluation.rows import PATH, sampler_name
+
+#: of a terminal that does not say how wide it is
+WIDTH = 140
+
+
+def print_table(result: Mapping[str, Any], everything: bool = False) -> None:
+    """The rows, and last of all what one call is worth.
+
+    Args:
+        everything: also the teacher's best at every number of calls, and what it was chosen from.
+    """
+    rows = result["rows"] if everything else shown(result["rows"])
+    head, cells = table_cells({**result, "rows": rows}, intervals=False)
+    _print(head, cells, [row["kind"] == "student" for row in rows])
+    if everything and result["choice"]:
+        tried = result["choice"]
+        body = [
+            [sampler_name(t["sampler"]), str(t["steps"]), t["spacing"], str(t["calls"]), f"{t['num']:,}",
+             "–" if t["frechet_distance"] is None else f"{t['frechet_distance']:.3f}"]
+            for t in tried
+        ]  # fmt: skip
+        print("The teacher's samplers on other noises, by which its best was chosen:")
+        _print(["sampler", "steps", "spacing", "calls", "samples", "Fréchet distance"], body, [False] * len(tried))
+    print(
+        "path error: mean squared difference to the path's exact end for the same noise, 50 Heun steps of the teacher; "
+        "of a student from its own t_max."
+    )
+    if any(row["kind"] == "student" for row in result["rows"]):
+        for sentence in sentence_of(result):
+            print(sentence)
+
+
+def shown(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Students, DDIM as in the paper, the teacher's best at the same calls, and exact ends of paths."""
+    return [
+        row
+        for row in rows
+        if row["kind"] == "student"
+        or row["sampler"] == PATH
+        or row["best_of"] in (None, *PAPER)
+        or (row["sampler"] == "ddim" and row["steps"] in PAPER)
+    ]
+
+
+def _print(head: Sequence[str], rows: Sequence[Sequence[str]], bold: Sequence[bool]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None)
+    for number, column in enumerate(head):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    for cells, strong in zip(rows, bold, strict=True):
+        table.add_row(*cells, style="bold" if strong else None)
+    Console(width=None if Console().is_terminal else WIDTH).print(table)

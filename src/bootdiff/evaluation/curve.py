@@ -1,0 +1,149 @@
+"""The teacher's own rows: DDIM as in the paper, and its best sampler and spacing at every number of calls.
+
+Which one is best is decided on noises that no row is reported on. A few hundred samples of each sampler and spacing
+leave the best few; more samples of those decide. From ``EXHAUSTIVE`` calls on only those are looked at that led at the
+number of calls before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from bootdiff.evaluation import stock_samplers
+from bootdiff.evaluation.engine import Engine, Entry, Noises
+from bootdiff.evaluation.measure import Listed
+from bootdiff.evaluation.rows import Candidate, path_end
+from bootdiff.evaluation.tally import Judges
+from bootdiff.teachers import Teacher
+
+#: calls at which the best sampler is looked for
+LADDER = (1, 2, 3, 4, 5, 6, 8, 10, 15, 25, 50)
+#: DDIM steps of the paper's tables
+PAPER = (1, 4, 10, 50)
+#: number of the first noise of the choice; the largest seed that a user may name is 2**62
+CHOICE_SEED = 2**62 + 2**61
+#: samples that all candidates are looked at with, samples that decide, and how many candidates get so far
+FIRST_LOOK, DECIDING, FINALISTS = 300, 1000, 4
+#: calls up to which every sampler and spacing is looked at, and how many are looked at beyond
+EXHAUSTIVE, LEADERS = 10, 6
+
+
+class Samplers(Protocol):
+    """The ways to sample a teacher, or a cascade of two."""
+
+    def named(self, name: str, steps: int) -> list[Candidate]:
+        """One sampler with so many steps, by every spacing."""
+        ...
+
+    def within(self, calls: int) -> Iterator[Candidate]:
+        """Every sampler and spacing within so many calls an image."""
+        ...
+
+    @property
+    def path(self) -> Candidate:
+        """The exact end of the teacher's own path."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stock:
+    """A teacher by diffusers' samplers."""
+
+    teacher: Teacher
+
+    def named(self, name: str, steps: int) -> list[Candidate]:
+        """One sampler with so many steps, by every spacing."""
+        return stock_samplers.candidates(self.teacher, name, steps)
+
+    def within(self, calls: int) -> Iterator[Candidate]:
+        """Every sampler and spacing within so many calls an image."""
+        return stock_samplers.within(self.teacher, calls)
+
+    @property
+    def path(self) -> Candidate:
+        """The exact end of the teacher's own path."""
+        return path_end(self.teacher, self.teacher.t_range)
+
+
+@dataclass
+class Chooser:
+    """Decides which of several candidates is the best, on noises of its own.
+
+    Args:
+        engine: whose judges decide; its noises are not touched.
+        samplers: of the teacher.
+        teacher, listed: what is sampled, and on which conditions.
+    """
+
+    engine: Engine
+    samplers: Samplers
+    teacher: Teacher
+    listed: Listed
+
+    def __post_init__(self) -> None:
+        self.tried: list[dict[str, Any]] = []
+        judges = self.engine.judges
+        self.blind = judges.reference is None
+        #: what decides is the Fréchet distance alone
+        self._judges = Judges(
+            judges.features, None if judges.reference is None else replace(judges.reference, samples=None)
+        )
+        self._leaders: set[tuple[str, str | None]] = set()
+
+    def best_within(self, calls: int) -> Candidate | None:
+        """The teacher's best within so many calls; None where it cannot be told, or not be sampled in so few."""
+        candidates = [] if self.blind else list(self.samplers.within(calls))
+        if calls > EXHAUSTIVE and self._leaders:
+            candidates = [one for one in candidates if (one.row.sampler, one.row.spacing) in self._leaders]
+        if not candidates:
+            return None
+        looked = self._look(candidates, FIRST_LOOK)
+        self._leaders = {(one.row.sampler, one.row.spacing) for one, _ in looked[:LEADERS]}
+        finalists = [candidate for candidate, _ in looked[:FINALISTS]]
+        best, distance = self._look(finalists, DECIDING)[0]
+        return best.best_within(calls) if math.isfinite(distance) else None
+
+    def named(self, name: str, steps: int) -> Candidate | None:
+        """One sampler with the spacing that a first look prefers; the first of them where nothing can be told."""
+        candidates = self.samplers.named(name, steps)
+        if self.blind or len(candidates) < 2:
+            return next(iter(candidates), None)
+        return self._look(candidates, FIRST_LOOK)[0][0]
+
+    def _look(self, candidates: Sequence[Candidate], most: int) -> list[tuple[Candidate, float]]:
+        """Candidates with their distances, the nearest first."""
+        num = min(most, self.engine.noises.num)
+        own = self.engine.on(Noises(num, CHOICE_SEED), self._judges)
+        entries = [Entry(candidate, self.teacher, self.listed) for candidate in candidates]
+        figures = [seeds[0] for seeds in own.measure(entries, "choosing the teacher's sampler")]
+        distances = [f["frechet_distance"].value if "frechet_distance" in f else math.inf for f in figures]
+        for candidate, distance in zip(candidates, distances, strict=True):
+            told = distance if math.isfinite(distance) else None
+            self.tried.append({**candidate.row.identity, "num": num, "frechet_distance": told})
+        return sorted(zip(candidates, distances, strict=True), key=lambda pair: pair[1])
+
+
+def teacher_entries(
+    chooser: Chooser, calls: Sequence[int] = LADDER, path: bool = True, more: Sequence[Candidate] = ()
+) -> list[Entry]:
+    """DDIM at the paper's steps, the best at each number of calls, and 50 Heun steps: each row once, by its calls.
+
+    Args:
+        path: whether the path's exact end is a row.
+        more: further rows of the teacher.
+    """
+    teacher, listed = chooser.teacher, chooser.listed
+    best = [chooser.best_within(count) for count in calls]
+    ddim = [chooser.named("ddim", steps) for steps in PAPER]
+    entries: dict[str, Entry] = {}
+    for candidate in [*best, *ddim, *more]:
+        if candidate is not None:
+            entry = Entry(candidate, teacher, listed, (teacher, teacher.t_range))
+            entries.setdefault(repr(candidate.row.identity), entry)
+    if path:
+        end = chooser.samplers.path
+        entries[repr(end.row.identity)] = Entry(end, teacher, listed)
+    return sorted(entries.values(), key=lambda entry: (entry.candidate.row.calls, entry.candidate.row.name))

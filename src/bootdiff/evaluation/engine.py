@@ -1,0 +1,185 @@
+"""One engine measures every row of every command: the same row is the same figure, to the last digit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from bootdiff.errors import BootdiffError
+from bootdiff.evaluation.known import Known, made_of
+from bootdiff.evaluation.measure import (
+    PATH_NUM,
+    Figures,
+    Listed,
+    Work,
+    measure,
+    measured_row,
+    speed,
+    work_of,
+)
+from bootdiff.evaluation.processes import gathered
+from bootdiff.evaluation.rows import Candidate, reference_path
+from bootdiff.evaluation.tally import Judges
+from bootdiff.metrics.speed import latency
+from bootdiff.pipelines.samplers import batch_for, best_device
+from bootdiff.progress import is_first_process, progress
+from bootdiff.teachers import Teacher
+
+#: calls up to which a row's latency is the median of ten
+QUICK = 20
+
+
+@dataclass(frozen=True)
+class Noises:
+    """Which noises are sampled: noise seed r has those of the samples ``seed + r · num``, ….
+
+    Args:
+        num: samples a noise seed.
+        seed: of the first noise.
+        repeats: noise seeds.
+    """
+
+    num: int = 2000
+    seed: int = 0
+    repeats: int = 1
+
+    @property
+    def seeds(self) -> list[int]:
+        """The first noise's number of every noise seed."""
+        return [self.seed + repeat * self.num for repeat in range(self.repeats)]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row to be measured.
+
+    Args:
+        candidate: how it is sampled.
+        teacher: whose row it is, or whose student's.
+        listed: what the samples are conditioned on; a student may need to be told more than its teacher.
+        path_of: whose path, and from when to when, the samples should end; None: they are compared with none.
+    """
+
+    candidate: Candidate
+    teacher: Teacher
+    listed: Listed
+    path_of: tuple[Teacher, tuple[float, float]] | None = None
+
+
+@dataclass
+class Engine:
+    """Measures rows, and reads those of a teacher that were measured before.
+
+    Args:
+        judges: feature space, reference and CLIP model.
+        noises: that every row is sampled from.
+    """
+
+    judges: Judges = field(default_factory=Judges)
+    noises: Noises = field(default_factory=Noises)
+    _known: dict[tuple[int, int], Known] = field(default_factory=dict, init=False)
+    _truths: dict[tuple[Any, ...], Tensor] = field(default_factory=dict, init=False)
+
+    def measure(self, entries: Sequence[Entry], what: str = "evaluating") -> list[list[Figures]]:
+        """The figures of every row, a list with one for each noise seed.
+
+        Raises:
+            BootdiffError: for a student whose samples are not finite; a teacher's row then has no figures.
+        """
+        held = [[self._find(entry, seed) for seed in self.noises.seeds] for entry in entries]
+        work = [
+            entry.candidate.row.calls * seeds.count(None) * _batches(entry, self.noises.num)
+            for entry, seeds in zip(entries, held, strict=True)
+        ]
+        with progress(what, sum(work), show=is_first_process() and sum(work) > 0) as bar:
+            for entry, seeds in zip(entries, held, strict=True):
+                bar.text = entry.candidate.row.name
+                for number, seed in enumerate(self.noises.seeds):
+                    if seeds[number] is None:
+                        seeds[number] = self._measure(entry, seed, bar.advance)
+        return [[figures or {} for figures in seeds] for seeds in held]
+
+    def rows(self, entries: Sequence[Entry], latencies: bool = False) -> list[dict[str, Any]]:
+        """Every row as JSON holds it, with its speed on this machine.
+
+        Args:
+            latencies: whether milliseconds for one image are measured, too.
+        """
+        rows = []
+        for entry, seeds in zip(entries, self.measure(entries), strict=True):
+            more: dict[str, Any] = {"images_per_second": speed(entry.candidate, self._first(entry))}
+            if latencies:
+                more["milliseconds"] = self._latency(entry)
+            rows.append(measured_row(entry.candidate, seeds, more))
+        return rows
+
+    def on(self, noises: Noises, judges: Judges) -> Engine:
+        """The same engine on other noises, judged by the same space and reference."""
+        other = Engine(judges, noises)
+        other._known = self._known
+        return other
+
+    def samples(self, entry: Entry, num: int) -> Tensor:
+        """The first ``num`` samples of a row as images, (num, c, h, w) on the CPU."""
+        work = self._first(entry).first(num)
+        return work.decode(entry.candidate.sample(work.eps, work.condition)).cpu()
+
+    def known(self, entry: Entry) -> Known:
+        """What was measured before of this teacher on these conditions."""
+        key = (id(entry.teacher), id(entry.listed))
+        if key not in self._known:
+            self._known[key] = Known(made_of(entry.teacher, entry.listed, self.judges))
+        return self._known[key]
+
+    def _find(self, entry: Entry, seed: int) -> Figures | None:
+        """Of a teacher's row; a student's is one call, which is measured sooner than it is looked up."""
+        if entry.candidate.row.kind != "teacher":
+            return None
+        # The first process speaks for all: another may see another file.
+        return gathered(self.known(entry).find(entry.candidate.row.identity, seed, self.noises.num))[0]
+
+    def _measure(self, entry: Entry, seed: int, advance: Callable[[int], object]) -> Figures:
+        row = entry.candidate.row
+        entry.teacher.to(best_device())
+        batches = work_of(entry.teacher, entry.listed, seed, self.noises.num, batch_for(entry.teacher.shape))
+        figures = measure(entry.candidate, batches, self.judges, lambda work: self._truth(entry, seed, work), advance)
+        if row.kind == "teacher":
+            if is_first_process():
+                self.known(entry).keep(row.identity, seed, self.noises.num, figures or {})
+        elif figures is None:
+            raise BootdiffError(f"samples of {row.name} are not finite; train it again with a lower learning rate.")
+        return figures or {}
+
+    def _truth(self, entry: Entry, seed: int, work: Work) -> Tensor | None:
+        """The path's ends for the first noises of a seed, solved once for all rows of one path."""
+        if entry.path_of is None or work.start >= PATH_NUM:
+            return None
+        teacher, times = entry.path_of
+        key = (seed, work.start, self.noises.num, id(teacher), id(entry.teacher), *times)
+        if key not in self._truths:
+            first = work.first(PATH_NUM - work.start)
+            self._truths[key] = reference_path(teacher.to(first.eps.device), *times)(first.eps, first.condition)
+        return self._truths[key]
+
+    def _first(self, entry: Entry) -> Work:
+        entry.teacher.to(best_device())
+        size = min(self.noises.num, batch_for(entry.teacher.shape))
+        return next(_works(entry, self.noises.seed, size))
+
+    def _latency(self, entry: Entry) -> dict[str, Any]:
+        """Milliseconds for one image, as the paper measures speed."""
+        work, calls = self._first(entry).first(1), entry.candidate.row.calls
+        rounds = 10 if calls <= QUICK else 3
+        sample = entry.candidate.sample
+        return latency(lambda: sample(work.eps, work.condition), best_device(), rounds=rounds).as_json()
+
+
+def _works(entry: Entry, seed: int, num: int) -> Iterator[Work]:
+    return work_of(entry.teacher, entry.listed, seed, num, batch_for(entry.teacher.shape))
+
+
+def _batches(entry: Entry, num: int) -> int:
+    return -(-num // batch_for(entry.teacher.shape))

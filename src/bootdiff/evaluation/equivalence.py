@@ -1,0 +1,186 @@
+"""Call equivalence: how many of its teacher's best calls a student's one call is worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bootdiff.evaluation.rows import PATH, is_student, sampler_name
+
+#: with these words the last line of ``evaluate`` and of the quickstart begins
+ONE_CALL_IS_WORTH = "One call is worth"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A row of the teacher's curve.
+
+    Args:
+        calls: of the network for one image.
+        distance: Fréchet distance to the reference.
+    """
+
+    calls: int
+    distance: float
+
+
+def worth(distance: float, curve: Sequence[Point]) -> float:
+    """The calls at which the running minimum of a curve meets a distance.
+
+    Between two points the running minimum is linear in the logarithms of calls and distance.
+
+    Args:
+        curve: of the teacher's best rows, in any order.
+
+    Returns:
+        0 where the first point is already nearer; infinity where no point is as near.
+    """
+    points = _running_minimum(curve)
+    if not points:
+        return math.nan
+    if distance > points[0].distance:
+        return 0.0
+    before = points[0]
+    for point in points:
+        if point.distance <= distance:
+            return _between(before, point, distance)
+        before = point
+    return math.inf
+
+
+def _running_minimum(curve: Sequence[Point]) -> list[Point]:
+    best = math.inf
+    points: list[Point] = []
+    for point in sorted(curve, key=lambda point: (point.calls, point.distance)):
+        best = min(best, point.distance)
+        if not points or point.calls > points[-1].calls:
+            points.append(Point(point.calls, best))
+    return points
+
+
+def _between(before: Point, after: Point, distance: float) -> float:
+    if before.distance <= after.distance or distance <= 0 or after.distance <= 0:
+        return float(after.calls)
+    share = math.log(before.distance / distance) / math.log(before.distance / after.distance)
+    return before.calls * (after.calls / before.calls) ** share
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """What one call of a student is worth.
+
+    Args:
+        calls: of the teacher's best; None below its fewest, where it never gets there, or where it is not known.
+        says: the same in words.
+        low, high: the smallest and the largest over noise seeds, in words; None with one seed.
+        seeds: how many noise seeds.
+        beside: the name of the teacher's best row there.
+        student_calls: calls of the student for one image.
+        fewest: calls of the curve's first row.
+    """
+
+    calls: float | None
+    says: str
+    low: str | None
+    high: str | None
+    seeds: int
+    beside: str | None
+    student_calls: int
+    fewest: int | None
+
+    @property
+    def sentence(self) -> str:
+        """The line that a reader wants first."""
+        if self.beside is None:
+            return f"{ONE_CALL_IS_WORTH} {self.says}."
+        spread = f"; {self.low} to {self.high} over {self.seeds} noise seeds" if self.low is not None else ""
+        many = "" if self.student_calls == 1 else f"; {self.student_calls} calls make an image"
+        return f"{ONE_CALL_IS_WORTH} {self.says} of the teacher's best calls ({self.beside}{spread}{many})."
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-ready, with the sentence."""
+        return {**asdict(self), "sentence": self.sentence}
+
+
+UNKNOWN = Equivalence(
+    None,
+    "a number of the teacher's calls that is not known: a Fréchet distance needs --features and --reference",
+    None, None, 0, None, 1, None,
+)  # fmt: skip
+
+
+def equivalence(student: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Equivalence:
+    """What a measured student's call is worth, by the measured rows of its teacher.
+
+    Args:
+        student: a row.
+        rows: among them the teacher's best rows, and the path's exact end where it was measured.
+    """
+    curve = [row for row in rows if _is_on_the_curve(row)]
+    if student["frechet_distance"] is None or not curve:
+        return UNKNOWN
+    cost, fewest = student["calls"], min(row["calls"] for row in curve)
+    found = worth(student["frechet_distance"], [Point(row["calls"], row["frechet_distance"]) for row in curve])
+    seeds = [
+        worth(own, [Point(row["calls"], row["frechet_distances"][number]) for row in curve])
+        for number, own in enumerate(student["frechet_distances"])
+    ]
+    ordered = sorted(seeds)
+    several = len(seeds) > 1
+    return Equivalence(
+        found / cost if 0 < found < math.inf else None,
+        _said(found, cost, fewest),
+        _said(ordered[0], cost, fewest) if several else None,
+        _said(ordered[-1], cost, fewest) if several else None,
+        len(seeds),
+        _beside(found, curve),
+        cost,
+        fewest,
+    )
+
+
+def _is_on_the_curve(row: Mapping[str, Any]) -> bool:
+    own = row["kind"] == "teacher" and row["start"] is None and row["frechet_distance"] is not None
+    return own and (row["best_of"] is not None or row["sampler"] == PATH)
+
+
+def _said(calls: float, cost: int, fewest: int) -> str:
+    if calls == math.inf:
+        return "more than any number"
+    if calls == 0:
+        return "less than one" if fewest <= cost else f"less than {fewest / cost:.2g}"
+    each = calls / cost
+    return f"{each:.2g}" if each < 99.5 else f"{each:.0f}"
+
+
+def _beside(calls: float, curve: Sequence[Mapping[str, Any]]) -> str:
+    """The teacher's row that is meant: the one that reaches the student's distance, or the best there is."""
+    if calls == math.inf:
+        row = min(curve, key=lambda row: row["frechet_distance"])
+        return f"{sampler_name(row['sampler'])}, the nearest; {_calls(row['calls'])} {row['frechet_distance']:.3g}"
+    reached = [row for row in curve if row["calls"] >= calls] or curve
+    row = min(reached, key=lambda row: (row["calls"], row["frechet_distance"]))
+    return f"{sampler_name(row['sampler'])}; {_calls(row['calls'])} {row['frechet_distance']:.3g}"
+
+
+def _calls(count: int) -> str:
+    return "1 call has" if count == 1 else f"{count} calls have"
+
+
+def sentence_of(result: Mapping[str, Any]) -> list[str]:
+    """A sentence for every student of a table; that of a finished student comes last.
+
+    With several students, each is named.
+    """
+    students = [row for row in result["rows"] if row["kind"] == "student"]
+    if len([row for row in students if is_student(row)]) > 1:
+        return [f"{row['name']}: {row['call_equivalence']['sentence']}" for row in students]
+    ordered = sorted(students, key=is_student)
+    return [
+        row["call_equivalence"]["sentence"]
+        if is_student(row)
+        else f"{row['name']}: {row['call_equivalence']['sentence']}"
+        for row in ordered
+    ]

@@ -1,0 +1,157 @@
+"""What is known of a teacher's own samplers, so that each is measured once.
+
+One JSON file for every teacher, condition, feature space and reference, in ``~/.cache/bootdiff/curves`` or in
+``curves`` of ``$BOOTDIFF_CACHE``; whatever lies there may be removed. The builtin teachers' ship with the package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bootdiff.builtin import builtin_folder
+from bootdiff.data.conditions import Classes, Conditions, Prompts, Unconditional, Weighted
+from bootdiff.errors import BootdiffError
+from bootdiff.evaluation.cache import cache_folder
+from bootdiff.evaluation.measure import Figures, Listed
+from bootdiff.evaluation.tally import Judges
+from bootdiff.files import file_hash, read_json, write_json
+from bootdiff.metrics.estimate import Estimate
+from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of
+from bootdiff.teachers.adapters.base import Adapter
+from bootdiff.teachers.base import limit_of
+from bootdiff.teachers.guidance import guidance_of
+from bootdiff.teachers.weights import tensors_hash, weights_hash
+
+#: changes whenever a row is measured in another way
+VERSION = 1
+#: bytes of a component's file up to which its content is hashed; of larger ones name, size and time of change
+HASHED = 200 * 2**20
+
+
+class Known:
+    """Figures that were measured before, by row and noise seed.
+
+    Args:
+        made_of: everything that they depend on beside the row and its noises; None: nothing is kept.
+    """
+
+    def __init__(self, made_of: Mapping[str, Any] | None) -> None:
+        self.made_of = made_of
+        self.rows: dict[str, dict[str, Any]] = {}
+        if made_of is None:
+            return
+        key = hashlib.blake2b(json.dumps(made_of, sort_keys=True).encode(), digest_size=10).hexdigest()
+        self.path = cache_folder().with_name("curves") / f"{key}.json"
+        for path in (builtin_folder("curves") / f"{key}.json", self.path):
+            self.rows |= self._read(path)
+
+    def find(self, row: Mapping[str, Any], seed: int, num: int) -> dict[str, Estimate] | None:
+        """The figures of a row on one noise seed, if they are known.
+
+        Args:
+            row: its identity.
+            seed, num: of the first noise, and how many.
+        """
+        held = self.rows.get(_key(row, seed, num))
+        return None if held is None else {name: Estimate(**words) for name, words in held["figures"].items()}
+
+    def keep(self, row: Mapping[str, Any], seed: int, num: int, figures: Figures) -> None:
+        """Remember figures, on disk as well; a disk that refuses is remarked on once."""
+        told = {name: figure.as_json() for name, figure in figures.items()}
+        self.rows[_key(row, seed, num)] = {"row": dict(row), "seed": seed, "num": num, "figures": told}
+        if self.made_of is None:
+            return
+        self.rows = {**self._read(self.path), **self.rows}  # another process may have written in between
+        try:
+            write_json(self.path, {"made_of": self.made_of, "rows": list(self.rows.values())})
+        except BootdiffError as error:
+            print(f"bootdiff: note: the teacher's rows are not kept for the next time: {error}", file=sys.stderr)
+            self.made_of = None
+
+    def _read(self, path: Path) -> dict[str, dict[str, Any]]:
+        """Nothing where there is no file, or none that can be used."""
+        try:
+            held = read_json(path) if path.is_file() else {}
+            rows = held["rows"] if held.get("made_of") == self.made_of else []
+            return {_key(entry["row"], entry["seed"], entry["num"]): entry for entry in rows if _whole(entry)}
+        except (BootdiffError, KeyError, TypeError, AttributeError):
+            return {}
+
+
+def _key(row: Mapping[str, Any], seed: int, num: int) -> str:
+    return json.dumps([dict(row), seed, num], sort_keys=True)
+
+
+def _whole(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry's figures can be read."""
+    return all(isinstance(Estimate(**words).value, float | int) for words in entry["figures"].values())
+
+
+def made_of(teacher: Teacher, listed: Listed, judges: Judges) -> dict[str, Any] | None:
+    """What a teacher's rows depend on; None for a teacher of which a file does not say everything."""
+    adapter, denoiser = adapter_of(teacher), teacher.denoiser
+    if adapter is None or not isinstance(denoiser, NetworkTeacher):
+        return None
+    conditions = described(listed.conditions, listed.texts)
+    if conditions is None:
+        return None
+    guidance, reference = guidance_of(teacher), judges.reference
+    grid = [i / 8 for i in range(1, 9)]
+    return {
+        "version": VERSION,
+        "weights": weights_hash(denoiser.network),
+        "components": components_hash(adapter),
+        "shape": list(teacher.shape),
+        "prediction": denoiser.prediction.name,
+        "schedule": [type(teacher.schedule).__name__, *_lambdas(teacher, grid)],
+        "limit": repr(limit_of(teacher)),
+        "conditions": conditions,
+        "labels": None if listed.labels is None else list(listed.labels),
+        "guidance": None if guidance is None else [guidance.weight, guidance.interval, tensors_hash(guidance.null)],
+        "features": None if judges.features is None else judges.features.name,
+        "reference": None if reference is None else tensors_hash(
+            {"mean": reference.statistics.mean, "covariance": reference.statistics.covariance}
+        ),
+        "clip": None if judges.clip is None else judges.clip.name,
+    }  # fmt: skip
+
+
+def described(conditions: Conditions, texts: Sequence[str] | None) -> dict[str, Any] | None:
+    """What samples are conditioned on, in words; None where it cannot be said: on what another student makes, say."""
+    if isinstance(conditions, Weighted):
+        inner = described(conditions.inner, texts)
+        return None if inner is None else {**inner, "weight": conditions.shown}
+    if isinstance(conditions, Classes):
+        return {"classes": list(conditions.labels)}
+    if isinstance(conditions, Unconditional):
+        return {}
+    if isinstance(conditions, Prompts) and texts is not None:
+        digest = hashlib.blake2b("\0".join(texts).encode(), digest_size=8).hexdigest()
+        return {"prompts": len(texts), "of": digest}
+    return None
+
+
+def components_hash(adapter: Adapter) -> str:
+    """Of everything in a pipeline beside its denoising network and its scheduler: encoders, tokenizers, autoencoder."""
+    digest = hashlib.blake2b(adapter.parts.digest(adapter.network_part).encode(), digest_size=8)
+    for part in sorted(adapter.parts.components):
+        where = adapter.parts.where(part)
+        if part in (adapter.network_part, "scheduler") or not where.is_dir():
+            continue
+        for path in sorted(where.rglob("*")):
+            if path.is_file():
+                facts = path.stat()
+                told = file_hash(path) if facts.st_size <= HASHED else f"{facts.st_size} {facts.st_mtime_ns}"
+                digest.update(f"{part}/{path.relative_to(where)} {told}\n".encode())
+    return digest.hexdigest()
+
+
+def _lambdas(teacher: Teacher, times: Sequence[float]) -> list[str]:
+    return [f"{value:.6g}" for value in teacher.schedule.lambda_(torch.tensor(times, dtype=torch.float64)).tolist()]
