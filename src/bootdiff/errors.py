@@ -18,10 +18,13 @@ class BootdiffError(Exception):
     """Something the user can mend: bad input, a missing file, an unsupported model.
 
     The message is kept to one line of at most 300 characters, whatever was put into it.
+
+    Args:
+        command: to be typed, and so not cut; it stands at the message's end.
     """
 
-    def __init__(self, message: object = "") -> None:
-        super().__init__(one_line(str(message)))
+    def __init__(self, message: object = "", command: str = "") -> None:
+        super().__init__(f"{one_line(str(message))}{f' {command}' if command else ''}")
 
 
 class NonFiniteLossError(BootdiffError):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bootdiff.condition import Condition
-from bootdiff.errors import BootdiffError, nearest
+from bootdiff.errors import BootdiffError, nearest, shown
 from bootdiff.evaluation.rows import Candidate
 from bootdiff.quiet import quietly
 from bootdiff.schedules import EDM, RectifiedFlow, Schedule, VariancePreserving
@@ -124,7 +124,7 @@ def read_samplers(words: Sequence[str], known: Mapping[str, Kind], most: int = 1
         except ValueError:
             steps = (0,)
         if not all(1 <= step <= most for step in steps):
-            raise BootdiffError(f"--samplers expects NAME:STEPS,STEPS with steps from 1 to {most}, got '{word}'.")
+            raise BootdiffError(f"--samplers expects NAME:STEPS,STEPS with steps from 1 to {most}, got {shown(word)}.")
         asked[name] = tuple(sorted({*asked.get(name, ()), *steps}))
     return asked
 
