@@ -1,4 +1,4 @@
-"""Reading ``.npz`` files of others: each array's header is looked at before anything is unpacked, and no code is run."""
+"""Reading ``.npz`` files of others: an array's header is looked at before it is unpacked, and no code is run."""
 
 from __future__ import annotations
 

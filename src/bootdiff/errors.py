@@ -49,7 +49,9 @@ def choose(word: str, known: Iterable[str], what: str) -> str:
     """
     known = sorted(known)
     if word not in known:
-        raise BootdiffError(f"{what} {shown(word)} is not known; expected one of {', '.join(known)}.{nearest(word, known)}")
+        raise BootdiffError(
+            f"{what} {shown(word)} is not known; expected one of {', '.join(known)}.{nearest(word, known)}"
+        )
     return word
 
 

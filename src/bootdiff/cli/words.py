@@ -60,7 +60,9 @@ def read_pattern(pattern: str) -> list[str]:
     if count > MOST_SWAPPED:
         raise BootdiffError(f"--swap makes more than {MOST_SWAPPED:,} prompts of {shown(pattern)}; give fewer words.")
     if count < 2:
-        raise BootdiffError(f"--swap expects words to choose from, such as 'a {{bold,thin}} seven', got {shown(pattern)}.")
+        raise BootdiffError(
+            f"--swap expects words to choose from, such as 'a {{bold,thin}} seven', got {shown(pattern)}."
+        )
     return [" ".join("".join(words).split()) for words in itertools.product(*choices)]
 
 

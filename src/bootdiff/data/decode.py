@@ -91,7 +91,7 @@ def _check_size(image: Image.Image, called: str) -> None:
 
 
 def _too_large(called: str, size: str) -> BootdiffError:
-    return BootdiffError(f"{called} has too many pixels ({size}); expected at most {MOST_PIXELS:,}, so make it smaller.")
+    return BootdiffError(f"{called} has too many pixels ({size}); expected at most {MOST_PIXELS:,}; make it smaller.")
 
 
 def _seen(image: Image.Image, called: str, mask: bool) -> Image.Image:

@@ -1,4 +1,4 @@
-"""IDX files, the format of MNIST: two zero bytes, a type (8 = uint8), the number of dimensions, the dimensions, values."""
+"""IDX files, the format of MNIST: two zero bytes, a type (8 = uint8), the number of dimensions, these, the values."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def read_idx(path: Path) -> np.ndarray:
         sizes = file.read(4 * ndim)
         if zero != 0 or kind != 8 or not 1 <= ndim <= 4 or len(sizes) != 4 * ndim:
             raise BootdiffError(
-                f"{path} is no IDX file of uint8 values in one to four dimensions; expected one, a folder of images, or "
-                "parquet."
+                f"{path} is no IDX file of uint8 values in one to four dimensions; expected one, parquet, or a folder "
+                "of images."
             )
         shape = struct.unpack(f">{ndim}I", sizes)
         count, values = math.prod(shape), bytearray()
@@ -37,7 +37,5 @@ def read_idx(path: Path) -> np.ndarray:
     if count == 0:
         raise BootdiffError(f"{path} is an IDX file of shape {shape}, which holds nothing; expected images or labels.")
     if len(values) != count:
-        raise BootdiffError(
-            f"{path} is an IDX file of shape {shape} but was cut short or holds more; fetch it again."
-        )
+        raise BootdiffError(f"{path} is an IDX file of shape {shape} but was cut short or holds more; fetch it again.")
     return np.frombuffer(values, np.uint8).reshape(shape)

@@ -139,7 +139,7 @@ def _check_file(path: Path) -> None:
         raise _error(path, f"should be a file of prompts, found {found}; check its name.")
     check_regular(path, "prompts file")
     if (size := path.stat().st_size) > MOST_FILE:
-        raise _error(path, f"has {size / 2**30:.1f} GiB; expected prompts of at most {MOST_FILE // 2**30}, so divide it.")
+        raise _error(path, f"has {size / 2**30:.1f} GiB; expected prompts of at most {MOST_FILE // 2**30}: divide it.")
 
 
 def _error(path: Path, problem: str) -> BootdiffError:
@@ -168,7 +168,7 @@ def _choose(path: Path, place: str, columns: list[str], column: str | None) -> s
     listed = _cut(", ".join(columns)) or "none"
     if column is not None:
         close = nearest(column, columns)
-        raise _error(path, f"{place} has no column {shown(column, 40)}; name one of its columns: {listed}.{_cut(close)}")
+        raise _error(path, f"{place} has no column {shown(column, 40)}; name one of these: {listed}.{_cut(close)}")
     lowered = {name.lower(): name for name in reversed(columns)}
     likely = [lowered[name] for name in COLUMNS if name in lowered] or columns
     if likely is columns and len(columns) != 1:
@@ -199,7 +199,7 @@ def text_lines(path: Path, most: int = MOST_LINE) -> Iterator[str]:
 
 def _read_lines(path: Path, column: str | None) -> Cells:
     if column is not None:
-        raise _error(path, f"is text with one prompt a line and has no columns; leave out --prompt-column {_cut(column)}.")
+        raise _error(path, f"is text, a prompt a line, and has no columns; leave out --prompt-column {_cut(column)}.")
     for number, line in enumerate(text_lines(path), 1):
         yield f"line {number}", line
 
@@ -216,7 +216,7 @@ def _read_table(path: Path, column: str | None) -> Cells:
         mark = "tabs" if tabs else "commas"
         raise _error(
             path,
-            f"{place} is one column, '{_cut(header[0])}'; expected {mark} between columns, so save it anew, or as .txt if "
+            f"{place} is one column, '{_cut(header[0])}'; expected {mark} between columns: save it anew, or as .txt if "
             "each line is a prompt.",
         )
     if column is None and len(header) == 1 and header[0].lower() not in COLUMNS:
@@ -292,7 +292,7 @@ def _pick(path: Path, values: Iterable[tuple[str, object]], column: str | None) 
             column = _choose(path, place, list(value), column)
             value = value[column]
         elif isinstance(value, str) and column is not None:
-            raise _error(path, f"{place} is a string without columns; expected an object with the column '{_cut(column)}'.")
+            raise _error(path, f"{place} is a string without columns; expected an object with '{_cut(column)}'.")
         yield place, value
 
 

@@ -48,7 +48,7 @@ def open_bytes(path: Path, noun: str) -> Iterator[IO[bytes]]:
         file.seek(0)
         packed = next((kind for mark, kind in _OTHERS.items() if start.startswith(mark)), None)
         if packed is not None:
-            raise BootdiffError(f"{path} is packed ({packed}); expected a {noun}, plain or gzipped, so unpack it first.")
+            raise BootdiffError(f"{path} is packed ({packed}); expected a {noun}, plain or gzipped: unpack it first.")
         yield io.BufferedReader(_Unpacked(path, file)) if start.startswith(b"\x1f\x8b") else file
 
 

@@ -63,7 +63,7 @@ class Statistics:
 
     @classmethod
     def read(cls, path: Path) -> tuple[Statistics, str | None]:
-        """What ``load`` reads, its shapes checked, and whether it is a covariance not yet: of many features that is slow.
+        """What ``load`` reads, its shapes checked; whether it is a covariance is not: of many features that is slow.
 
         Raises:
             BootdiffError: as ``load`` does.

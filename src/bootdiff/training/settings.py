@@ -60,6 +60,13 @@ class TrainingSettings(BaseModel):
     def _yaml_no(cls, value: Any) -> Any:
         return "no" if value is False else value  # YAML 1.1 reads an unquoted no as false
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _within_64_bits(cls, value: Any) -> Any:
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ValueError("should be an integer of 64 bits")
+        return value
+
     gradient_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
     compile: bool = Field(False, description="torch.compile the diffusers networks: a minute of waiting, then faster")
     log_every: int = Field(20, ge=1, description="steps between log lines")
@@ -190,7 +197,9 @@ def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
     for part in path[:-1]:
         values = values.setdefault(part, {})
         if not isinstance(values, dict):
-            raise BootdiffError(f"--set gives {shown(part)} a value and {shown('.'.join(path))} another; leave one out.")
+            raise BootdiffError(
+                f"--set gives {shown(part)} a value and {shown('.'.join(path))} one, too; leave one out."
+            )
     if isinstance(values.get(path[-1]), dict) and not isinstance(value, dict):
         raise BootdiffError(f"--set gives {shown('.'.join(path))} a value and its parts others; leave one out.")
     values[path[-1]] = value
