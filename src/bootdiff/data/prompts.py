@@ -1,7 +1,7 @@
 """Reading prompts for text-conditional distillation: text, CSV, TSV, JSON, JSON lines and parquet files.
 
 All but parquet may be gzipped. The limits: a prompt has at most 1,000,000 characters, a line 64 Mi of them, a JSON file
-256 Mi, a file 4 GiB; and what unpacks to more than 256 MiB may do so to at most 200 times its size.
+256 Mi, a file 4 GiB; and what unpacks to more than 64 MiB may do so to at most 200 times its size.
 """
 
 from __future__ import annotations

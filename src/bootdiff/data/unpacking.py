@@ -14,7 +14,7 @@ from bootdiff.errors import BootdiffError
 from bootdiff.reading import check_regular
 
 #: a file may unpack to so many bytes whatever its size, and beyond that to so many times its size
-ALWAYS, TIMES = 256 * 2**20, 200
+ALWAYS, TIMES = 64 * 2**20, 200
 #: how compressed files that are not read begin
 _OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstandard", b"PK\x03\x04": "zip", b"7z\xbc\xaf": "7-zip"}
 
@@ -26,7 +26,7 @@ def check_unpacked(path: Path, size: int) -> None:
         size: bytes that it has unpacked to, or says that it will.
 
     Raises:
-        BootdiffError: if that is more than 256 MiB and more than 200 times the file's size.
+        BootdiffError: if that is more than 64 MiB and more than 200 times the file's size.
     """
     if size > ALWAYS and size > TIMES * path.stat().st_size:
         raise BootdiffError(

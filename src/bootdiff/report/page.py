@@ -9,6 +9,7 @@ from string import Template
 
 from bootdiff import __version__
 from bootdiff.errors import BootdiffError
+from bootdiff.report.privacy import sentence_without_places
 
 HERE = Path(__file__).parent
 #: what every report holds in its head
@@ -44,13 +45,13 @@ def section(title: str, *parts: str) -> str:
 
 
 def note(words: str) -> str:
-    """A soft paragraph."""
-    return f'<p class="soft">{html.escape(words)}</p>'
+    """A soft paragraph, without the places of files."""
+    return f'<p class="soft">{html.escape(sentence_without_places(words))}</p>'
 
 
 def notes(lines: Sequence[str]) -> str:
     """A soft list; nothing of no lines."""
-    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    items = "".join(f"<li>{html.escape(sentence_without_places(line))}</li>" for line in lines)
     return f'<ul class="soft">{items}</ul>' if items else ""
 
 
