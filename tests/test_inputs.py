@@ -140,7 +140,9 @@ def test_what_is_transparent_is_white_and_said_once(tmp_path, capsys, read, kind
 
 def test_an_opaque_alpha_changes_nothing_and_is_not_remarked_on(tmp_path, capsys):
     opaque = np.dstack([noise(SIDE, SIDE, 3), np.full((SIDE, SIDE), 255, np.uint8)])
-    assert np.array_equal(from_folder(tmp_path, encoded(Image.fromarray(opaque)), "a.png"), opaque[..., :3].transpose(2, 0, 1))
+    assert np.array_equal(
+        from_folder(tmp_path, encoded(Image.fromarray(opaque)), "a.png"), opaque[..., :3].transpose(2, 0, 1)
+    )
     assert capsys.readouterr().err == ""
 
 
@@ -169,7 +171,10 @@ HALF = zlib.compress(noise(65 * 64).tobytes())[:2000]
 DAMAGED = {
     "bomb.png": (png_of(20_000, 20_000, chunk(b"IDAT", zlib.compress(bytes(2**20)))), "too many pixels"),
     "large.png": (png_of(13_000, 13_000, chunk(b"IDAT", zlib.compress(bytes(2**20)))), "too many pixels (13000×13000)"),
-    "chunk.png": (png_of(64, 64, chunk(b"IDAT", HALF) + b"\0\0\0\x04ID\0T1234" + bytes(4)), "cannot be read as an image"),
+    "chunk.png": (
+        png_of(64, 64, chunk(b"IDAT", HALF) + b"\0\0\0\x04ID\0T1234" + bytes(4)),
+        "cannot be read as an image",
+    ),
     "first.png": (png_of(SIDE, SIDE, b"\0\0\0\x04ID\0T1234" + bytes(4)), "no image of a known kind"),
     "cut.png": (encoded(Image.fromarray(noise(SIDE, SIDE, 3)))[:60], "cannot be read as an image"),
     "cut.jpg": (encoded(Image.fromarray(noise(64, 64, 3)), "JPEG")[:700], "cannot be read as an image"),
@@ -286,7 +291,18 @@ def test_an_idx_file_with_impossible_sizes_is_refused(tmp_path, data, words, pac
 
 @pytest.mark.parametrize(
     "cells",
-    [[date(2026, 1, 1)], [1, 2], [[1], [2]], [True], ["a.png"], [{"path": "a"}], [{"bytes": 3}], [1.5], [None], [b"no"]],
+    [
+        [date(2026, 1, 1)],
+        [1, 2],
+        [[1], [2]],
+        [True],
+        ["a.png"],
+        [{"path": "a"}],
+        [{"bytes": 3}],
+        [1.5],
+        [None],
+        [b"no"],
+    ],
     ids=str,
 )
 def test_a_parquet_column_that_holds_no_images_is_refused(tmp_path, cells):
@@ -307,7 +323,9 @@ def test_a_parquet_file_that_unpacks_without_end_is_refused(tmp_path):
         assert "times its size" in one_line(read, str(path))
 
 
-@pytest.mark.parametrize("labels", [[0, 2**62], [-1, 0], [0.5, 1.0], ["a", "b"], [2**63, 0], [0, None], [[0], [1]]], ids=str)
+@pytest.mark.parametrize(
+    "labels", [[0, 2**62], [-1, 0], [0.5, 1.0], ["a", "b"], [2**63, 0], [0, None], [[0], [1]]], ids=str
+)
 def test_labels_that_are_none_are_refused(cli, tmp_path, labels):
     cells = [encoded(Image.fromarray(noise(SIDE, SIDE)))] * 2
     pa = pytest.importorskip("pyarrow")
