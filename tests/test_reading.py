@@ -28,6 +28,7 @@ from bootdiff.files import read_json
 from bootdiff.metrics.features import PixelFeatures
 from bootdiff.reading import parse_yaml
 from bootdiff.report.privacy import command_without_places, sentence_without_places, without_place
+from bootdiff.runs import Run
 from bootdiff.terminal import show_every_character
 from bootdiff.training.settings import TeacherSettings, make_settings, read_config
 from toys import command
@@ -67,7 +68,7 @@ HOSTILE_YAML = {
     "deep": nested(5000),
     "somewhat deep": nested(70),
     "deep blocks": "".join(f"{' ' * i}a:\n" for i in range(500)),
-    "wide": f"steps: [{'1,' * 200_000}]",
+    "wide": f"steps: [{'1,' * 30_000}]",
     "long": f"steps: {'x' * 500_000}",
     "long key": f"{'x' * 1000}: 1",
     "no integer": "steps: !!int ''",
@@ -247,9 +248,10 @@ def test_images_yaml_and_json_are_opened_in_one_place_each():
         "parquet.read_table": set(),
         "parquet.ParquetFile": {"data/parquet.py"},
     }
+    last = {words.split(".")[1] for words in allowed}
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Attribute):
+            if isinstance(node, ast.Attribute) and node.attr in last:
                 words = ast.unparse(node).replace("numpy.load", "np.load").replace("pyarrow.parquet", "parquet")
                 inside = path.relative_to(SOURCE).as_posix()
                 assert inside in allowed.get(words, {inside}), f"{inside} uses {words}: see the modules that read"
@@ -290,7 +292,7 @@ HOSTILE_ARRAYS = {
     "a negative size": lambda path: zipped(path, mu=header("(-1,)") + bytes(8), sigma=header("(2, 2)")),
     "no header": lambda path: zipped(path, mu=b"", sigma=b"\x93NUMPY"),
     "zeros": lambda path: zipped(
-        path, mu=header("(6000,)") + bytes(48_000), sigma=header("(6000, 6000)") + bytes(288_000_000)
+        path, mu=header("(3000,)") + bytes(24_000), sigma=header("(3000, 3000)") + bytes(72_000_000)
     ),
     "many zeros": lambda path: arrays(path, mu=np.zeros(1500), sigma=np.zeros((1500, 1500))),
     "complex": lambda path: arrays(path, sigma=np.eye(64) + 1j),
@@ -381,18 +383,29 @@ BROKEN_CONFIGS = {
 
 
 @pytest.mark.parametrize("name", BROKEN_CONFIGS)
-def test_a_run_whose_config_is_broken_is_said_in_one_line(cli, run, name):
-    (run / "config.yaml").write_text(BROKEN_CONFIGS[name])
-    for words in (
-        ("sample", run, "--num", 1, "--output", "a.png"),
-        ("distill", "teacher", "--output", run, *SMALL),
-        ("export", run, "--output", "exported"),
-        ("report", run),
-        ("evaluate", run, "--num", 2, "--output", "a.json", "--features", "pixels", "--reference", "digits"),
-    ):
-        done = cli(*words)
-        assert done.code == 2 and done.err.count("\n") == 1 and len(done.err) <= LINE, (words[0], done.err[-900:])
-        assert "config.yaml" in done.err
+def test_a_run_whose_config_is_broken_is_said_in_one_line(tmp_path, name):
+    (tmp_path / "config.yaml").write_text(BROKEN_CONFIGS[name])
+    with pytest.raises(BootdiffError, match=r"config\.yaml") as caught:
+        _ = Run(tmp_path).config
+    assert len(str(caught.value)) <= LONGEST
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sample", "run", "--num", 1, "--output", "a.png"),
+        ("distill", "teacher", "--output", "run", *SMALL),
+        ("export", "run", "--output", "exported"),
+        ("report", "run"),
+        ("evaluate", "run", "--num", 2, "--output", "a.json"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_every_command_reads_a_run_so(cli, run, words):
+    (run / "config.yaml").write_text(BROKEN_CONFIGS["aliases"])
+    done = cli(*words)
+    assert done.code == 2 and done.err.count("\n") == 1 and len(done.err) <= LINE, done.err[-900:]
+    assert "config.yaml" in done.err
 
 
 @pytest.mark.parametrize(
@@ -415,20 +428,22 @@ def test_a_run_whose_other_files_are_broken_is_said_in_one_line(cli, run, name, 
     assert done.code == 2 and name in done.err and done.err.count("\n") == 1 and len(done.err) <= LINE, done.err[-900:]
 
 
-@pytest.mark.parametrize("place", ["./teacher", "other/../teacher/", "moved", "elsewhere"])
-def test_a_teacher_that_is_named_by_another_path_is_the_same(cli, run, monkeypatch, place):
+@pytest.mark.parametrize("place", ["./teacher", "other/../teacher/", "moved"])
+def test_a_teacher_that_is_named_by_another_path_is_the_same(cli, run, place):
     (run.parent / "other").mkdir()
-    shutil.rmtree(run / "student-path")
-    (run / "done.json").unlink()
-    teacher = place
     if place == "moved":
         (run.parent / "teacher").rename(run.parent / "moved")
-    if place == "elsewhere":
-        monkeypatch.chdir(run.parent / "other")
-        teacher = "../teacher"
-    done = cli("distill", teacher, "--output", run, *SMALL)
-    assert done.code == 0, done.err
-    assert "the run goes on" in done.err
+    done = cli("distill", place, "--output", run, *SMALL)
+    assert done.code == 0 and "is finished" in done.out and "the run goes on" in done.err, done.err
+
+
+def test_a_run_that_goes_on_from_another_folder_keeps_its_words(cli, run, monkeypatch):
+    shutil.rmtree(run / "student-path")
+    (run / "done.json").unlink()
+    (run.parent / "other").mkdir()
+    monkeypatch.chdir(run.parent / "other")
+    done = cli("distill", "../teacher", "--output", run, *SMALL)
+    assert done.code == 0 and "the run goes on" in done.err, done.err
     facts = json.loads((run / "student-path" / "bootdiff.json").read_text())
     assert facts["teacher"] == yaml.safe_load((run / "config.yaml").read_text())["teacher"]
 

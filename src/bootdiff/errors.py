@@ -7,9 +7,12 @@ with code 2; from Python it is an ordinary exception.
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
 from collections.abc import Iterable
 
+#: a path and its last two parts
+_LONG_PATH = re.compile(r"(?<!\S)/[^\s:;,()'\"]{20,}?(/[^\s/:;,()'\"]{1,100}/[^\s/:;,()'\"]{1,100}/?)(?![^\s:;,()'\"])")
 #: characters of a message, and of a value that a message quotes
 LONGEST, QUOTED = 300, 80
 
@@ -24,7 +27,12 @@ class BootdiffError(Exception):
     """
 
     def __init__(self, message: object = "", command: str = "") -> None:
-        super().__init__(f"{one_line(str(message))}{f' {command}' if command else ''}")
+        self.message, self.command = one_line(str(message)), command
+        super().__init__(f"{self.message} {command}" if command else self.message)
+
+    def within(self, what: object) -> BootdiffError:
+        """The same error, told of what it happened in."""
+        return BootdiffError(f"{what}: {self.message}", self.command)
 
 
 class NonFiniteLossError(BootdiffError):
@@ -61,11 +69,17 @@ def first_line(error: BaseException) -> str:
 
 
 def one_line(text: str, most: int = LONGEST) -> str:
-    """A text on one line; a longer one loses its middle, so that it still says what is wrong and what to do."""
+    """A text on one line.
+
+    In a longer one paths lose their beginnings, then the text its middle: it still says what is wrong and what to do.
+    """
     if len(text) > 100 * most:  # nobody's words: its line breaks need not be looked for
         text = f"{text[: 10 * most]} … {text[-10 * most :]}"
     if any(mark in text for mark in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"):
         text = " ".join(text.split())
+    if len(text) <= most:
+        return text
+    text = _LONG_PATH.sub("…\\1", text)
     if len(text) <= most:
         return text
     tail = (most - 3) // 3

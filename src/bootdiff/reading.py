@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ MOST_JSON, MOST_YAML = 64 * 2**20, 2**20
 #: levels of lists and mappings within one another
 DEEPEST = 64
 #: nodes of a YAML text, and values and characters of it once its aliases are written out
-MOST_NODES, MOST_EXPANDED = 50_000, 2 * 2**20
+MOST_NODES, MOST_EXPANDED = 25_000, 2 * 2**20
 #: digits of an integer: those of 2^64
 MOST_DIGITS = 20
 #: characters of a number in YAML, which may have underscores, a base or 60 of them for an hour
@@ -76,12 +76,13 @@ def parse_json(text: str, nan: bool = False) -> Any:
         ValueError: saying why not.
     """
     try:
-        value = json.loads(text, parse_int=_integer, parse_constant=float if nan else _not_nan)
+        value = json.loads(text, parse_int=_integer)
     except RecursionError:
         raise ValueError(f"recursion: its lists are nested more than {DEEPEST} deep") from None
-    # A text without that many brackets needs no look at what it holds.
-    if text.count("[") + text.count("{") > DEEPEST:
-        _check_depth(value)
+    # A text without that many brackets, and without NaN, needs no look at what it holds.
+    refused = not nan and "NaN" in text
+    if refused or text.count("[") + text.count("{") > DEEPEST:
+        _check_inner(value, refused)
     return value
 
 
@@ -125,18 +126,22 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
-def _not_nan(word: str) -> float:
-    if word == "NaN":
-        raise ValueError("NaN where a number is expected")
-    return float(word)
+def _check_inner(value: Any, nan: bool) -> None:
+    """Look at everything that a value holds, level by level, because Python's own recursion is what is to be spared.
 
-
-def _check_depth(value: Any) -> None:
-    """Level by level, because Python's own recursion is what is to be spared."""
-    level = [value]
+    Args:
+        nan: whether NaN is refused.
+    """
+    level = [("it", value)]
     for _ in range(DEEPEST + 1):
-        level = [inner for inner in level if isinstance(inner, list | dict)]
+        if nan and (name := next((name for name, inner in level if inner != inner), None)) is not None:
+            raise ValueError(f"{one_line(name, 60)} is NaN, expected a number")
+        level = [(name, inner) for name, inner in level if isinstance(inner, list | dict)]
         if not level:
             return
-        level = [part for inner in level for part in (inner.values() if isinstance(inner, dict) else inner)]
+        level = [part for name, inner in level for part in _parts(name, inner)]
     raise ValueError(f"recursion: its lists are nested more than {DEEPEST} deep")
+
+
+def _parts(name: str, value: Any) -> Iterable[tuple[str, Any]]:
+    return value.items() if isinstance(value, dict) else ((name, part) for part in value)

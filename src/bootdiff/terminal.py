@@ -63,4 +63,6 @@ def _plain(character: str) -> str:
     if character in _SIGNS:
         return _SIGNS[character]
     letters = unicodedata.normalize("NFKD", character)
-    return "".join(letter for letter in letters if letter.isascii()) or ("" if unicodedata.combining(character) else "?")
+    return "".join(letter for letter in letters if letter.isascii()) or (
+        "" if unicodedata.combining(character) else "?"
+    )

@@ -62,7 +62,9 @@ def open_image(source: Path | bytes, name: str | None = None, mask: bool = False
     except BootdiffError:
         raise
     except UnidentifiedImageError:
-        raise BootdiffError(f"{called} is no image of a known kind; expected {', '.join(FORMATS[:6])}.") from None
+        raise BootdiffError(
+            f"{called} cannot be read as an image of a known kind; expected {', '.join(FORMATS[:6])}."
+        ) from None
     except Image.DecompressionBombError as error:
         raise _too_large(called, first_line(error)) from error
     except Exception as error:  # Pillow's readers raise whatever Python does on damaged bytes

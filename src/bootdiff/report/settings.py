@@ -18,7 +18,9 @@ def settings_table(run: Finished) -> str:
     """A run's command, settings and versions."""
     rows = [row(key, [cell(_said(value))]) for key, value in _flat(run).items()]
     inner = table([head_row(["setting", "value"])], rows, "Settings")
-    return section("Settings", command(command_without_places(run.meta["command"])), f'<div class="words">{inner}</div>')
+    return section(
+        "Settings", command(command_without_places(run.meta["command"])), f'<div class="words">{inner}</div>'
+    )
 
 
 def differences_table(runs: Sequence[Finished]) -> str:
@@ -38,7 +40,10 @@ def differences_table(runs: Sequence[Finished]) -> str:
 
 def commands(runs: Sequence[Finished]) -> str:
     """What was typed for each run."""
-    return section("Commands", *(f"<h3>{html.escape(run.name)}</h3>{command(command_without_places(run.meta['command']))}" for run in runs))
+    return section(
+        "Commands",
+        *(f"<h3>{html.escape(run.name)}</h3>{command(command_without_places(run.meta['command']))}" for run in runs),
+    )
 
 
 def _flat(run: Finished) -> dict[str, Any]:
