@@ -352,6 +352,8 @@ def test_class_names_in_a_parquet_schema_are_kept(tmp_path):
         ('{"text": "a cat"}', ["lacks file_name"]),
         ('{"file_name": 3, "text": "a cat"}', ["lacks file_name"]),
         ('{"file_name": "a.png", "text": ["a cat"]}', ["should be text"]),
+        ('{"file_name": "a.png", "text": "\\ud800"}', ["half a character"]),
+        (json.dumps({"file_name": "a.png", "text": "x" * (MOST_PROMPT + 1)}), ["1,000,001 characters"]),
         ("[1, 2]", ["expected an object"]),
         ("[" * 100_000, ["not JSON", "recursion"]),
         ("{", ["not JSON"]),

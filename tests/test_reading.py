@@ -20,7 +20,8 @@ import yaml
 
 import bootdiff
 from bootdiff.arrays import read_npz
-from bootdiff.cli.words import read_pattern
+from bootdiff.cli.words import read_pattern, read_words
+from bootdiff.data.prompts import MOST_PROMPT
 from bootdiff.errors import LONGEST, BootdiffError, shown
 from bootdiff.evaluation.cache import cache_folder
 from bootdiff.evaluation.references import find_reference
@@ -166,6 +167,19 @@ def test_a_pattern_of_too_many_prompts_is_refused():
     with pytest.raises(BootdiffError, match="more than 10,000 prompts"):
         read_pattern("{a,b}" * 40)
     assert len(read_pattern("{a,b}" * 3)) == 8
+
+
+def test_a_grid_of_too_many_variants_is_refused(cli, tmp_path):
+    grid = {name: list(range(1, 40)) for name in ("steps", "batch_size", "log_every", "keep_last")}
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"teacher": "digits", "grid": grid}))
+    done = cli("ablate", tmp_path / "a.yaml", "--output", tmp_path / "out")
+    assert done.code == 2 and "more than 10,000 variants" in done.err and not (tmp_path / "out").exists()
+
+
+def test_words_that_no_tokenizer_takes_are_refused_on_the_command_line():
+    for words in (("a\0cat",), ("\udcff",), ("x" * (MOST_PROMPT + 1),)):
+        with pytest.raises(BootdiffError, match="--prompt"):
+            read_words(words, None, None)
 
 
 def test_values_are_quoted_short_whatever_they_are():

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bootdiff.builtin import DIGITS
-from bootdiff.data.prompts import read_prompt_labels, read_prompts
+from bootdiff.data.prompts import check_words, read_prompt_labels, read_prompts
 from bootdiff.errors import BootdiffError, shown
 
 #: prompts that a pattern may stand for
@@ -28,6 +28,8 @@ def read_words(
     """
     if bool(prompt) + (prompts is not None) + (swap is not None) > 1:
         raise BootdiffError("--prompt, --prompts and --swap exclude each other; give one of them.")
+    for text in (*prompt, swap or ""):
+        check_words(text, "--prompt or --swap")
     if swap is not None:
         return read_pattern(swap)
     return read_prompts(prompts, column).prompts if prompts is not None else prompt or None

@@ -14,7 +14,7 @@ from torch import Tensor
 from bootdiff.data.idx import read_idx
 from bootdiff.data.images import digit_labels, find_data, load_digits
 from bootdiff.data.parquet import class_names, column_names, read_column
-from bootdiff.data.prompts import text_lines
+from bootdiff.data.prompts import check_words, text_lines
 from bootdiff.errors import BootdiffError, shown
 from bootdiff.reading import parse_json
 
@@ -185,6 +185,7 @@ def _described(line: str, place: str) -> tuple[str, str]:
 def _text(value: Any, place: str) -> str:
     if not isinstance(value, str):
         raise BootdiffError(f"{place}: a caption should be text, got {shown(value)}.")
+    check_words(value, place)
     return value
 
 

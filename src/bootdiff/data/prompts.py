@@ -142,7 +142,7 @@ def _check_file(path: Path) -> None:
         raise _error(path, f"has {size / 2**30:.1f} GiB; expected prompts of at most {MOST_FILE // 2**30}: divide it.")
 
 
-def _error(path: Path, problem: str) -> BootdiffError:
+def _error(path: Path | str, problem: str) -> BootdiffError:
     """One line that any terminal can print, whatever line breaks or broken characters the file brought into it."""
     name, words = (" ".join(text.encode(errors="replace").decode().split()) for text in (str(path), problem))
     return BootdiffError(f"{name} {one_line(words, 240)}")
@@ -154,11 +154,23 @@ def _clean(path: Path, place: str, cell: object) -> str:
         return ""
     if not isinstance(cell, str):
         raise _error(path, f"{place} holds a value of type {type(cell).__name__}; expected a string with a prompt.")
-    if _BROKEN.search(cell):
-        raise _error(path, f"{place} holds a NUL or half a character; expected plain text, so mend or remove it.")
-    if len(cell) > MOST_PROMPT:
-        raise _error(path, f"{place} has {len(cell):,} characters; expected a prompt of at most {MOST_PROMPT:,}.")
+    check_words(cell, f"{path} {place}")
     return cell.strip()
+
+
+def check_words(text: str, place: str) -> None:
+    """Refuse what no tokenizer takes, wherever it comes from: a prompt, a caption, an option.
+
+    Args:
+        place: where it stands, for the message.
+
+    Raises:
+        BootdiffError: for a NUL, for half a character, and for more characters than a prompt may have.
+    """
+    if _BROKEN.search(text):
+        raise _error(place, "holds a NUL or half a character; expected plain text, so mend or remove it.")
+    if len(text) > MOST_PROMPT:
+        raise _error(place, f"has {len(text):,} characters; expected a prompt of at most {MOST_PROMPT:,}.")
 
 
 def _choose(path: Path, place: str, columns: list[str], column: str | None) -> str:

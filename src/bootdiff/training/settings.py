@@ -96,8 +96,10 @@ class TeacherSettings(TrainingSettings):
     attention_levels: list[NonNegativeInt] = Field(
         [], description="levels with attention, counted from 0; the middle always has it"
     )
-    resize: int | None = Field(None, ge=4, description="resize the images to this side; none = as they are")
-    image_size: int | None = Field(None, ge=4, description="pad the images to this size; none = the data's own")
+    resize: int | None = Field(None, ge=4, le=8192, description="resize the images to this side; none = as they are")
+    image_size: int | None = Field(
+        None, ge=4, le=8192, description="pad the images to this size; none = the data's own"
+    )
     low_size: int | None = Field(None, ge=1, description="for if-upscaler: side of the small images; none = half")
     text_width: int = Field(64, ge=16, multiple_of=16, description="of the text encoder's embeddings")
     text_layers: int = Field(2, ge=1, description="of the text encoder")
