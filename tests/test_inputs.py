@@ -277,9 +277,9 @@ def idx(*dims: int, values: bytes = b"", ndim: int | None = None) -> bytes:
         (idx(2**16, 2**16, 2**16), "cut short"),
         (idx(0, 28, 28), "holds nothing"),
         (idx(5, 0, 3), "holds nothing"),
-        (idx(*[1] * 65, values=b"1"), "no IDX file"),
-        (idx(ndim=200), "no IDX file"),
-        (b"\0\0", "no IDX file"),
+        (idx(*[1] * 65, values=b"1"), "cannot be read as an IDX file"),
+        (idx(ndim=200), "cannot be read as an IDX file"),
+        (b"\0\0", "cannot be read as an IDX file"),
         (idx(2, 3, values=b"123456"), "no IDX file of images"),
     ],
 )
