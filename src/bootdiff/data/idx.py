@@ -27,8 +27,8 @@ def read_idx(path: Path) -> np.ndarray:
         sizes = file.read(4 * ndim)
         if zero != 0 or kind != 8 or not 1 <= ndim <= 4 or len(sizes) != 4 * ndim:
             raise BootdiffError(
-                f"{path} cannot be read as an IDX file of uint8 values in one to four dimensions; expected one, parquet, or "
-                "a folder of images."
+                f"{path} cannot be read as an IDX file of uint8 values in one to four dimensions; expected one, "
+                "parquet, or a folder of images."
             )
         shape = struct.unpack(f">{ndim}I", sizes)
         count, values = math.prod(shape), bytearray()
