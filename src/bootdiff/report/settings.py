@@ -53,16 +53,16 @@ def _flat(run: Finished) -> dict[str, Any]:
         if isinstance(own, dict):
             settings.update({f"{stage}.{key}": value for key, value in own.items()})
     options: Mapping[str, Any] = config.get("teacher_options") or {}
-    told = {
+    return {
         "teacher": config["teacher"],
         **{f"teacher's {key}": value for key, value in options.items()},
         "method": config["method"],
         **settings,
         **{f"version of {key}": value for key, value in run.meta["versions"].items()},
     }
-    return {key: value_without_places(value) for key, value in told.items()}
 
 
 def _said(value: Any) -> str:
+    value = value_without_places(value)
     words = "–" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
     return words if len(words) <= LONGEST else f"{words[:LONGEST]} …"
