@@ -253,7 +253,7 @@ def test_a_figure_with_its_interval_stands_for_the_plain_one(runs):
 def test_only_settings_that_differ_are_listed(pages, made, tiny):
     names, *rows = cells(part(soup(pages["three"]), "Settings that differ"))
     assert names == ["setting", "first", "second", "third"]
-    assert rows == [["teacher", str(tiny), str(tiny), str(made / "colour")], ["seed", "0", "1", "0"]]
+    assert rows == [["teacher", tiny.name, tiny.name, "colour"], ["seed", "0", "1", "0"]]
 
 
 def test_runs_of_the_same_settings_say_so(runs, tmp_path):

@@ -7,12 +7,32 @@ with code 2; from Python it is an ordinary exception.
 from __future__ import annotations
 
 import difflib
-import textwrap
+import re
+import reprlib
 from collections.abc import Iterable
+
+#: a path and its last two parts
+_LONG_PATH = re.compile(r"(?<!\S)/[^\s:;,()'\"]{20,}?(/[^\s/:;,()'\"]{1,100}/[^\s/:;,()'\"]{1,100}/?)(?![^\s:;,()'\"])")
+#: characters of a message, and of a value that a message quotes
+LONGEST, QUOTED = 300, 80
 
 
 class BootdiffError(Exception):
-    """Something the user can mend: bad input, a missing file, an unsupported model."""
+    """Something the user can mend: bad input, a missing file, an unsupported model.
+
+    The message is kept to one line of at most 300 characters, whatever was put into it.
+
+    Args:
+        command: to be typed, and so not cut; it stands at the message's end.
+    """
+
+    def __init__(self, message: object = "", command: str = "") -> None:
+        self.message, self.command = one_line(str(message)), command
+        super().__init__(f"{self.message} {command}" if command else self.message)
+
+    def within(self, what: object) -> BootdiffError:
+        """The same error, told of what it happened in."""
+        return BootdiffError(f"{what}: {self.message}", self.command)
 
 
 class NonFiniteLossError(BootdiffError):
@@ -25,7 +45,7 @@ class Interrupted(BootdiffError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the known word closest to ``word``, or an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word[:200], list(known), n=1, cutoff=0.5)
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
@@ -37,10 +57,50 @@ def choose(word: str, known: Iterable[str], what: str) -> str:
     """
     known = sorted(known)
     if word not in known:
-        raise BootdiffError(f"{what} '{word}' is not known; expected one of {', '.join(known)}.{nearest(word, known)}")
+        raise BootdiffError(
+            f"{what} {shown(word)} is not known; expected one of {', '.join(known)}.{nearest(word, known)}"
+        )
     return word
 
 
 def first_line(error: BaseException) -> str:
     """An error's words as one line, not too long."""
-    return textwrap.shorten(str(error), 200, placeholder=" …") or type(error).__name__
+    return one_line(str(error), 200) or type(error).__name__
+
+
+def one_line(text: str, most: int = LONGEST) -> str:
+    """A text on one line.
+
+    In a longer one paths lose their beginnings, then the text its middle: it still says what is wrong and what to do.
+    """
+    if len(text) > 100 * most:  # nobody's words: its line breaks need not be looked for
+        text = f"{text[: 10 * most]} … {text[-10 * most :]}"
+    if any(mark in text for mark in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"):
+        text = " ".join(text.split())
+    if len(text) <= most:
+        return text
+    text = _LONG_PATH.sub("…\\1", text)
+    if len(text) <= most:
+        return text
+    tail = (most - 3) // 3
+    return f"{text[: most - 3 - tail]} … {text[-tail:]}"
+
+
+def shown(value: object, most: int = QUOTED) -> str:
+    """A value as a message quotes it: as Python writes it, on one line, and cut."""
+    try:
+        text = _SHORT.repr(value)
+    except Exception:  # an integer of too many digits, a foreign class
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= most else f"{text[: most - 2]} …"
+
+
+def _short() -> reprlib.Repr:
+    short = reprlib.Repr()
+    short.maxlevel = 4
+    short.maxstring = short.maxlong = short.maxother = QUOTED
+    short.maxlist = short.maxtuple = short.maxdict = short.maxset = short.maxfrozenset = 20
+    return short
+
+
+_SHORT = _short()

@@ -12,7 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bootdiff.errors import BootdiffError
+from bootdiff.errors import BootdiffError, first_line
+from bootdiff.reading import MOST_JSON, parse_json, read_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,18 +22,19 @@ if TYPE_CHECKING:
 _LEFTOVER = re.compile(r"\..+\.\d+\.(tmp(\..+)?|old)")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+def read_json(path: Path, most: int = MOST_JSON) -> dict[str, Any]:
+    """Read a JSON object; ``reading.parse_json`` says what is refused.
+
+    Args:
+        most: bytes that the file may have.
 
     Raises:
-        BootdiffError: if the file is missing or holds no JSON object.
+        BootdiffError: if the file is missing, too large, or holds no JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BootdiffError(f"expected a file {path}, found none.") from None
+        value = parse_json(read_text(path, most, "JSON file"))
     except (OSError, ValueError) as error:
-        raise BootdiffError(f"{path} cannot be read as JSON ({error}).") from error
+        raise BootdiffError(f"{path} cannot be read as JSON ({first_line(error)}).") from error
     if not isinstance(value, dict):
         raise BootdiffError(f"{path} should hold a JSON object, found a {type(value).__name__}.")
     return value

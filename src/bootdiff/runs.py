@@ -13,8 +13,10 @@ from typing import Any
 
 import yaml
 
-from bootdiff.errors import BootdiffError
+from bootdiff.errors import BootdiffError, first_line, one_line, shown
 from bootdiff.files import read_json, remove_leftovers, write_json, write_text
+from bootdiff.notes import note, said
+from bootdiff.reading import check_kinds, parse_json, read_text
 from bootdiff.training.settings import read_config
 
 #: settings that change how a run is watched and kept, not what comes out of it
@@ -24,14 +26,39 @@ HARMLESS = ("log_every", "sample_every", "checkpoint_every", "keep_last", "watch
 NEWER = ("keep",)
 #: the folder of the first stage in a run of two
 STAGE = "boot"
-#: the run's own copy of its prompts
-PROMPTS = "prompts.json"
+#: the run's own copy of its prompts, and its bytes
+PROMPTS, MOST_PROMPTS = "prompts.json", 8 * 2**30
+#: what a finished run has
+DONE = "done.json"
+#: settings that say where something lies, by the hash that says what it is: where that is equal, the place may differ
+PLACES = {
+    "teacher": "teacher",
+    "lora": "teacher",
+    "pipeline_config": "teacher",
+    "data": "data",
+    "prompts": "prompts",
+    "base": "base",
+    "start": "start",
+}
 
 
 def trained_seconds(folder: Path) -> float:
     """Of a finished run, both its stages."""
-    files = [folder / STAGE / "done.json", folder / "done.json"]
-    return sum(float(read_json(file)["seconds"]) for file in files if file.exists())
+    stages = (folder / STAGE, folder)
+    return sum(float(read_done(stage)["seconds"]) for stage in stages if (stage / DONE).exists())
+
+
+def read_done(folder: Path) -> dict[str, Any]:
+    """How a finished run ended, checked: ``training.ending.Ended`` says what it holds.
+
+    Raises:
+        BootdiffError: if it is damaged.
+    """
+    path = folder / DONE
+    words = read_json(path)
+    optional = {key: kind for key, kind in {"student_step": int, "diverged": str}.items() if key in words}
+    check_kinds(words, path, f"remove {DONE} and repeat the run's command", steps=int, seconds=float | int, **optional)
+    return words
 
 
 class Run:
@@ -52,13 +79,35 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What was asked."""
-        return read_config(self.folder / "config.yaml")
+        """What was asked.
+
+        Raises:
+            BootdiffError: if the file is damaged.
+        """
+        path = self.folder / "config.yaml"
+        words, cure = read_config(path), "bring it back or choose another folder"
+        kinds: dict[str, Any] = {"task": str, "teacher": str, "data": str, "method": str, "settings": dict}
+        needed = {"teacher", "method", "settings"} if words.get("task") == "distill" else set()
+        check_kinds(words, path, cure, **{key: kind for key, kind in kinds.items() if key in {*words, *needed}})
+        if "teacher_options" in words:
+            check_kinds(words, path, cure, teacher_options=dict)
+        settings = words.get("settings", {})
+        check_kinds(settings, path, cure, **{key: str | None for key in PLACES if key in settings})
+        return words
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What it ran on."""
-        return read_json(self.folder / "meta.json")
+        """What it ran on.
+
+        Raises:
+            BootdiffError: if the file is damaged.
+        """
+        path = self.folder / "meta.json"
+        words = read_json(path)
+        kinds: dict[str, Any] = {"sources": dict, "command": str, "folder": str, "versions": dict}
+        present = {key: kind for key, kind in kinds.items() if key in words}
+        check_kinds(words, path, "bring it back or choose another folder", **present)
+        return words
 
     @property
     def started(self) -> bool:
@@ -72,9 +121,11 @@ class Run:
         if not path.is_file():
             return None
         try:
-            words = json.loads(path.read_text(encoding="utf-8"))
+            words = parse_json(read_text(path, MOST_PROMPTS, "prompts file"))
         except (OSError, ValueError) as error:
-            raise BootdiffError(f"{path} cannot be read ({error}); give --prompts FILE, or repeat the run.") from error
+            raise BootdiffError(
+                f"{path} cannot be read ({first_line(error)}); give --prompts FILE, or repeat the run."
+            ) from error
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise BootdiffError(f"{path} should hold a list of prompts; give --prompts FILE, or repeat the run.")
         return words
@@ -111,14 +162,20 @@ class Run:
                     f"{self.folder} exists and is no bootdiff run (it holds {strangers[0]}); choose another --output."
                 )
             return
-        differences = _differences(self.config, config)
+        then = self.meta.get("sources", {})
+        same = {key for key, source in PLACES.items() if source in sources and then.get(source) == sources[source]}
+        found = _differences(self.config, config)
+        differences = [words for key, words in found if key not in same]
         if not differences:
             self._check_sources(sources)
         if differences:
             raise BootdiffError(
-                f"{self.folder} holds another run ({'; '.join(differences[:3])}); repeat its command to resume it "
-                f"({self.meta.get('command', 'see config.yaml')}), or choose another --output."
+                f"{self.folder} holds another run ({'; '.join(differences[:3])}); choose another --output, or "
+                "repeat its command to resume it:",
+                str(self.meta.get("command", "see config.yaml")),
             )
+        for words in (words for key, words in found if key in same):
+            note(f"{words}, but what lies there is the same: the run goes on.")
 
     def _check_sources(self, sources: Mapping[str, str]) -> None:
         then = self.meta.get("sources", {})
@@ -135,7 +192,7 @@ class Run:
         remove_leftovers(self.folder)
         if self.started:
             return
-        words = {"sources": dict(sources), "command": command(), "folder": str(Path.cwd())}
+        words = {"sources": dict(sources), "command": command(), "folder": str(Path.cwd()), "notes": said()}
         write_json(self.folder / "meta.json", {**words, **environment()})
         write_text(self.folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
 
@@ -159,7 +216,8 @@ def command() -> str:
     return shlex.join(["bootdiff", *sys.argv[1:]])
 
 
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(setting, what differs) of two runs' configs."""
     found = []
     for key in [*there, *(k for k in here if k not in there)]:
         a, b = there.get(key), here.get(key)
@@ -170,5 +228,10 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]
         elif key not in there and key in NEWER:
             continue
         elif a != b and key not in HARMLESS:
-            found.append(f"{key} is {a} there and {b} here")
+            found.append((str(key), f"{_cut(key)} is {_cut(a)} there and {_cut(b)} here"))
     return found
+
+
+def _cut(value: Any) -> str:
+    """A value as it stands in a config, cut."""
+    return one_line(f"{value}" if isinstance(value, str | int | float) or value is None else shown(value), 80)

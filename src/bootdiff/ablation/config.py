@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from bootdiff.errors import BootdiffError, nearest
+from bootdiff.errors import BootdiffError, nearest, shown
 from bootdiff.training.settings import read_config
 
 Values = Annotated[list[Any], Field(min_length=1)]
@@ -108,8 +108,8 @@ def _one_line(error: ValidationError) -> str:
         known = _fields(where[:-1])
         within = f" in '{where[0]}'" if len(where) > 1 else ""
         hint = nearest(where[-1], known) or f" Known keys: {', '.join(known)}."
-        return f"there is no key '{where[-1]}'{within}.{hint}"
-    return f"{'.'.join(where)}: {message[0].lower() + message[1:]}, got {first['input']!r}."
+        return f"there is no key {shown(where[-1])}{within}.{hint}"
+    return f"{'.'.join(where)}: {message[0].lower() + message[1:]}, got {shown(first['input'])}."
 
 
 def _fields(where: Sequence[str]) -> list[str]:

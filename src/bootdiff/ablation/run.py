@@ -73,7 +73,7 @@ def plan_ablation(path: Path, folder: Path) -> AblationPlan:
         try:
             plan = _plan(job, ablation, teacher)
         except BootdiffError as error:
-            raise BootdiffError(f"{path}, {job.variant.label}: {error}") from None
+            raise error.within(f"{path}, {job.variant.label}") from None
         if plan.finished:
             finished.add(job.folder)
         resolved[job.folder] = plan.settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +17,8 @@ from bootdiff.objectives.registry import load_method
 from bootdiff.training.settings import TrainingSettings, make_settings, read_config
 
 BASELINE = "baseline"
+#: variants of a grid: nobody trains more
+MOST_VARIANTS = 10_000
 #: characters of a run's folder
 LONGEST = 80
 #: settings that the teacher's own samples depend on
@@ -129,6 +132,9 @@ def make_design(ablation: Ablation, path: Path) -> Design:
     if ablation.vary:
         maker.add(BASELINE, {})
     axes = tuple(maker.axis(key, values) for key, values in ablation.vary.items())
+    count = math.prod(map(len, ablation.grid.values()))
+    if count > MOST_VARIANTS:
+        raise BootdiffError(f"{path}: its grid has more than {MOST_VARIANTS:,} variants; leave values out.")
     for values in itertools.product(*ablation.grid.values()) if ablation.grid else ():
         maker.add(None, dict(zip(ablation.grid, values, strict=True)))
     seeds = tuple(dict.fromkeys(ablation.seeds or [maker.baseline.seed]))

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bootdiff.errors import BootdiffError, first_line
-from bootdiff.files import read_json
 from bootdiff.objectives.registry import load_method, methods_with
 from bootdiff.progress import is_first_process
 from bootdiff.report.build import build_report
+from bootdiff.runs import read_done
 from bootdiff.teachers import load_teacher
 from bootdiff.training.convergence import verdict_of
 from bootdiff.training.distill import Plan, plan_distillation, run_plan
@@ -57,7 +57,7 @@ def run_distill(
 
 def print_verdict(plan: Plan) -> None:
     """Whether it has converged, and where it ended if that was before its last step."""
-    steps = read_json(plan.output / "done.json")["steps"]
+    steps = read_done(plan.output)["steps"]
     if steps < plan.settings.steps:
         print(f"stopped: at step {steps} of {plan.settings.steps}, because it has converged (stop_when)")
     verdict = verdict_of(plan.output)

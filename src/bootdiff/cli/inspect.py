@@ -88,6 +88,8 @@ def conditions(teacher: Teacher) -> dict[str, Any]:
     }
     if adapter.takes == "classes":
         facts.update(classes=adapter.classes, null_class=adapter.null_class)
+        names = adapter.parts.class_names
+        facts.update({"class_names": names} if names else {})
     return facts
 
 
@@ -104,5 +106,7 @@ def print_inspection(teacher: Teacher, as_json: bool) -> None:
     units = {"memory_gib": "GiB", "pass_seconds": "s", "step_seconds": "s"}
     for key, value in facts.items():
         text = f"{value:.4g}" if isinstance(value, float) else str(value) if value != [] else "none"
+        if key == "class_names":
+            text = ", ".join(f"{label} {name}" for label, name in enumerate(value))
         table.add_row(key.removesuffix("_gib").removesuffix("_seconds"), f"{text} {units.get(key, '')}".strip())
     Console().print(table)

@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from bootdiff import notes
 from bootdiff.cli import figures
+from bootdiff.cli.group import Group
 from bootdiff.cli.help import DistillCommand, TeachCommand
 from bootdiff.cli.options import (
     Assign,
@@ -35,10 +37,12 @@ from bootdiff.cli.options import (
     Variant,
     given,
 )
-from bootdiff.errors import BootdiffError, Interrupted
+from bootdiff.errors import BootdiffError, Interrupted, one_line
+from bootdiff.terminal import show_every_character
 
 app = typer.Typer(
     name="bootdiff",
+    cls=Group,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -61,6 +65,8 @@ def main(
     ] = False,
 ) -> None:
     """Distil a pretrained diffusion model into one network call, without its training data."""
+    notes.begin()
+    show_every_character()
 
 
 @app.command()
@@ -265,6 +271,7 @@ def _tracker(name: str | None) -> str | None:
 
 def run() -> None:
     """The entry point: our own errors become one line and exit code 2, an interruption 130."""
+    show_every_character()
     try:
         app()
     except Interrupted as stop:
@@ -280,5 +287,5 @@ def run() -> None:
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:  # a full disk, a folder without permission
-        print(f"bootdiff: error: {error}", file=sys.stderr)
+        print(f"bootdiff: error: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2)

@@ -9,7 +9,8 @@ from typing import Any
 
 from bootdiff.cli.words import read_classes
 from bootdiff.condition import Condition
-from bootdiff.errors import BootdiffError
+from bootdiff.data.prompts import check_words
+from bootdiff.errors import BootdiffError, shown
 from bootdiff.evaluation.opening import teacher_beside
 from bootdiff.pipelines.refine import EDITED, REFINED, Kept, Refined, level_of, open_kept
 from bootdiff.pipelines.samplers import Choice, Sampler, best_device, conditions_for
@@ -80,7 +81,8 @@ def _edit(sampler: Sampler, facts: Mapping[str, Any], words: str) -> Condition:
     if takes == "nothing":
         raise BootdiffError("--edit: this student is conditioned on nothing; leave it out.")
     if takes == "classes" and not words.strip().isdigit():
-        raise BootdiffError(f"--edit expects one class of this student, such as 3, got '{words}'.")
+        raise BootdiffError(f"--edit expects one class of this student, such as 3, got {shown(words)}.")
+    check_words(words, "--edit")
     choice = Choice(classes=read_classes(words)) if takes == "classes" else Choice(prompts=[words])
     listed = conditions_for(sampler, dict(facts), choice).listed(0, 0, 1)
     return Condition({name: value for name, value in listed.items() if name != "guidance"})

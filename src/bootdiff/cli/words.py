@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from bootdiff.builtin import DIGITS
-from bootdiff.data.prompts import read_prompt_labels, read_prompts
-from bootdiff.errors import BootdiffError
+from bootdiff.data.prompts import check_words, read_prompt_labels, read_prompts
+from bootdiff.errors import BootdiffError, shown
+
+#: prompts that a pattern may stand for
+MOST_SWAPPED = 10_000
+#: beyond every label
+LARGEST_LABEL = 2**31
 
 
 def read_words(
@@ -22,6 +28,8 @@ def read_words(
     """
     if bool(prompt) + (prompts is not None) + (swap is not None) > 1:
         raise BootdiffError("--prompt, --prompts and --swap exclude each other; give one of them.")
+    for text in (*prompt, swap or ""):
+        check_words(text, "--prompt or --swap")
     if swap is not None:
         return read_pattern(swap)
     return read_prompts(prompts, column).prompts if prompts is not None else prompt or None
@@ -50,10 +58,14 @@ def read_pattern(pattern: str) -> list[str]:
     """
     parts = re.split(r"\{([^{}]*)\}", pattern)
     choices = [part.split(",") if i % 2 else [part] for i, part in enumerate(parts)]
-    prompts = [" ".join("".join(words).split()) for words in itertools.product(*choices)]
-    if len(prompts) < 2:
-        raise BootdiffError(f"--swap expects words to choose from, such as 'a {{bold,thin}} seven', got '{pattern}'.")
-    return prompts
+    count = math.prod(map(len, choices))
+    if count > MOST_SWAPPED:
+        raise BootdiffError(f"--swap makes more than {MOST_SWAPPED:,} prompts of {shown(pattern)}; give fewer words.")
+    if count < 2:
+        raise BootdiffError(
+            f"--swap expects words to choose from, such as 'a {{bold,thin}} seven', got {shown(pattern)}."
+        )
+    return [" ".join("".join(words).split()) for words in itertools.product(*choices)]
 
 
 def read_classes(words: str | None) -> list[int] | None:
@@ -68,8 +80,8 @@ def read_classes(words: str | None) -> list[int] | None:
         labels = [int(word) for word in words.split(",")]
     except ValueError:
         labels = [-1]
-    if min(labels) < 0:
-        raise BootdiffError(f"--classes expects whole numbers such as 0,3,7, got '{words}'.")
+    if not all(0 <= label < LARGEST_LABEL for label in labels):
+        raise BootdiffError(f"--classes expects whole numbers such as 0,3,7, got {shown(words)}.")
     return labels
 
 
@@ -84,7 +96,7 @@ def read_counts(words: str, option: str) -> list[int]:
     except ValueError:
         steps = [0]
     if not all(1 <= step <= 1000 for step in steps):
-        raise BootdiffError(f"{option} expects whole numbers from 1 to 1000 such as 1,10,50, got '{words:.80}'.")
+        raise BootdiffError(f"{option} expects whole numbers from 1 to 1000 such as 1,10,50, got {shown(words)}.")
     return steps
 
 
@@ -106,6 +118,9 @@ def read_times(words: str) -> list[float]:
         BootdiffError: if one is no number.
     """
     try:
-        return [float(word) for word in words.split(",")]
+        times = [float(word) for word in words.split(",")]
     except ValueError:
-        raise BootdiffError(f"--times expects numbers such as 0.9,0.5,0.1, got '{words}'.") from None
+        times = [math.nan]
+    if not all(map(math.isfinite, times)):
+        raise BootdiffError(f"--times expects numbers such as 0.9,0.5,0.1, got {shown(words)}.")
+    return times

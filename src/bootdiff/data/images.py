@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import struct
-import zlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ImageOps
 from torch import Tensor
 
-from bootdiff.errors import BootdiffError
+from bootdiff.data.decode import decode, open_image
+from bootdiff.data.idx import read_idx
+from bootdiff.data.parquet import column_names, read_column
+from bootdiff.errors import BootdiffError, shown
+from bootdiff.reading import check_regular
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 
@@ -85,9 +86,10 @@ def find_data(data: str) -> tuple[Literal["digits", "images", "tables"], list[Pa
         raise BootdiffError(
             f"no data set at '{data}'; expected 'digits', a folder of images, IDX files or parquet with image bytes."
         )
-    if path.is_file():
+    if not path.is_dir():
+        check_regular(path, "data set")
         return "tables", [path]
-    files = sorted(p for p in path.rglob("*") if p.is_file())
+    files = _files(path)
     images = [p for p in files if p.suffix.lower() in SUFFIXES]
     if images:
         return "images", images
@@ -97,6 +99,33 @@ def find_data(data: str) -> tuple[Literal["digits", "images", "tables"], list[Pa
     if not training:
         raise BootdiffError(f"{data} holds no images: expected PNG or JPEG files, IDX image files or parquet.")
     return "tables", training
+
+
+def _files(root: Path) -> list[Path]:
+    """Every file below a folder; links are followed, and what is hidden is not looked at.
+
+    Raises:
+        BootdiffError: for a link to nothing or to a folder around it, and for an image that is no regular file.
+    """
+    found = []
+    for here, folders, files in os.walk(root, onerror=_refused, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in folders:
+            _check_no_loop(Path(here, name))
+        found += [Path(here, name) for name in files if not name.startswith(".")]
+    for path in found:
+        if path.suffix.lower() in SUFFIXES or path.is_symlink():
+            check_regular(path, "picture")
+    return sorted(found)
+
+
+def _refused(error: OSError) -> NoReturn:
+    raise BootdiffError(f"{error.filename} cannot be read ({error.strerror}); expected a folder of images.") from error
+
+
+def _check_no_loop(path: Path) -> None:
+    if path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve()):
+        raise BootdiffError(f"{path} is a link to a folder that it lies in; remove it.")
 
 
 def load_digits() -> Tensor:
@@ -131,26 +160,6 @@ def _read_file(path: Path, side: int | None) -> Tensor:
     return _read_idx(path)
 
 
-def read_idx(path: Path) -> np.ndarray:
-    """An IDX file: two zero bytes, a type (8 = uint8), the number of dimensions, the dimensions, the values.
-
-    Raises:
-        BootdiffError: if it is none, or holds other values than uint8.
-    """
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        zero, kind, ndim = struct.unpack(">HBB", raw[:4])
-        dims = struct.unpack(f">{ndim}I", raw[4 : 4 + 4 * ndim])
-        values = np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim)
-    except (OSError, EOFError, struct.error, ValueError, zlib.error) as error:
-        raise BootdiffError(f"{path} cannot be read as an IDX file ({error}).") from error
-    if zero != 0 or kind != 8 or ndim == 0 or values.size != np.prod(dims):
-        raise BootdiffError(
-            f"{path} is no IDX file of uint8 values, or was cut short; expected one, a folder of images, or parquet."
-        )
-    return values.reshape(dims).copy()
-
-
 def _read_idx(path: Path) -> Tensor:
     values = read_idx(path)
     if values.ndim not in (3, 4):
@@ -159,40 +168,38 @@ def _read_idx(path: Path) -> Tensor:
     return pixels[:, None] if values.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
 
 
-def parquet_columns(path: Path) -> Any:
-    """A parquet file as pyarrow's table.
-
-    Raises:
-        BootdiffError: if it cannot be read.
-    """
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise BootdiffError("parquet files need pyarrow; install it with: pip install 'bootdiff[train]'.") from None
-    try:
-        return pyarrow.parquet.read_table(path)
-    except (OSError, ValueError) as error:
-        raise BootdiffError(f"{path} cannot be read as parquet ({error}).") from error
-
-
 def _read_parquet(path: Path, side: int | None) -> Tensor:
-    table = parquet_columns(path)
-    columns = [name for name in ("image.bytes", "image", "img", "bytes") if name in table.column_names]
-    if not columns:
-        raise BootdiffError(f"{path} has no image column; expected 'image' or 'image.bytes', got {table.column_names}.")
-    cells = table.column(columns[0]).to_pylist()
-    encoded = [cell["bytes"] if isinstance(cell, dict) else cell for cell in cells]
-    return _stack((f"{path} row {i}", _decode(io.BytesIO(b), f"{path} row {i}", side)) for i, b in enumerate(encoded))
+    known = column_names(path)
+    name = next((name for name in ("image.bytes", "image", "img", "bytes") if name in known), None)
+    if name is None:
+        raise BootdiffError(f"{path} has no image column; expected 'image' or 'image.bytes', got {shown(known, 120)}.")
+    cells = enumerate(read_column(path, name, _encoded))
+    return _stack((f"{path} row {i}", _decode(_bytes(cell, path, i), f"{path} row {i}", side)) for i, cell in cells)
 
 
-def _decode(source: Path | io.BytesIO, name: str, side: int | None) -> np.ndarray:
-    try:
-        with Image.open(source) as image:
-            grey = image.mode in ("1", "L", "I", "I;16", "LA")
-            plain = image.convert("L" if grey else "RGB")
-            return np.asarray(plain if side is None else ImageOps.fit(plain, (side, side)))
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise BootdiffError(f"{name} cannot be read as an image ({error}).") from error
+def _encoded(name: str, kind: Any) -> str | None:
+    """What is wrong with a column of this arrow type; nothing where it holds files."""
+    import pyarrow
+
+    held = kind
+    if pyarrow.types.is_struct(held):
+        place = held.get_field_index("bytes")
+        held = held.field(place).type if place >= 0 else held
+    held = held.value_type if pyarrow.types.is_dictionary(held) else held
+    if pyarrow.types.is_binary(held) or pyarrow.types.is_large_binary(held) or pyarrow.types.is_null(held):
+        return None
+    return f"the column {name} holds {shown(str(kind), 60)}; expected image files, as binary or a struct with 'bytes'"
+
+
+def _bytes(cell: Any, path: Path, row: int) -> bytes:
+    held = cell.get("bytes") if isinstance(cell, dict) else cell
+    if held is None:
+        raise BootdiffError(f"{path} row {row} holds no image; leave such rows out, or put the files' bytes there.")
+    return held
+
+
+def _decode(source: Path | bytes, name: str, side: int | None) -> np.ndarray:
+    return decode(source, name) if side is None else np.asarray(ImageOps.fit(open_image(source, name), (side, side)))
 
 
 def _describe(array: np.ndarray) -> str:

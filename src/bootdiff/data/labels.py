@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bootdiff.data.images import digit_labels, find_data, load_digits, parquet_columns, read_idx
-from bootdiff.data.prompts import text_lines
-from bootdiff.errors import BootdiffError
+from bootdiff.data.idx import read_idx
+from bootdiff.data.images import digit_labels, find_data, load_digits
+from bootdiff.data.parquet import class_names, column_names, read_column
+from bootdiff.data.prompts import check_words, text_lines
+from bootdiff.errors import BootdiffError, shown
+from bootdiff.reading import parse_json
 
 #: columns of parquet files, and keys of metadata.jsonl
 LABELS = ("label", "labels", "class", "fine_label")
@@ -60,6 +63,20 @@ def load_labels(data: str) -> Tensor:
     if int(labels.min()) < 0:
         raise BootdiffError(f"{data} has the label {int(labels.min())}; expected labels from 0.")
     return labels
+
+
+def load_class_names(data: str) -> tuple[str, ...]:
+    """The names of the classes by their labels: folders', or those in a parquet file's schema; empty without any."""
+    kind, files = find_data(data)
+    if kind == "images":
+        return tuple(_folder_classes(data, files)[0])
+    return class_names(files[0], LABELS) if files and files[0].suffix == ".parquet" else ()
+
+
+def natural(name: str) -> tuple[object, ...]:
+    """A key by which names are ordered as people count: 2 before 10."""
+    parts = re.split(r"([0-9]+)", name)
+    return (*(int(part) if place % 2 else part for place, part in enumerate(parts)), name)
 
 
 def load_captions(data: str) -> Captions:
@@ -111,14 +128,21 @@ def _strokes() -> tuple[list[int], list[str]]:
 
 
 def _folder_labels(data: str, files: Sequence[Path]) -> Tensor:
+    known, names = _folder_classes(data, files)
+    number = {name: label for label, name in enumerate(known)}
+    return torch.tensor([number[name] for name in names])
+
+
+def _folder_classes(data: str, files: Sequence[Path]) -> tuple[list[str], list[str]]:
+    """(the classes' folders in natural order, every image's folder)."""
     root = Path(data)
     names = [file.relative_to(root).parts[0] if file.parent != root else "" for file in files]
-    known = sorted(set(names))
+    known = sorted(set(names), key=natural)
     if "" in known or len(known) < 2:
         stray = next((file for file, name in zip(files, names, strict=True) if not name), None)
         found = f"{stray.name} lies in none" if stray is not None else f"there is only {known[0]}"
         raise BootdiffError(f"{data} has no labels: expected a folder for the images of every class, but {found}.")
-    return torch.tensor([known.index(name) for name in names])
+    return known, names
 
 
 def _folder_captions(root: Path, files: Sequence[Path]) -> list[str]:
@@ -129,13 +153,9 @@ def _folder_captions(root: Path, files: Sequence[Path]) -> list[str]:
         )
     said: dict[str, str] = {}
     for number, line in enumerate(text_lines(path), 1):
-        try:
-            words = json.loads(line) if line.strip() else {}
-            if words:
-                key = next(name for name in CAPTIONS if name in words)
-                said[words["file_name"]] = _text(words[key], f"{path} line {number}")
-        except (ValueError, KeyError, TypeError, StopIteration):
-            raise BootdiffError(f"{path} line {number}: expected file_name and text, got {line!r:.80}.") from None
+        if line.strip():
+            name, text = _described(line, f"{path} line {number}")
+            said[name] = text
     names = [file.relative_to(root).as_posix() for file in files]
     gone = sorted(set(said) - set(names))
     if gone:
@@ -146,28 +166,54 @@ def _folder_captions(root: Path, files: Sequence[Path]) -> list[str]:
     return [said[name] for name in names]
 
 
+def _described(line: str, place: str) -> tuple[str, str]:
+    """(file name, caption) of a line of metadata.jsonl."""
+    try:
+        words = parse_json(line)
+    except ValueError as error:
+        raise BootdiffError(f"{place} is not JSON ({error}); mend or remove it.") from None
+    if not isinstance(words, dict):
+        raise BootdiffError(f"{place}: expected an object with file_name and text, got {shown(words)}.")
+    name, column = words.get("file_name"), next((column for column in CAPTIONS if column in words), None)
+    if not isinstance(name, str):
+        raise BootdiffError(f"{place} lacks file_name, the image's name as text; it has {shown(list(words))}.")
+    if column is None:
+        raise BootdiffError(f"{place} lacks a caption: expected {' or '.join(CAPTIONS)}, got {shown(list(words))}.")
+    return name, _text(words[column], place)
+
+
 def _text(value: Any, place: str) -> str:
     if not isinstance(value, str):
-        raise BootdiffError(f"{place}: a caption should be text, got {value!r:.80}.")
+        raise BootdiffError(f"{place}: a caption should be text, got {shown(value)}.")
+    check_words(value, place)
     return value
 
 
 def _parquet_labels(path: Path) -> Tensor:
     values = _column(path, LABELS, "labels")
-    if not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
-        raise BootdiffError(f"{path}: labels should be whole numbers, got {type(values[0]).__name__}.")
-    return torch.tensor(values)
+    for row, value in enumerate(values):
+        if not isinstance(value, int) or isinstance(value, bool) or not -(2**63) <= value < 2**63:
+            raise BootdiffError(f"{path} row {row}: labels should be whole numbers, got {shown(value)}.")
+    return torch.tensor(values, dtype=torch.int64)
 
 
 def _column(path: Path, names: Sequence[str], what: str) -> list[Any]:
-    table = parquet_columns(path)
-    found = next((name for name in names if name in table.column_names), None)
+    known = column_names(path)
+    found = next((name for name in names if name in known), None)
     if found is None:
-        raise BootdiffError(f"{path} has no column of {what}; expected {' or '.join(names)}, got {table.column_names}.")
-    values = table.column(found).to_pylist()
+        raise BootdiffError(f"{path} has no column of {what}; expected {' or '.join(names)}, got {shown(known, 120)}.")
+    values = list(read_column(path, found, _single))
     if any(value is None for value in values):
         raise BootdiffError(f"{path}: the column {found} has empty cells; every image needs one of its {what}.")
     return values
+
+
+def _single(name: str, kind: Any) -> str | None:
+    """What is wrong with a column of this arrow type; nothing where each cell is one value."""
+    import pyarrow
+
+    nested = pyarrow.types.is_nested(kind)
+    return f"the column {name} holds {shown(str(kind), 60)}; expected one value a cell" if nested else None
 
 
 def _idx_labels(images: Path) -> Tensor:

@@ -1,22 +1,36 @@
-"""Reading prompts for text-conditional distillation: text, CSV, TSV, JSON, JSON lines and parquet files."""
+"""Reading prompts for text-conditional distillation: text, CSV, TSV, JSON, JSON lines and parquet files.
+
+All but parquet may be gzipped. The limits: a prompt has at most 1,000,000 characters, a line 64 Mi of them, a JSON file
+256 Mi, a file 4 GiB; and what unpacks to more than 64 MiB may do so to at most 200 times its size.
+"""
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import json
+import io
+import itertools
 import re
-import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from bootdiff.builtin import DIGITS, builtin_folder
-from bootdiff.errors import BootdiffError, nearest
+from bootdiff.data.parquet import column_names, read_column
+from bootdiff.data.unpacking import open_bytes
+from bootdiff.errors import BootdiffError, nearest, one_line, shown
+from bootdiff.notes import note
+from bootdiff.reading import check_regular, parse_json
 
 #: the columns taken when none is named, most telling first; compared in lower case
 COLUMNS = ("prompt", "prompts", "caption", "text")
+
+#: characters of a prompt and of a line, and of a JSON file as a whole; bytes of a file
+MOST_PROMPT, MOST_LINE, MOST_JSON, MOST_FILE = 1_000_000, 64 * 2**20, 256 * 2**20, 4 * 2**30
+#: the suffix of what is gzipped
+PACKED = ".gz"
 
 #: what no prompt may hold: NUL, and the halves of characters that stand for bytes outside UTF-8
 _BROKEN = re.compile("[\0\ud800-\udfff]")
@@ -52,8 +66,9 @@ def read_prompts(path: Path | str, column: str | None = None) -> PromptFile:
     """Read the prompts of a file; its suffix names the format.
 
     Args:
-        path: ``.csv`` or ``.tsv`` with a header; ``.jsonl``, ``.ndjson`` or ``.json`` with strings or objects;
-            ``.parquet``; with any other suffix, or none, text with one prompt a line; or ``digits``, the builtin ones.
+        path: ``.csv`` or ``.tsv`` with a header, or of prompts alone; ``.jsonl``, ``.ndjson`` or ``.json`` with strings
+            or objects; ``.parquet``; with any other suffix, or none, text with one prompt a line; all but parquet also
+            gzipped, as in ``prompts.csv.gz``; or ``digits``, the builtin ones.
         column: the column or key with the prompts; by default the first of ``COLUMNS``, or the only one there is.
 
     Raises:
@@ -65,9 +80,7 @@ def read_prompts(path: Path | str, column: str | None = None) -> PromptFile:
     blank = 0
     limit = csv.field_size_limit(2**31 - 1)  # the most that fits a C long everywhere; the default refuses 128 KiB
     try:
-        if not path.exists() or path.is_dir():
-            found = "a folder" if path.is_dir() else "no such file"
-            raise _error(path, f"should be a file of prompts, found {found}; check its name.")
+        _check_file(path)
         for place, cell in _cells(path, column):
             if prompt := _clean(path, place, cell):
                 prompts.append(prompt)
@@ -89,15 +102,16 @@ def read_prompt_labels(path: Path | str, column: str | None, label_column: str) 
         BootdiffError: if it has no such column, or one of them is no whole number from 0.
     """
     file, where = _file(path, column)
-    if where.suffix.lower() not in _READERS:
+    _check_file(where)
+    if _kind(where) not in _READERS:
         raise _error(where, f"has no columns, so none is called {label_column}; expected a table with the labels.")
     rows = zip(_cells(where, file), _cells(where, label_column), strict=True)
     labels = []
     for (place, prompt), (_, label) in rows:
         if not _clean(where, place, prompt):
             continue
-        if not str(label).strip().isdecimal():
-            raise _error(where, f"{place}: the {label_column} should be a whole number, got '{label}'.")
+        if not str(label).strip().isdecimal() or len(str(label)) > 18:
+            raise _error(where, f"{place}: the {label_column} should be a whole number, got {shown(label)}.")
         labels.append(int(str(label)))
     return tuple(labels)
 
@@ -110,12 +124,28 @@ def _file(path: Path | str, column: str | None) -> tuple[str | None, Path]:
 
 
 def _cells(path: Path, column: str | None) -> Cells:
-    return _READERS.get(path.suffix.lower(), _read_lines)(path, column)
+    return _READERS.get(_kind(path), _read_lines)(path, column)
 
 
-def _error(path: Path, problem: str) -> BootdiffError:
+def _kind(path: Path) -> str:
+    """The suffix that names the format, without that of packing."""
+    return Path(path.stem if path.suffix.lower() == PACKED else path.name).suffix.lower()
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is missing, no regular file, or too large to be prompts."""
+    if not path.exists() or path.is_dir():
+        found = "a folder" if path.is_dir() else "no such file"
+        raise _error(path, f"should be a file of prompts, found {found}; check its name.")
+    check_regular(path, "prompts file")
+    if (size := path.stat().st_size) > MOST_FILE:
+        raise _error(path, f"has {size / 2**30:.1f} GiB; expected prompts of at most {MOST_FILE // 2**30}: divide it.")
+
+
+def _error(path: Path | str, problem: str) -> BootdiffError:
     """One line that any terminal can print, whatever line breaks or broken characters the file brought into it."""
-    return BootdiffError(" ".join(f"{path} {problem}".encode(errors="replace").decode().split()))
+    name, words = (" ".join(text.encode(errors="replace").decode().split()) for text in (str(path), problem))
+    return BootdiffError(f"{name} {one_line(words, 240)}")
 
 
 def _clean(path: Path, place: str, cell: object) -> str:
@@ -124,19 +154,33 @@ def _clean(path: Path, place: str, cell: object) -> str:
         return ""
     if not isinstance(cell, str):
         raise _error(path, f"{place} holds a value of type {type(cell).__name__}; expected a string with a prompt.")
-    if _BROKEN.search(cell):
-        raise _error(path, f"{place} holds a NUL or half a character; expected plain text, so mend or remove it.")
+    check_words(cell, f"{path} {place}")
     return cell.strip()
+
+
+def check_words(text: str, place: str) -> None:
+    """Refuse what no tokenizer takes, wherever it comes from: a prompt, a caption, an option.
+
+    Args:
+        place: where it stands, for the message.
+
+    Raises:
+        BootdiffError: for a NUL, for half a character, and for more characters than a prompt may have.
+    """
+    if _BROKEN.search(text):
+        raise _error(place, "holds a NUL or half a character; expected plain text, so mend or remove it.")
+    if len(text) > MOST_PROMPT:
+        raise _error(place, f"has {len(text):,} characters; expected a prompt of at most {MOST_PROMPT:,}.")
 
 
 def _choose(path: Path, place: str, columns: list[str], column: str | None) -> str:
     """The column with the prompts: the one asked for, else the first of ``COLUMNS``, else the only one."""
     if column in columns:
         return column
-    listed = textwrap.shorten(", ".join(columns), 300, placeholder=" …") or "none"
+    listed = _cut(", ".join(columns)) or "none"
     if column is not None:
         close = nearest(column, columns)
-        raise _error(path, f"{place} has no column '{column}'; name one of its columns: {listed}.{close}")
+        raise _error(path, f"{place} has no column {shown(column, 40)}; name one of these: {listed}.{_cut(close)}")
     lowered = {name.lower(): name for name in reversed(columns)}
     likely = [lowered[name] for name in COLUMNS if name in lowered] or columns
     if likely is columns and len(columns) != 1:
@@ -144,40 +188,73 @@ def _choose(path: Path, place: str, columns: list[str], column: str | None) -> s
     return likely[0]
 
 
-def text_lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file, with or without a byte order mark, whichever way they end."""
-    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-        for number, line in enumerate(file, 1):
+def _cut(text: str, most: int = 80) -> str:
+    return text if len(text) <= most else f"{text[: most - 2]} …"
+
+
+def text_lines(path: Path, most: int = MOST_LINE) -> Iterator[str]:
+    """The lines of a UTF-8 file, gzipped or not, with or without a byte order mark, whichever way they end.
+
+    Args:
+        most: characters of a line.
+    """
+    with open_bytes(path, "text file") as raw:
+        file = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape")
+        for number, line in enumerate(iter(lambda: file.readline(most + 1), ""), 1):
             if broken := _BROKEN.search(line):
                 byte = ord(broken[0]) & 0xFF
                 raise _error(path, f"line {number} is not UTF-8 text (byte 0x{byte:02x}); save the file as UTF-8.")
+            if len(line) > most:
+                raise _error(path, f"line {number} has more than {most:,} characters; is it a file of prompts?")
             yield line
 
 
 def _read_lines(path: Path, column: str | None) -> Cells:
     if column is not None:
-        raise _error(path, f"is text with one prompt a line and has no columns; leave out --prompt-column {column}.")
+        raise _error(path, f"is text, a prompt a line, and has no columns; leave out --prompt-column {_cut(column)}.")
     for number, line in enumerate(text_lines(path), 1):
         yield f"line {number}", line
 
 
 def _read_table(path: Path, column: str | None) -> Cells:
-    tabs = path.suffix.lower() == ".tsv"
+    tabs = _kind(path) == ".tsv"
     rows = _rows(path, tabs)
-    place, header = next((entry for entry in rows if entry[1]), ("", []))
-    header = [name.strip() for name in header]
+    place, first = next((entry for entry in rows if entry[1]), ("", []))
+    header = [name.strip() for name in first]
     if not header:
         return
-    # Spreadsheets in much of Europe write semicolons: all in one column then, the prompts with what stood beside them.
-    if column is None and len(header) == 1 and any(mark in header[0] for mark in ",;\t"):
+    second = next(rows, ("", []))
+    if column is None and len(header) == 1 and _divided(header[0], second[1], tabs):
         mark = "tabs" if tabs else "commas"
-        raise _error(path, f"{place} is one column, '{header[0]}'; expected {mark} between columns, so save it anew.")
+        raise _error(
+            path,
+            f"{place} is one column, '{_cut(header[0])}'; expected {mark} between columns: save it anew, or as .txt if "
+            "each line is a prompt.",
+        )
+    if column is None and len(header) == 1 and header[0].lower() not in COLUMNS:
+        note(f"{path} has one column and no header such as 'prompt': {place} is taken for a prompt, too.")
+        yield place, first[0]
+        column = header[0]
     index = header.index(_choose(path, place, header, column))
-    for place, row in rows:
+    for place, row in itertools.chain([second] if second[0] else [], rows):
         if any(cell.strip() for cell in row[len(header) :]):
             cure = "take the tabs out of its prompt" if tabs else "put a prompt with commas in double quotes"
             raise _error(path, f"{place} has {len(row)} cells, expected {len(header)} as in the header; {cure}.")
         yield place, row[index] if index < len(row) else None
+
+
+def _divided(first: str, second: list[str], tabs: bool) -> bool:
+    """Whether a column holds several, as of spreadsheets in much of Europe, which write semicolons.
+
+    One of its parts is then a usual name, or the next row has as many parts; commas are too usual in prompts to tell.
+    """
+    for mark in ",;" if tabs else ";\t":
+        parts = first.split(mark)
+        named = any(part.strip().lower() in COLUMNS for part in parts)
+        as_many = mark != "," and len(second) == 1 and second[0].count(mark) == len(parts) - 1
+        if len(parts) > 1 and (named or as_many):
+            return True
+    return False
 
 
 def _rows(path: Path, tabs: bool) -> Iterator[tuple[str, list[str]]]:
@@ -196,8 +273,8 @@ def _rows(path: Path, tabs: bool) -> Iterator[tuple[str, list[str]]]:
 
 def _parse(path: Path, text: str, line: int = 1) -> object:
     try:
-        return json.loads(text) if text.strip() else None
-    except (ValueError, RecursionError) as error:
+        return parse_json(text) if text.strip() else None
+    except ValueError as error:
         line += getattr(error, "lineno", 1) - 1
         raise _error(path, f"line {line} is not JSON ({getattr(error, 'msg', error)}); mend or remove it.") from None
 
@@ -208,7 +285,13 @@ def _read_json_lines(path: Path, column: str | None) -> Cells:
 
 
 def _read_json(path: Path, column: str | None) -> Cells:
-    values = _parse(path, "".join(text_lines(path)))
+    parts, size = [], 0
+    for line in text_lines(path, MOST_JSON):
+        parts.append(line)
+        size += len(line)
+        if size > MOST_JSON:
+            raise _error(path, f"has more than {MOST_JSON:,} characters; write so many prompts as JSON lines (.jsonl).")
+    values = _parse(path, "".join(parts))
     if not isinstance(values, list | None):
         raise _error(path, f"holds a JSON value of type {type(values).__name__}; expected a list of prompts.")
     return _pick(path, ((f"item {number}", value) for number, value in enumerate(values or [], 1)), column)
@@ -221,23 +304,21 @@ def _pick(path: Path, values: Iterable[tuple[str, object]], column: str | None) 
             column = _choose(path, place, list(value), column)
             value = value[column]
         elif isinstance(value, str) and column is not None:
-            raise _error(path, f"{place} is a string without columns; expected an object with the column '{column}'.")
+            raise _error(path, f"{place} is a string without columns; expected an object with '{_cut(column)}'.")
         yield place, value
 
 
 def _read_parquet(path: Path, column: str | None) -> Cells:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise BootdiffError("parquet files need pyarrow; install it with: pip install 'bootdiff[train]'.") from None
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            name = _choose(path, "its schema", file.schema_arrow.names, column)
-            batches = (batch.column(0).to_pylist() for batch in file.iter_batches(columns=[name]))
-            yield from ((f"row {number}", cell) for number, cell in enumerate((c for b in batches for c in b), 1))
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
-        said = textwrap.shorten(str(error), 200, placeholder=" …")
-        raise _error(path, f"cannot be read as parquet ({said}); it may be cut short, so fetch it again.") from error
+    name = _choose(path, "its schema", column_names(path), column)
+    yield from ((f"row {number}", cell) for number, cell in enumerate(read_column(path, name, _values), 1))
+
+
+def _values(name: str, kind: Any) -> str | None:
+    """What is wrong with a column of this arrow type; nothing where each cell is one value."""
+    import pyarrow
+
+    nested = pyarrow.types.is_nested(kind)
+    return f"the column {_cut(name)} holds {_cut(str(kind))}; expected strings with a prompt each" if nested else None
 
 
 _READERS: dict[str, Callable[[Path, str | None], Cells]] = {

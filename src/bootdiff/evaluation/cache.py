@@ -12,19 +12,20 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bootdiff.arrays import read_npz
 from bootdiff.data.images import find_data, load_digits
-from bootdiff.errors import BootdiffError
+from bootdiff.errors import BootdiffError, first_line
 from bootdiff.files import write_whole
 from bootdiff.metrics.frechet import Statistics
+from bootdiff.notes import note
 
 #: changes whenever images are prepared, or samples drawn, in another way
-VERSION = 1
+VERSION = 2
 
 #: statistics, and some of the feature vectors (n, d) in float32
 Gathered = tuple[Statistics, Tensor]
@@ -89,10 +90,11 @@ def _read(path: Path, made_of: dict[str, str]) -> Gathered | None:
         return None
     try:
         statistics, _ = Statistics.load(path)
-        with np.load(path, allow_pickle=False) as held:
-            same = all(str(held[word]) == value for word, value in made_of.items())
-            samples = torch.from_numpy(held["samples"])
-    except (BootdiffError, OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile):
+        held = read_npz(path, ("samples",), tuple(made_of))
+    except BootdiffError as error:
+        note(f"the kept features of {path.name} are damaged and are computed anew ({first_line(error)}).")
         return None
-    fits = samples.shape[1:] == statistics.mean.shape and bool(torch.isfinite(samples).all())
+    same = all(word in held and str(held[word]) == value for word, value in made_of.items())
+    samples = torch.from_numpy(held["samples"]).float() if "samples" in held else torch.zeros(0)
+    fits = samples.ndim == 2 and samples.shape[1:] == statistics.mean.shape and bool(torch.isfinite(samples).all())
     return (statistics, samples) if same and fits else None

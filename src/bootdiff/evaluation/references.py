@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from zipfile import BadZipFile
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from bootdiff.arrays import read_npz
 from bootdiff.builtin import BUILTIN_TEACHERS, DIGITS, FASHION, builtin_folder
 from bootdiff.data.images import image_batches
 from bootdiff.data.sources import to_unit
@@ -107,7 +106,7 @@ def _digit_samples(features: Features) -> Tensor | None:
 
 def _from_file(path: Path, name: str, features: Features) -> Reference:
     """mu and sigma of pytorch-fid, clean-fid or EDM, or our own with samples."""
-    statistics, made_with = Statistics.load(path)
+    statistics, made_with = Statistics.read(path)
     if made_with is not None and made_with != features.name:
         raise BootdiffError(f"{path} was made with the features {made_with}, not {features.name}; make it anew.")
     size = _size(features)
@@ -115,6 +114,7 @@ def _from_file(path: Path, name: str, features: Features) -> Reference:
         raise BootdiffError(
             f"{path} has {len(statistics.mean)} features and {features.name} {size}; it was made with others."
         )
+    statistics = statistics.checked(path)
     samples, num = _extras(path)
     if samples is not None:
         if samples.ndim != 2 or samples.shape[1] != size or not bool(torch.isfinite(samples).all()):
@@ -125,12 +125,12 @@ def _from_file(path: Path, name: str, features: Features) -> Reference:
 
 def _extras(path: Path) -> tuple[Tensor | None, int]:
     """Samples, where the file has any, and the number of images, where it calls it ``num``."""
+    held = read_npz(path, ("samples", "num"))
+    samples = torch.from_numpy(held["samples"]).float() if "samples" in held else None
     try:
-        with np.load(path, allow_pickle=False) as held:
-            samples = torch.from_numpy(held["samples"]).float() if "samples" in held else None
-            return samples, int(held["num"]) if "num" in held else 0
-    except (OSError, EOFError, ValueError, TypeError, BadZipFile) as error:
-        raise BootdiffError(f"the samples in {path} cannot be read ({first_line(error)}).") from error
+        return samples, int(held["num"].item()) if "num" in held else 0
+    except (ValueError, OverflowError) as error:
+        raise BootdiffError(f"{path}: num should be the number of images ({first_line(error)}).") from error
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bootdiff.condition import Condition
-from bootdiff.errors import BootdiffError, nearest
+from bootdiff.errors import BootdiffError, nearest, shown
 from bootdiff.evaluation.rows import Candidate, Row, ddim_sampler
 from bootdiff.quiet import quietly
 from bootdiff.schedules import EDM, RectifiedFlow, Schedule, VariancePreserving
@@ -131,7 +131,7 @@ def read_samplers(words: Sequence[str], known: Sequence[str], most: int = 1000) 
         except ValueError:
             steps = (0,)
         if not all(1 <= step <= most for step in steps):
-            raise BootdiffError(f"--samplers expects NAME:STEPS,STEPS with steps from 1 to {most}, got '{word:.80}'.")
+            raise BootdiffError(f"--samplers expects NAME:STEPS,STEPS with steps from 1 to {most}, got {shown(word)}.")
         asked[name] = tuple(sorted({*asked.get(name, ()), *steps}))
     return asked
 

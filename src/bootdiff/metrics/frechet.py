@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bootdiff.errors import BootdiffError
+from bootdiff.arrays import read_npz
+from bootdiff.errors import BootdiffError, first_line
 from bootdiff.metrics.estimate import Estimate
 from bootdiff.metrics.rows import as_rows, check_width
 
@@ -58,28 +58,47 @@ class Statistics:
         Raises:
             BootdiffError: if the file is no ``.npz`` with ``mu`` and ``sigma``; of a pickle, with how to convert it.
         """
+        statistics, features = cls.read(path)
+        return statistics.checked(path), features
+
+    @classmethod
+    def read(cls, path: Path) -> tuple[Statistics, str | None]:
+        """What ``load`` reads, its shapes checked; whether it is a covariance is not: of many features that is slow.
+
+        Raises:
+            BootdiffError: as ``load`` does.
+        """
         try:
             _refuse_pickle(path)
-            with np.load(path, allow_pickle=False) as data:
-                mean, covariance = (torch.from_numpy(data[key]).double() for key in ("mu", "sigma"))
-                count = int(data["count"]) if "count" in data else 0
-                features = str(data["features"]) if "features" in data else None
-        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, BadZipFile) as error:
+            held = read_npz(path, ("mu", "sigma", "count"), ("features",))
+            mean, covariance = (torch.from_numpy(held[key]).double() for key in ("mu", "sigma"))
+            count = int(held["count"].item()) if "count" in held else 0
+            features = str(held["features"]) if "features" in held else None
+        except (OSError, KeyError, ValueError, OverflowError) as error:
             raise BootdiffError(
-                f"{path} cannot be read as reference statistics ({error}); expected .npz with mu, sigma."
+                f"{path} cannot be read as reference statistics ({first_line(error)}); expected .npz with mu, sigma."
             ) from error
         size = mean.numel()
-        if mean.shape != (size,) or covariance.shape != (size, size):
+        if size == 0 or mean.shape != (size,) or covariance.shape != (size, size):
             raise BootdiffError(
                 f"{path} holds mu of shape {tuple(mean.shape)} and sigma of {tuple(covariance.shape)}; expected (d,) "
                 "and (d, d)."
             )
+        return cls(mean, covariance, count), features
+
+    def checked(self, path: Path) -> Statistics:
+        """These, if they are finite and a covariance.
+
+        Raises:
+            BootdiffError: otherwise.
+        """
+        mean, covariance = self.mean, self.covariance
         if not bool(torch.isfinite(mean).all() and torch.isfinite(covariance).all()):
             raise BootdiffError(f"{path} has values that are not finite; make the reference anew.")
         values = torch.linalg.eigvalsh((covariance + covariance.T) / 2)
         if values[0] < -1e-6 * values[-1].abs() or not torch.allclose(covariance, covariance.T, rtol=1e-5, atol=1e-8):
             raise BootdiffError(f"the sigma in {path} is no covariance (not symmetric, or with negative variances).")
-        return cls(mean, covariance, count), features
+        return self
 
 
 class Accumulator:
@@ -245,7 +264,7 @@ def _refuse_pickle(path: Path) -> None:
         pickled = file.read(1) == b"\x80" or path.suffix in (".pkl", ".pickle")
     if pickled:
         raise BootdiffError(
-            f"{path} is a pickle, which may run code when it is opened; if you trust it, convert it once: python -c "
-            f"\"import pickle, numpy; s = pickle.load(open('{path}', 'rb')); s = s.get('fid', s); "
-            f"numpy.savez('{path.with_suffix('.npz')}', mu=s['mu'], sigma=s['sigma'])\""
+            f"{path} is a pickle, which may run code when it is opened; if you trust it, convert it once:",
+            f"python -c \"import pickle, numpy; s = pickle.load(open('{path}', 'rb')); s = s.get('fid', s); "
+            f"numpy.savez('{path.with_suffix('.npz')}', mu=s['mu'], sigma=s['sigma'])\"",
         )

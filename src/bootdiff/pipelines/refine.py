@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bootdiff.condition import Condition
+from bootdiff.data.decode import open_image
 from bootdiff.errors import BootdiffError
 from bootdiff.pipelines.samplers import Sampler
 from bootdiff.schedules import Schedule
@@ -135,20 +136,15 @@ def open_kept(image: Path, mask: Path | None, shape: tuple[int, ...], adapter: A
         pixels = adapter.latents(pixels)
     if mask is None:
         return Kept(pixels)
-    return Kept(pixels, _pixels(mask, "L", shape[2], shape[1]))
+    return Kept(pixels, _pixels(mask, "L", shape[2], shape[1], mask=True))
 
 
-def _pixels(path: Path, mode: str, width: int, height: int) -> Tensor:
+def _pixels(path: Path, mode: str, width: int, height: int, mask: bool = False) -> Tensor:
     """(1, c, height, width) in [0, 1]."""
     import numpy
     from PIL import Image
 
-    try:
-        with Image.open(path) as file:
-            picture = file.convert(mode).resize((width, height), Image.Resampling.BOX)
-    except (OSError, ValueError) as error:
-        why = "there is no such file" if isinstance(error, FileNotFoundError) else error
-        raise BootdiffError(f"{path} cannot be read as a picture ({why}).") from error
+    picture = open_image(path, mask=mask).convert(mode).resize((width, height), Image.Resampling.BOX)
     values = torch.from_numpy(numpy.array(picture)).float() / 255
     return values[None, None] if values.ndim == 2 else values.permute(2, 0, 1)[None]
 

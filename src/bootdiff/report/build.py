@@ -11,6 +11,7 @@ from bootdiff.pipelines.student_files import FILE, read_facts
 from bootdiff.report.curves import convergence, losses, losses_together
 from bootdiff.report.finished import Finished, open_finished, open_several, told_if_damaged
 from bootdiff.report.page import check_output, note, page
+from bootdiff.report.privacy import without_place
 from bootdiff.report.samples import samples_and_path, samples_together
 from bootdiff.report.settings import commands, differences_table, settings_table
 from bootdiff.report.tables import figures_table, students_table
@@ -36,7 +37,7 @@ def build_report(folder: Path, teacher: str | None = None, output: Path | None =
         run = open_finished(folder)
         parts = [
             verdict_box(run),
-            note(f"Method {run.config['method']}, run {folder}."),
+            note(f"Method {run.config['method']}, run {folder.resolve().name}."),
             _samples(run, teacher),
             figures_table(run.evaluation),
             convergence([run]),
@@ -44,7 +45,7 @@ def build_report(folder: Path, teacher: str | None = None, output: Path | None =
             *_first_stage(run),
             settings_table(run),
         ]
-        title = f"One-step student of {run.config['teacher']}"
+        title = f"One-step student of {without_place(run.config['teacher'])}"
     return _write(output or folder / "report.html", title, parts)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bootdiff.errors import BootdiffError
+from bootdiff.errors import BootdiffError, first_line
 from bootdiff.evaluation.evaluate import read_evaluation
 from bootdiff.runs import STAGE, Run
 from bootdiff.training.log import read_log
@@ -105,8 +105,9 @@ def told_if_damaged(folders: Sequence[Path]) -> Iterator[None]:
     """
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         runs = " or ".join(map(str, folders))
         raise BootdiffError(
-            f"{runs} holds a damaged file ({type(error).__name__}: {error}); repeat the commands that made it."
+            f"{runs} holds a damaged file ({type(error).__name__}: {first_line(error)}); repeat the commands that made "
+            "it."
         ) from error

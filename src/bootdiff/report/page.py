@@ -9,6 +9,8 @@ from string import Template
 
 from bootdiff import __version__
 from bootdiff.errors import BootdiffError
+from bootdiff.reading import check_regular
+from bootdiff.report.privacy import sentence_without_places
 
 HERE = Path(__file__).parent
 #: what every report holds in its head
@@ -33,7 +35,12 @@ def check_output(path: Path) -> None:
         raise BootdiffError(f"--output {path}: expected a file that ends in .html.")
     if path.is_dir():
         raise BootdiffError(f"{path} is a folder; expected a file to write, so choose another --output.")
-    if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace")[:2000]:
+    if not path.exists():
+        return
+    check_regular(path, "page")
+    with path.open(encoding="utf-8", errors="replace") as file:
+        ours = MARK in file.read(2000)
+    if not ours:
         raise BootdiffError(f"{path} exists and is no bootdiff report; choose another --output.")
 
 
@@ -44,13 +51,13 @@ def section(title: str, *parts: str) -> str:
 
 
 def note(words: str) -> str:
-    """A soft paragraph."""
-    return f'<p class="soft">{html.escape(words)}</p>'
+    """A soft paragraph, without the places of files."""
+    return f'<p class="soft">{html.escape(sentence_without_places(words))}</p>'
 
 
 def notes(lines: Sequence[str]) -> str:
     """A soft list; nothing of no lines."""
-    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    items = "".join(f"<li>{html.escape(sentence_without_places(line))}</li>" for line in lines)
     return f'<ul class="soft">{items}</ul>' if items else ""
 
 

@@ -22,6 +22,7 @@ from bootdiff.pipelines.student_files import load_student, student_facts
 from bootdiff.randomness import sample_noise
 from bootdiff.report.finished import Finished
 from bootdiff.report.page import figure, note, picture, section
+from bootdiff.report.privacy import without_place
 from bootdiff.runs import Run
 from bootdiff.solvers import ddim, even_times, trailing_times
 from bootdiff.student import Student
@@ -171,7 +172,7 @@ def samples_together(runs: Sequence[Finished]) -> str:
             continue
         if asked is not None:
             key = (run.teacher_key, str(tuple(asked.student.shape)), asked.words)
-            groups.setdefault(key, Group(str(run.config["teacher"]), asked.words)).add(run.name, asked)
+            groups.setdefault(key, Group(without_place(run.config["teacher"]), asked.words)).add(run.name, asked)
     figures = [_rows(group.rows, f"{SAME} {group.words}", group.title) for group in groups.values()]
     return section("Samples", *figures, *map(note, lacking))
 

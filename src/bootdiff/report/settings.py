@@ -8,6 +8,7 @@ from typing import Any
 
 from bootdiff.report.finished import Finished
 from bootdiff.report.page import cell, command, head_row, note, row, section, table
+from bootdiff.report.privacy import command_without_places, value_without_places
 
 #: longer lists are cut: a table is no file
 LONGEST = 120
@@ -17,7 +18,9 @@ def settings_table(run: Finished) -> str:
     """A run's command, settings and versions."""
     rows = [row(key, [cell(_said(value))]) for key, value in _flat(run).items()]
     inner = table([head_row(["setting", "value"])], rows, "Settings")
-    return section("Settings", command(run.meta["command"]), f'<div class="words">{inner}</div>')
+    return section(
+        "Settings", command(command_without_places(run.meta["command"])), f'<div class="words">{inner}</div>'
+    )
 
 
 def differences_table(runs: Sequence[Finished]) -> str:
@@ -37,7 +40,10 @@ def differences_table(runs: Sequence[Finished]) -> str:
 
 def commands(runs: Sequence[Finished]) -> str:
     """What was typed for each run."""
-    return section("Commands", *(f"<h3>{html.escape(run.name)}</h3>{command(run.meta['command'])}" for run in runs))
+    return section(
+        "Commands",
+        *(f"<h3>{html.escape(run.name)}</h3>{command(command_without_places(run.meta['command']))}" for run in runs),
+    )
 
 
 def _flat(run: Finished) -> dict[str, Any]:
@@ -57,5 +63,6 @@ def _flat(run: Finished) -> dict[str, Any]:
 
 
 def _said(value: Any) -> str:
+    value = value_without_places(value)
     words = "–" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
     return words if len(words) <= LONGEST else f"{words[:LONGEST]} …"

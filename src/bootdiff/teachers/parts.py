@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bootdiff.errors import BootdiffError, first_line
+from bootdiff.errors import BootdiffError, first_line, shown
 from bootdiff.files import read_json
 from bootdiff.quiet import quietly
 from bootdiff.teachers.weights import aligned, check_config, check_finite, check_weights, load_network, weights_hash
@@ -71,8 +71,17 @@ class Parts:
         """The label that stood for no class, where ``train-teacher`` wrote it down."""
         path = self.folder / LABELS
         value = read_json(path).get("null_class") if path.is_file() else None
-        if value is not None and (not isinstance(value, int) or value < 0):
-            raise BootdiffError(f"{path}: null_class should be a label, got {value!r:.40}.")
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            raise BootdiffError(f"{path}: null_class should be a label, got {shown(value)}.")
+        return value
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes by their labels, where ``train-teacher`` wrote them down."""
+        path = self.folder / LABELS
+        value = read_json(path).get("names", []) if path.is_file() else []
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise BootdiffError(f"{path}: names should be a list of the classes' names, got {shown(value)}.")
         return value
 
     def config(self, part: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any, Literal
 
 from bootdiff.files import read_json
-from bootdiff.runs import STAGE
+from bootdiff.runs import STAGE, read_done
 from bootdiff.training.alarms import alarm_of
 from bootdiff.training.log import read_log
 
@@ -90,7 +90,7 @@ def verdict_of(run: Path) -> Verdict:
         return Verdict("unstable", f"{told}; lower the learning rate.")
     looks, path = [look for look in read_watch(run) if is_look(look)], run / "done.json"
     if looks:
-        return _with_student(judge(looks), looks, read_json(path).get("student_step") if path.is_file() else None)
+        return _with_student(judge(looks), looks, read_done(run).get("student_step") if path.is_file() else None)
     if (told := _divergence(run / STAGE)) is not None:
         return Verdict("unstable", f"in the first stage {told}; lower its learning rate.")
     return Verdict("unknown", "it was not looked at, as no short run is; --set watch_every=N looks all the same.")
@@ -100,7 +100,7 @@ def _divergence(run: Path) -> str | None:
     """How a run without looks went wrong, as a part of a sentence; None where it did not."""
     done = run / "done.json"
     if done.is_file():
-        return read_json(done).get("diverged")
+        return read_done(run).get("diverged")
     failure = first_failure(run)
     return None if failure is None else f"the {failure['what']} is not finite at step {failure['step']}"
 

@@ -11,8 +11,10 @@ from bootdiff.files import write_json
 from bootdiff.objectives.settings import DistillationSettings, target_limit
 from bootdiff.pipelines.export import export_student
 from bootdiff.pipelines.student_files import save_student
+from bootdiff.runs import Run
 from bootdiff.student import Student
 from bootdiff.teachers import Teacher, limited
+from bootdiff.teachers.base import Origin
 from bootdiff.training.best import BestLook
 from bootdiff.training.pulse import Pulse
 from bootdiff.training.watch import FOLDER_OF_THE_BEST, Watch
@@ -91,13 +93,18 @@ def save_results(plan: Plan, student: Student, ended: Ended) -> None:
     The best look's weights stay where they are the student's, so that the results can be made again from the run; else
     they go first: a run that is killed before ``done.json`` hands over its last state again.
     """
+    # A resumed run may have been given its teacher by another path; the run's own is the one that its folder locates.
+    words = Run(plan.output).config
+    student.teacher_name = words["teacher"]
+    if student.origin is not None:
+        student.origin = Origin(words["teacher"], **words.get("teacher_options", {}))
     save_student(student, plan.output / "student-path")
     if student.adapter is not None:
         step = "the last" if ended.student_step == ended.steps else f"the best look of {ended.steps}"
         told = {"student_step": f"{ended.student_step}, {step}"}
-        words = {"method": plan.method, "settings": plan.settings.model_dump(), **told}
+        facts = {"method": plan.method, "settings": plan.settings.model_dump(), **told}
         weight = getattr(plan.settings, "export_guidance", None)
-        export_student(student, plan.output / "student", words, weight)
+        export_student(student, plan.output / "student", facts, weight)
     if ended.student_step == ended.steps:
         BestLook(plan.output / FOLDER_OF_THE_BEST).remove()
     write_json(plan.output / "done.json", {key: value for key, value in asdict(ended).items() if value is not None})

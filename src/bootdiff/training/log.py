@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bootdiff.files import write_text
 from bootdiff.objectives.base import Loss
+from bootdiff.reading import parse_json
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -93,7 +94,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     lines = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            values = json.loads(line)
+            values = parse_json(line, nan=True)
         except ValueError:
             continue
         if isinstance(values, dict) and isinstance(values.get("step"), int):

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -18,9 +17,13 @@ from pydantic import (
     model_validator,
 )
 
-from bootdiff.errors import BootdiffError, nearest
+from bootdiff.errors import BootdiffError, first_line, nearest, shown
+from bootdiff.reading import MOST_YAML, parse_yaml, read_text
 
 S = TypeVar("S", bound="TrainingSettings")
+
+#: of a setting's name: a stage, a setting, and what it holds
+MOST_PARTS = 4
 
 
 class TrainingSettings(BaseModel):
@@ -57,6 +60,13 @@ class TrainingSettings(BaseModel):
     def _yaml_no(cls, value: Any) -> Any:
         return "no" if value is False else value  # YAML 1.1 reads an unquoted no as false
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _within_64_bits(cls, value: Any) -> Any:
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ValueError("should be an integer of 64 bits")
+        return value
+
     gradient_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
     compile: bool = Field(False, description="torch.compile the diffusers networks: a minute of waiting, then faster")
     log_every: int = Field(20, ge=1, description="steps between log lines")
@@ -86,8 +96,10 @@ class TeacherSettings(TrainingSettings):
     attention_levels: list[NonNegativeInt] = Field(
         [], description="levels with attention, counted from 0; the middle always has it"
     )
-    resize: int | None = Field(None, ge=4, description="resize the images to this side; none = as they are")
-    image_size: int | None = Field(None, ge=4, description="pad the images to this size; none = the data's own")
+    resize: int | None = Field(None, ge=4, le=8192, description="resize the images to this side; none = as they are")
+    image_size: int | None = Field(
+        None, ge=4, le=8192, description="pad the images to this size; none = the data's own"
+    )
     low_size: int | None = Field(None, ge=1, description="for if-upscaler: side of the small images; none = half")
     text_width: int = Field(64, ge=16, multiple_of=16, description="of the text encoder's embeddings")
     text_layers: int = Field(2, ge=1, description="of the text encoder")
@@ -119,12 +131,9 @@ def read_config(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BootdiffError(f"no config file at {path}.") from None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        line = " ".join(str(error).split())
-        raise BootdiffError(f"{path} cannot be read as YAML ({line}).") from error
+        value = parse_yaml(read_text(path, MOST_YAML, "config file"))
+    except (OSError, ValueError) as error:
+        raise BootdiffError(f"{path} cannot be read as YAML ({first_line(error)}).") from error
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -141,12 +150,14 @@ def read_assignments(assignments: list[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for word in assignments:
         key, equals, value = word.partition("=")
-        if not equals or not key:
-            raise BootdiffError(f"--set expects key=value, got '{word}'.")
+        parts = [part.strip() for part in key.split(".")]
+        if not equals or not all(parts) or len(parts) > MOST_PARTS:
+            raise BootdiffError(f"--set expects key=value, or stage.key=value, got {shown(word)}.")
         try:
-            _put(values, key.strip().split("."), _number(yaml.safe_load(value)))
-        except (ValueError, RecursionError, yaml.YAMLError) as error:
-            raise BootdiffError(f"--set {word}: the value cannot be read ({' '.join(str(error).split())}).") from error
+            read = parse_yaml(value)
+        except ValueError as error:
+            raise BootdiffError(f"--set {shown(key)}: its value cannot be read ({first_line(error)}).") from error
+        _put(values, parts, _number(read))
     return values
 
 
@@ -180,9 +191,19 @@ def describe(kind: type[TrainingSettings]) -> list[tuple[str, str, str]]:
 
 
 def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
-    """Set a nested value."""
+    """Set a nested value.
+
+    Raises:
+        BootdiffError: if one assignment makes a value of what another makes a stage.
+    """
     for part in path[:-1]:
         values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise BootdiffError(
+                f"--set gives {shown(part)} a value and {shown('.'.join(path))} one, too; leave one out."
+            )
+    if isinstance(values.get(path[-1]), dict) and not isinstance(value, dict):
+        raise BootdiffError(f"--set gives {shown('.'.join(path))} a value and its parts others; leave one out.")
     values[path[-1]] = value
 
 
@@ -205,6 +226,6 @@ def _one_line(kind: type[BaseModel], error: ValidationError) -> str:
         return f"{message}."
     key = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
-        hint = nearest(key, kind.model_fields) or f" Known settings: {', '.join(kind.model_fields)}."
-        return f"there is no setting '{key}'.{hint}"
-    return f"setting {key}: {message[0].lower() + message[1:]}, got {first['input']!r}."
+        hint = nearest(key, kind.model_fields) or " The command's --help lists the settings."
+        return f"there is no setting {shown(key)}.{hint}"
+    return f"setting {key}: {message[0].lower() + message[1:]}, got {shown(first['input'])}."

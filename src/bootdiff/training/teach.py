@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from torch.nn.functional import interpolate, pad
 
 from bootdiff.condition import Condition
 from bootdiff.data.images import load_images
-from bootdiff.data.labels import load_captions, load_labels
+from bootdiff.data.labels import load_captions, load_class_names, load_labels
 from bootdiff.data.sources import Images
 from bootdiff.errors import BootdiffError
 from bootdiff.files import remove, write_json, write_whole
@@ -82,7 +83,7 @@ def train_teacher(data: str, output: Path | str, settings: TeacherSettings, repo
     learners = Loop(objective, settings, output, accelerator, _preview(denoiser, reading, untrained, output)).run()
     if accelerator.is_main_process:
         with averaged(learners):
-            _save(untrained, output)
+            _save(untrained, output, known.names)
             if student is not None:
                 save_beside(student, output, settings)
     accelerator.wait_for_everyone()
@@ -102,10 +103,12 @@ def load_data(data: str, settings: TeacherSettings) -> Data:
     if settings.kind == "classes":
         labels = load_labels(data)
         _check_count(data, len(pixels), len(labels), "labels")
-        missing = sorted(set(range(int(labels.max()) + 1)) - set(labels.tolist()))
-        if missing:
-            raise BootdiffError(f"{data} has labels up to {int(labels.max())} but no image of {missing[0]}; renumber.")
-        return Data(pixels, labels=labels)
+        there = labels.unique()
+        missing = (there != torch.arange(len(there))).nonzero()
+        if len(missing):
+            first = int(missing[0])
+            raise BootdiffError(f"{data} has labels up to {int(labels.max())} but no image of {first}; renumber.")
+        return Data(pixels, labels=labels, names=load_class_names(data))
     captions = load_captions(data)
     _check_count(data, len(pixels), len(captions.rows), "captions")
     return Data(pixels, captions=captions)
@@ -212,11 +215,12 @@ def student_settings(settings: TeacherSettings) -> BootSettings | None:
     return asked
 
 
-def _save(untrained: Untrained, output: Path) -> None:
+def _save(untrained: Untrained, output: Path, names: Sequence[str]) -> None:
     """model_index.json is written last: a folder that has it is whole."""
     pipeline = untrained.pipeline.to("cpu")
-    if untrained.null_class is not None:
-        write_json(output / LABELS, {"null_class": untrained.null_class})
+    null = {} if untrained.null_class is None else {"null_class": untrained.null_class}
+    if null or names:
+        write_json(output / LABELS, {**null, **({"names": list(names)} if names else {})})
     temporary = output / ".pipeline"
 
     def write(folder: Path) -> None:

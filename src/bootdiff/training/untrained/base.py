@@ -40,11 +40,13 @@ class Data:
         pixels: (n, c, h, w) in uint8.
         labels: (n,) in int64.
         captions: of every image.
+        names: of the classes by their labels, where the data have any.
     """
 
     pixels: Tensor
     labels: Tensor | None = None
     captions: Captions | None = None
+    names: tuple[str, ...] = ()
 
 
 @dataclass

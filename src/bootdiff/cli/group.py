@@ -1,0 +1,36 @@
+"""The command's own words about wrong options, which quote what was typed: cut like every other message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from typer.core import TyperGroup
+
+from bootdiff.errors import one_line
+
+
+class Group(TyperGroup):
+    """Commands whose usage errors are no longer than a line of ours."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Read the words before the command's name."""
+        with _cut():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read the command's own words and run it."""
+        with _cut():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _cut() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # What click raises of words that it cannot read; it writes the message later.
+        if hasattr(error, "format_message") and hasattr(error, "message"):
+            error.message = one_line(str(error.message))
+        raise

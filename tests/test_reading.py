@@ -1,0 +1,533 @@
+"""Configs, JSON, arrays and runs that others wrote or that were edited by hand: one line, never a traceback; and how
+messages and reports quote what they read."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import bootdiff
+from bootdiff.arrays import read_npz
+from bootdiff.cli.words import read_pattern, read_words
+from bootdiff.data.prompts import MOST_PROMPT
+from bootdiff.errors import LONGEST, BootdiffError, shown
+from bootdiff.evaluation.cache import cache_folder
+from bootdiff.evaluation.references import find_reference
+from bootdiff.files import read_json
+from bootdiff.metrics.features import PixelFeatures
+from bootdiff.reading import parse_yaml
+from bootdiff.report.privacy import command_without_places, sentence_without_places, without_place
+from bootdiff.runs import Run
+from bootdiff.terminal import show_every_character
+from bootdiff.training.settings import TeacherSettings, make_settings, read_config
+from toys import command
+
+SOURCE = Path(bootdiff.__file__).parent
+#: the length of the longest message with "bootdiff: error: " before it
+LINE = LONGEST + len("bootdiff: error: ") + 1
+
+
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+def bomb() -> str:
+    """9 values, nine of those, …: 9^10 in all."""
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in zip("abcdefghi", "bcdefghij", strict=True)]
+    return "\n".join(lines)
+
+
+def chain(length: int) -> str:
+    """A short text whose aliases nest a list in a list in a list …"""
+    return "\n".join(["a0: &a0 []", *(f"a{i}: &a{i} [*a{i - 1}]" for i in range(1, length))])
+
+
+HOSTILE_YAML = {
+    "aliases": bomb(),
+    "aliases of steps": f"{bomb()}\nsteps: *j",
+    "aliases of prompts": f"{bomb()}\nprompts: *j",
+    "chain": chain(200),
+    "itself": "steps: &a [*a]",
+    "base 60": f"steps: {':'.join(['59'] * 2500)}",
+    "base 60 with a fraction": f"steps: {':'.join(['59'] * 2500)}.5",
+    "hexadecimal": f"steps: 0x{'f' * 5000}",
+    "thirty digits": f"steps: {'9' * 30}",
+    "nineteen digits": f"steps: {'9' * 19}",
+    "deep": nested(5000),
+    "somewhat deep": nested(70),
+    "deep blocks": "".join(f"{' ' * i}a:\n" for i in range(500)),
+    "wide": f"steps: [{'1,' * 30_000}]",
+    "long": f"steps: {'x' * 500_000}",
+    "long key": f"{'x' * 1000}: 1",
+    "no integer": "steps: !!int ''",
+    "no truth": "steps: !!bool x",
+    "no day": "steps: 2001-99-99",
+    "no time": "steps: !!timestamp x",
+    "code": "steps: !!python/object/apply:os.system ['true']",
+    "list": "- steps",
+    "not a number": "learning_rate: .nan",
+    "bytes": "steps: \0",
+    "two": "--- 1\n--- 2",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_YAML)
+def test_a_config_that_explodes_is_refused_in_one_line(tmp_path, name):
+    path = tmp_path / "a.yaml"
+    path.write_text(HOSTILE_YAML[name])
+    with pytest.raises(BootdiffError) as caught:
+        make_settings(TeacherSettings, read_config(path))
+    assert len(str(caught.value)) <= LONGEST and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "words", [("distill", "digits", "--config"), ("train-teacher", "digits", "--config"), ("ablate",)]
+)
+def test_every_command_reads_its_config_so(cli, tmp_path, words):
+    (tmp_path / "a.yaml").write_text(HOSTILE_YAML["aliases of steps"])
+    done = cli(*words, tmp_path / "a.yaml", "--output", tmp_path / "out")
+    assert done.code == 2 and "unfold" in done.err and done.err.count("\n") == 1 and len(done.err) <= LINE
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_config_must_be_a_regular_file_of_a_stated_size(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "large.yaml").write_text("#" * 2**21)
+    for name, words in (("pipe.yaml", "is a pipe"), ("large.yaml", "2,097,153 bytes"), ("none.yaml", "no config file")):
+        if name == "large.yaml":
+            (tmp_path / name).write_text("#" * (2**21 + 1))
+        with pytest.raises(BootdiffError, match=words):
+            read_config(tmp_path / name)
+
+
+def test_aliases_and_merges_that_stay_small_are_read():
+    assert parse_yaml("a: &a {b: 1}\nc: {<<: *a, d: *a}\ne: 0x1F\nf: 1:30\ng: 1e-4\nh: .inf") == {
+        **{"a": {"b": 1}, "c": {"b": 1, "d": {"b": 1}}},
+        **{"e": 31, "f": 90, "g": "1e-4", "h": float("inf")},
+    }
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["boot=1", "boot.steps=2"],
+        ["boot.steps=2", "boot=1"],
+        ["boot.steps=2", "boot.steps.x=1"],
+        ["steps=" + "[" * 5000],
+        ["steps=" + nested(5000)],
+        ["steps=" + "x" * 100_000],
+        ["x" * 100_000 + "=1"],
+        ["x" * 100_000],
+        [".".join("x" * 5000) + "=1"],
+        ["steps=" + ":".join(["59"] * 2500)],
+        ["steps=&a [*a]"],
+        [".steps=1"],
+        ["=1"],
+        ["steps=\ud800"],
+    ],
+    ids=lambda words: words[-1][:20].encode(errors="replace").decode(),
+)
+def test_settings_on_the_command_line_that_explode_are_refused_in_one_line(cli, tmp_path, words):
+    assigned = [part for word in words for part in ("--set", word)]
+    done = cli("distill", "digits", "--method", "boot+dm", "--output", tmp_path / "out", *assigned)
+    assert done.code == 2 and done.err.count("\n") == 1 and len(done.err) <= LINE, done.err[:500]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--steps", "9" * 100_000],
+        ["--" + "x" * 100_000],
+        ["--method", "x" * 100_000],
+        ["--classes", "9," * 50_000 + "x"],
+        ["--prompts", "x" * 100_000],
+        ["x" * 100_000],
+    ],
+    ids=lambda words: words[0][:20],
+)
+def test_what_was_typed_is_cut_where_a_message_quotes_it(cli, tmp_path, words):
+    done = cli("distill", "digits", "--output", tmp_path / "out", *words)
+    assert done.code == 2 and len(done.err) < 1500  # with the usage and the box around it
+
+
+def test_a_pattern_of_too_many_prompts_is_refused():
+    with pytest.raises(BootdiffError, match="more than 10,000 prompts"):
+        read_pattern("{a,b}" * 40)
+    assert len(read_pattern("{a,b}" * 3)) == 8
+
+
+def test_a_grid_of_too_many_variants_is_refused(cli, tmp_path):
+    grid = {name: list(range(1, 40)) for name in ("steps", "batch_size", "log_every", "keep_last")}
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"teacher": "digits", "grid": grid}))
+    done = cli("ablate", tmp_path / "a.yaml", "--output", tmp_path / "out")
+    assert done.code == 2 and "more than 10,000 variants" in done.err and not (tmp_path / "out").exists()
+
+
+def test_words_that_no_tokenizer_takes_are_refused_on_the_command_line():
+    for words in (("a\0cat",), ("\udcff",), ("x" * (MOST_PROMPT + 1),)):
+        with pytest.raises(BootdiffError, match="--prompt"):
+            read_words(words, None, None)
+
+
+def test_values_are_quoted_short_whatever_they_are():
+    for value in (
+        "x" * 10**6,
+        10**5000,
+        [[0] * 10**5] * 3,
+        {"a": "b" * 10**5},
+        b"x" * 10**6,
+        {(i,): i for i in range(999)},
+    ):
+        assert len(shown(value)) <= 80
+    assert shown([1, "a", 0.5]) == "[1, 'a', 0.5]" and shown("a\nb") == "'a\\nb'"
+
+
+@pytest.mark.parametrize("length", [10, 300, 301, 10**6])
+def test_a_message_is_one_line_that_keeps_its_beginning_and_its_end(length):
+    message = str(BootdiffError(f"begin\n{'x' * length}\nend."))
+    assert message.startswith("begin x") and message.endswith("x end.") and len(message) <= LONGEST
+
+
+# -- JSON -------------------------------------------------------------------------------------------------------------
+
+HOSTILE_JSON = {
+    "deep": '{"a": ' * 100_000,
+    "deep lists": '{"a": ' + nested(100_000) + "}",
+    "somewhat deep": '{"a": ' + nested(70) + "}",
+    "digits": '{"a": ' + "9" * 5000 + "}",
+    "thirty digits": '{"a": ' + "9" * 30 + "}",
+    "not a number": '{"a": NaN}',
+    "list": "[1]",
+    "number": "3",
+    "empty": "",
+    "cut": '{"a": ',
+    "bytes": "\udcff",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_JSON)
+def test_json_that_explodes_or_is_none_is_refused_in_one_line(tmp_path, name):
+    (tmp_path / "a.json").write_bytes(HOSTILE_JSON[name].encode(errors="surrogateescape"))
+    with pytest.raises(BootdiffError, match=r"a\.json") as caught:
+        read_json(tmp_path / "a.json")
+    assert len(str(caught.value)) <= LONGEST
+
+
+def test_json_must_be_a_regular_file_of_a_stated_size(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "device.json").symlink_to("/dev/zero")
+    with (tmp_path / "large.json").open("wb") as file:
+        file.truncate(2**30)
+    words = {
+        "pipe.json": "a pipe",
+        "device.json": "a device",
+        "large.json": "1,073,741,824 bytes",
+        "x.json": "found none",
+    }
+    for name, expected in words.items():
+        with pytest.raises(BootdiffError, match=expected):
+            read_json(tmp_path / name)
+
+
+def test_stock_configs_hold_infinity_and_may_begin_with_a_mark(tmp_path):
+    (tmp_path / "a.json").write_text('\ufeff{"lambda_min_clipped": -Infinity, "a": [[18446744073709551615]]}')
+    assert read_json(tmp_path / "a.json") == {"lambda_min_clipped": float("-inf"), "a": [[2**64 - 1]]}
+
+
+def test_images_yaml_and_json_are_opened_in_one_place_each():
+    """A reader beside those that have limits would have none."""
+    allowed = {
+        "Image.open": {"data/decode.py"},
+        "np.load": {"data/prompt_cache.py"},  # our own arrays, mapped
+        "json.loads": {"reading.py", "teachers/parts.py"},  # the second: what json.dumps has just written
+        "json.load": set(),
+        "yaml.safe_load": set(),
+        "yaml.load": set(),
+        "yaml.SafeLoader": {"safe_yaml.py"},
+        "gzip.decompress": set(),
+        "gzip.open": set(),
+        "parquet.read_table": set(),
+        "parquet.ParquetFile": {"data/parquet.py"},
+    }
+    last = {words.split(".")[1] for words in allowed}
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr in last:
+                words = ast.unparse(node).replace("numpy.load", "np.load").replace("pyarrow.parquet", "parquet")
+                inside = path.relative_to(SOURCE).as_posix()
+                assert inside in allowed.get(words, {inside}), f"{inside} uses {words}: see the modules that read"
+
+
+# -- arrays ------------------------------------------------------------------------------------------------------------
+
+
+def header(shape: str, kind: str = "<f8") -> bytes:
+    words = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(words)) + words
+
+
+def zipped(path: Path, packed: bool = True, **arrays: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED) as file:
+        for name, data in arrays.items():
+            file.writestr(f"{name}.npy", data)
+    return path
+
+
+def spoiled(path: Path) -> Path:
+    """With a byte of the packed data changed."""
+    zipped(path, mu=header("(2,)") + bytes(16), sigma=header("(2, 2)") + os.urandom(32))
+    data = bytearray(path.read_bytes())
+    data[60:90] = b"\xff" * 30
+    path.write_bytes(data)
+    return path
+
+
+def arrays(path: Path, **values) -> Path:
+    np.savez(path, **{"mu": np.zeros(64), "sigma": np.eye(64), **values})
+    return path
+
+
+HOSTILE_ARRAYS = {
+    "corrupt": spoiled,
+    "a header of 10^12": lambda path: zipped(path, mu=header("(1000000000000,)"), sigma=header("(2, 2)")),
+    "a negative size": lambda path: zipped(path, mu=header("(-1,)") + bytes(8), sigma=header("(2, 2)")),
+    "no header": lambda path: zipped(path, mu=b"", sigma=b"\x93NUMPY"),
+    "zeros": lambda path: zipped(
+        path, mu=header("(3000,)") + bytes(24_000), sigma=header("(3000, 3000)") + bytes(72_000_000)
+    ),
+    "many zeros": lambda path: arrays(path, mu=np.zeros(1500), sigma=np.zeros((1500, 1500))),
+    "complex": lambda path: arrays(path, sigma=np.eye(64) + 1j),
+    "objects": lambda path: arrays(path, mu=np.array([print] * 64)),
+    "words": lambda path: arrays(path, mu=np.array(["a"] * 64)),
+    "nothing": lambda path: arrays(path, mu=np.zeros(0), sigma=np.zeros((0, 0))),
+    "two counts": lambda path: arrays(path, count=np.array([1, 2])),
+    "an endless count": lambda path: arrays(path, num=np.array([np.inf])),
+    "no zip": lambda path: path.write_bytes(b"PK\x03\x04" + bytes(99)) and path,
+    "one array": lambda path: zipped(path, other=header("(2,)") + bytes(16)),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_ARRAYS)
+def test_a_reference_that_is_none_is_refused_in_one_line(tmp_path, name):
+    path = HOSTILE_ARRAYS[name](tmp_path / "a.npz")
+    with pytest.raises(BootdiffError, match=r"a\.npz") as caught:
+        find_reference(str(path), PixelFeatures((1, 8, 8)))
+    assert len(str(caught.value)) <= LONGEST and "\n" not in str(caught.value)
+
+
+def test_arrays_of_any_real_type_and_order_are_read(tmp_path):
+    values = np.arange(6.0).reshape(2, 3)
+    for kind in ("<f4", ">f8", "<i2", "|u1"):
+        np.savez_compressed(tmp_path / "a.npz", a=np.asfortranarray(values.astype(kind)), b=np.array("word"))
+        held = read_npz(tmp_path / "a.npz", ("a", "c"), ("b",))
+        assert np.array_equal(held["a"], values) and str(held["b"]) == "word" and "c" not in held
+
+
+@pytest.mark.parametrize("name", ["corrupt", "a header of 10^12", "complex", "no zip", "words"])
+def test_our_own_cache_is_made_anew_where_it_is_damaged(tmp_path, monkeypatch, capsys, name):
+    from PIL import Image
+
+    monkeypatch.setenv("BOOTDIFF_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+    first = find_reference(str(tmp_path / "images"), PixelFeatures((1, 8, 8)))
+    kept = next(cache_folder().glob("*.npz"))
+    whole = kept.read_bytes()
+    HOSTILE_ARRAYS[name](kept)
+    again = find_reference(str(tmp_path / "images"), PixelFeatures((1, 8, 8)))
+    assert np.array_equal(again.statistics.mean, first.statistics.mean) and kept.stat().st_size == len(whole)
+    assert "computed anew" in capsys.readouterr().err
+
+
+# -- runs --------------------------------------------------------------------------------------------------------------
+
+SMALL = ["--steps", 2, "--batch-size", 2, "--set", "sample_every=0"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny) -> Path:
+    """A folder with a teacher and its finished run; tests must not change it."""
+    folder = tmp_path_factory.mktemp("somewhere") / "secret-place"
+    folder.mkdir()
+    shutil.copytree(tiny, folder / "teacher")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("sys.argv", ["bootdiff", "distill", str(folder / "teacher"), "--output", "run", *map(str, SMALL)])
+        from bootdiff.cli.main import app
+
+        app(standalone_mode=False)
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path, monkeypatch) -> Path:
+    """A run of this test's own, beside its teacher, in the working folder."""
+    shutil.copytree(finished / "run", tmp_path / "run")
+    shutil.copytree(finished / "teacher", tmp_path / "teacher")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "run"
+
+
+BROKEN_CONFIGS = {
+    "aliases": bomb(),
+    "list": "- a",
+    "deep": nested(5000),
+    "settings": "{task: distill, teacher: teacher, method: boot, settings: 3}",
+    "no settings": "{task: distill, teacher: teacher, method: boot}",
+    "teacher": "{task: distill, teacher: [1], method: boot, settings: {}}",
+    "base": "{task: distill, teacher: teacher, method: boot, settings: {base: 3, prompts: [x]}}",
+    "options": "{task: distill, teacher: teacher, method: boot, settings: {}, teacher_options: x}",
+    "bytes": "\0",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_CONFIGS)
+def test_a_run_whose_config_is_broken_is_said_in_one_line(tmp_path, name):
+    (tmp_path / "config.yaml").write_text(BROKEN_CONFIGS[name])
+    with pytest.raises(BootdiffError, match=r"config\.yaml") as caught:
+        _ = Run(tmp_path).config
+    assert len(str(caught.value)) <= LONGEST
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sample", "run", "--num", 1, "--output", "a.png"),
+        ("distill", "teacher", "--output", "run", *SMALL),
+        ("export", "run", "--output", "exported"),
+        ("report", "run"),
+        ("evaluate", "run", "--num", 2, "--output", "a.json"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_every_command_reads_a_run_so(cli, run, words):
+    (run / "config.yaml").write_text(BROKEN_CONFIGS["aliases"])
+    done = cli(*words)
+    assert done.code == 2 and done.err.count("\n") == 1 and len(done.err) <= LINE, done.err[-900:]
+    assert "config.yaml" in done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("done.json", '{"steps": "2", "seconds": 1}'),
+        ("done.json", '{"steps": 2}'),
+        ("done.json", '{"steps": 2, "seconds": 1, "student_step": [1]}'),
+        ("done.json", '{"steps": 2, "seconds": Infinity}'),
+        ("done.json", nested(100_000)),
+        ("meta.json", '{"sources": [1]}'),
+        ("meta.json", '{"command": 3, "versions": {}}'),
+        ("meta.json", "[]"),
+    ],
+)
+def test_a_run_whose_other_files_are_broken_is_said_in_one_line(cli, run, name, content):
+    (run / name).write_text(content)
+    (run / "report.html").unlink(missing_ok=True)
+    done = cli("report", run)
+    assert done.code == 2 and name in done.err and done.err.count("\n") == 1 and len(done.err) <= LINE, done.err[-900:]
+
+
+@pytest.mark.parametrize("place", ["./teacher", "other/../teacher/", "moved"])
+def test_a_teacher_that_is_named_by_another_path_is_the_same(cli, run, place):
+    (run.parent / "other").mkdir()
+    if place == "moved":
+        (run.parent / "teacher").rename(run.parent / "moved")
+    done = cli("distill", place, "--output", run, *SMALL)
+    assert done.code == 0 and "is finished" in done.out and "the run goes on" in done.err, done.err
+
+
+def test_a_run_that_goes_on_from_another_folder_keeps_its_words(cli, run, monkeypatch):
+    shutil.rmtree(run / "student-path")
+    (run / "done.json").unlink()
+    (run.parent / "other").mkdir()
+    monkeypatch.chdir(run.parent / "other")
+    done = cli("distill", "../teacher", "--output", run, *SMALL)
+    assert done.code == 0 and "the run goes on" in done.err, done.err
+    facts = json.loads((run / "student-path" / "bootdiff.json").read_text())
+    assert facts["teacher"] == yaml.safe_load((run / "config.yaml").read_text())["teacher"]
+
+
+def test_another_teacher_is_another_run_still(cli, run):
+    from tiny_unet import save_teacher
+
+    save_teacher(run.parent / "another", seed=3)
+    done = cli("distill", "another", "--output", run, *SMALL)
+    assert done.code == 2 and "holds another run" in done.err
+
+
+# -- reports and terminals ---------------------------------------------------------------------------------------------
+
+
+def test_a_report_says_what_files_are_called_and_not_where_they_lay(finished):
+    page = (finished / "run" / "report.html").read_text()
+    assert "One-step student of teacher" in page and "bootdiff distill teacher --output run" in page
+    assert "secret-place" not in page and "somewhere" not in page
+    assert "secret-place" in (finished / "run" / "meta.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/home/me/secret/teacher", "teacher"),
+        ("/home/me/My Documents/teacher/", "teacher"),
+        ("../../secret/teacher", "teacher"),
+        ("~/secret/teacher", "teacher"),
+        ("C:\\Users\\me\\teacher", "teacher"),
+        ("owner/model", "owner/model"),
+        ("runs/one", "runs/one"),
+        ("a cat, red / blue", "a cat, red / blue"),
+    ],
+)
+def test_paths_lose_their_places(path, said):
+    assert without_place(path) == said
+    quoted = said if " " not in said else f"'{said}'"
+    assert command_without_places(f"bootdiff distill '{path}' --set prompts='{path}'").startswith(
+        f"bootdiff distill {quoted} "
+    )
+
+
+def test_sentences_lose_the_places_of_paths_and_nothing_else():
+    assert (
+        sentence_without_places("no file at /home/me/a.npz; 3 images/s, 1/3 of x / y")
+        == "no file at a.npz; 3 images/s, 1/3 of x / y"
+    )
+
+
+def test_a_terminal_of_ascii_shows_a_table_in_ascii(monkeypatch):
+    from rich.console import Console
+    from rich.table import Table
+
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="surrogateescape"))
+    show_every_character()
+    drawn = Table(title="Fréchet")
+    drawn.add_column("8×8 – ≥ 猫 \udcff")
+    drawn.add_row("naïve …")
+    Console(file=sys.stdout, width=60).print(drawn)
+    print("✓ Fréchet")
+    sys.stdout.flush()
+    words = sys.stdout.buffer.getvalue().decode("ascii")
+    assert "Frechet" in words and "8x8 - >= ? ?" in words and "naive ..." in words and "ok Frechet" in words
+
+
+@pytest.mark.slow
+def test_figures_are_shown_where_the_locale_is_c(tmp_path, run):
+    words = ["evaluate", str(run), "--num", "2", "--output", str(tmp_path / "a.json"), "--no-heun", "--ddim-steps", "1"]
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(command(*words), capture_output=True, env=env, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"Frechet distance" in done.stdout and done.stdout.isascii()
