@@ -13,6 +13,7 @@ from bootdiff.evaluation.rows import HEUN_STEPS, Candidate, Sampling, ddim_sampl
 from bootdiff.randomness import sample_noise
 from bootdiff.solvers import trailing_times
 from bootdiff.teachers import Teacher
+from bootdiff.transfer import settled
 
 #: entries that a base stage's condition has beside the second stage's own
 BASE = "base "
@@ -62,7 +63,7 @@ def _both(cascade: Cascade, base: Teacher, teacher: Teacher, sampler: Callable[[
     def sample(eps: Tensor, condition: Condition) -> Tensor:
         known = {name.removeprefix(BASE): value for name, value in condition.items() if name.startswith(BASE)}
         noise, again = known.pop("noise"), known.pop("augmentation")
-        small = sampler(base.to(eps.device))(noise, Condition(known))
+        small = sampler(settled(base, eps.device))(noise, Condition(known))
         enlarged = condition.add(**cascade.stage.upscaled(small, again, cascade.level))
         return sampler(teacher)(eps, enlarged)
 

@@ -6,6 +6,7 @@ Every teacher is one function to them, guidance and limits included: it answers 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -142,13 +143,14 @@ def stock_candidates(teacher: Teacher, asked: Mapping[str, Sequence[int]]) -> It
                 yield Candidate(f"{kind.row} {steps}", spacing, len(scheduler.timesteps), sample, not kind.random)
 
 
-def _sampler(teacher: Teacher, scheduler: Any, steps: int, random: bool) -> Callable[[Tensor, Condition], Tensor]:
-    levels = [_level(teacher.schedule, t) for t in scheduler.timesteps]
+def _sampler(teacher: Teacher, made: Any, steps: int, random: bool) -> Callable[[Tensor, Condition], Tensor]:
+    levels = [_level(teacher.schedule, t) for t in made.timesteps]
 
     @torch.no_grad()
     def sample(eps: Tensor, condition: Condition) -> Tensor:
+        scheduler = copy.deepcopy(made)  # which counts its steps, and must do so for this batch alone
         with quietly():
-            scheduler.set_timesteps(steps)  # forgets the last batch
+            scheduler.set_timesteps(steps)
         x = eps * float(scheduler.init_noise_sigma) if hasattr(scheduler, "init_noise_sigma") else eps
         drawn = {"generator": _generators(eps)} if random else {}
         for t, level in zip(scheduler.timesteps, levels, strict=True):

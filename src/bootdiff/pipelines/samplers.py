@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from bootdiff.teachers.adapters.base import Adapter
 from bootdiff.teachers.base import NO_CONDITION
 from bootdiff.teachers.encoding import PromptEncoder
 from bootdiff.teachers.parts import Parts
+from bootdiff.transfer import settled
 
 
 def best_device() -> torch.device:
@@ -81,11 +83,11 @@ class StockStudent:
     @torch.no_grad()
     def __call__(self, eps: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """One network call and one scheduler step."""
-        self.network.to(eps.device)
-        self.scheduler.set_timesteps(1)
-        t = self.scheduler.timesteps[0].to(eps.device)
-        out = self.adapter.call(self.network, eps, t.expand(len(eps)), condition).float()
-        return self.scheduler.step(out, t, eps).prev_sample
+        network, scheduler = settled(self.network, eps.device), copy.copy(self.scheduler)  # which counts its steps
+        scheduler.set_timesteps(1)
+        t = scheduler.timesteps[0].to(eps.device)
+        out = self.adapter.call(network, eps, t.expand(len(eps)), condition).float()
+        return scheduler.step(out, t, eps).prev_sample
 
     def told_weight(self, weight: float | None) -> float | None:
         """Where the network has a slot for it: a weight from the range that was learned."""
@@ -109,7 +111,7 @@ class PathSampler:
 
     def __call__(self, eps: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """Samples in one call."""
-        return self.student.to(eps.device).sample(eps, condition, self.t)
+        return settled(self.student, eps.device).sample(eps, condition, self.t)
 
     def told_weight(self, weight: float | None) -> float | None:
         """The student's."""
