@@ -19,8 +19,11 @@ class NonFiniteLossError(BootdiffError):
     """Training met a loss that is not finite; the message names the step and the saved batch."""
 
 
-class Interrupted(BootdiffError):
-    """Training was interrupted (Ctrl-C, SIGTERM) after its state was saved."""
+class Interrupted(BaseException):
+    """Training was interrupted (Ctrl-C, SIGTERM) after its state was saved.
+
+    Like ``KeyboardInterrupt`` it is no ``Exception``, so that no handler of errors takes it for one and goes on.
+    """
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

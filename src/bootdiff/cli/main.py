@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +38,7 @@ from bootdiff.cli.options import (
     given,
 )
 from bootdiff.errors import BootdiffError, Interrupted
+from bootdiff.out_of_memory import told_when_out_of_memory
 
 app = typer.Typer(
     name="bootdiff",
@@ -60,7 +63,11 @@ def main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
 ) -> None:
-    """Distil a pretrained diffusion model into one network call, without its training data."""
+    """Distil a pretrained diffusion model into one network call, without its training data.
+
+    Environment: BOOTDIFF_DEBUG=1 shows where an error came from; BOOTDIFF_PROCESS_TIMEOUT=SECONDS (300) is how long
+    one of several processes may stay silent before the others end.
+    """
 
 
 @app.command()
@@ -264,13 +271,18 @@ def _tracker(name: str | None) -> str | None:
 
 
 def run() -> None:
-    """The entry point: our own errors become one line and exit code 2, an interruption 130."""
+    """The entry point: our own errors become one line and exit code 2, an interruption 130.
+
+    With BOOTDIFF_DEBUG=1 in the environment the traceback comes before that line.
+    """
     try:
-        app()
+        with told_when_out_of_memory("close other programs, or lower the sizes that were asked for"):
+            app()
     except Interrupted as stop:
         print(f"bootdiff: {stop}", file=sys.stderr)
         sys.exit(130)
     except BootdiffError as error:
+        _debug()
         print(f"bootdiff: error: {error}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as end:
@@ -280,5 +292,12 @@ def run() -> None:
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:  # a full disk, a folder without permission
+        _debug()
         print(f"bootdiff: error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _debug() -> None:
+    """Show the traceback of the error that is being handled, where the environment asks for it."""
+    if os.environ.get("BOOTDIFF_DEBUG", "") not in ("", "0"):
+        traceback.print_exc()

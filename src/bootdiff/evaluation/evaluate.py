@@ -14,6 +14,7 @@ from bootdiff.evaluation.measure import PATH_NUM, Listed, Measured, Work, best_r
 from bootdiff.evaluation.processes import mine
 from bootdiff.evaluation.rows import DDIM_STEPS, Candidate, from_elsewhere, heun_candidate, teacher_candidates
 from bootdiff.evaluation.tally import Judges
+from bootdiff.out_of_memory import told_when_out_of_memory
 from bootdiff.pipelines.samplers import Sampler, batch_for, best_device
 from bootdiff.progress import is_first_process, progress
 from bootdiff.teachers import Teacher
@@ -21,6 +22,7 @@ from bootdiff.teachers import Teacher
 NOBODY = Judges()
 
 
+@told_when_out_of_memory("lower --num, or leave --clip and large --features out")
 def evaluate(
     students: Mapping[str, Sampler],
     teacher: Teacher,

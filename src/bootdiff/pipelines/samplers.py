@@ -16,6 +16,7 @@ from bootdiff.builtin import BUILTIN_TEACHERS
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Classes, Conditions, Prompts, Unconditional, Weighted
 from bootdiff.errors import BootdiffError, first_line
+from bootdiff.out_of_memory import let_pass
 from bootdiff.pipelines.student_files import FILE, guidance_in, load_student, path_folder, read_facts, student_facts
 from bootdiff.quiet import quietly
 from bootdiff.randomness import sample_noise
@@ -71,6 +72,7 @@ class StockStudent:
         except BootdiffError as error:
             raise BootdiffError(f"{folder} cannot be opened as a pipeline ({error})") from error
         except Exception as error:  # diffusers raises many kinds; to the user each means a damaged folder
+            let_pass(error)
             raise BootdiffError(f"{folder} cannot be opened as a pipeline ({first_line(error)}).") from error
         if words.get("num_train_timesteps") not in (1, 2):
             raise BootdiffError(

@@ -9,6 +9,7 @@ from torch import nn
 
 from bootdiff.condition import Condition
 from bootdiff.errors import BootdiffError, first_line
+from bootdiff.out_of_memory import let_pass
 from bootdiff.quiet import quietly
 from bootdiff.teachers.adapters.base import Adapter
 
@@ -52,6 +53,7 @@ class PromptEncoder:
             with quietly():
                 return question()
         except Exception as error:  # a damaged tokenizer or encoder may raise anything
+            let_pass(error)
             raise BootdiffError(
                 f"the encoders in {self.adapter.parts.folder} fail on a prompt ({first_line(error)}); check its "
                 f"{', '.join(self.adapter.encoders)}."

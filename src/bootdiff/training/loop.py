@@ -18,6 +18,7 @@ from torch import nn
 from bootdiff.allocator import keep_freed_memory
 from bootdiff.errors import BootdiffError, Interrupted, first_line
 from bootdiff.objectives.base import Objective, Turn
+from bootdiff.out_of_memory import let_pass, told_when_out_of_memory
 from bootdiff.progress import Progress, progress
 from bootdiff.randomness import Draw
 from bootdiff.training.checkpoint import checkpoint_before, latest_checkpoint, load_checkpoint, save_checkpoint
@@ -87,7 +88,7 @@ class Loop:
         self.networks = {name: learner.raw for name, learner in self.learners.items()}
         self.what = " and ".join(self.learners)
         self.meter = Meter(accelerator)
-        self.step, self.seconds, self.saved = 0, 0.0, -1
+        self.step, self.seconds, self.saved, self.rate = 0, 0.0, -1, 0.0
         self.health = Health(folder, accelerator)
         self.stop_signal: int | None = None
 
@@ -101,7 +102,8 @@ class Loop:
         keep_freed_memory()
         self._resume()
         show = show_progress and self.accelerator.is_main_process
-        with self._signals(), progress(f"training {self.what}", self.settings.steps, self.step, show) as bar:
+        bar_of_steps = progress(f"training {self.what}", self.settings.steps, self.step, show)
+        with told_when_out_of_memory(self._lower), self._signals(), bar_of_steps as bar:
             started = time.monotonic() - self.seconds
             while self.step < self.settings.steps and not self.enough:
                 turns = list(self.objective.turns(self.step))
@@ -121,6 +123,13 @@ class Loop:
         for network in self.compiled:  # whoever uses them next may be on another device
             network._compiled_call_impl = None
         return self.learners
+
+    @property
+    def _lower(self) -> str:
+        """What to do where memory runs out."""
+        asked = self.settings
+        parts = f"raise gradient_accumulation (now {asked.gradient_accumulation}), which keeps the batch in parts"
+        return f"lower batch_size (now {asked.batch_size}), or {parts}; finished checkpoints are kept"
 
     def _turn(self, name: str, again: int = 0) -> None:
         """One learner's forward and backward passes, over the accumulation steps, and its update.
@@ -196,6 +205,7 @@ class Loop:
             try:
                 self._restore(*load_checkpoint(path))
             except (BootdiffError, KeyError, TypeError, ValueError, RuntimeError) as error:
+                let_pass(error)
                 if isinstance(error.__cause__, OSError):  # it cannot be read here and now; it may be whole
                     raise
                 why = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
@@ -228,7 +238,7 @@ class Loop:
         settings, step = self.settings, self.step
         if step % settings.log_every == 0 or step == settings.steps:
             values = self.meter.read()
-            bar.text = f"loss {values['loss']:.3g}"
+            bar.text = "" if values["loss"] is None else f"loss {values['loss']:.3g}"
             if self.accelerator.is_main_process:
                 samples = step * settings.batch_size
                 rates = {"rate": self.rate, "seconds": round(self.seconds, 3), "samples": samples}

@@ -21,6 +21,7 @@ from bootdiff.data.prompt_cache import PromptCache, fits, row_bytes, write_cache
 from bootdiff.data.prompts import PromptFile
 from bootdiff.errors import BootdiffError, Interrupted
 from bootdiff.files import remove
+from bootdiff.notes import note
 from bootdiff.objectives.settings import DistillationSettings
 from bootdiff.progress import progress
 from bootdiff.teachers.adapters.base import Adapter
@@ -115,7 +116,8 @@ def _cached(folder: Path, digest: str, count: int) -> bool:
         return False
     try:
         cache = PromptCache(folder)
-    except BootdiffError:
+    except BootdiffError as error:
+        note(f"the prompts are encoded again: {error}")
         return False
     return cache.digest == digest and cache.count == count
 
