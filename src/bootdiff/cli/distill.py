@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from bootdiff.errors import BootdiffError, first_line
 from bootdiff.files import read_json
 from bootdiff.objectives.registry import load_method, methods_with
+from bootdiff.processes import word_of_first
 from bootdiff.progress import is_first_process
 from bootdiff.report.build import build_report
 from bootdiff.teachers import load_teacher
@@ -43,7 +44,7 @@ def run_distill(
     if dry_run:
         print_plan(plan)
         return
-    if plan.finished:
+    if word_of_first(plan.finished):
         print(f"done: {output} is finished; its student is {output}/student.")
         if not (output / "report.html").exists() and is_first_process():
             print_report(output)

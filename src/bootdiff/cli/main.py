@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from bootdiff import presence
+from bootdiff.allocator import keep_freed_memory
 from bootdiff.cli import figures
 from bootdiff.cli.help import DistillCommand, TeachCommand
 from bootdiff.cli.options import (
@@ -39,6 +41,7 @@ from bootdiff.cli.options import (
 )
 from bootdiff.errors import BootdiffError, Interrupted
 from bootdiff.out_of_memory import told_when_out_of_memory
+from bootdiff.processes import told_when_lost
 
 app = typer.Typer(
     name="bootdiff",
@@ -276,7 +279,12 @@ def run() -> None:
     With BOOTDIFF_DEBUG=1 in the environment the traceback comes before that line.
     """
     try:
-        with told_when_out_of_memory("close other programs, or lower the sizes that were asked for"):
+        keep_freed_memory()
+        with (
+            presence.kept(),
+            told_when_lost(),
+            told_when_out_of_memory("close other programs, or lower the sizes that were asked for"),
+        ):
             app()
     except Interrupted as stop:
         print(f"bootdiff: {stop}", file=sys.stderr)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from bootdiff.allocator import keep_freed_memory
 from bootdiff.data.conditions import Unconditional
 from bootdiff.evaluation.measure import PATH_NUM, Listed, Measured, Work, best_rows, work_of
 from bootdiff.evaluation.processes import mine
@@ -58,7 +57,6 @@ def evaluate(
     Returns:
         A JSON-ready dictionary; ``rows`` holds the teacher's rows, then the students'.
     """
-    keep_freed_memory()
     teacher = teacher.to(best_device())
     truth = Measured(heun_candidate((path_of or teacher).to(best_device()), t_range))
     rows = [Measured(c) for c in (*teacher_candidates(teacher, t_range, ddim_steps), *more)]
