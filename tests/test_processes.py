@@ -160,7 +160,7 @@ def test_a_host_program_keeps_its_state_its_random_numbers_and_its_signals(tiny,
 )
 def test_when_one_process_is_killed_or_stopped_the_other_ends_in_one_line(tiny, tmp_path, victim, number):
     words = ["distill", tiny, "--output", tmp_path / "run", "--steps", 1_000_000, *OPTIONS]
-    processes = two(TELLING, *words, "--set", "checkpoint_every=1", BOOTDIFF_PROCESS_TIMEOUT="5")
+    processes = two(TELLING, *words, "--set", "checkpoint_every=1", BOOTDIFF_PROCESS_TIMEOUT="20")
     try:
         seen = iter(processes[0].stdout.readline, "checkpoint 2\n")  # each waits for a line; "" is the end
         assert "" not in seen, "the run ended before its second checkpoint"

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 from bootdiff.errors import BootdiffError
 from bootdiff.processes import several
@@ -73,7 +74,8 @@ class Presence:
         self.pause = min(1.0, seconds / 10)
         self.counts = dict.fromkeys((n for n in range(count) if n != index), -1)
         self.heard = dict.fromkeys(self.counts, time.monotonic())
-        self.well, self.ended, self.left = False, threading.Event(), threading.Event()
+        self.well = False
+        self.there, self.ended, self.left = threading.Event(), threading.Event(), threading.Event()
 
     @contextmanager
     def among_others(self) -> Iterator[None]:
@@ -95,15 +97,10 @@ class Presence:
 
     def _talk(self) -> None:
         """Count up one's own number at the meeting place that the launcher named, and look at the others'."""
-        import torch
-
-        address, port = os.environ.get("MASTER_ADDR", "127.0.0.1"), int(os.environ.get("MASTER_PORT", "29500"))
-        again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         try:
-            store = torch.distributed.TCPStore(
-                address, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=self.seconds)
-            )
-            place = torch.distributed.PrefixStore(f"bootdiff/{again}", store)
+            place = _meeting_place(self.index == 0, timedelta(seconds=self.seconds))
+            self.heard = dict.fromkeys(self.heard, time.monotonic())
+            self.there.set()
             while not self.ended.wait(self.pause):
                 place.add(str(self.index), 1)
                 for other in self.counts:
@@ -112,7 +109,7 @@ class Presence:
                 place.add(str(self.index), _LEFT)
             self.left.set()
         except (RuntimeError, OSError):
-            return  # the meeting place is gone; nobody is heard any more, and the other thread sees that
+            self.there.set()  # or will never be; nobody is heard any more, and the other thread sees that
 
     def _hear(self, other: int, count: int) -> None:
         if count != self.counts[other]:
@@ -120,6 +117,7 @@ class Presence:
 
     def _judge(self) -> None:
         """End this process where another one has been silent for too long."""
+        self.there.wait()
         before = time.monotonic()
         while not self.ended.wait(self.pause):
             now = time.monotonic()
@@ -144,3 +142,15 @@ class Presence:
         )
         os.write(2, words.encode())
         os._exit(2)
+
+
+def _meeting_place(first: bool, patience: timedelta) -> Any:
+    """The store that the launcher named, by a connection of its own; the first process opens it where nobody has."""
+    import torch
+
+    address, port = os.environ.get("MASTER_ADDR", "127.0.0.1"), int(os.environ.get("MASTER_PORT", "29500"))
+    opens = first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE", "False") != "True"
+    store = torch.distributed.TCPStore(
+        address, port, is_master=opens, wait_for_workers=False, timeout=patience, multi_tenant=True
+    )
+    return torch.distributed.PrefixStore(f"bootdiff/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
