@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +22,7 @@ from bootdiff.objectives.boot import BootSettings
 from bootdiff.presence import Presence
 from bootdiff.processes import gathered, told_when_lost, word_of_first
 from bootdiff.training.distill import distill
-from toys import command, same
+from toys import same
 
 WEIGHTS = Path("student-path/unet/diffusion_pytorch_model.safetensors")
 OPTIONS = ["--batch-size", "16", "--set", "sample_every=0", "--set", "log_every=1"]
@@ -40,23 +42,25 @@ loop.save_checkpoint = save
 run()
 """
 
-#: the same, where the second process looks at a disk of its own: every folder of the first one seems empty
+#: the command line, for which one look is enough
+SEEING = """
+from bootdiff.cli.main import run
+from bootdiff.training.watch import Watch
+
+Watch.enough = property(lambda self: bool(self._looks))
+"""
+
+#: the same, where the second process has a disk of its own, on which there is nothing of the run
 BLIND = """
 import os
 from pathlib import Path
-from bootdiff.cli.main import run
-from bootdiff.data import prompt_cache
-from bootdiff.training import loop, prompts, watch
+from bootdiff.training import loop
 
 if os.environ["RANK"] == "1":
-    own = Path.is_dir
-    Path.is_dir = lambda path: False if "step-" in path.name else own(path)
+    is_dir = Path.is_dir
+    Path.is_dir = lambda path: not path.name.startswith("step-") and is_dir(path)
     loop.latest_checkpoint = lambda folder: None
-    watch.Watch.enough = property(lambda self: False)
-    prompts._cached = lambda *asked: False
-else:
-    watch.Watch.enough = property(lambda self: (self.folder / "watch.jsonl").exists())
-run()
+    Watch.enough = property(lambda self: False)
 """
 
 
@@ -182,14 +186,17 @@ def test_when_one_process_is_killed_or_stopped_the_other_ends_in_one_line(tiny, 
 def test_processes_agree_though_each_sees_a_disk_of_its_own(tiny, tmp_path):
     """On the step to resume from, and on the look that is enough; the student is that of two that see the same."""
     first, run = tmp_path / "first", tmp_path / "blind"
-    words = [*OPTIONS, "--set", "checkpoint_every=2", "--set", "ema_decay=0.9", "--steps", 4, "--set", "watch_every=4"]
-    subprocess.run(command("distill", tiny, "--output", first, *words, processes=2), check=True, capture_output=True)
-    subprocess.run(["cp", "-r", first, run], check=True)
-    for name in ("done.json", "checkpoints/step-00000004"):
-        target = run / name
-        target.unlink() if target.is_file() else subprocess.run(["rm", "-r", target], check=True)
-    assert (run / "checkpoints/step-00000002").is_dir()
-    for process in two(BLIND, "distill", tiny, "--output", run, *words):
+    words = [*OPTIONS, "--set", "checkpoint_every=2", "--steps", 8, "--set", "watch_every=4"]
+    finish(two(SEEING + "run()", "distill", tiny, "--output", first, *words))
+    shutil.copytree(first, run)
+    (run / "done.json").unlink()
+    shutil.rmtree(run / "checkpoints/step-00000004")
+    finish(two(SEEING + BLIND + "run()", "distill", tiny, "--output", run, *words))
+    assert json.loads((run / "done.json").read_text())["steps"] == 4
+    assert same(load_file(run / WEIGHTS), load_file(first / WEIGHTS))
+
+
+def finish(processes: list[subprocess.Popen]) -> None:
+    for process in processes:
         _, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
-    assert same(load_file(run / WEIGHTS), load_file(first / WEIGHTS))

@@ -23,6 +23,8 @@ from bootdiff.teachers import Teacher
 
 #: of the preconditioning between an EDM scheduler and us; any value will do
 SIGMA_DATA = 0.5
+#: of a table made from a continuous schedule: the square root of its smallest beta
+SMALLEST_SIGMA = 1e-3
 #: above so many steps one spacing is enough
 LONG = 50
 
@@ -178,6 +180,8 @@ def _answer(teacher: Teacher, x_t: Tensor, level: tuple[float, float, float], co
     if isinstance(teacher.schedule, EDM):  # the scheduler undoes this preconditioning
         both = sigma**2 + SIGMA_DATA**2
         return (x_0 - SIGMA_DATA**2 / both * x_t) * (both**0.5 / (sigma * SIGMA_DATA))
+    if sigma < SMALLEST_SIGMA:  # as in the scheduler's own table: a continuous schedule ends without any noise
+        alpha, sigma = (1 - SMALLEST_SIGMA**2) ** 0.5, SMALLEST_SIGMA
     # alpha eps − sigma x_0 with eps = (x_t − alpha x_0) / sigma and alpha² + sigma² = 1
     return (alpha * x_t - x_0) / sigma
 
@@ -209,7 +213,7 @@ def _betas(schedule: Schedule) -> list[float]:
     products = alpha.square()
     before = torch.cat([torch.ones(1, dtype=torch.float64), products[:-1]])
     # A continuous schedule begins without noise, where a solver's log(sigma) is infinite.
-    return (1 - products / before).clamp(1e-6, 0.999999).tolist()
+    return (1 - products / before).clamp(SMALLEST_SIGMA**2, 0.999999).tolist()
 
 
 def _generators(eps: Tensor) -> list[torch.Generator]:
