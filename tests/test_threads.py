@@ -26,6 +26,7 @@ from bootdiff.randomness import sample_noise
 from bootdiff.schedules import Cosine
 from bootdiff.student import Student
 from bootdiff.teachers import CallableTeacher, Clip, Limited, Mixture
+from bootdiff.teachers.encoding import PromptEncoder
 from bootdiff.teachers.guidance import guided
 from family_table import conditions, disturbed, opened
 
@@ -263,3 +264,30 @@ def test_what_quiet_switches_off_is_on_again_when_the_last_thread_leaves():
         leave.set()
         staying.result()
     assert log.level == before
+
+
+def test_tokenizers_answer_one_thread_at_a_time(tmp_path, monkeypatch):
+    """They are told how to cut and fill at each question, and refuse to be told by two."""
+    _, teacher = opened("sd", tmp_path)
+    adapter = teacher.denoiser.adapter
+    encoder, encode, asking = PromptEncoder(adapter), type(adapter).encode, threading.Semaphore(1)
+
+    def alone(*asked):
+        assert asking.acquire(blocking=False), "two threads ask at a time"
+        try:
+            return encode(*asked)
+        finally:
+            asking.release()
+
+    monkeypatch.setattr(type(adapter), "encode", alone)
+    prompts = [["a " * (n + 1), "b"] for n in range(THREADS)]
+    expected = [encoder(words)["text"] for words in prompts]
+    ready = threading.Barrier(THREADS)
+
+    def ask(words: list[str]) -> torch.Tensor:
+        ready.wait(60)
+        return encoder(words)["text"]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for got, wanted in zip(pool.map(ask, prompts), expected, strict=True):
+            assert torch.equal(got, wanted)

@@ -7,7 +7,9 @@ with code 2; from Python it is an ordinary exception.
 from __future__ import annotations
 
 import difflib
+import os
 import textwrap
+import traceback
 from collections.abc import Iterable
 
 
@@ -47,3 +49,9 @@ def choose(word: str, known: Iterable[str], what: str) -> str:
 def first_line(error: BaseException) -> str:
     """An error's words as one line, not too long."""
     return textwrap.shorten(str(error), 200, placeholder=" …") or type(error).__name__
+
+
+def show_traceback() -> None:
+    """Show where the error that is being handled came from, if BOOTDIFF_DEBUG=1 in the environment asks for it."""
+    if os.environ.get("BOOTDIFF_DEBUG", "") not in ("", "0"):
+        traceback.print_exc()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bootdiff.errors import BootdiffError, first_line
+from bootdiff.errors import BootdiffError, first_line, show_traceback
 from bootdiff.files import read_json
 from bootdiff.objectives.registry import load_method, methods_with
 from bootdiff.processes import word_of_first
@@ -70,6 +70,7 @@ def print_report(output: Path) -> None:
     try:
         print(f"report:  {build_report(output)}")
     except Exception as error:  # out of memory, a teacher that has moved, …: the student is there
+        show_traceback()
         print(
             f"report:  not made ({first_line(error)}); try: bootdiff report {output} --teacher TEACHER", file=sys.stderr
         )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +37,7 @@ from bootdiff.cli.options import (
     Variant,
     given,
 )
-from bootdiff.errors import BootdiffError, Interrupted
+from bootdiff.errors import BootdiffError, Interrupted, show_traceback
 from bootdiff.out_of_memory import told_when_out_of_memory
 from bootdiff.processes import told_when_lost
 
@@ -290,7 +288,7 @@ def run() -> None:
         print(f"bootdiff: {stop}", file=sys.stderr)
         sys.exit(130)
     except BootdiffError as error:
-        _debug()
+        show_traceback()
         print(f"bootdiff: error: {error}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as end:
@@ -300,12 +298,6 @@ def run() -> None:
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:  # a full disk, a folder without permission
-        _debug()
+        show_traceback()
         print(f"bootdiff: error: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-def _debug() -> None:
-    """Show the traceback of the error that is being handled, where the environment asks for it."""
-    if os.environ.get("BOOTDIFF_DEBUG", "") not in ("", "0"):
-        traceback.print_exc()

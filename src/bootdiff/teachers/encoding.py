@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,6 +14,8 @@ from bootdiff.out_of_memory import let_pass
 from bootdiff.quiet import quietly
 from bootdiff.teachers.adapters.base import Adapter
 
+#: tokenizers are told how to cut and fill at each question, which only one thread may do at a time
+_ASKING = threading.Lock()
 #: prompts whose length is looked at
 COUNTED = 100_000
 
@@ -50,7 +53,7 @@ class PromptEncoder:
 
     def _ask(self, question: Callable[[], Condition]) -> Condition:
         try:
-            with quietly():
+            with _ASKING, quietly():
                 return question()
         except Exception as error:  # a damaged tokenizer or encoder may raise anything
             let_pass(error)
