@@ -7,8 +7,10 @@ with code 2; from Python it is an ordinary exception.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import reprlib
+import traceback
 from collections.abc import Iterable
 
 #: a path and its last two parts
@@ -39,8 +41,11 @@ class NonFiniteLossError(BootdiffError):
     """Training met a loss that is not finite; the message names the step and the saved batch."""
 
 
-class Interrupted(BootdiffError):
-    """Training was interrupted (Ctrl-C, SIGTERM) after its state was saved."""
+class Interrupted(BaseException):
+    """Training was interrupted (Ctrl-C, SIGTERM) after its state was saved.
+
+    Like ``KeyboardInterrupt`` it is no ``Exception``, so that no handler of errors takes it for one and goes on.
+    """
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -104,3 +109,9 @@ def _short() -> reprlib.Repr:
 
 
 _SHORT = _short()
+
+
+def show_traceback() -> None:
+    """Show where the error that is being handled came from, if BOOTDIFF_DEBUG=1 in the environment asks for it."""
+    if os.environ.get("BOOTDIFF_DEBUG", "") not in ("", "0"):
+        traceback.print_exc()

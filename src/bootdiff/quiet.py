@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+
+#: how many are within ``quietly``, in all threads: the first one switches off, the last one on again
+_inside = 0
+_loud = ExitStack()
+_lock = threading.Lock()
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
     """While pipelines are loaded, saved or asked; what matters to the user, bootdiff says itself, in a line."""
+    global _inside
+    with _lock:
+        if _inside == 0:
+            _loud.enter_context(_silence())
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                _loud.close()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
     from diffusers.utils import logging as diffusers_log
     from transformers.utils import logging as transformers_log
 

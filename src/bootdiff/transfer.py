@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from itertools import chain
+from typing import TypeVar
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
+
+_MOVING = threading.Lock()
 
 
 def to_device(value: Tensor, device: torch.device | str) -> Tensor:
@@ -14,3 +22,16 @@ def to_device(value: Tensor, device: torch.device | str) -> Tensor:
     if value.device.type == "cpu" and torch.device(device).type == "cuda":
         return value.pin_memory().to(device, non_blocking=True)
     return value.to(device)
+
+
+def settled(module: Module, device: torch.device) -> Module:
+    """``module`` on ``device``: its weights move once, not at every call, and one thread moves them."""
+    if not _lies_on(module, device):
+        with _MOVING:
+            if not _lies_on(module, device):
+                module.to(device)
+    return module
+
+
+def _lies_on(module: nn.Module, device: torch.device) -> bool:
+    return all(value.device == device for value in chain(module.parameters(), module.buffers()))

@@ -13,7 +13,7 @@ from bootdiff.ablation.pictures import Album
 from bootdiff.ablation.results import Line, Outcome, lines, mark_evaluation, read_outcome
 from bootdiff.ablation.table import write_tables
 from bootdiff.ablation.variants import Design, Job, make_design
-from bootdiff.errors import BootdiffError, Interrupted, NonFiniteLossError, first_line
+from bootdiff.errors import BootdiffError, NonFiniteLossError, first_line
 from bootdiff.evaluation.processes import several
 from bootdiff.evaluation.references import default_features, find_reference, open_features
 from bootdiff.teachers import Teacher, load_teacher
@@ -176,8 +176,6 @@ class Runner:
         asked = self.plan.ablation.evaluate
         try:
             mark_evaluation(job.folder, self.measure(job.folder, asked), asked)
-        except Interrupted:
-            raise
         except BootdiffError as error:
             self.unmeasured[job.folder] = first_line(error)
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bootdiff.errors import BootdiffError, first_line
+from bootdiff.errors import BootdiffError, first_line, show_traceback
 from bootdiff.objectives.registry import load_method, methods_with
+from bootdiff.processes import word_of_first
 from bootdiff.progress import is_first_process
 from bootdiff.report.build import build_report
 from bootdiff.runs import read_done
@@ -43,7 +44,7 @@ def run_distill(
     if dry_run:
         print_plan(plan)
         return
-    if plan.finished:
+    if word_of_first(plan.finished):
         print(f"done: {output} is finished; its student is {output}/student.")
         if not (output / "report.html").exists() and is_first_process():
             print_report(output)
@@ -69,6 +70,7 @@ def print_report(output: Path) -> None:
     try:
         print(f"report:  {build_report(output)}")
     except Exception as error:  # out of memory, a teacher that has moved, …: the student is there
+        show_traceback()
         print(
             f"report:  not made ({first_line(error)}); try: bootdiff report {output} --teacher TEACHER", file=sys.stderr
         )

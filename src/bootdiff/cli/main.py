@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from bootdiff import notes
+from bootdiff import notes, presence
+from bootdiff.allocator import keep_freed_memory
 from bootdiff.cli import figures
 from bootdiff.cli.group import Group
 from bootdiff.cli.help import DistillCommand, TeachCommand
@@ -37,7 +38,9 @@ from bootdiff.cli.options import (
     Variant,
     given,
 )
-from bootdiff.errors import BootdiffError, Interrupted, one_line
+from bootdiff.errors import BootdiffError, Interrupted, one_line, show_traceback
+from bootdiff.out_of_memory import told_when_out_of_memory
+from bootdiff.processes import told_when_lost
 from bootdiff.terminal import show_every_character
 
 app = typer.Typer(
@@ -64,7 +67,11 @@ def main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
 ) -> None:
-    """Distil a pretrained diffusion model into one network call, without its training data."""
+    """Distil a pretrained diffusion model into one network call, without its training data.
+
+    Environment: BOOTDIFF_DEBUG=1 shows where an error came from; BOOTDIFF_PROCESS_TIMEOUT=SECONDS (300) is how long
+    one of several processes may stay silent before the others end.
+    """
     notes.begin()
     show_every_character()
 
@@ -270,14 +277,24 @@ def _tracker(name: str | None) -> str | None:
 
 
 def run() -> None:
-    """The entry point: our own errors become one line and exit code 2, an interruption 130."""
+    """The entry point: our own errors become one line and exit code 2, an interruption 130.
+
+    With BOOTDIFF_DEBUG=1 in the environment the traceback comes before that line.
+    """
     show_every_character()
     try:
-        app()
+        keep_freed_memory()
+        with (
+            presence.kept(),
+            told_when_lost(),
+            told_when_out_of_memory("close other programs, or lower the sizes that were asked for"),
+        ):
+            app()
     except Interrupted as stop:
         print(f"bootdiff: {stop}", file=sys.stderr)
         sys.exit(130)
     except BootdiffError as error:
+        show_traceback()
         print(f"bootdiff: error: {error}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as end:
@@ -287,5 +304,6 @@ def run() -> None:
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:  # a full disk, a folder without permission
+        show_traceback()
         print(f"bootdiff: error: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2)

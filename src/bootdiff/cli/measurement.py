@@ -13,6 +13,7 @@ from bootdiff.evaluation.engine import Noises
 from bootdiff.evaluation.references import Reference, default_features, find_reference, image_shape, open_features
 from bootdiff.evaluation.tally import Judges
 from bootdiff.metrics.clip_score import ClipScore
+from bootdiff.notes import said
 from bootdiff.pipelines.samplers import ANY, Choice
 from bootdiff.progress import is_first_process
 from bootdiff.runs import Run
@@ -55,7 +56,7 @@ class Measurement:
         space = open_features(features, teacher)
         against = find_reference(reference, space, image_shape(teacher)) if space is not None else None
         if is_first_process():
-            for line in notes(against, self.num):
+            for line in _of_reference(against, self.num):
                 print(f"bootdiff: note: {line}", file=sys.stderr)
         return Judges(space, against, clip_score(self.clip, texts)), reference
 
@@ -69,6 +70,11 @@ class Measurement:
 
 
 def notes(reference: Reference | None, num: int) -> list[str]:
+    """What the file of the results says of them: of singular covariances, and of what was left out."""
+    return [*_of_reference(reference, num), *said()]
+
+
+def _of_reference(reference: Reference | None, num: int) -> list[str]:
     """A line for each covariance that is singular, so that its Fréchet distances are too large."""
     if reference is None:
         return []

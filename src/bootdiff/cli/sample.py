@@ -17,6 +17,7 @@ from bootdiff.data.conditions import Conditions
 from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.opening import cascade, check_upscales, run_conditions
 from bootdiff.files import write_whole
+from bootdiff.out_of_memory import told_when_out_of_memory
 from bootdiff.pictures import grid, is_picture, to_image
 from bootdiff.pipelines.samplers import ANY, Choice, PathSampler, Sampler, batch_for, conditions_for, open_student
 from bootdiff.pipelines.student_files import load_student, path_folder, student_facts
@@ -77,7 +78,8 @@ def run_sample(students: Sequence[str], wanted: Wanted, times: str | None, outpu
     size = min(wanted.batch_size, batch_for(samplers[0].shape))
     canvas = Canvas(samplers[0], conditions, wanted.num, wanted.seed, len(named or ()), size)
     total, columns = wanted.layout.shape(canvas)
-    made = draw(samplers, wanted.layout.work(canvas), total)
+    with told_when_out_of_memory(f"lower --batch-size (it draws {size} at a time) or --num (now {wanted.num})"):
+        made = draw(samplers, wanted.layout.work(canvas), total)
     if not is_picture(made.shape[1:]):
         raise BootdiffError(f"samples of shape {tuple(made.shape[1:])} are no pictures; sample from Python instead.")
     save_images(made, output, len(samplers) if times is not None else columns)

@@ -14,6 +14,7 @@ from bootdiff.evaluation.stock_samplers import candidates, deterministic
 from bootdiff.randomness import sample_noise
 from bootdiff.teachers import Teacher
 from bootdiff.teachers.guidance import calls_an_answer
+from bootdiff.transfer import settled
 
 #: entries that a base stage's condition has beside the second stage's own
 BASE = "base "
@@ -81,7 +82,7 @@ class BothStages:
         def sample(eps: Tensor, condition: Condition) -> Tensor:
             known = {name.removeprefix(BASE): value for name, value in condition.items() if name.startswith(BASE)}
             noise, again = known.pop("noise"), known.pop("augmentation")
-            self.base.to(eps.device)
+            settled(self.base, eps.device)
             small = first(noise, Condition(known))
             return second(eps, condition.add(**self.cascade.stage.upscaled(small, again, self.cascade.level)))
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bootdiff.allocator import keep_freed_memory
 from bootdiff.data.conditions import Conditions, Unconditional, Weighted
 from bootdiff.evaluation.curve import LADDER, Chooser, Stock, teacher_entries
 from bootdiff.evaluation.engine import Engine, Entry, Noises
@@ -15,10 +14,13 @@ from bootdiff.evaluation.measure import Listed
 from bootdiff.evaluation.rows import ONE_CALL, Candidate, Row, path_end, starts_elsewhere, student_row
 from bootdiff.evaluation.tally import Judges
 from bootdiff.files import read_json
+from bootdiff.out_of_memory import told_when_out_of_memory
 from bootdiff.pipelines.samplers import Sampler
 from bootdiff.teachers import Teacher, adapter_of
 
 NOBODY = Judges()
+#: what to do where the memory does not suffice
+LOWER = "lower --num, or leave --clip and large --features out"
 #: of what a table is as a file; a file of another one is made anew
 FORMAT = 2
 
@@ -65,6 +67,7 @@ def evaluate(
     return measured_table(chooser, table_entries(chooser, [*ends, *entries], calls, heun))
 
 
+@told_when_out_of_memory(LOWER)
 def table_entries(
     chooser: Chooser,
     further: Sequence[Entry],
@@ -78,10 +81,10 @@ def table_entries(
         further: students, and other rows.
         calls, path, more: of the teacher's rows (``teacher_entries``).
     """
-    keep_freed_memory()
     return [*teacher_entries(chooser, calls, path, more), *further]
 
 
+@told_when_out_of_memory(LOWER)
 def measured_table(chooser: Chooser, entries: Sequence[Entry], latencies: bool = False) -> dict[str, Any]:
     """The rows as JSON holds them; a student's says how many of its teacher's calls its call is worth.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import NOISE_LEVEL, Cascade, Conditions, Unconditional, Upscaler
 from bootdiff.errors import BootdiffError
+from bootdiff.notes import note
 from bootdiff.pipelines.samplers import ANY, Choice, Sampler, best_device, check_enlarges, conditions_for, open_student
 from bootdiff.runs import Run
 from bootdiff.teachers import Teacher, adapter_of, guided, limited, load_teacher
@@ -255,7 +256,8 @@ def base_teacher(student: str, conditions: Conditions) -> Teacher | None:
     try:
         options = located(its_run, facts.get("teacher_options", {}))
         teacher = load_teacher(its_run.locate(str(facts.get("teacher"))), **options)
-    except BootdiffError:
+    except BootdiffError as error:
+        note(f"the base stage's teacher cannot be opened, so the rows of both teachers are left out: {error}")
         return None
     return with_guidance(teacher, sampler, facts, None)
 

@@ -18,6 +18,7 @@ from bootdiff.evaluation.cache import cached
 from bootdiff.metrics.features import DigitsFeatures, Features, load_features
 from bootdiff.metrics.frechet import Accumulator, Statistics
 from bootdiff.metrics.onnx_features import OnnxFeatures
+from bootdiff.notes import note
 from bootdiff.pipelines.samplers import best_device
 from bootdiff.progress import progress
 from bootdiff.teachers import Teacher, adapter_of
@@ -100,7 +101,8 @@ def _builtin(name: str | None, features: Features, shape: tuple[int, ...] | None
 def _digit_samples(features: Features) -> Tensor | None:
     try:
         return _gather(DIGITS, features, None)[1]
-    except BootdiffError:  # without scikit-learn there are no digits, but their statistics are shipped
+    except BootdiffError as error:  # without scikit-learn there are no digits, but their statistics are shipped
+        note(f"the digits themselves cannot be had, so KID, precision and recall are left out: {error}")
         return None
 
 

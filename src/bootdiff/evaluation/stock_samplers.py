@@ -6,6 +6,7 @@ Every teacher is one function to them, guidance and limits included: it answers 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,8 +27,8 @@ from bootdiff.teachers.guidance import calls_an_answer
 
 #: of the preconditioning between an EDM scheduler and us; any value will do
 SIGMA_DATA = 0.5
-#: the smallest sigma that a velocity is divided by: below it x_t is the image
-SMALLEST_SIGMA = 1e-4
+#: of a table made from a continuous schedule: the square root of its smallest beta
+SMALLEST_SIGMA = 1e-3
 #: fields of a scheduler by the name of a spacing of its timesteps
 SPACINGS: dict[str, dict[str, Any]] = {
     "trailing": {"timestep_spacing": "trailing"},
@@ -184,13 +185,14 @@ def within(teacher: Teacher, calls: int) -> Iterator[Candidate]:
                 break
 
 
-def _sampler(teacher: Teacher, scheduler: Any, steps: int, random: bool) -> Callable[[Tensor, Condition], Tensor]:
-    levels = [_level(teacher.schedule, t) for t in _visited(teacher.schedule, scheduler)]
+def _sampler(teacher: Teacher, made: Any, steps: int, random: bool) -> Callable[[Tensor, Condition], Tensor]:
+    levels = [_level(teacher.schedule, t) for t in _visited(teacher.schedule, made)]
     if not all(math.isfinite(number) for level in levels for number in level):
         raise ValueError("a timestep outside the schedule")
 
     @torch.no_grad()
     def sample(eps: Tensor, condition: Condition) -> Tensor:
+        scheduler = copy.deepcopy(made)  # which counts its steps, and must do so for this batch alone
         with quietly():
             scheduler.set_timesteps(steps)  # forgets the last batch
             if hasattr(scheduler, "set_begin_index"):  # where two timesteps are equal it would look for the second
@@ -226,13 +228,14 @@ def _level(schedule: Schedule, timestep: Tensor) -> tuple[float, float, float]:
 def _answer(teacher: Teacher, x_t: Tensor, level: tuple[float, float, float], condition: Condition) -> Tensor:
     """The velocity at a scheduler's timestep: alpha eps − sigma x_0, the flow's eps − x_0, or EDM's raw output."""
     t, alpha, sigma = level
-    sigma = max(sigma, SMALLEST_SIGMA)
     x_0 = teacher.x0(x_t, torch.full((len(x_t),), t, device=x_t.device), condition)
     if isinstance(teacher.schedule, RectifiedFlow):
         return (x_t - x_0) / sigma
     if isinstance(teacher.schedule, EDM):  # the scheduler undoes this preconditioning
         both = sigma**2 + SIGMA_DATA**2
         return (x_0 - SIGMA_DATA**2 / both * x_t) * (both**0.5 / (sigma * SIGMA_DATA))
+    if sigma < SMALLEST_SIGMA:  # as in the scheduler's own table: a continuous schedule ends without any noise
+        alpha, sigma = (1 - SMALLEST_SIGMA**2) ** 0.5, SMALLEST_SIGMA
     # alpha eps − sigma x_0 with eps = (x_t − alpha x_0) / sigma and alpha² + sigma² = 1
     return (alpha * x_t - x_0) / sigma
 
@@ -263,7 +266,7 @@ def _betas(schedule: Schedule) -> list[float]:
     products = alpha.square()
     before = torch.cat([torch.ones(1, dtype=torch.float64), products[:-1]])
     # A continuous schedule begins without noise, where a solver's log(sigma) is infinite.
-    return (1 - products / before).clamp(1e-6, 0.999999).tolist()
+    return (1 - products / before).clamp(SMALLEST_SIGMA**2, 0.999999).tolist()
 
 
 def _generators(eps: Tensor) -> list[torch.Generator]:

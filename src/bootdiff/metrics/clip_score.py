@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate
 from bootdiff.errors import BootdiffError, first_line
 from bootdiff.metrics.estimate import Estimate
 from bootdiff.metrics.rows import as_rows
+from bootdiff.out_of_memory import let_pass
 from bootdiff.quiet import quietly
 
 #: a model's name on the Hugging Face hub, with or without its owner
@@ -152,6 +153,7 @@ class ClipScore:
             with quietly():
                 return read()
         except Exception as error:
+            let_pass(error)
             what = "cannot be read as a CLIPModel" if self.local else "is no folder, and the hub gives no CLIPModel"
             raise BootdiffError(
                 f"{self.name} {what} ({first_line(error)}); expected config.json, model.safetensors, a tokenizer and "

@@ -11,6 +11,7 @@ from torch import Tensor
 from bootdiff.builtin import FASHION, builtin_folder
 from bootdiff.errors import BootdiffError, first_line
 from bootdiff.files import file_hash
+from bootdiff.out_of_memory import let_pass
 
 
 class OnnxFeatures:
@@ -70,6 +71,7 @@ class OnnxFeatures:
         try:
             values = self.session.run(self.outputs, {self.input.name: full.numpy()})
         except Exception as error:  # onnxruntime raises its own kinds
+            let_pass(error)
             raise BootdiffError(f"{self.name} cannot be asked for features ({first_line(error)}).") from error
         return [torch.from_numpy(value)[: len(images)] for value in values]
 
@@ -84,4 +86,5 @@ def _session(path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own kinds for a damaged file
+        let_pass(error)
         raise BootdiffError(f"{path} cannot be read as an ONNX file ({first_line(error)}).") from error

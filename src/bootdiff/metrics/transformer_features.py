@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate
 from bootdiff.errors import BootdiffError, first_line
 from bootdiff.files import read_json
 from bootdiff.metrics.features import as_saved, in_parts
+from bootdiff.out_of_memory import let_pass
 from bootdiff.quiet import quietly
 from bootdiff.teachers.weights import aligned, check_finite, check_weights, tensors_hash
 
@@ -143,6 +144,7 @@ def _folder(name: str, kind: str, example: str) -> Path:
         with quietly():
             return Path(snapshot_download(name, allow_patterns=["config.json", *PROCESSORS, *WEIGHTS]))
     except Exception as error:  # the hub client raises many kinds; to the user each means "not to be had"
+        let_pass(error)
         raise BootdiffError(
             f"'{name}' is no folder here and could not be fetched from the hub ({type(error).__name__}); check the "
             "spelling and the connection, or give a local folder."
@@ -174,6 +176,7 @@ def _network(kind: Any, folder: Path, config_class: Any) -> Any:
                 ignore_mismatched_sizes=True,  # looked at below: the error would not name them
             )
     except Exception as error:  # transformers raises many kinds; each means that the files do not fit
+        let_pass(error)
         raise BootdiffError(f"the {kind.__name__} in {folder} cannot be read ({first_line(error)}).") from error
     wrong = sorted({*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])})
     if wrong:

@@ -21,6 +21,7 @@ from bootdiff.solvers import ddim_step, noisy, trailing_times
 from bootdiff.teachers import Teacher
 from bootdiff.teachers.adapters.base import Adapter
 from bootdiff.teachers.base import NO_CONDITION
+from bootdiff.transfer import settled
 
 #: sigma / alpha from which a student's image is refined, and from which a picture is edited
 REFINED, EDITED = 1 / 3, 2.0
@@ -85,7 +86,7 @@ class Refined:
     @torch.no_grad()
     def __call__(self, eps: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """Samples, (b, *shape)."""
-        teacher = self.teacher.to(eps.device)
+        teacher = settled(self.teacher, eps.device)
         start = self._start(eps, condition)
         theirs = condition if self.asked is None else condition.add(**_spread(self.asked, eps))
         times = torch.tensor([*trailing_times(self.steps, teacher.t_range[0], self.level)], device=eps.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from bootdiff.builtin import BUILTIN_TEACHERS
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Classes, Conditions, Prompts, Unconditional, Weighted
 from bootdiff.errors import BootdiffError, first_line
+from bootdiff.out_of_memory import let_pass
 from bootdiff.pipelines.student_files import FILE, guidance_in, load_student, path_folder, read_facts, student_facts
 from bootdiff.quiet import quietly
 from bootdiff.randomness import sample_noise
@@ -24,6 +26,7 @@ from bootdiff.teachers.adapters.base import Adapter
 from bootdiff.teachers.base import NO_CONDITION
 from bootdiff.teachers.encoding import PromptEncoder
 from bootdiff.teachers.parts import Parts
+from bootdiff.transfer import settled
 
 
 def best_device() -> torch.device:
@@ -69,6 +72,7 @@ class StockStudent:
         except BootdiffError as error:
             raise BootdiffError(f"{folder} cannot be opened as a pipeline ({error})") from error
         except Exception as error:  # diffusers raises many kinds; to the user each means a damaged folder
+            let_pass(error)
             raise BootdiffError(f"{folder} cannot be opened as a pipeline ({first_line(error)}).") from error
         if words.get("num_train_timesteps") not in (1, 2):
             raise BootdiffError(
@@ -81,11 +85,11 @@ class StockStudent:
     @torch.no_grad()
     def __call__(self, eps: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """One network call and one scheduler step."""
-        self.network.to(eps.device)
-        self.scheduler.set_timesteps(1)
-        t = self.scheduler.timesteps[0].to(eps.device)
-        out = self.adapter.call(self.network, eps, t.expand(len(eps)), condition).float()
-        return self.scheduler.step(out, t, eps).prev_sample
+        network, scheduler = settled(self.network, eps.device), copy.copy(self.scheduler)  # which counts its steps
+        scheduler.set_timesteps(1)
+        t = scheduler.timesteps[0].to(eps.device)
+        out = self.adapter.call(network, eps, t.expand(len(eps)), condition).float()
+        return scheduler.step(out, t, eps).prev_sample
 
     def told_weight(self, weight: float | None) -> float | None:
         """Where the network has a slot for it: a weight from the range that was learned."""
@@ -109,7 +113,7 @@ class PathSampler:
 
     def __call__(self, eps: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """Samples in one call."""
-        return self.student.to(eps.device).sample(eps, condition, self.t)
+        return settled(self.student, eps.device).sample(eps, condition, self.t)
 
     def told_weight(self, weight: float | None) -> float | None:
         """The student's."""

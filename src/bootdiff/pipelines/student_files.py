@@ -10,6 +10,7 @@ from torch import nn
 
 from bootdiff.errors import BootdiffError
 from bootdiff.files import load_tensors, read_json, save_tensors, write_json, write_whole
+from bootdiff.out_of_memory import let_pass
 from bootdiff.runs import Run
 from bootdiff.student import Student
 from bootdiff.student.pipeline import GrownPipelineNetwork
@@ -169,6 +170,7 @@ def _load_pipeline(folder: Path, facts: dict[str, Any]) -> Student:
     try:
         grown.load_slots(load_tensors(folder / SLOTS))
     except RuntimeError as error:
+        let_pass(error)
         line = str(error).splitlines()[0]
         raise BootdiffError(f"{folder / SLOTS} does not fit its network ({line}); repeat the run's command.") from error
     low, high = facts["t_min"], facts["t_max"]
@@ -185,6 +187,7 @@ def _load_plain(folder: Path, teacher: Teacher | None, facts: dict[str, Any]) ->
     try:
         student.load_state_dict(load_tensors(folder / WEIGHTS))
     except RuntimeError as error:
+        let_pass(error)
         line = str(error).splitlines()[0]
         raise BootdiffError(f"the student in {folder} does not fit the teacher {teacher.name} ({line}).") from error
     return student

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from bootdiff import notes
 from bootdiff.condition import Condition
 from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.opening import Opened, open_pair, run_conditions
@@ -106,10 +107,11 @@ def open_asked(run: Finished, named: str | None = None, alone: bool = False) -> 
 def _pair(run: Finished, named: str | None, alone: bool) -> Opened | None:
     try:
         return open_pair(str(run.folder), named)
-    except BootdiffError:
-        if alone:
-            return None
-        raise
+    except BootdiffError as error:
+        if not alone:
+            raise
+        notes.note(f"the report shows no images of the teacher of {run.name}: {error}")
+        return None
 
 
 def _affordable(teacher: Teacher) -> Teacher | None:

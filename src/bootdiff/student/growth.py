@@ -10,12 +10,14 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
 from bootdiff.condition import Condition
 from bootdiff.errors import BootdiffError
+from bootdiff.student.shift import Shift
 from bootdiff.teachers import NetworkTeacher, PipelineTeacher
 
 
@@ -98,20 +100,17 @@ class ShiftedNetwork(GrownNetwork):
             nn.init.zeros_(shift.weight)
             nn.init.zeros_(shift.bias)
         self.shifts = nn.ModuleList(shifts)
+        self._added = [Shift(channels_last=isinstance(layer, nn.Linear)) for layer in layers]
+        self._hooks = [layer.register_forward_hook(add) for layer, add in zip(layers, self._added, strict=True)]
 
     def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor, condition: Condition) -> Tensor:
         """The module's output with every layer shifted."""
         hidden = self.embedding(sinusoid(target, self.DIM))
-        hooks = [
-            layer.register_forward_hook(_adder(shift(hidden), channels_last=isinstance(layer, nn.Linear)))
-            for layer, shift in zip(self._layers(), self.shifts, strict=True)
-        ]
-        try:
+        with ExitStack() as call:
+            for add, shift in zip(self._added, self.shifts, strict=True):
+                call.enter_context(add.by(shift(hidden)))
             out = self.network(x_T, timestep, **condition)
-            return out if isinstance(out, Tensor) else out.sample
-        finally:
-            for hook in hooks:
-                hook.remove()
+        return out if isinstance(out, Tensor) else out.sample
 
     @torch.no_grad()
     def fold(self, timestep: float, target: float, weight: float | None = None) -> nn.Module:
@@ -121,16 +120,9 @@ class ShiftedNetwork(GrownNetwork):
         hidden = folded.embedding(sinusoid(time, self.DIM))
         for layer, shift in zip(folded._layers(), folded.shifts, strict=True):
             layer.bias += shift(hidden)[0]
+        for hook in folded._hooks:
+            hook.remove()
         return folded.network
 
     def _layers(self) -> list[nn.Module]:
         return [m for m in self.network.modules() if isinstance(m, self.LAYERS) and m.bias is not None]
-
-
-def _adder(shift: Tensor, channels_last: bool) -> Callable[[nn.Module, object, Tensor], Tensor]:
-    def add(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-        if channels_last:
-            return output + shift.reshape(shift.shape[0], *([1] * (output.ndim - 2)), -1)
-        return output + shift.reshape(*shift.shape, *([1] * (output.ndim - 2)))
-
-    return add

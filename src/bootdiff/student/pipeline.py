@@ -11,21 +11,9 @@ from torch import Tensor, nn
 
 from bootdiff.condition import Condition
 from bootdiff.student.growth import GrownNetwork
+from bootdiff.student.shift import Shift, keep_shift_when_checkpointed
 from bootdiff.teachers.adapters.base import WEIGHT_DIM, Adapter, Clock, weight_embedding
 from bootdiff.teachers.pipeline import PipelineTeacher
-
-
-class Shift:
-    """What every time embedder adds to its output; a forward hook that is copied together with its network."""
-
-    def __init__(self) -> None:
-        self.value: Tensor | None = None
-
-    def __deepcopy__(self, memo: dict[int, object]) -> Shift:
-        return Shift()  # its value belongs to a graph, which cannot be copied
-
-    def __call__(self, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-        return output if self.value is None else output + self.value
 
 
 class GrownPipelineNetwork(GrownNetwork):
@@ -47,8 +35,8 @@ class GrownPipelineNetwork(GrownNetwork):
         needed = guided and not adapter.weight_slot
         self.weight = _embedding(WEIGHT_DIM, embedder.linear_2.out_features) if needed else None
         self.shift = Shift()
-        for clock in adapter.clocks(network):
-            clock.embedder.linear_2.register_forward_hook(self.shift)
+        layers = [clock.embedder.linear_2 for clock in adapter.clocks(network)]
+        self._hooks = [layer.register_forward_hook(self.shift) for layer in layers]
 
     @classmethod
     def from_teacher(cls, teacher: PipelineTeacher, guided: bool = False) -> GrownPipelineNetwork:
@@ -57,14 +45,10 @@ class GrownPipelineNetwork(GrownNetwork):
 
     def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor, condition: Condition) -> Tensor:
         """The network's output, (b, *shape)."""
-        self.shift.value = self._shift(target, condition.get("guidance"))
-        try:
+        if torch.is_grad_enabled():
+            keep_shift_when_checkpointed(self.network, self.shift)
+        with self.shift.by(self._shift(target, condition.get("guidance"))):
             return self.adapter.call(self.network, x_T, timestep, condition)
-        finally:
-            # Checkpointed blocks run again in the backward pass, and must find it.
-            again = torch.is_grad_enabled() and getattr(self.network, "is_gradient_checkpointing", False)
-            if not again:
-                self.shift.value = None
 
     @torch.no_grad()
     def fold(self, timestep: float, target: float, weight: float | None = None) -> nn.Module:
@@ -74,8 +58,9 @@ class GrownPipelineNetwork(GrownNetwork):
         own, zero, wanted = (_timestep(folded._clock.proj, v, device) for v in (timestep, 0, target))
         weights = None if weight is None else torch.tensor([float(weight)], device=device)
         shift = folded._shift(wanted, weights)
+        for hook in folded._hooks:
+            hook.remove()
         for clock in self.adapter.clocks(folded.network):
-            clock.embedder.linear_2._forward_hooks.clear()
             if getattr(clock.embedder, "cond_proj", None) is None:
                 _make_constant(clock, own, shift)
             else:

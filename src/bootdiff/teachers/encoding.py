@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 
 import torch
@@ -9,9 +10,12 @@ from torch import nn
 
 from bootdiff.condition import Condition
 from bootdiff.errors import BootdiffError, first_line
+from bootdiff.out_of_memory import let_pass
 from bootdiff.quiet import quietly
 from bootdiff.teachers.adapters.base import Adapter
 
+#: tokenizers are told how to cut and fill at each question, which only one thread may do at a time
+_ASKING = threading.Lock()
 #: prompts whose length is looked at
 COUNTED = 100_000
 
@@ -49,9 +53,10 @@ class PromptEncoder:
 
     def _ask(self, question: Callable[[], Condition]) -> Condition:
         try:
-            with quietly():
+            with _ASKING, quietly():
                 return question()
         except Exception as error:  # a damaged tokenizer or encoder may raise anything
+            let_pass(error)
             raise BootdiffError(
                 f"the encoders in {self.adapter.parts.folder} fail on a prompt ({first_line(error)}); check its "
                 f"{', '.join(self.adapter.encoders)}."

@@ -9,6 +9,7 @@ from typing import Any
 from bootdiff.builtin import BUILTIN_TEACHERS, builtin_folder
 from bootdiff.errors import BootdiffError, nearest
 from bootdiff.files import read_json
+from bootdiff.out_of_memory import let_pass
 from bootdiff.teachers.adapters import adapter_of_index
 
 
@@ -52,6 +53,7 @@ def _download(name: str, revision: str | None, variant: str | None) -> Path:
     except BootdiffError:
         raise
     except Exception as error:  # the hub client raises many kinds; to the user each means "not to be had"
+        let_pass(error)
         where = f"'{name}'" if revision is None else f"'{name}' at revision '{revision}'"
         raise BootdiffError(
             f"{where} is no folder here and could not be fetched from the hub ({type(error).__name__}); check the "

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from bootdiff.errors import BootdiffError, first_line
+from bootdiff.out_of_memory import let_pass
 from bootdiff.quiet import quietly
 from bootdiff.teachers.parts import Parts
 
@@ -37,6 +38,7 @@ def with_lora(parts: Parts, lora: str, scale: float) -> Any:
             pipeline.fuse_lora(lora_scale=scale)
             pipeline.unload_lora_weights()
     except Exception as error:  # peft and diffusers raise many kinds; each means that it does not fit
+        let_pass(error)
         raise BootdiffError(
             f"the LoRA {lora} does not fit this {parts.pipeline_class} ({first_line(error)}); expected one that was "
             "trained for the same architecture."

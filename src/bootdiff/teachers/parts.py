@@ -16,6 +16,7 @@ from torch import nn
 
 from bootdiff.errors import BootdiffError, first_line, shown
 from bootdiff.files import read_json
+from bootdiff.out_of_memory import let_pass
 from bootdiff.quiet import quietly
 from bootdiff.teachers.weights import aligned, check_config, check_finite, check_weights, load_network, weights_hash
 
@@ -182,6 +183,7 @@ class Parts:
             with quietly():
                 return silent(DiffusionPipeline.from_pretrained(self.folder, **options, **{**absent, **replaced}))
         except Exception as error:  # diffusers and transformers raise many kinds; each means a part that is damaged
+            let_pass(error)
             raise BootdiffError(f"the pipeline in {self.folder} cannot be loaded ({first_line(error)}).") from error
 
     def _check_library(self, part: str) -> None:
@@ -205,6 +207,7 @@ class Parts:
                 kind_class = _class(library, kind, self.folder)
                 loaded = kind_class.from_pretrained(where, local_files_only=True, **options)
         except Exception as error:  # as above
+            let_pass(error)
             raise BootdiffError(f"the {part} in {where} cannot be read ({first_line(error)}).") from error
         if isinstance(loaded, nn.Module):
             check_finite(loaded.requires_grad_(False).eval(), where)

@@ -6,6 +6,7 @@ import torch
 
 from bootdiff.condition import Condition
 from bootdiff.errors import BootdiffError, first_line
+from bootdiff.out_of_memory import let_pass
 from bootdiff.teachers.base import Teacher
 from bootdiff.teachers.pipeline import blank_condition
 
@@ -31,6 +32,7 @@ def check_answers(teacher: Teacher, t: float | None = None, condition: Condition
     except BootdiffError:
         raise
     except Exception as error:  # a network may raise anything; to the user each means that it does not fit
+        let_pass(error)
         raise BootdiffError(
             f"the network of {teacher.name} fails on an image of shape {tuple(teacher.shape)} ({first_line(error)}); "
             "check its config, or the shape given."

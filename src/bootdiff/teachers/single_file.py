@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from bootdiff.errors import BootdiffError, first_line
+from bootdiff.out_of_memory import let_pass
 from bootdiff.quiet import quietly
 from bootdiff.teachers.parts import silent
 
@@ -36,6 +37,7 @@ def single_file(name: str, dtype: torch.dtype, config: str | None = None) -> Any
         with quietly():
             return silent(getattr(diffusers, kind).from_single_file(str(path), **options))
     except Exception as error:  # diffusers raises many kinds; to the user each means that it cannot be read
+        let_pass(error)
         raise BootdiffError(
             f"{path} cannot be read as a {kind} ({first_line(error)}); where its configs cannot be fetched from the "
             "hub, name a folder that has them with --pipeline-config."

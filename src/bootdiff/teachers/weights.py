@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bootdiff.errors import BootdiffError, first_line
+from bootdiff.out_of_memory import let_pass
 from bootdiff.quiet import quietly
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -42,6 +43,7 @@ def load_network(
                 local_files_only=True,
             )
     except Exception as error:  # diffusers raises many kinds here; every one means that the file cannot be read
+        let_pass(error)
         raise BootdiffError(f"the weights in {folder} cannot be read ({first_line(error)}); save them anew.") from error
     if info["missing_keys"]:
         raise BootdiffError(
@@ -81,6 +83,7 @@ def check_config(kind: type[Any], folder: Path) -> None:
             else:
                 kind(kind.config_class.from_pretrained(folder, local_files_only=True))
     except Exception as error:  # whatever a class does with a value that it does not expect
+        let_pass(error)
         raise BootdiffError(
             f"{folder / 'config.json'} makes no {kind.__name__} ({first_line(error)}); check its values."
         ) from error

@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
-import os
-from datetime import timedelta
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, DistributedType
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.state import AcceleratorState, DistributedType, GradientState
 
+from bootdiff import presence
 from bootdiff.errors import BootdiffError
+from bootdiff.processes import group_is_ours, place, several, told_when_lost
 from bootdiff.training.settings import TrainingSettings
+
+
+@contextmanager
+def own_state() -> Iterator[None]:
+    """Within it a run has what the whole process shares to itself; what a host program had set stands again after it.
+
+    That is accelerate's state (the precision, the accumulation), PyTorch's random numbers, and the attention that
+    several processes pay to each other.
+    """
+    kinds = (AcceleratorState, GradientState)
+    before = [dict(kind._shared_state) for kind in kinds]
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    try:
+        with presence.kept(), told_when_lost(), torch.random.fork_rng(devices=list(gpus)):
+            yield
+    finally:
+        for kind, values in zip(kinds, before, strict=True):
+            kind._shared_state.clear()
+            kind._shared_state.update(values)
+
+
+def end_training(accelerator: Accelerator, last: bool = True) -> None:
+    """Close trackers, and after the last stage the processes' group, unless a host program had opened that."""
+    if last and group_is_ours():
+        accelerator.end_training()
+    else:
+        for tracker in accelerator.trackers:
+            tracker.finish()
 
 
 def make_accelerator(settings: TrainingSettings, folder: Path, report_to: str | None = None) -> Accelerator:
@@ -23,16 +52,13 @@ def make_accelerator(settings: TrainingSettings, folder: Path, report_to: str | 
     """
     # A second run in the same process may ask for another precision.
     AcceleratorState._reset_state(reset_partial_state=False)
-    # Without an accelerator, accelerate takes each of torchrun's processes for a run of its own unless told "cpu".
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     try:
+        place()
         accelerator = Accelerator(
-            cpu=several and not torch.accelerator.is_available(),
+            cpu=several() and not torch.accelerator.is_available(),
             mixed_precision=settings.mixed_precision,
             log_with=report_to,
             project_dir=folder if report_to else None,
-            # One process may encode prompts for hours while the others wait.
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=2))],
         )
     except (ValueError, ImportError) as error:
         raise BootdiffError(f"{error}".splitlines()[0]) from error

@@ -12,6 +12,7 @@ from torch import nn
 
 from bootdiff.errors import BootdiffError, first_line
 from bootdiff.files import load_tensors, read_json, remove, save_tensors, write_json, write_whole
+from bootdiff.out_of_memory import let_pass
 from bootdiff.training.convergence import is_better, is_look, relative_distance
 
 T = TypeVar("T")
@@ -84,6 +85,7 @@ class BestLook:
         try:
             return read()
         except (BootdiffError, RuntimeError) as error:
+            let_pass(error)
             raise self._damaged(first_line(error)) from error
 
     def _damaged(self, why: str) -> BootdiffError:

@@ -22,6 +22,7 @@ from bootdiff.objectives.settings import DistillationSettings, target_limit
 from bootdiff.objectives.staged import BootFirst
 from bootdiff.pictures import grid, is_picture
 from bootdiff.pipelines.student_files import load_student, path_folder
+from bootdiff.processes import word_of_first
 from bootdiff.randomness import sample_noise
 from bootdiff.runs import STAGE, Run
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, limited, load_teacher
@@ -184,7 +185,7 @@ def distill(
         BootdiffError: for bad input, before anything is written; ``Interrupted`` after Ctrl-C.
     """
     plan = plan_distillation(teacher, output, settings, method, conditions)
-    if plan.finished:
+    if word_of_first(plan.finished):
         return load_student(plan.output / "student-path", plan.teacher)
     return run_plan(plan, report_to)
 
@@ -195,7 +196,14 @@ def run_plan(plan: Plan, report_to: str | None = None, made: tuple[Teacher, Cond
     Args:
         made: the teacher with guidance and the conditions, where an earlier stage has made them.
     """
-    from bootdiff.training.accelerator import make_accelerator, start_tracker
+    from bootdiff.training.accelerator import own_state
+
+    with own_state():
+        return _run_plan(plan, report_to, made)
+
+
+def _run_plan(plan: Plan, report_to: str | None, made: tuple[Teacher, Conditions] | None) -> Student:
+    from bootdiff.training.accelerator import end_training, make_accelerator, start_tracker
     from bootdiff.training.loop import Loop
 
     settings, output = plan.settings, plan.output
@@ -213,7 +221,7 @@ def run_plan(plan: Plan, report_to: str | None = None, made: tuple[Teacher, Cond
             print(f"bootdiff: note: {caution}", file=sys.stderr)
         Run(output).start(plan.config, plan.sources)
         plan.asked.keep(output)
-    if plan.first is not None and not plan.first.finished:
+    if plan.first is not None and not word_of_first(plan.first.finished):
         run_plan(plan.first, report_to, made)
         accelerator = make_accelerator(settings, output, report_to)
     if plan.first is not None:
@@ -238,11 +246,7 @@ def run_plan(plan: Plan, report_to: str | None = None, made: tuple[Teacher, Cond
     if accelerator.is_main_process and not plan.finished:
         save_results(plan, student, Ended(loop.step, round(loop.seconds, 1), best_step or loop.step, diverged))
     accelerator.wait_for_everyone()
-    if within:  # ending the training would also end the processes' group, which the next stage needs
-        for tracker in accelerator.trackers:
-            tracker.finish()
-    else:
-        accelerator.end_training()
+    end_training(accelerator, last=not within)
     return student
 
 

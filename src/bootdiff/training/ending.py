@@ -11,6 +11,7 @@ from bootdiff.files import write_json
 from bootdiff.objectives.settings import DistillationSettings, target_limit
 from bootdiff.pipelines.export import export_student
 from bootdiff.pipelines.student_files import save_student
+from bootdiff.processes import word_of_first
 from bootdiff.runs import Run
 from bootdiff.student import Student
 from bootdiff.teachers import Teacher, limited
@@ -45,11 +46,9 @@ class Ended:
 
 def take_best(student: Student, watch: Watch | None, accelerator: Accelerator) -> int | None:
     """Put the best look's weights into the student where they beat the last ones; return that look's step, or None."""
-    from accelerate.utils import broadcast_object_list
-
     step = watch.best_step if watch is not None and accelerator.is_main_process else None
-    step = broadcast_object_list([step])[0]
-    if step is not None and watch is not None:
+    step = word_of_first(step)
+    if step is not None and watch is not None and (accelerator.is_main_process or watch.best.look is not None):
         watch.best.restore(student)
     return step
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,7 +41,10 @@ class Meter:
 
     def read(self) -> dict[str, Any]:
         """Means since the last call, over all processes; time bins without a sample are null."""
-        means = {"loss": self._mean(torch.stack(self.totals).sum() / self.turns)}
+        # Of a window in which no turn ran, as where a step only makes pairs, there is nothing to say.
+        loss = torch.stack(self.totals).sum() / self.turns if self.totals else self._zeros() + math.nan
+        mean = self._mean(loss)
+        means: dict[str, Any] = {"loss": mean if math.isfinite(mean) else None}
         for name in self._names(self.scalars):
             values = self.scalars.get(name, [])
             counted = [sum(values, self._zeros()), self._zeros() + len(values)]

@@ -15,9 +15,10 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from bootdiff.allocator import keep_freed_memory
 from bootdiff.errors import BootdiffError, Interrupted, first_line
 from bootdiff.objectives.base import Objective, Turn
+from bootdiff.out_of_memory import let_pass, told_when_out_of_memory
+from bootdiff.processes import gathered, word_of_first
 from bootdiff.progress import Progress, progress
 from bootdiff.randomness import Draw
 from bootdiff.training.checkpoint import checkpoint_before, latest_checkpoint, load_checkpoint, save_checkpoint
@@ -87,7 +88,7 @@ class Loop:
         self.networks = {name: learner.raw for name, learner in self.learners.items()}
         self.what = " and ".join(self.learners)
         self.meter = Meter(accelerator)
-        self.step, self.seconds, self.saved = 0, 0.0, -1
+        self.step, self.seconds, self.saved, self.rate = 0, 0.0, -1, 0.0
         self.health = Health(folder, accelerator)
         self.stop_signal: int | None = None
 
@@ -98,10 +99,10 @@ class Loop:
             Interrupted: after Ctrl-C or SIGTERM, once the state is saved.
             NonFiniteLossError: if a loss or gradient is not finite; the batch is saved.
         """
-        keep_freed_memory()
         self._resume()
         show = show_progress and self.accelerator.is_main_process
-        with self._signals(), progress(f"training {self.what}", self.settings.steps, self.step, show) as bar:
+        bar_of_steps = progress(f"training {self.what}", self.settings.steps, self.step, show)
+        with told_when_out_of_memory(self._lower), self._signals(), bar_of_steps as bar:
             started = time.monotonic() - self.seconds
             while self.step < self.settings.steps and not self.enough:
                 turns = list(self.objective.turns(self.step))
@@ -121,6 +122,13 @@ class Loop:
         for network in self.compiled:  # whoever uses them next may be on another device
             network._compiled_call_impl = None
         return self.learners
+
+    @property
+    def _lower(self) -> str:
+        """What to do where memory runs out."""
+        asked = self.settings
+        parts = f"raise gradient_accumulation (now {asked.gradient_accumulation}), which keeps the batch in parts"
+        return f"lower batch_size (now {asked.batch_size}), or {parts}; finished checkpoints are kept"
 
     def _turn(self, name: str, again: int = 0) -> None:
         """One learner's forward and backward passes, over the accumulation steps, and its update.
@@ -189,13 +197,12 @@ class Loop:
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
-        path = latest_checkpoint(self.folder / "checkpoints") if self.accelerator.is_main_process else None
-        self.accelerator.wait_for_everyone()
-        path = path or latest_checkpoint(self.folder / "checkpoints")
+        path = word_of_first(latest_checkpoint(self.folder / "checkpoints"))
         if path is not None:
             try:
-                self._restore(*load_checkpoint(path))
+                self._restore(*self._loaded(path))
             except (BootdiffError, KeyError, TypeError, ValueError, RuntimeError) as error:
+                let_pass(error)
                 if isinstance(error.__cause__, OSError):  # it cannot be read here and now; it may be whole
                     raise
                 why = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
@@ -210,8 +217,13 @@ class Loop:
             truncate_log(self.folder / "log.jsonl", self.step)
             if self.watch is not None:
                 self.watch.begin(self.step)
-        self.accelerator.wait_for_everyone()
-        self.enough = self.watch is not None and self.watch.enough
+        self.enough = word_of_first(self.watch is not None and self.watch.enough)
+
+    def _loaded(self, path: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]:
+        """The checkpoint, from the first process where another one does not see that folder."""
+        if all(gathered(path.is_dir())):
+            return load_checkpoint(path)
+        return word_of_first(load_checkpoint(path) if self.accelerator.is_main_process else ({}, {}))
 
     def _restore(self, tensors: dict[str, dict[str, torch.Tensor]], state: dict[str, Any]) -> None:
         for name, learner in self.learners.items():
@@ -228,7 +240,7 @@ class Loop:
         settings, step = self.settings, self.step
         if step % settings.log_every == 0 or step == settings.steps:
             values = self.meter.read()
-            bar.text = f"loss {values['loss']:.3g}"
+            bar.text = "" if values["loss"] is None else f"loss {values['loss']:.3g}"
             if self.accelerator.is_main_process:
                 samples = step * settings.batch_size
                 rates = {"rate": self.rate, "seconds": round(self.seconds, 3), "samples": samples}
@@ -249,8 +261,7 @@ class Loop:
         if self.accelerator.is_main_process:
             with averaged(self.learners) as networks:
                 self.watch.look(self.step, networks)
-        self.accelerator.wait_for_everyone()
-        self.enough = self.watch.enough
+        self.enough = word_of_first(self.watch.enough)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Conditions, Prompts
@@ -21,8 +19,10 @@ from bootdiff.data.prompt_cache import PromptCache, fits, row_bytes, write_cache
 from bootdiff.data.prompts import PromptFile
 from bootdiff.errors import BootdiffError, Interrupted
 from bootdiff.files import remove
+from bootdiff.notes import note
 from bootdiff.objectives.settings import DistillationSettings
-from bootdiff.progress import progress
+from bootdiff.processes import gathered, word_of_first
+from bootdiff.progress import is_first_process, progress
 from bootdiff.teachers.adapters.base import Adapter
 from bootdiff.teachers.encoding import COUNTED, PromptEncoder
 
@@ -55,7 +55,7 @@ def encode_prompts(
     Raises:
         BootdiffError: if an encoder is missing or damaged.
     """
-    prompts, state = file.prompts, PartialState()
+    prompts = file.prompts
     encoder = PromptEncoder(adapter, "cpu" if settings.offload_encoders else device)
     null = encoder.negative(settings.negative_prompt).to("cpu")
     digest = f"{file.digest}-{_fingerprint(encoder, prompts[0])}"
@@ -64,18 +64,20 @@ def encode_prompts(
         return same
     needed = row_bytes(encoder(prompts[:1])) * len(prompts)
     # One process decides for all: what it writes changes what another would find free.
-    answer = [_cached(folder, digest, len(prompts)) or fits(folder, needed, settings.prompt_cache_gib)]
-    if not broadcast_object_list(answer)[0]:
-        if state.is_main_process:
-            _report(file, encoder)
-            if settings.offload_encoders:
-                print("warning: prompts are encoded on the CPU at every step; raise prompt_cache_gib?", file=sys.stderr)
+    ready = is_first_process() and _cached(folder, digest, len(prompts))
+    ready, fit = word_of_first((ready, ready or fits(folder, needed, settings.prompt_cache_gib)))
+    if not ready and is_first_process():
+        _report(file, encoder)
+    if fit and not ready:
+        _written_by_first(folder, encoder, prompts, digest)
+    blind = [n for n, sees in enumerate(gathered(fit and _cached(folder, digest, len(prompts)))) if not sees]
+    if blind:
+        if fit:
+            note(f"process {blind[0]} does not see {folder}, so prompts are encoded at every step.")
+        if settings.offload_encoders and is_first_process():
+            print("warning: prompts are encoded on the CPU at every step; raise prompt_cache_gib?", file=sys.stderr)
         kept = () if settings.offload_encoders else encoder.modules
         return Encoded(Prompts(len(prompts), InLoop(encoder, prompts), kept), null, digest)
-    if state.is_main_process and not _cached(folder, digest, len(prompts)):
-        _report(file, encoder)
-        _write(folder, encoder, prompts, digest)
-    state.wait_for_everyone()
     encoder.release()
     return Encoded(Prompts(len(prompts), PromptCache(folder).rows), null, digest)
 
@@ -89,6 +91,23 @@ class InLoop:
 
     def __call__(self, numbers: Sequence[int]) -> Condition:
         return self.encoder([self.prompts[number] for number in numbers])
+
+
+def _written_by_first(folder: Path, encoder: PromptEncoder, prompts: Sequence[str], digest: str) -> None:
+    """Have the first process write the cache, and all of them stop where it is stopped.
+
+    Raises:
+        Interrupted: on every process.
+    """
+    stopped: str | None = None
+    if is_first_process():
+        try:
+            _write(folder, encoder, prompts, digest)
+        except Interrupted as stop:
+            stopped = str(stop)
+    stopped = word_of_first(stopped)
+    if stopped is not None:
+        raise Interrupted(stopped)
 
 
 def _write(folder: Path, encoder: PromptEncoder, prompts: Sequence[str], digest: str) -> None:
@@ -115,7 +134,8 @@ def _cached(folder: Path, digest: str, count: int) -> bool:
         return False
     try:
         cache = PromptCache(folder)
-    except BootdiffError:
+    except BootdiffError as error:
+        note(f"the prompts are encoded again: {error}")
         return False
     return cache.digest == digest and cache.count == count
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from bootdiff.errors import BootdiffError
 from bootdiff.objectives.settings import DistillationSettings, learned_weight
+from bootdiff.out_of_memory import let_pass
 from bootdiff.pipelines.student_files import FILE, guidance_in, load_student, path_folder, read_facts
 from bootdiff.student import Student
 from bootdiff.teachers import Clip, DynamicThreshold, Limit, Teacher, adapter_of
@@ -96,6 +97,7 @@ def started_from(folder: Path | str, teacher: Teacher, settings: DistillationSet
     try:
         student.load_state_dict(load_student(folder, teacher).state_dict())
     except RuntimeError as error:
+        let_pass(error)
         raise BootdiffError(
             f"the student in {folder} does not fit the teacher {teacher.name} (other weights); "
             "start from one of its own students."

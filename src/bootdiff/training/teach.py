@@ -19,6 +19,7 @@ from bootdiff.data.sources import Images
 from bootdiff.errors import BootdiffError
 from bootdiff.files import remove, write_json, write_whole
 from bootdiff.pictures import grid
+from bootdiff.processes import word_of_first
 from bootdiff.quiet import quietly
 from bootdiff.randomness import sample_noise
 from bootdiff.runs import Run
@@ -55,13 +56,31 @@ def train_teacher(data: str, output: Path | str, settings: TeacherSettings, repo
     config = {"task": "train-teacher", "data": data, "settings": settings.model_dump()}
     sources = {"data": hash_data(known)}
     run.check(config, sources)
-    if all((output / part).exists() for part in ("model_index.json", *([] if asked is None else [ONE_STEP]))):
+    parts = ("model_index.json", *([] if asked is None else [ONE_STEP]))
+    if word_of_first(all((output / part).exists() for part in parts)):
         return False
+    from bootdiff.training.accelerator import own_state
+
+    with own_state():
+        _train(run, config, sources, known, settings, asked, report_to)
+    return True
+
+
+def _train(
+    run: Run,
+    config: dict[str, Any],
+    sources: dict[str, str],
+    known: Data,
+    settings: TeacherSettings,
+    asked: BootSettings | None,
+    report_to: str | None,
+) -> None:
     from bootdiff.objectives import Denoiser, Denoising, Learner
-    from bootdiff.training.accelerator import make_accelerator, start_tracker
+    from bootdiff.training.accelerator import end_training, make_accelerator, start_tracker
     from bootdiff.training.joint import check_beside, save_beside, with_student
     from bootdiff.training.loop import Loop, averaged
 
+    output = run.folder
     accelerator = make_accelerator(settings, output, report_to)
     torch.manual_seed(settings.seed)
     with quietly():
@@ -87,8 +106,7 @@ def train_teacher(data: str, output: Path | str, settings: TeacherSettings, repo
             if student is not None:
                 save_beside(student, output, settings)
     accelerator.wait_for_everyone()
-    accelerator.end_training()
-    return True
+    end_training(accelerator)
 
 
 def load_data(data: str, settings: TeacherSettings) -> Data:

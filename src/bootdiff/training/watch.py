@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Conditions
 from bootdiff.files import load_tensors, save_tensors, write_whole
+from bootdiff.notes import note
 from bootdiff.objectives.settings import DistillationSettings
 from bootdiff.randomness import sample_noise
 from bootdiff.solvers import Euler, Heun, Solver, even_times, solve
@@ -35,6 +36,8 @@ from bootdiff.training.teacher_features import TeacherFeatures
 
 #: the stored ends of the teacher's path
 SOLUTIONS = "path_ends.safetensors"
+#: said where the teacher's features are not finite
+OVERFLOW = "the teacher's features of its own samples are not finite, so looks compare the samples' values instead"
 #: the weights of the best look so far
 FOLDER_OF_THE_BEST = "best"
 #: no user's samples start from these noises; torch's generators on a CPU see the lowest 32 bits of a seed only
@@ -152,6 +155,8 @@ class Watch:
         if not isinstance(student, Student):
             raise TypeError(f"expected a Student, got {type(student).__name__}")
         line = {"step": step, **self._figures(student)}
+        if self._features is not None and self.truth(next(student.parameters()).device).by_values:
+            line["note"] = OVERFLOW
         if self.keeps_best:
             self.best.offer(line, student)
         self.seconds += time.monotonic() - started
@@ -262,6 +267,7 @@ class Watch:
         ends, starts, views, textures = (torch.cat(part) for part in zip(*parts, strict=True))
         # Half precision may overflow at images where it does not on the path.
         if not bool(torch.isfinite(views).all() and torch.isfinite(textures).all()):
+            note(OVERFLOW)
             views, textures = ends.flatten(1), textures[:, :0]
         found = {"ends": ends, "starts": starts[:exact], "views": views, "textures": textures}
         write_whole(self.folder / SOLUTIONS, lambda temporary: save_tensors(temporary, found))

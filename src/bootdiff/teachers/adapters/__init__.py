@@ -7,6 +7,7 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 from bootdiff.errors import BootdiffError, first_line
+from bootdiff.out_of_memory import let_pass
 
 if TYPE_CHECKING:
     from bootdiff.teachers.adapters.base import Adapter
@@ -77,6 +78,7 @@ def _load_entry_points() -> None:
         try:
             register_adapter(entry.load())
         except Exception as error:  # somebody else's module may raise anything
+            let_pass(error)
             raise BootdiffError(f"the adapter {entry.value} cannot be imported ({first_line(error)}).") from error
 
 

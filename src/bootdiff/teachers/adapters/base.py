@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +20,14 @@ from bootdiff.teachers.limits import Limit
 from bootdiff.teachers.one_call import OneCall, stock_scheduler
 from bootdiff.teachers.parts import Parts
 from bootdiff.teachers.scheduler import SchedulerConfig, checked
+from bootdiff.transfer import settled
 
 #: of an embedded guidance weight, as in LCM
 WEIGHT_DIM = 256
 #: latents that a decoder gets at a time: it needs far more memory than the network
 DECODED_AT_ONCE = 4
+#: held while a decoder is loaded: several threads may ask for it first
+_DECODER = threading.Lock()
 
 Guidance = Literal["none", "free", "embedded"]
 
@@ -199,10 +203,11 @@ class Adapter(ABC):
 
     def decoder(self) -> Any:
         """The VAE, kept until ``release_decoder``; some overflow in float16, so those run in float32."""
-        if self._decoder is None:
-            vae = self.parts.load("vae")
-            self._decoder = copy.deepcopy(vae).float() if vae.dtype == torch.float16 else vae
-        return self._decoder
+        with _DECODER:
+            if self._decoder is None:
+                vae = self.parts.load("vae")
+                self._decoder = copy.deepcopy(vae).float() if vae.dtype == torch.float16 else vae
+            return self._decoder
 
     def release_decoder(self) -> None:
         """Give the decoder's memory back."""
@@ -218,7 +223,7 @@ class Adapter(ABC):
             return torch.cat([self.decode(part) for part in sample.split(DECODED_AT_ONCE)])
         if self.vae is None:
             return sample
-        vae = self.decoder().to(sample.device)
+        vae = settled(self.decoder(), sample.device)
         latents = sample / self.vae.scaling_factor
         mean, deviation = (getattr(vae.config, name, None) for name in ("latents_mean", "latents_std"))
         if mean is not None and deviation is not None:
@@ -234,7 +239,7 @@ class Adapter(ABC):
         """Samples of the network from images (b, c, h, w) in [−1, 1]: ``decode``'s inverse, as far as there is one."""
         if self.vae is None:
             return images
-        vae = self.decoder().to(images.device)
+        vae = settled(self.decoder(), images.device)
         encoded = vae.encode(images.to(vae.dtype))  # an AutoencoderTiny answers latents themselves
         latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
         latents = latents.float() - (self.vae.shift_factor or 0.0)
