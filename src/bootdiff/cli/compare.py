@@ -20,6 +20,7 @@ from bootdiff.evaluation.opening import Opened, open_group
 from bootdiff.evaluation.processes import join
 from bootdiff.evaluation.references import Reference
 from bootdiff.evaluation.stock_samplers import kinds_for, read_samplers
+from bootdiff.lock import lock
 from bootdiff.pipelines.samplers import Choice
 from bootdiff.progress import is_first_process
 from bootdiff.runs import Run, environment
@@ -67,15 +68,17 @@ def run_compare(
         *teacher_entries(model, rows, listed),
         *student_entries(students, group, labels, counts, level),
     ]
-    if is_first_process():  # nothing can be refused any more
-        run.start(config, sources)
-    comparison = Comparison(model, output / "rows", judges, asked.num, asked.seed, asked.repeats)
-    try:
-        measured = comparison.run(entries)
-    except KeyboardInterrupt:
-        raise Interrupted("stopped; finished rows are kept, so run the same command to go on.") from None
-    config = {**config, "notes": notes(judges.reference, asked.num)}
-    return _finish(output, config, measured, comparison.pictures(entries))
+    with lock(output):
+        if is_first_process():  # nothing can be refused any more
+            run.check(config, sources)
+            run.start(config, sources)
+        comparison = Comparison(model, output / "rows", judges, asked.num, asked.seed, asked.repeats)
+        try:
+            measured = comparison.run(entries)
+        except KeyboardInterrupt:
+            raise Interrupted("stopped; finished rows are kept, so run the same command to go on.") from None
+        config = {**config, "notes": notes(judges.reference, asked.num)}
+        return _finish(output, config, measured, comparison.pictures(entries))
 
 
 def _finish(

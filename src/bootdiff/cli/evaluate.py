@@ -17,6 +17,7 @@ from bootdiff.evaluation.opening import Opened, base_teacher, open_pair
 from bootdiff.evaluation.processes import join
 from bootdiff.evaluation.rows import DDIM_STEPS, FIRST_STAGE, Candidate, heun_candidate
 from bootdiff.files import read_json, write_json, write_text
+from bootdiff.lock import lock
 from bootdiff.pipelines.card import model_card
 from bootdiff.pipelines.samplers import open_student
 from bootdiff.pipelines.student_files import FILE
@@ -103,6 +104,11 @@ def read_steps(words: str | None) -> list[int]:
 
 def keep(folder: Path, result: Mapping[str, Any]) -> None:
     """Put the figures into the run: ``evaluation.json`` and the student's model card."""
+    with lock(folder, patience=10):
+        _keep(folder, result)
+
+
+def _keep(folder: Path, result: Mapping[str, Any]) -> None:
     write_json(folder / "evaluation.json", result)
     config = Run(folder).config
     if (folder / "student" / FILE).exists():

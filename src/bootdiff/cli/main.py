@@ -265,6 +265,13 @@ def _tracker(name: str | None) -> str | None:
 
 def run() -> None:
     """The entry point: our own errors become one line and exit code 2, an interruption 130."""
+    from bootdiff.streams import unheard
+
+    with unheard():
+        _run()
+
+
+def _run() -> None:
     try:
         app()
     except Interrupted as stop:
