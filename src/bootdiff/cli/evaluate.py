@@ -26,6 +26,9 @@ from bootdiff.runs import STAGE, Run, environment
 from bootdiff.teachers.adapters import adapter_for
 from bootdiff.teachers.parts import Parts
 
+#: seconds that another process, which puts its figures into the same run, is waited for
+PATIENCE = 10.0
+
 
 def run_evaluate(
     student: str,
@@ -104,7 +107,7 @@ def read_steps(words: str | None) -> list[int]:
 
 def keep(folder: Path, result: Mapping[str, Any]) -> None:
     """Put the figures into the run: ``evaluation.json`` and the student's model card."""
-    with lock(folder, patience=10):
+    with lock(folder, PATIENCE):
         _keep(folder, result)
 
 
