@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -29,6 +30,7 @@ from bootdiff.training.distill import distill
 from bootdiff.training.loop import Loop
 from bootdiff.training.stopping import Stopping
 from killing import dead, forked, held, hidden, killed_before
+from toys import command
 
 SMALL = ["--steps", "2", "--batch-size", "4", "--set", "sample_every=0"]
 
@@ -501,3 +503,37 @@ def test_prompts_on_disk_are_what_was_written(tmp_path):
 def test_a_log_on_a_full_disk_is_one_line():
     with pytest.raises(BootdiffError, match=r"^/dev/full cannot be written \(No space left on device\)"):
         append_line(Path("/dev/full"), {"step": 1})
+
+
+# Real processes
+
+
+@pytest.mark.slow
+def test_a_command_in_a_pipe_that_closes_ends_well(tiny, tmp_path):
+    """``bootdiff distill … 2>&1 | head -1``"""
+    words = command("distill", tiny, "--output", tmp_path / "run", *SMALL)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(300) == 0
+    assert (tmp_path / "run" / "report.html").exists() and not hidden(tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.multi
+def test_two_processes_that_the_terminal_stops_save_at_the_same_step(tiny, tmp_path):
+    """Ctrl-C reaches both of them, and torchrun, which tells them again."""
+    often = ["--set", "log_every=1000", "--set", "checkpoint_every=100000", "--set", "watch_every=0"]
+    words = ["distill", tiny, "--output", tmp_path / "run", *SMALL, "--steps", "100000", *often]
+    with subprocess.Popen(
+        command(*words, processes=2), stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        for line in process.stderr:
+            if line.startswith("training student"):
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.stderr.read()
+        process.wait(300)
+    assert "stopped at step" in said, said[-2000:]
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert f"stopped at step {int(checkpoint.name.removeprefix('step-'))} of" in said and not hidden(tmp_path / "run")

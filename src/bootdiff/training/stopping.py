@@ -19,6 +19,8 @@ ASKING = ("SIGINT", "SIGTERM", "SIGHUP")
 ONE_PRESS = 2.0
 #: several processes ask each other about so often
 ASKED_EVERY = 1.0
+#: and at least once in so many steps, because the next ones may be slower
+ASKED_WITHIN = 100
 
 
 class Stopping:
@@ -32,8 +34,8 @@ class Stopping:
         self.accelerator = accelerator
         self.signal: int | None = None
         self.first = 0.0
-        #: when the processes asked each other last, and the steps at which they do so next and did so before
-        self.asked, self.next, self.last = time.monotonic(), 0, 0
+        #: when the processes asked each other last, at which step, and at which one they do so next
+        self.asked, self.last, self.next = time.monotonic(), 0, 0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -70,7 +72,8 @@ class Stopping:
         now = time.monotonic()
         told = torch.tensor([float(asked), now - self.asked], device=self.accelerator.device)
         anyone, seconds = self.accelerator.reduce(told, "sum").tolist()
-        a_step = seconds / self.accelerator.num_processes / max(1, step - self.last)
+        steps = step - self.last if self.next else 1  # a resumed run's first step has a large number
+        a_step = max(1e-6, seconds / self.accelerator.num_processes / steps)
         self.asked, self.last = now, step
-        self.next = step + int(min(1000, max(1, ASKED_EVERY / max(a_step, 1e-6))))
+        self.next = step + min(ASKED_WITHIN, max(1, int(ASKED_EVERY / a_step)))
         return anyone > 0
