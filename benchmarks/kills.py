@@ -5,7 +5,8 @@
 
 A run counts as the same if it holds the same files with the same bytes, but for the time that things took, and nothing
 hidden beside them. One process that has imported everything forks a child for every run of a command; the child calls
-what ``bootdiff`` calls, with one thread. The same command line goes on where it was stopped.
+what ``bootdiff`` calls, with one thread; a report's pictures take two steps of the teacher. The same command line goes
+on where it was stopped.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,7 +93,9 @@ def _be_the_command(words: Sequence[str], place: Path) -> None:
         os.environ["BOOTDIFF_CACHE"] = str(place / "cache")
         sys.argv = ["bootdiff", *words, "--output", "run"]
         from bootdiff.cli.main import run as command
+        from bootdiff.report import samples
 
+        samples.TEACHER_STEPS = 2
         try:
             command()
             code = 0
@@ -231,7 +234,7 @@ def known(path: Path) -> list[Trial]:
     return [Trial(*json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def carry_out(work: Path, kills: int, seed: int, tell: Callable[[str], None] = print) -> list[Trial]:
+def carry_out(work: Path, kills: int, seed: int) -> list[Trial]:
     """Kill each command its share of times; every finished trial is kept as a line."""
     trials, place = known(work / "trials.jsonl"), work / "place"  # one for all: a run knows where it was started
     wholes: dict[str, tuple[dict[str, str], float]] = {}
@@ -254,7 +257,8 @@ def carry_out(work: Path, kills: int, seed: int, tell: Callable[[str], None] = p
         trials.append(trial)
         with (work / "trials.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(trial) + "\n")
-        tell(f"{done + trial.kills}/{kills} kills: {job}: {', '.join(trial.wrong[:5]) or 'the same'}")
+        said = ", ".join(trial.wrong[:5]) or "the same"
+        print(f"{done + trial.kills}/{kills} kills: {job}, killed {trial.kills} times: {said}", flush=True)
         if trial.wrong:
             place.rename(work / f"wrong-{number}")
     return trials

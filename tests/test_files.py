@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,6 +32,8 @@ from bootdiff.training.loop import Loop
 from bootdiff.training.stopping import Stopping
 from killing import dead, forked, held, hidden, killed_before
 from toys import command
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 SMALL = ["--steps", "2", "--batch-size", "4", "--set", "sample_every=0"]
 
@@ -537,3 +540,42 @@ def test_two_processes_that_the_terminal_stops_save_at_the_same_step(tiny, tmp_p
     assert "stopped at step" in said, said[-2000:]
     (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
     assert f"stopped at step {int(checkpoint.name.removeprefix('step-'))} of" in said and not hidden(tmp_path / "run")
+
+
+# What the benchmark that kills would notice
+
+
+def test_the_benchmark_sees_another_byte_and_hidden_files_and_no_times(student, tmp_path):
+    from kills import contents, differences
+
+    shutil.copytree(student, tmp_path / "run")
+    whole = contents(tmp_path / "run")
+    done = json.loads((tmp_path / "run/done.json").read_text())
+    write_json(tmp_path / "run/done.json", {**done, "seconds": 1e6})
+    assert len(whole) > 8 and not differences(tmp_path, whole)
+    write_json(tmp_path / "run/done.json", {**done, "steps": 3})
+    weights = tmp_path / "run/student/unet/diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    (tmp_path / "run" / "samples" / ".one.tmp").mkdir(parents=True)
+    seen = differences(tmp_path, whole)
+    assert seen == ["done.json", "student/unet/diffusion_pytorch_model.safetensors", "run/samples/.one.tmp"]
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("compare.csv", "sampler,calls,images_per_second\nDDIM,{calls},{speed}\n"),
+        (
+            "compare.md",
+            "# Students\n\n| sampler | calls | images/s |\n| --- | --- | --- |\n| DDIM | {calls} | {speed} |\n",
+        ),
+    ],
+)
+def test_the_benchmark_leaves_times_out_of_tables(tmp_path, name, table):
+    from kills import untimed
+
+    said = []
+    for calls, speed in ((1, 5), (1, 6), (2, 5)):
+        (tmp_path / name).write_text(table.format(calls=calls, speed=speed))
+        said.append(untimed(tmp_path / name))
+    assert said[0] == said[1] != said[2]
