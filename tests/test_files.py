@@ -170,14 +170,14 @@ def test_a_teacher_is_whole_whenever_its_training_is_killed_while_it_is_saved(tm
     )
     assert cli(*words, tmp_path / "whole").code == 0
     expected = {name for name in os.listdir(tmp_path / "whole") if not name.startswith("log")}
-    for change in (2, 9, 14, 18, 22):
+    for change in (3, 12, 20):
         run = tmp_path / f"killed {change}"
         assert cli(*words, run).code == 0
         if (run / "model_index.json").exists():
             parts = [name for name, value in json.loads((run / "model_index.json").read_text()).items() if value]
             assert all((run / name).is_dir() for name in parts if not name.startswith("_")), change
     change = None
-    for n in (2, 14):
+    for n in (3, 12, 20):
         assert cli(*words, tmp_path / f"killed {n}").code == 0
         assert expected <= set(os.listdir(tmp_path / f"killed {n}")) and not hidden(tmp_path / f"killed {n}")
 
@@ -567,7 +567,7 @@ def test_the_benchmark_sees_another_byte_and_hidden_files_and_no_times(student, 
         ("compare.csv", "sampler,calls,images_per_second\nDDIM,{calls},{speed}\n"),
         (
             "compare.md",
-            "# Students\n\n| sampler | calls | images/s |\n| --- | --- | --- |\n| DDIM | {calls} | {speed} |\n",
+            "# T\n\n| sampler | calls | images/s |\n| --- | --- | --- |\n| DDIM | {calls} | {speed} |\n",
         ),
     ],
 )

@@ -190,9 +190,11 @@ def _prepare(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     for folder in new:
         _sync_one(folder.parent)
-    with os.scandir(path.parent) as entries:
-        hidden = [(entry.name, match) for entry in entries if (match := _LEFTOVER.fullmatch(entry.name))]
-    for name, match in hidden:
+    try:
+        names = os.listdir(path.parent)
+    except PermissionError:
+        return
+    for name, match in ((name, match) for name in names if (match := _LEFTOVER.fullmatch(name))):
         # Without a host in it a name may be another program's, unless it is that of this very file.
         if match["host"] or match["name"] in (path.stem, path.name):
             with suppress(OSError):
@@ -229,17 +231,12 @@ def _put(temporary: Path, path: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two names change places in one step; False where the system or the file system cannot."""
+    """Let two names change places in one step; False where the system or the file system cannot, or refuses."""
     try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
+        rename = ctypes.CDLL(None).renameat2
     except (OSError, AttributeError):
         return False
-    if rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-        return False
-    raise OSError(number, os.strerror(number), str(other))
+    return rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0
 
 
 def _replace(temporary: Path, path: Path) -> None:
@@ -259,7 +256,10 @@ def _replace(temporary: Path, path: Path) -> None:
 
 def _sync_one(path: Path) -> None:
     """One file, or a folder's list of names."""
-    handle = os.open(path, os.O_RDONLY)
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written to and not read
+        return
     try:
         os.fsync(handle)
     except OSError as error:
