@@ -4,9 +4,9 @@
     python benchmarks/kills.py --kills 20 --seed 3
 
 A run counts as the same if it holds the same files with the same bytes, but for the time that things took, and nothing
-hidden beside them. One process that has imported everything forks a child for every run of a command; the child calls
-what ``bootdiff`` calls, with one thread; a report's pictures take two steps of the teacher. The same command line goes
-on where it was stopped.
+hidden beside them. Half of the kills wait for the next write, because writing takes a small part of the time. One
+process that has imported everything forks a child for every run of a command; the child calls what ``bootdiff`` calls,
+with one thread; a report's pictures take two steps of the teacher. The same command line goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from bootdiff.whole import has_leftovers
 
 #: of a command's work that was killed once, the share that is killed again before it may end
 AGAIN = 0.4
+#: the share of the kills that wait until something is being written, and the seconds for which they let it
+AT_A_WRITE, WRITING = 0.5, 0.02
 #: what a file says of time, and of the hour at which it was written
 TIMES = {"seconds", "images_per_second", "milliseconds"}
 TIMED_COLUMNS = {"images_per_second", "milliseconds", "images/s", "ms, batch 1"}
@@ -69,8 +71,12 @@ class Ended(NamedTuple):
     seconds: float
 
 
-def run(words: Sequence[str], place: Path, kill_after: float | None = None) -> Ended:
-    """Run a command in a child process, in a folder of its own, and kill it after some seconds unless it has ended."""
+def run(words: Sequence[str], place: Path, kill_after: float | None = None, write: float | None = None) -> Ended:
+    """Run a command in a child process, in a folder of its own, and kill it after some seconds unless it has ended.
+
+    Args:
+        write: from then on wait until something is being written, and for so many seconds more.
+    """
     place.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     child = os.fork()
@@ -78,9 +84,16 @@ def run(words: Sequence[str], place: Path, kill_after: float | None = None) -> E
         _be_the_command(words, place)
     if kill_after is not None:
         time.sleep(kill_after)
+        while write is not None and not has_leftovers(place) and _is_running(child):
+            time.sleep(0.0005)
+        time.sleep(write or 0)
         os.kill(child, signal.SIGKILL)  # until it is waited for, its number is nobody else's
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return Ended(code, time.monotonic() - started)
+
+
+def _is_running(child: int) -> bool:
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
 def _be_the_command(words: Sequence[str], place: Path) -> None:
@@ -174,7 +187,8 @@ def attempt(job: str, place: Path, whole: Mapping[str, str], seconds: float, cha
     kills = writing = 0
     ended = Ended(-signal.SIGKILL, 0.0)
     while kills == 0 or chance.random() < AGAIN:
-        ended = run(JOBS[job], place, chance.uniform(0, seconds))
+        write = chance.uniform(0, WRITING) if chance.random() < AT_A_WRITE else None
+        ended = run(JOBS[job], place, chance.uniform(0, seconds), write)
         if ended.code != -signal.SIGKILL:  # it was faster
             break
         kills += 1
