@@ -27,6 +27,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def true_sync() -> Iterator[Callable[[Path], None]]:
+    """Tests do not wait for the disk; it gives what it replaces, for the test that looks at it."""
+    from bootdiff import whole
+
+    replaced = whole._sync_one
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(whole, "_sync_one", lambda path: None)
+        yield replaced
+
+
+@pytest.fixture(autouse=True, scope="session")
 def few_teacher_steps() -> Iterator[dict[str, object]]:
     """The pictures of a report take 150 calls of the teacher, and many tests write a report: here they take six.
 

@@ -85,9 +85,10 @@ def test_a_killed_run_resumes_to_the_same_bits(cli, tiny, tmp_path, undisturbed)
         assert "" not in seen, "the run ended before its second checkpoint"
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    (run / "checkpoints" / ".step-00000099.1.tmp").mkdir()  # what a kill within a write leaves behind
+    (run / "checkpoints" / f".step-00000099.{process.pid}.tmp").mkdir()  # what a kill within a write leaves behind
     done = cli(*words)
     assert done.code == 0, done.err
+    assert not list(run.rglob(".*"))
     assert same(weights(run), weights(undisturbed))
     steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 13))

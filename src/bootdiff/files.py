@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
-import shutil
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bootdiff.errors import BootdiffError, first_line
 from bootdiff.out_of_memory import let_pass
 from bootdiff.reading import MOST_JSON, parse_json, read_text
+from bootdiff.whole import has_leftovers as has_leftovers
+from bootdiff.whole import remove as remove
+from bootdiff.whole import remove_leftovers as remove_leftovers
+from bootdiff.whole import writable as writable
+from bootdiff.whole import write_parts as write_parts
+from bootdiff.whole import write_whole as write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-#: the names that ``write_whole`` gives to what is not whole yet, or no longer needed
-_LEFTOVER = re.compile(r"\..+\.\d+\.(tmp(\..+)?|old)")
 
 
 def read_json(path: Path, most: int = MOST_JSON) -> dict[str, Any]:
@@ -92,6 +91,16 @@ def load_state(path: Path) -> Mapping[str, Tensor]:
     return state
 
 
+def append_line(path: Path, values: Mapping[str, Any]) -> None:
+    """Append one line of JSON to a log.
+
+    Raises:
+        BootdiffError: if the disk refuses.
+    """
+    with writable(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(values) + "\n")
+
+
 def file_hash(path: Path) -> str:
     """A short hash of a file's bytes."""
     with path.open("rb") as file:
@@ -101,60 +110,3 @@ def file_hash(path: Path) -> str:
 def write_text(path: Path, text: str) -> None:
     """Write a text file aside and rename it into place, so that readers see the old one or the new one, whole."""
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Call ``write`` with a temporary path beside ``path``, then rename the file or folder it made into place.
-
-    Raises:
-        BootdiffError: if the disk refuses; what stood at ``path`` is untouched and the temporary is removed.
-    """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove(temporary)
-        write(temporary)
-        if path.is_dir() and not temporary.is_dir():
-            raise BootdiffError(f"{path} is a folder; expected a file to write, so choose another name.")
-        if path.is_dir():
-            _swap(temporary, path)
-        else:
-            os.replace(temporary, path)
-    except BaseException as error:
-        with suppress(OSError):  # where it could not even be looked for
-            remove(temporary)
-        # safetensors reports a full disk as its own exception, not as an OSError.
-        file = next((parent for parent in path.parents if parent.is_file()), None)
-        if isinstance(error, NotADirectoryError | FileExistsError) and file is not None:
-            raise BootdiffError(f"{path} cannot be written: {file} is a file; choose another place.") from error
-        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
-            raise BootdiffError(f"{path} cannot be written ({error}); what was there before is unchanged.") from error
-        raise
-
-
-def _swap(temporary: Path, path: Path) -> None:
-    """Put one folder in another's place; the old one comes back if that fails."""
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    remove(old)
-    os.replace(path, old)
-    try:
-        os.replace(temporary, path)
-    except OSError:
-        os.replace(old, path)
-        raise
-    remove(old)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a kill within ``write_whole`` left in a folder, and nothing else."""
-    for path in folder.glob(".*"):
-        if _LEFTOVER.fullmatch(path.name):
-            remove(path)
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder if it exists."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

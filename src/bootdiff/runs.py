@@ -7,6 +7,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 import yaml
 
 from bootdiff.errors import BootdiffError, first_line, one_line, shown
-from bootdiff.files import read_json, remove_leftovers, write_json, write_text
+from bootdiff.files import has_leftovers, read_json, write_json, write_text
+from bootdiff.lock import LOCK, lock, tidy
 from bootdiff.notes import note, said
 from bootdiff.reading import check_kinds, parse_json, read_text
 from bootdiff.training.settings import read_config
@@ -187,9 +189,16 @@ class Run:
                 "back to resume it, or choose another --output."
             )
 
+    def tidy(self) -> None:
+        """Remove what a kill has left in a run that is finished; not while another process is at work there."""
+        with suppress(BootdiffError, OSError):  # a folder of somebody else's
+            if any(self.folder.rglob(LOCK)) or has_leftovers(self.folder):
+                with lock(self.folder):
+                    tidy(self.folder)
+
     def start(self, config: Mapping[str, Any], sources: Mapping[str, str]) -> None:
         """Write what was asked, and remove what a kill within a write left; a resumed run keeps its own words."""
-        remove_leftovers(self.folder)
+        tidy(self.folder)
         if self.started:
             return
         words = {"sources": dict(sources), "command": command(), "folder": str(Path.cwd()), "notes": said()}

@@ -13,6 +13,7 @@ from bootdiff.ablation.table import cells
 from bootdiff.ablation.variants import shown
 from bootdiff.cli.evaluate import run_evaluate
 from bootdiff.cli.measurement import Measurement
+from bootdiff.lock import lock, tidy
 from bootdiff.runs import trained_seconds
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ def run_ablate(config: Path, output: Path, dry_run: bool) -> None:
     if dry_run:
         print_ablation_plan(plan)
         return
-    print_lines(Runner(plan, measure).run())
+    with lock(plan.folder):
+        tidy(plan.folder)
+        print_lines(Runner(plan, measure).run())
     pictures = sorted(path.name for path in output.glob("*.png"))
     print(f"ablation: {output}  (ablation.md, .csv, .json{'; ' if pictures else ''}{', '.join(pictures)})")
 

@@ -24,6 +24,7 @@ from bootdiff.evaluation.opening import Opened, open_group
 from bootdiff.evaluation.processes import join
 from bootdiff.evaluation.references import Reference
 from bootdiff.evaluation.stock_samplers import all_samplers, read_samplers
+from bootdiff.lock import lock
 from bootdiff.pipelines.samplers import Choice
 from bootdiff.progress import is_first_process
 from bootdiff.runs import Run, environment
@@ -77,20 +78,24 @@ def run_compare(
     run.check(config, sources)
     chooser, _ = chooser_and_rows(students[0], group[0], Engine(judges, asked.noises), labels, heun=False)
     further = list(student_entries(students, group, labels, counts, level))
-    if is_first_process():  # nothing can be refused any more
-        run.start(config, sources)
-    more = [one for name, steps in rows.items() for count in steps if (one := chooser.named(name, count)) is not None]
-    try:
-        entries = table_entries(chooser, further, calls, heun, more)
-        result = measured_table(chooser, entries, latencies=True)
-        pictures = _pictures(chooser.engine, entries, result["rows"]) if is_first_process() else {}
-    except KeyboardInterrupt:
-        raise Interrupted("stopped; finished rows are kept, so run the same command to go on.") from None
-    if is_first_process():
-        result = {**config, "notes": notes(judges.reference, asked.num), **result, **environment()}
-        write_comparison(output, result, pictures)
-        print_table(result, everything)
-        print(f"comparison: {output}  (compare.md, .csv, .json; quality.png, samples.png)")
+    with lock(output):
+        if is_first_process():  # nothing can be refused any more
+            run.check(config, sources)
+            run.start(config, sources)
+        more = [
+            one for name, steps in rows.items() for count in steps if (one := chooser.named(name, count)) is not None
+        ]
+        try:
+            entries = table_entries(chooser, further, calls, heun, more)
+            result = measured_table(chooser, entries, latencies=True)
+            pictures = _pictures(chooser.engine, entries, result["rows"]) if is_first_process() else {}
+        except KeyboardInterrupt:
+            raise Interrupted("stopped; finished rows are kept, so run the same command to go on.") from None
+        if is_first_process():
+            result = {**config, "notes": notes(judges.reference, asked.num), **result, **environment()}
+            write_comparison(output, result, pictures)
+            print_table(result, everything)
+            print(f"comparison: {output}  (compare.md, .csv, .json; quality.png, samples.png)")
     return result["rows"]
 
 

@@ -12,7 +12,7 @@ from bootdiff.objectives.registry import load_method, methods_with
 from bootdiff.processes import word_of_first
 from bootdiff.progress import is_first_process
 from bootdiff.report.build import build_report
-from bootdiff.runs import read_done
+from bootdiff.runs import Run, read_done
 from bootdiff.teachers import load_teacher
 from bootdiff.training.convergence import verdict_of
 from bootdiff.training.distill import Plan, plan_distillation, run_plan
@@ -45,6 +45,7 @@ def run_distill(
         print_plan(plan)
         return
     if word_of_first(plan.finished):
+        Run(output).tidy()
         print(f"done: {output} is finished; its student is {output}/student.")
         if not (output / "report.html").exists() and is_first_process():
             print_report(output)

@@ -21,12 +21,16 @@ from bootdiff.evaluation.opening import Opened, base_teacher, open_alone, open_p
 from bootdiff.evaluation.processes import join
 from bootdiff.evaluation.rows import path_end, starts_elsewhere
 from bootdiff.files import read_json, write_json, write_text
+from bootdiff.lock import lock
 from bootdiff.pipelines.card import model_card
 from bootdiff.pipelines.student_files import FILE
 from bootdiff.progress import is_first_process
 from bootdiff.runs import Run, environment
 from bootdiff.teachers.adapters import adapter_for
 from bootdiff.teachers.parts import Parts
+
+#: seconds that another process, which puts its figures into the same run, is waited for
+PATIENCE = 10.0
 
 
 def run_evaluate(
@@ -111,6 +115,11 @@ def chooser_and_rows(
 
 def keep(folder: Path, result: Mapping[str, Any]) -> None:
     """Put the figures into the run: ``evaluation.json`` and the student's model card."""
+    with lock(folder, PATIENCE):
+        _keep(folder, result)
+
+
+def _keep(folder: Path, result: Mapping[str, Any]) -> None:
     write_json(folder / "evaluation.json", result)
     config = Run(folder).config
     if (folder / "student" / FILE).exists():

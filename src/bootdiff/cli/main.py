@@ -281,6 +281,13 @@ def run() -> None:
 
     With BOOTDIFF_DEBUG=1 in the environment the traceback comes before that line.
     """
+    from bootdiff.streams import unheard
+
+    with unheard():
+        _run()
+
+
+def _run() -> None:
     show_every_character()
     try:
         keep_freed_memory()

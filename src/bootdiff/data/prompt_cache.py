@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 from bootdiff.condition import Condition
 from bootdiff.errors import BootdiffError
 from bootdiff.files import read_json, write_json, write_whole
+from bootdiff.whole import reserve
 
 INDEX = "index.json"
 
@@ -34,24 +37,24 @@ def write_cache(folder: Path, count: int, batches: Iterable[Condition], digest: 
 
     Args:
         digest: of what was encoded by what; ``PromptCache`` asks for it.
+
+    Raises:
+        BootdiffError: if the disk is full, which is told after the first batch: the files get their whole size then.
     """
 
     def write(temporary: Path) -> None:
         temporary.mkdir()
-        files: dict[str, np.memmap] = {}
         kinds: dict[str, str] = {}
-        done = 0
-        for batch in batches:
-            for name, value in batch.items():
-                rows = _numpy(value)
-                if name not in files:
-                    shape = (count, *rows.shape[1:])
-                    files[name] = np.lib.format.open_memmap(temporary / f"{name}.npy", "w+", rows.dtype, shape)
-                    kinds[name] = str(value.dtype).removeprefix("torch.")
-                files[name][done : done + len(rows)] = rows
-            done += len(next(iter(batch.values())))
-        for file in files.values():
-            file.flush()
+        with ExitStack() as stack:
+            files: dict[str, BinaryIO] = {}
+            for batch in batches:
+                for name, value in batch.items():
+                    rows = _numpy(value)
+                    if name not in files:
+                        files[name] = stack.enter_context(_reserved(temporary / f"{name}.npy", rows, count))
+                        kinds[name] = str(value.dtype).removeprefix("torch.")
+                    # Written, not mapped: a full disk is an error here, and a signal that kills there.
+                    files[name].write(rows.tobytes())
         write_json(temporary / INDEX, {"count": count, "digest": digest, "entries": kinds})
 
     write_whole(folder, write)
@@ -75,6 +78,20 @@ class PromptCache:
     def rows(self, numbers: Sequence[int]) -> Condition:
         """The conditions of these prompts, by number."""
         return Condition({name: _tensor(file[list(numbers)], self.kinds[name]) for name, file in self.files.items()})
+
+
+def _reserved(path: Path, rows: np.ndarray, count: int) -> BinaryIO:
+    """A ``.npy`` file for ``count`` rows, of its full size on the disk and open behind its header."""
+    file = path.open("w+b")
+    try:
+        described = {"descr": np.lib.format.dtype_to_descr(rows.dtype), "fortran_order": False}
+        np.lib.format.write_array_header_1_0(file, {**described, "shape": (count, *rows.shape[1:])})
+        file.flush()
+        reserve(file, file.tell() + count * rows[:1].nbytes)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def _numpy(value: Tensor) -> np.ndarray:

@@ -33,7 +33,7 @@ def train_autoencoder(vae: Any, pixels: Tensor, folder: Path, settings: TeacherS
     """
     own = settings.model_copy(update={"steps": settings.autoencoder_steps, "learning_rate": settings.autoencoder_rate})
     accelerator = make_accelerator(own, folder)
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     learner = Learner(Autoencoder(vae), own.learning_rate, ema_decay=own.ema_decay)
     factor = 2 ** (len(settings.autoencoder_channels) - 1)
     shape = (settings.latent_channels, *(side // factor for side in pixels.shape[2:]))

@@ -16,6 +16,7 @@ from bootdiff.condition import Condition
 from bootdiff.data.conditions import Conditions
 from bootdiff.errors import BootdiffError
 from bootdiff.files import write_whole
+from bootdiff.lock import lock
 from bootdiff.objectives.distances import make_distance
 from bootdiff.objectives.registry import load_method
 from bootdiff.objectives.settings import DistillationSettings, target_limit
@@ -23,6 +24,7 @@ from bootdiff.objectives.staged import BootFirst
 from bootdiff.pictures import grid, is_picture
 from bootdiff.pipelines.student_files import load_student, path_folder
 from bootdiff.processes import word_of_first
+from bootdiff.progress import is_first_process
 from bootdiff.randomness import sample_noise
 from bootdiff.runs import STAGE, Run
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, limited, load_teacher
@@ -186,23 +188,29 @@ def distill(
     """
     plan = plan_distillation(teacher, output, settings, method, conditions)
     if word_of_first(plan.finished):
+        Run(plan.output).tidy()
         return load_student(plan.output / "student-path", plan.teacher)
     return run_plan(plan, report_to)
 
 
 def run_plan(plan: Plan, report_to: str | None = None, made: tuple[Teacher, Conditions] | None = None) -> Student:
-    """Carry out a plan.
+    """Carry out a plan, as the only process in the run's folder.
 
     Args:
         made: the teacher with guidance and the conditions, where an earlier stage has made them.
+
+    Raises:
+        BootdiffError: if another process is at work there; ``Interrupted`` after Ctrl-C.
     """
     from bootdiff.training.accelerator import own_state
 
-    with own_state():
-        return _run_plan(plan, report_to, made)
+    with own_state(), lock(plan.output):
+        if is_first_process():  # another process may have been there since it was looked at
+            Run(plan.output).check(plan.config, plan.sources)
+        return _carry_out(plan, report_to, made)
 
 
-def _run_plan(plan: Plan, report_to: str | None, made: tuple[Teacher, Conditions] | None) -> Student:
+def _carry_out(plan: Plan, report_to: str | None, made: tuple[Teacher, Conditions] | None) -> Student:
     from bootdiff.training.accelerator import end_training, make_accelerator, start_tracker
     from bootdiff.training.loop import Loop
 

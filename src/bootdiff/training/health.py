@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bootdiff.errors import NonFiniteLossError
-from bootdiff.files import save_tensors, write_json
+from bootdiff.files import save_tensors, write_json, write_whole
 from bootdiff.objectives.base import Loss
 
 if TYPE_CHECKING:
@@ -80,12 +80,12 @@ class Health:
         bad = [part for part in turn.parts if not all(bool(torch.isfinite(loss.total)) for loss in part[0])]
         losses, noise = (bad or turn.parts)[0]
         folder = self.folder / f"failure-step-{turn.step:08d}"
-        folder.mkdir(parents=True, exist_ok=True)
         by_time = {key: value for loss in losses for key, value in loss.by_time.items()}
         times = {f"{key}.t": t for key, (t, _) in by_time.items()}
         values = {f"{key}.value": value for key, (_, value) in by_time.items()}
         process = self.accelerator.process_index
-        save_tensors(folder / f"batch-{process}.safetensors", {"noise": noise, **times, **values})
+        batch = {"noise": noise, **times, **values}
+        write_whole(folder / f"batch-{process}.safetensors", lambda temporary: save_tensors(temporary, batch))
         bounds = [float(v) for t in times.values() if len(t) for v in (t.min(), t.max())]
         span = [min(bounds), max(bounds)] if bounds else []
         scalars = {key: str(value.item()) for loss in losses for key, value in loss.scalars.items()}

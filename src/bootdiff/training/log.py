@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from bootdiff.files import append_line as append_line
 from bootdiff.files import write_text
 from bootdiff.objectives.base import Loss
 from bootdiff.reading import parse_json
@@ -58,6 +59,39 @@ class Meter:
         self._clear()
         return {**means, **by_time}
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """What was counted since the last line, by every process: with it a resumed run's next line is the same."""
+        from accelerate.utils import gather_object
+
+        own: dict[str, Tensor] = {}
+        if self.totals:
+            own = {"turns": torch.tensor(self.turns, dtype=torch.float64), "totals": torch.stack(self.totals)}
+        own |= {f"scalar {name}": torch.stack(list(values)) for name, values in self.scalars.items()}
+        for name, entries in self.by_time.items():
+            own[f"sizes {name}"] = torch.tensor([len(t) for t, _ in entries])
+            own[f"times {name}"] = torch.cat([t for t, _ in entries])
+            own[f"values {name}"] = torch.cat([values for _, values in entries])
+        states = gather_object([{name: value.detach().cpu() for name, value in own.items()}])
+        return {f"{process} {name}": value for process, state in enumerate(states) for name, value in state.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what ``state_dict`` gave; with another number of processes the next line is of fewer steps."""
+        self._clear()
+        processes, device = {name.split()[0] for name in state}, self.accelerator.device
+        if len(processes) != self.accelerator.num_processes:
+            return
+        start = f"{self.accelerator.process_index} "
+        own = {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
+        self.turns = own.pop("turns").item()
+        self.totals.extend(own.pop("totals").to(device).unbind())
+        for key, value in own.items():
+            kind, name = key.split(" ", 1)
+            if kind == "scalar":
+                self.scalars[name] = list(value.to(device).unbind())
+            elif kind == "sizes":
+                parts = (own[f"{part} {name}"].to(device).split(value.tolist()) for part in ("times", "values"))
+                self.by_time[name] = list(zip(*parts, strict=True))
+
     def _names(self, known: Mapping[str, Any]) -> list[str]:
         """Those of any process: a slice may be too small for one of the terms."""
         from accelerate.utils import gather_object
@@ -83,12 +117,6 @@ def time_table(t: Tensor, values: Tensor) -> Tensor:
     bins = (t * TIME_BINS).long().clamp(0, TIME_BINS - 1)
     both = torch.stack([values.nan_to_num(), known.float()])
     return torch.zeros(2, TIME_BINS, device=t.device).index_add_(1, bins, both)
-
-
-def append_line(path: Path, values: Mapping[str, Any]) -> None:
-    """Append one JSON line."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(values) + "\n")
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

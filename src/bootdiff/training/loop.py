@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,12 +20,21 @@ from bootdiff.out_of_memory import let_pass, told_when_out_of_memory
 from bootdiff.processes import gathered, word_of_first
 from bootdiff.progress import Progress, progress
 from bootdiff.randomness import Draw
-from bootdiff.training.checkpoint import checkpoint_before, latest_checkpoint, load_checkpoint, save_checkpoint
+from bootdiff.streams import unheard
+from bootdiff.training.checkpoint import (
+    checkpoint_before,
+    drop_old_checkpoints,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from bootdiff.training.health import Health, Watched
 from bootdiff.training.learner_state import LearnerState
 from bootdiff.training.log import Meter, append_line, truncate_log
 from bootdiff.training.networks import checkpoint_networks, compile_networks
 from bootdiff.training.settings import TrainingSettings
+from bootdiff.training.stopping import Stopping
+from bootdiff.whole import sync
 
 #: called with (step, networks with averaged weights) to draw samples on the way
 Preview = Callable[[int, dict[str, nn.Module]], None]
@@ -90,19 +98,19 @@ class Loop:
         self.meter = Meter(accelerator)
         self.step, self.seconds, self.saved, self.rate = 0, 0.0, -1, 0.0
         self.health = Health(folder, accelerator)
-        self.stop_signal: int | None = None
+        self.stopping = Stopping(accelerator)
 
     def run(self, show_progress: bool = True) -> dict[str, LearnerState]:
         """Train to the last step; return the learners.
 
         Raises:
-            Interrupted: after Ctrl-C or SIGTERM, once the state is saved.
+            Interrupted: after Ctrl-C, SIGTERM or SIGHUP, once the state is saved.
             NonFiniteLossError: if a loss or gradient is not finite; the batch is saved.
         """
         self._resume()
         show = show_progress and self.accelerator.is_main_process
-        bar_of_steps = progress(f"training {self.what}", self.settings.steps, self.step, show)
-        with told_when_out_of_memory(self._lower), self._signals(), bar_of_steps as bar:
+        bars = progress(f"training {self.what}", self.settings.steps, self.step, show)
+        with told_when_out_of_memory(self._lower), unheard(), self.stopping.listening(), bars as bar:
             started = time.monotonic() - self.seconds
             while self.step < self.settings.steps and not self.enough:
                 turns = list(self.objective.turns(self.step))
@@ -118,7 +126,7 @@ class Loop:
                 if self.step % self.settings.checkpoint_every == 0:
                     self.save()
                 self._stop_if_asked()
-        self.save()
+            self.save()
         for network in self.compiled:  # whoever uses them next may be on another device
             network._compiled_call_impl = None
         return self.learners
@@ -184,8 +192,9 @@ class Loop:
             return
         self.health.check()
         self.saved = self.step
+        counted = self.meter.state_dict()
         if self.accelerator.is_main_process:
-            tensors = {"objective": self.objective.state_dict()}
+            tensors = {"objective": self.objective.state_dict(), **({"meter": counted} if counted else {})}
             for name, learner in self.learners.items():
                 tensors.update({f"{name}.{file}": values for file, values in learner.tensors().items()})
             state = {
@@ -193,6 +202,8 @@ class Loop:
                 "learners": {name: learner.counts() for name, learner in self.learners.items()},
                 "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
             }
+            for log in self.folder.glob("*.jsonl"):  # what a checkpoint stands for is on the disk before it
+                sync(log)
             save_checkpoint(self.folder / "checkpoints", self.step, tensors, state, self.settings.keep_last)
         self.accelerator.wait_for_everyone()
 
@@ -214,6 +225,8 @@ class Loop:
             if self.accelerator.is_main_process and self.step < self.settings.steps:
                 print(f"resuming {self.what} from step {self.step}.", file=sys.stderr)
         if self.accelerator.is_main_process:
+            if path is not None:
+                drop_old_checkpoints(path.parent, self.settings.keep_last)
             truncate_log(self.folder / "log.jsonl", self.step)
             if self.watch is not None:
                 self.watch.begin(self.step)
@@ -231,6 +244,7 @@ class Loop:
             files = {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
             learner.restore(files, state["learners"][name])
         self.objective.load_state_dict(tensors["objective"])
+        self.meter.load_state_dict(tensors.get("meter", {}))
         if self.accelerator.scaler and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.seconds, self.saved = state["step"], state["seconds"], state["step"]
@@ -263,34 +277,17 @@ class Loop:
                 self.watch.look(self.step, networks)
         self.enough = word_of_first(self.watch.enough)
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM ask the loop to save and stop after the present step; a second one stops at once."""
+    @property
+    def stop_signal(self) -> int | None:
+        """The signal that asked to stop, if one has."""
+        return self.stopping.signal
 
-        def ask(number: int, frame: object) -> None:
-            if self.stop_signal is not None:
-                raise KeyboardInterrupt
-            self.stop_signal = number
-
-        try:
-            before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not the main thread: nobody can press Ctrl-C here
-            before = {}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    @stop_signal.setter
+    def stop_signal(self, number: int | None) -> None:
+        self.stopping.signal = number
 
     def _stop_if_asked(self) -> None:
-        asked = self.stop_signal is not None
-        if self.accelerator.num_processes > 1:
-            # All processes must stop at the same step, and asking them costs a message: only now and then.
-            if self.step % self.settings.log_every:
-                return
-            flag = torch.tensor(float(asked), device=self.accelerator.device)
-            asked = float(self.accelerator.reduce(flag, "sum")) > 0
-        if asked and self.step < self.settings.steps:
+        if self.stopping.wanted(self.step) and self.step < self.settings.steps:
             self.save()
             raise Interrupted(
                 f"stopped at step {self.step} of {self.settings.steps}; run the same command to go on ({self.what})."

@@ -17,7 +17,8 @@ from bootdiff.data.images import load_images
 from bootdiff.data.labels import load_captions, load_class_names, load_labels
 from bootdiff.data.sources import Images
 from bootdiff.errors import BootdiffError
-from bootdiff.files import remove, write_json, write_whole
+from bootdiff.files import write_json, write_parts, write_whole
+from bootdiff.lock import lock
 from bootdiff.pictures import grid
 from bootdiff.processes import word_of_first
 from bootdiff.quiet import quietly
@@ -56,25 +57,37 @@ def train_teacher(data: str, output: Path | str, settings: TeacherSettings, repo
     config = {"task": "train-teacher", "data": data, "settings": settings.model_dump()}
     sources = {"data": hash_data(known)}
     run.check(config, sources)
-    parts = ("model_index.json", *([] if asked is None else [ONE_STEP]))
-    if word_of_first(all((output / part).exists() for part in parts)):
+    if word_of_first(_finished(output, asked)):
+        run.tidy()
         return False
     from bootdiff.training.accelerator import own_state
 
-    with own_state():
-        _train(run, config, sources, known, settings, asked, report_to)
+    with own_state(), lock(output):
+        run.check(config, sources)  # another process may have been there since
+        if word_of_first(_finished(output, asked)):
+            return False
+        _train(known, run, settings, asked, (config, sources), report_to)
     return True
 
 
+def _finished(output: Path, asked: BootSettings | None) -> bool:
+    return all((output / part).exists() for part in ("model_index.json", *([] if asked is None else [ONE_STEP])))
+
+
 def _train(
-    run: Run,
-    config: dict[str, Any],
-    sources: dict[str, str],
     known: Data,
+    run: Run,
     settings: TeacherSettings,
     asked: BootSettings | None,
+    words: tuple[dict[str, Any], dict[str, str]],
     report_to: str | None,
 ) -> None:
+    """Train and save, in a folder that is ours alone.
+
+    Args:
+        asked: how a student beside the teacher learns, if one does.
+        words: what the run says of itself: what was asked, and hashes of what it reads.
+    """
     from bootdiff.objectives import Denoiser, Denoising, Learner
     from bootdiff.training.accelerator import end_training, make_accelerator, start_tracker
     from bootdiff.training.joint import check_beside, save_beside, with_student
@@ -88,7 +101,7 @@ def _train(
     if asked is not None:
         check_beside(untrained, settings, asked, accelerator.num_processes)
     if accelerator.is_main_process:
-        run.start(config, sources)
+        run.start(*words)
     accelerator.wait_for_everyone()  # the autoencoder's folder lies in the run's
     values = _values(untrained, known.pixels, output, settings)
     start_tracker(accelerator, settings)
@@ -239,15 +252,9 @@ def _save(untrained: Untrained, output: Path, names: Sequence[str]) -> None:
     null = {} if untrained.null_class is None else {"null_class": untrained.null_class}
     if null or names:
         write_json(output / LABELS, {**null, **({"names": list(names)} if names else {})})
-    temporary = output / ".pipeline"
 
     def write(folder: Path) -> None:
         with quietly():
             pipeline.save_pretrained(folder, safe_serialization=True)
 
-    write_whole(temporary, write)
-    parts = sorted(part.name for part in temporary.iterdir() if part.is_dir())
-    for name in (*parts, "model_index.json"):
-        remove(output / name)
-        (temporary / name).rename(output / name)
-    remove(temporary)
+    write_parts(output, write, "model_index.json")

@@ -1,0 +1,79 @@
+"""Signals that ask a training to save its state and stop."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+#: Ctrl-C, a job's end, and the terminal's
+ASKING = ("SIGINT", "SIGTERM", "SIGHUP")
+#: a second press within so many seconds is none: torchrun passes on to its processes what the terminal has sent them
+ONE_PRESS = 2.0
+#: several processes ask each other about so often
+ASKED_EVERY = 1.0
+#: and at least once in so many steps, because the next ones may be slower
+ASKED_WITHIN = 100
+
+
+class Stopping:
+    """Whether the loop is to save and stop, from what signals say; the same on every process.
+
+    Args:
+        accelerator: of this process and the others.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self.signal: int | None = None
+        self.first = 0.0
+        #: when the processes asked each other last, at which step, and at which one they do so next
+        self.asked, self.last, self.next = time.monotonic(), 0, 0
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """While it lasts, a signal asks to stop after the present step; a second one later stops at once."""
+        before = {}
+        for number in (getattr(signal, name) for name in ASKING if hasattr(signal, name)):
+            # Under nohup a terminal's end is nothing to this process.
+            if number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN:
+                continue
+            try:
+                before[number] = signal.signal(number, self._hear)
+            except ValueError:  # not the main thread: nobody can press Ctrl-C here
+                break
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _hear(self, number: int, frame: Any) -> None:
+        if self.signal is None:
+            self.signal, self.first = number, time.monotonic()
+        elif number != getattr(signal, "SIGHUP", None) and time.monotonic() - self.first > ONE_PRESS:
+            raise KeyboardInterrupt
+
+    def wanted(self, step: int) -> bool:
+        """Whether to stop after ``step`` steps."""
+        asked = self.signal is not None
+        if self.accelerator.num_processes == 1:
+            return asked
+        # All must stop at the same step, and asking costs a message: so all know, too, when they ask again.
+        if step < self.next:
+            return False
+        now = time.monotonic()
+        told = torch.tensor([float(asked), now - self.asked], device=self.accelerator.device)
+        anyone, seconds = self.accelerator.reduce(told, "sum").tolist()
+        steps = step - self.last if self.next else 1  # a resumed run's first step has a large number
+        a_step = max(1e-6, seconds / self.accelerator.num_processes / steps)
+        self.asked, self.last = now, step
+        self.next = step + min(ASKED_WITHIN, max(1, int(ASKED_EVERY / a_step)))
+        return anyone > 0
