@@ -20,7 +20,7 @@ from bootdiff.teachers.hub import resolve_pipeline
 from bootdiff.teachers.limits import limit_from
 from bootdiff.teachers.load import DTYPES
 from bootdiff.teachers.parts import Parts
-from bootdiff.teachers.weights import load_network
+from bootdiff.teachers.weights import aligned, check_finite_tensors, load_network
 
 FILE = "bootdiff.json"
 WEIGHTS = "student.safetensors"
@@ -156,7 +156,12 @@ class StudentParts(Parts):
 
     def network(self, part: str, kind: type[Any]) -> nn.Module:
         """The student's, in float32."""
-        return load_network(kind, self.where(part))
+        return aligned(load_network(kind, self.where(part)))
+
+    @property
+    def scheduler(self) -> dict[str, Any]:
+        """The teacher's, which lies beside the network; the export's index names that of the export."""
+        return read_json(self.where("scheduler") / "scheduler_config.json")
 
 
 def _load_pipeline(folder: Path, facts: dict[str, Any]) -> Student:
@@ -166,8 +171,10 @@ def _load_pipeline(folder: Path, facts: dict[str, Any]) -> Student:
     reading.origin = Origin(str(facts["teacher"]), **facts.get("teacher_options", {}))
     guidance = guidance_in(facts)
     grown = GrownPipelineNetwork(network, adapter, guided=isinstance(guidance, tuple))
+    slots = load_tensors(folder / SLOTS)
+    check_finite_tensors(slots, folder / SLOTS)
     try:
-        grown.load_slots(load_tensors(folder / SLOTS))
+        grown.load_slots(slots)
     except RuntimeError as error:
         line = str(error).splitlines()[0]
         raise BootdiffError(f"{folder / SLOTS} does not fit its network ({line}); repeat the run's command.") from error
@@ -182,8 +189,10 @@ def _load_plain(folder: Path, teacher: Teacher | None, facts: dict[str, Any]) ->
             "bootdiff.load_student(folder, teacher)."
         )
     student = Student.from_teacher(teacher, facts["t_min"], facts["t_max"], guidance_in(facts))
+    tensors = load_tensors(folder / WEIGHTS)
+    check_finite_tensors(tensors, folder / WEIGHTS)
     try:
-        student.load_state_dict(load_tensors(folder / WEIGHTS))
+        student.load_state_dict(tensors)
     except RuntimeError as error:
         line = str(error).splitlines()[0]
         raise BootdiffError(f"the student in {folder} does not fit the teacher {teacher.name} ({line}).") from error

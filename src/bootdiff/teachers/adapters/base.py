@@ -89,7 +89,9 @@ class Adapter(ABC):
         self.vae: VAEConfig | None = None
         if parts.kind("vae") is not None:
             parts.check("vae")
-            self.vae = checked(VAEConfig, parts.config("vae"), parts.where("vae") / "config.json")
+            where = parts.where("vae") / "config.json"
+            checked(VAEConfig, parts.config("vae"), where)  # names the field that would only fail its class
+            self.vae = checked(VAEConfig, parts.full_config("vae"), where)
         if parts.size is not None and not self.resizable:
             raise BootdiffError(f"the {parts.pipeline_class} makes images of one size only; leave --size out.")
 
