@@ -15,6 +15,7 @@ import yaml
 
 from bootdiff.errors import BootdiffError
 from bootdiff.files import read_json, remove_leftovers, write_json, write_text
+from bootdiff.notes import said
 from bootdiff.training.settings import read_config
 
 #: settings that change how a run is watched and kept, not what comes out of it
@@ -84,6 +85,10 @@ class Run:
         if not (self.folder / PROMPTS).exists():
             write_text(self.folder / PROMPTS, json.dumps(list(prompts), ensure_ascii=False, indent=0))
 
+    def commit(self, teacher: str) -> str | None:
+        """Of the hub teacher that it runs on, where ``teacher`` is that one: a run goes on with what it began with."""
+        return self.meta.get("commit") if self.started and self.config.get("teacher") == teacher else None
+
     def locate(self, name: str) -> str:
         """A file or folder that the run's command named, as seen from where that command ran."""
         there = Path(self.meta.get("folder", ".")) / name if self.started else Path(name)
@@ -130,12 +135,17 @@ class Run:
                 "back to resume it, or choose another --output."
             )
 
-    def start(self, config: Mapping[str, Any], sources: Mapping[str, str]) -> None:
-        """Write what was asked, and remove what a kill within a write left; a resumed run keeps its own words."""
+    def start(self, config: Mapping[str, Any], sources: Mapping[str, str], commit: str | None = None) -> None:
+        """Write what was asked, and remove what a kill within a write left; a resumed run keeps its own words.
+
+        Args:
+            commit: of a teacher from the hub.
+        """
         remove_leftovers(self.folder)
         if self.started:
             return
         words = {"sources": dict(sources), "command": command(), "folder": str(Path.cwd())}
+        words.update({"commit": commit} if commit else {}, **({"notes": list(said)} if said else {}))
         write_json(self.folder / "meta.json", {**words, **environment()})
         write_text(self.folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
 

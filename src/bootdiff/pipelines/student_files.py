@@ -33,8 +33,8 @@ def student_facts(student: Student) -> dict[str, Any]:
     facts: dict[str, Any] = {"teacher": student.teacher_name}
     if student.adapter is not None:
         facts["pipeline"] = student.adapter.parts.pipeline_class
-    if student.origin and student.origin.options:
-        facts["teacher_options"] = student.origin.options
+    if student.origin and student.origin.pinned:
+        facts["teacher_options"] = student.origin.pinned
     if student.target_limit != student.limit:
         facts["targets"] = student.target_limit.scheduler_fields()
     if student.guidance is not None:

@@ -104,11 +104,16 @@ def stored(folder: Path, variant: str | None, kind: str, strict: bool = True) ->
     if not plain and not (variant and chosen):
         raise BootdiffError(f"{folder} holds only variants of the weights ({listed}); name one with --variant.")
     files = tuple(chosen if variant is not None and chosen else plain)
-    shapes = {name: shape for file in files for name, shape in _shapes(file).items()}
+    shapes = {name: shape for file in files for name, shape in stored_shapes(file).items()}
     return Stored(folder, files, variant if chosen else None, shapes)
 
 
-def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
+def stored_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a file's tensors.
+
+    Raises:
+        BootdiffError: if it is damaged.
+    """
     if file.suffix == ".bin":
         return {name: tuple(value.shape) for name, value in _unpickled(file).items()}
     from safetensors import SafetensorError, safe_open
