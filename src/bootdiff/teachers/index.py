@@ -11,6 +11,7 @@ from typing import Any
 from bootdiff.errors import BootdiffError
 from bootdiff.files import read_json
 from bootdiff.notes import note
+from bootdiff.quiet import quietly
 from bootdiff.teachers.safety import check_files
 
 #: the libraries whose classes a pipeline may name; anything else would be somebody's own code
@@ -55,8 +56,9 @@ def component_class(folder: Path, part: str, library: str, kind: str) -> type[An
         BootdiffError: if the library has none of this name, or it is none for this part.
     """
     module = library if library in LIBRARIES else f"diffusers.pipelines.{library}"
-    found = getattr(import_module(module), RENAMED.get(kind, kind), None)
-    bases = _bases(part)
+    with quietly():  # some classes remark on what is not installed when they are imported
+        found: Any = getattr(import_module(module), RENAMED.get(kind, kind), None)
+        bases = _bases(part)
     # Of a scheduler whose own dependency is not installed diffusers has a placeholder; its config is read all the same.
     placeholder = "scheduler" in part and ".dummy_" in getattr(found, "__module__", "") and kind.endswith("Scheduler")
     if not placeholder and not (isinstance(found, type) and issubclass(found, bases)):

@@ -24,7 +24,7 @@ NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 RELATIVES = {
     "hada_": "LoHa",
     "lokr_": "LoKr",
-    "oft_": "OFT",
+    "oft_blocks": "OFT",
     "dora_scale": "DoRA",
     "lora_magnitude_vector": "DoRA",
     ".on_input": "(IA)³",
