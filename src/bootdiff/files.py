@@ -31,7 +31,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BootdiffError(f"expected a file {path}, found none.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BootdiffError(f"{path} cannot be read as JSON ({error}).") from error
     if not isinstance(value, dict):
         raise BootdiffError(f"{path} should hold a JSON object, found a {type(value).__name__}.")

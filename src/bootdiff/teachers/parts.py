@@ -131,7 +131,25 @@ class Parts:
         """
         for part in parts:
             self.check(part)
-            self._read(part)
+            read = self._read(part)
+            if part.startswith("tokenizer"):
+                self._check_words(read, part)
+
+    def _check_words(self, tokenizer: Any, part: str) -> None:
+        """Refuse a tokenizer whose words or window its encoder has no room for: it would fail at the first prompt."""
+        encoder = part.replace("tokenizer", "text_encoder")
+        words = self.config(encoder) if self.kind(encoder) is not None else {}
+        pairs = (
+            ("model_max_length", tokenizer.model_max_length, "max_position_embeddings"),
+            ("words", len(tokenizer), "vocab_size"),
+        )
+        for name, has, field in pairs:
+            room = words.get(field)
+            if isinstance(room, int) and has > room:
+                raise BootdiffError(
+                    f"{self.where(part)} has {name} {has:.6g}, and the {field} of its {encoder} is {room}; both must "
+                    "belong together."
+                )
 
     @property
     def components(self) -> list[str]:

@@ -289,8 +289,10 @@ class VAEConfig(BaseModel):
     in_channels: int = Field(3, ge=1)
 
 
+#: of a sample: no weight says how large images are, and a batch of larger ones fits no memory
+LONGEST_SIDE = 4096
 #: diffusers' ``sample_size``: a side, or (height, width)
-Side = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=1, le=LONGEST_SIDE)]
 Size = Side | Annotated[list[Side], Field(min_length=2, max_length=2)]
 
 
