@@ -52,7 +52,7 @@ def with_lora(parts: Parts, lora: str, scale: float) -> Any:
     if not hasattr(pipeline, "load_lora_weights"):
         raise BootdiffError(f"the {parts.pipeline_class} takes no LoRA; leave out --lora.")
     where: dict[str, Any] = {"pretrained_model_name_or_path_or_dict": path.parent, "weight_name": path.name}
-    plain = _rescaled(tensors) or _unwrapped(tensors, path, pipeline)
+    plain = _kohya(tensors, pipeline) or _unwrapped(tensors, path, pipeline)
     if plain is not None:
         where = {"pretrained_model_name_or_path_or_dict": plain}
     asked = sum(name.endswith(DOWN) for name in tensors)
@@ -117,6 +117,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"{path} is {met}, which is not read; expected a LoRA as diffusers, kohya or PEFT write it (two matrices a "
             "layer)."
         )
+    _check_pairs(tensors, path)
     check_finite_tensors(tensors, path)
     if not any(bool(tensors[name].any()) for name in ups) or not any(bool(tensors[name].any()) for name in downs):
         raise BootdiffError(
@@ -126,23 +127,57 @@ def _read(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _rescaled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+def _check_pairs(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse a layer that lacks one of its two matrices, or whose alpha is no number."""
+    for name, value in tensors.items():
+        for ends, others in ((DOWN, UP), (UP, DOWN)):
+            end = next((end for end in ends if name.endswith(end)), None)
+            if end is not None:
+                other = name.removesuffix(end) + others[ends.index(end)]
+                if other not in tensors or value.ndim < 2:
+                    raise BootdiffError(f"the LoRA {path} should hold two matrices a layer; '{other:.100}' is missing.")
+        if name.endswith(".alpha") and value.numel() != 1:
+            raise BootdiffError(f"the LoRA {path}: '{name:.100}' should be a number, got shape {tuple(value.shape)}.")
+
+
+def _kohya(tensors: Mapping[str, Tensor], pipeline: Any) -> dict[str, Tensor] | None:
     """A kohya LoRA with its alphas multiplied into its matrices; None where stock diffusers reads it rightly.
 
-    Where layers differ in alpha or rank, diffusers gives some of them the alpha of others.
+    Where layers differ in alpha or rank, diffusers gives some of them the alpha of others; and where no output layer of
+    a text encoder was trained, it leaves out others of that encoder.
     """
-    names = [name for name in tensors if name.endswith(DOWN[0])]
-    layers = {name: name.removesuffix(DOWN[0]) for name in names}
-    ranks = {layer: tensors[name].shape[0] for name, layer in layers.items()}
+    layers = [name.removesuffix(DOWN[0]) for name in tensors if name.endswith(DOWN[0])]
+    ranks = {layer: tensors[f"{layer}{DOWN[0]}"].shape[0] for layer in layers}
     alphas = {layer: float(tensors.get(f"{layer}.alpha", torch.tensor(rank))) for layer, rank in ranks.items()}
-    if len(set(zip(ranks.values(), alphas.values(), strict=True))) <= 1:
+    even = len(set(zip(ranks.values(), alphas.values(), strict=True))) <= 1
+    encoders = {layer.split("_text_model")[0] for layer in layers if layer.startswith("lora_te")}
+    if even and all(any(layer.startswith(f"{one}_") and "out_proj" in layer for layer in layers) for one in encoders):
         return None
     plain = {name: value for name, value in tensors.items() if not name.endswith(".alpha")}
     for layer, rank in ranks.items():
-        name = f"{layer}{UP[0]}"
-        if name in plain:
-            plain[name] = plain[name].float() * (alphas[layer] / rank)
-    return plain
+        if f"{layer}{UP[0]}" in plain:
+            plain[f"{layer}{UP[0]}"] = plain[f"{layer}{UP[0]}"].float() * (alphas[layer] / rank)
+    own = _own_names(pipeline)
+    if not all(layer in own for layer in layers):
+        return plain  # SDXL's, in the names of its first code, which diffusers knows
+    pairs = ((DOWN[0], DOWN[1]), (UP[0], UP[1]))
+    return {f"{own[layer]}.{new}": plain[f"{layer}{old}"] for layer in layers for old, new in pairs}
+
+
+def _own_names(pipeline: Any) -> dict[str, str]:
+    """diffusers' name of every layer, by kohya's, which has underscores for its points."""
+    prefixes = {
+        "unet": ("lora_unet_",),
+        "text_encoder": ("lora_te_", "lora_te1_", "lora_te_text_model_", "lora_te1_text_model_"),
+        "text_encoder_2": ("lora_te2_", "lora_te2_text_model_"),
+    }
+    networks = {part: network for part, network in pipeline.components.items() if isinstance(network, nn.Module)}
+    return {
+        f"{prefix}{name.replace('.', '_')}": f"{part}.{name}"
+        for part, network in networks.items()
+        for prefix in prefixes.get(part, ())
+        for name, _ in network.named_modules()
+    }
 
 
 def _unwrapped(tensors: Mapping[str, Tensor], path: Path, pipeline: Any) -> dict[str, Tensor] | None:
