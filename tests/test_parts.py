@@ -513,7 +513,7 @@ def test_onnx_features_read_no_data_outside_their_folder(tmp_path, place):
 
     from bootdiff.metrics.onnx_features import OnnxFeatures
 
-    weights = helper.make_tensor("w", TensorProto.FLOAT, [4, 4], b"", raw=True)
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [4, 4], bytes(64), raw=True)
     weights.ClearField("raw_data")
     weights.data_location = TensorProto.EXTERNAL
     entry = weights.external_data.add()
