@@ -20,7 +20,7 @@ from bootdiff.teachers import CallableTeacher, Clip, DynamicThreshold, Gaussian,
 from bootdiff.teachers.prediction import PREDICTIONS
 from bootdiff.teachers.scheduler import BETA_SCHEDULERS
 from bootdiff.training.distill import distill, plan_distillation
-from tiny_unet import save_teacher, tiny_unet
+from tiny_unet import name_scheduler, save_teacher, tiny_unet
 
 
 @pytest.mark.parametrize("prediction", ["sample", "epsilon", "v_prediction"])
@@ -70,6 +70,7 @@ def test_every_scheduler_s_x0_and_ddim_equal_diffusers_ddim(tiny, tmp_path, kind
     config = {"_class_name": kind, "prediction_type": prediction, **KINDS[betas]}
     folder = shutil.copytree(tiny, tmp_path / "t")
     (folder / "scheduler/scheduler_config.json").write_text(json.dumps(config))
+    name_scheduler(folder, kind)
     teacher = load_teacher(str(folder))
     try:
         scheduler = reference(folder, kind, timestep_spacing="trailing", set_alpha_to_one=False)
@@ -146,6 +147,7 @@ def test_a_class_s_own_defaults_are_read(tiny, tmp_path):
                             ({"_class_name": "EulerDiscreteScheduler", "clip_sample": True}, False),
                             ({"_class_name": "DDPMScheduler"}, True)):  # fmt: skip
         (folder / "scheduler/scheduler_config.json").write_text(json.dumps(config))
+        name_scheduler(folder, config["_class_name"])
         teacher = load_teacher(str(folder))
         theirs = getattr(diffusers, config["_class_name"]).from_pretrained(folder / "scheduler")
         alpha, _ = teacher.schedule.alpha_sigma(torch.tensor([0.5]))
@@ -403,7 +405,7 @@ BROKEN = {
     "weights of another net": (lambda f: edit(f / "unet/config.json", layers_per_block=2), "weights"),
     "nan weights": (poison, "not finite"),
     "class projections": (lambda f: edit(f / "unet/config.json", class_embed_type="timestep"), "class_embed_type"),
-    "unknown scheduler": (lambda f: edit(f / "scheduler/scheduler_config.json", _class_name="MyScheduler"), "MySched"),
+    "unknown scheduler": (lambda f: name_scheduler(f, "MyScheduler"), "MySched"),
     "unknown prediction": (lambda f: edit(f / "scheduler/scheduler_config.json", prediction_type="x"), "prediction_ty"),
     "unknown betas": (lambda f: edit(f / "scheduler/scheduler_config.json", beta_schedule="x"), "beta_schedule"),
     "latents": (lambda f: edit(f / "model_index.json", vqvae=["diffusers", "VQModel"]), "latents"),

@@ -43,4 +43,12 @@ def save_teacher(
         path = folder / "scheduler" / "scheduler_config.json"
         kept = {} if "_class_name" in scheduler else json.loads(path.read_text())
         path.write_text(json.dumps({**kept, **scheduler}))
+        name_scheduler(folder, scheduler.get("_class_name", "DDPMScheduler"))
     return folder
+
+
+def name_scheduler(folder: Path, kind: object) -> None:
+    """The scheduler's class in the pipeline's index, which is the one that stock diffusers builds."""
+    path = folder / "model_index.json"
+    if isinstance(kind, str):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "scheduler": ["diffusers", kind]}))

@@ -137,6 +137,10 @@ class Run:
         if not (self.folder / PROMPTS).exists():
             write_text(self.folder / PROMPTS, json.dumps(list(prompts), ensure_ascii=False, indent=0))
 
+    def commit(self, teacher: str) -> str | None:
+        """Of the hub teacher that it runs on, where ``teacher`` is that one: a run goes on with what it began with."""
+        return self.meta.get("commit") if self.started and self.config.get("teacher") == teacher else None
+
     def locate(self, name: str) -> str:
         """A file or folder that the run's command named, as seen from where that command ran."""
         there = Path(self.meta.get("folder", ".")) / name if self.started else Path(name)
@@ -196,12 +200,17 @@ class Run:
                 with lock(self.folder):
                     tidy(self.folder)
 
-    def start(self, config: Mapping[str, Any], sources: Mapping[str, str]) -> None:
-        """Write what was asked, and remove what a kill within a write left; a resumed run keeps its own words."""
+    def start(self, config: Mapping[str, Any], sources: Mapping[str, str], commit: str | None = None) -> None:
+        """Write what was asked, and remove what a kill within a write left; a resumed run keeps its own words.
+
+        Args:
+            commit: of a teacher from the hub.
+        """
         tidy(self.folder)
         if self.started:
             return
         words = {"sources": dict(sources), "command": command(), "folder": str(Path.cwd()), "notes": said()}
+        words.update({"commit": commit} if commit else {})
         write_json(self.folder / "meta.json", {**words, **environment()})
         write_text(self.folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
 

@@ -40,7 +40,8 @@ def run_distill(
         if key not in settings_type.model_fields and (methods := methods_with(key)):
             raise BootdiffError(f"method {method} has no setting '{key}'; choose --method {' or '.join(methods)}.")
     settings = make_settings(settings_type, *layers)
-    plan = plan_distillation(load_teacher(teacher, **(teacher_options or {})), output, settings, method)
+    model = load_teacher(teacher, **(teacher_options or {}), commit=Run(output).commit(teacher))
+    plan = plan_distillation(model, output, settings, method)
     if dry_run:
         print_plan(plan)
         return

@@ -335,6 +335,11 @@ def with_guidance(teacher: Teacher, sampler: Sampler, facts: Mapping[str, Any], 
         return teacher
     words = facts.get("conditions", {})
     if adapter.takes == "classes":
-        return guided(teacher, Condition({"classes": torch.tensor([int(words.get("null_class", 0))])}), here)
+        if words.get("null_class") is None:
+            raise BootdiffError(
+                f"the student of {facts.get('teacher')} learned guidance, but its bootdiff.json names no null_class "
+                "among its conditions; repeat the run's command to write it anew."
+            )
+        return guided(teacher, Condition({"classes": torch.tensor([int(words["null_class"])])}), here)
     null = PromptEncoder(adapter, best_device()).negative(words.get("negative_prompt"))
     return guided(teacher, null, here)

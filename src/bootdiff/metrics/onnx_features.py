@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,22 @@ def _session(path: Path) -> Any:
         import onnxruntime
     except ImportError:
         raise BootdiffError("ONNX features need onnxruntime; install it with: pip install 'bootdiff[onnx]'.") from None
+    _check_data(path)
     try:
         return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own kinds for a damaged file
         let_pass(error)
         raise BootdiffError(f"{path} cannot be read as an ONNX file ({first_line(error)}).") from error
+
+
+def _check_data(path: Path) -> None:
+    """Refuse weights that an ONNX file keeps in files outside its folder; not every onnxruntime does.
+
+    Such a place is written as protobuf's entry of the word "location" (field 1) and a text (field 2) with its length.
+    """
+    for entry in re.finditer(rb"\n\x08location\x12([\x80-\xff]?[\x00-\x7f])", path.read_bytes()):
+        low, *high = entry[1]
+        length = (low & 0x7F) | (high[0] << 7 if high else 0)
+        named = Path(entry.string[entry.end() : entry.end() + length].decode("utf-8", "replace"))
+        if named.is_absolute() or ".." in named.parts:
+            raise BootdiffError(f"{path} keeps weights in {str(named)!r:.80}; expected a file in its own folder.")

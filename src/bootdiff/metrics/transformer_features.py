@@ -16,7 +16,9 @@ from bootdiff.files import read_json
 from bootdiff.metrics.features import as_saved, in_parts
 from bootdiff.out_of_memory import let_pass
 from bootdiff.quiet import quietly
-from bootdiff.teachers.weights import aligned, check_finite, check_weights, tensors_hash
+from bootdiff.teachers.safety import check_files
+from bootdiff.teachers.stored import stored
+from bootdiff.teachers.weights import aligned, check_finite, tensors_hash
 
 #: Pillow's numbers of the ways to resize
 MODES = {2: "bilinear", 3: "bicubic"}
@@ -160,7 +162,8 @@ def _model_type(folder: Path, known: Mapping[str, str] | tuple[str, ...]) -> str
 
 def _network(kind: Any, folder: Path, config_class: Any) -> Any:
     """A transformer, complete, finite, frozen, in float32."""
-    check_weights(folder, kind.__name__)
+    check_files(folder)
+    stored(folder, None, kind.__name__)
     try:
         with quietly():
             config = config_class.from_pretrained(folder, local_files_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ pipeline_tag: {tag}
 tags: [diffusion, distillation, one-step, boot]
 ---
 
-# A one-step student of `{teacher}`
+# A one-step student of {teacher}
 
 Makes an image in one network call. Distilled with bootdiff from noise alone,
 without training data; method: {method}.
@@ -61,14 +63,14 @@ def model_card(words: Mapping[str, Any], adapter: Adapter) -> str:
     kept = {key: words[key] for key in ("student_step",) if key in words}
     rows = {**facts, **settings, **kept}
     return _TEMPLATE.format(
-        teacher=_public(words["teacher"]),
+        teacher=escaped(_public(words["teacher"])),
         tag="text-to-image" if adapter.takes == "prompts" else "unconditional-image-generation",
-        method=words.get("method", "boot"),
+        method=escaped(words.get("method", "boot")),
         absent="".join(f", {part}=None" for part in adapter.absent),
         prepare=adapter.prepare,
         usage=_usage(words, adapter),
         steps=" ".join(_steps(words, adapter)),
-        facts="\n".join(f"| {key} | {_short(value)} |" for key, value in rows.items()),
+        facts="\n".join(f"| {escaped(key)} | {escaped(_short(value))} |" for key, value in rows.items()),
         figures=_figures(words.get("figures")),
     )
 
@@ -77,6 +79,14 @@ def _public(name: Any) -> Any:
     """A builtin or a hub id as it is; of somebody's folder or file its name only."""
     hub = isinstance(name, str) and name.count("/") == 1 and name[0] not in "./~" and not Path(name).exists()
     return name if hub or not isinstance(name, str) else Path(name).name
+
+
+def escaped(value: Any) -> str:
+    """A value as a line of text that neither Markdown nor HTML reads as anything else."""
+    line = html.escape(" ".join(str(value).split()), quote=False)
+    # An underscore within a word is a letter; what looks like an address would become a link without any brackets.
+    marks = re.sub(r"([\\`*\[\]|~$@]|(?<!\w)_|_(?!\w)|:(?=//))", r"\\\1", line)
+    return re.sub(r"(?i)\b(www)\.", r"\1&#46;", marks)
 
 
 def _short(value: Any) -> Any:
@@ -124,9 +134,10 @@ def _figures(evaluation: Mapping[str, Any] | None) -> str:
     for row in rows:
         figures = [row.get(key) for key in ("frechet_distance", *asked, "path_error")]
         cells = " | ".join("–" if value is None else f"{value:.4g}" for value in figures)
-        lines.append(f"| {row['name']} | {row['calls']} | {cells} |")
+        lines.append(f"| {escaped(row['name'])} | {escaped(row['calls'])} | {cells} |")
     lines.append("")
     lines.append(
-        f"{evaluation['num']} samples, {evaluation['repeats']} noise seed(s), features `{evaluation['features']}`."
+        f"{evaluation['num']} samples, {evaluation['repeats']} noise seed(s), features "
+        f"{escaped(evaluation['features'])}."
     )
     return "\n".join(lines)

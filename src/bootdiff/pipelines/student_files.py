@@ -21,7 +21,7 @@ from bootdiff.teachers.hub import resolve_pipeline
 from bootdiff.teachers.limits import limit_from
 from bootdiff.teachers.load import DTYPES
 from bootdiff.teachers.parts import Parts
-from bootdiff.teachers.weights import load_network
+from bootdiff.teachers.weights import aligned, check_finite_tensors, load_network
 
 FILE = "bootdiff.json"
 WEIGHTS = "student.safetensors"
@@ -34,8 +34,8 @@ def student_facts(student: Student) -> dict[str, Any]:
     facts: dict[str, Any] = {"teacher": student.teacher_name}
     if student.adapter is not None:
         facts["pipeline"] = student.adapter.parts.pipeline_class
-    if student.origin and student.origin.options:
-        facts["teacher_options"] = student.origin.options
+    if student.origin and student.origin.pinned:
+        facts["teacher_options"] = student.origin.pinned
     if student.target_limit != student.limit:
         facts["targets"] = student.target_limit.scheduler_fields()
     if student.guidance is not None:
@@ -157,7 +157,12 @@ class StudentParts(Parts):
 
     def network(self, part: str, kind: type[Any]) -> nn.Module:
         """The student's, in float32."""
-        return load_network(kind, self.where(part))
+        return aligned(load_network(kind, self.where(part)))
+
+    @property
+    def scheduler(self) -> dict[str, Any]:
+        """The teacher's, which lies beside the network; the export's index names that of the export."""
+        return read_json(self.where("scheduler") / "scheduler_config.json")
 
 
 def _load_pipeline(folder: Path, facts: dict[str, Any]) -> Student:
@@ -167,8 +172,10 @@ def _load_pipeline(folder: Path, facts: dict[str, Any]) -> Student:
     reading.origin = Origin(str(facts["teacher"]), **facts.get("teacher_options", {}))
     guidance = guidance_in(facts)
     grown = GrownPipelineNetwork(network, adapter, guided=isinstance(guidance, tuple))
+    slots = load_tensors(folder / SLOTS)
+    check_finite_tensors(slots, folder / SLOTS)
     try:
-        grown.load_slots(load_tensors(folder / SLOTS))
+        grown.load_slots(slots)
     except RuntimeError as error:
         let_pass(error)
         line = str(error).splitlines()[0]
@@ -184,8 +191,10 @@ def _load_plain(folder: Path, teacher: Teacher | None, facts: dict[str, Any]) ->
             "bootdiff.load_student(folder, teacher)."
         )
     student = Student.from_teacher(teacher, facts["t_min"], facts["t_max"], guidance_in(facts))
+    tensors = load_tensors(folder / WEIGHTS)
+    check_finite_tensors(tensors, folder / WEIGHTS)
     try:
-        student.load_state_dict(load_tensors(folder / WEIGHTS))
+        student.load_state_dict(tensors)
     except RuntimeError as error:
         let_pass(error)
         line = str(error).splitlines()[0]

@@ -39,13 +39,22 @@ class Origin:
     lora_scale: float = 1.0
     pipeline_config: str | None = None
     size: int | None = None
+    #: of a hub id: the commit that its revision stood for when it was loaded
+    commit: str | None = None
 
     @property
     def options(self) -> dict[str, Any]:
         """What was asked beside the name, and differs from the defaults."""
-        asked = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "name"}
+        asked = {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("name", "commit")
+        }
         defaults = {field.name: field.default for field in fields(self)}
         return {key: value for key, value in asked.items() if value != defaults[key]}
+
+    @property
+    def pinned(self) -> dict[str, Any]:
+        """The same with the commit for the revision: what loads this very teacher again, whatever the hub has then."""
+        return self.options if self.commit is None else {**self.options, "revision": self.commit}
 
 
 class Teacher(nn.Module, ABC):
@@ -125,6 +134,7 @@ class NetworkTeacher(Teacher):
         limit: Limit | None = None,
     ) -> None:
         super().__init__()
+        self._failed_at: Tensor | None = None
         self.network = network.requires_grad_(False).eval()
         self.schedule, self.prediction, self.shape, self.name = schedule, prediction, shape, name
         self.limit = limit or NoLimit()
@@ -143,7 +153,23 @@ class NetworkTeacher(Teacher):
             raise BootdiffError(
                 f"the network of {self.name} answers with shape {tuple(out.shape)}, expected {tuple(x_t.shape)}."
             )
-        return a * x_t.float() + b * out.float()
+        x_0 = a * x_t.float() + b * out.float()
+        self._remember_failure(x_0, t)
+        return x_0
+
+    @torch.no_grad()
+    def _remember_failure(self, x_0: Tensor, t: Tensor) -> None:
+        """Keep the first time at which an answer was not finite, on the device, which need not be waited for."""
+        finite = torch.isfinite(x_0).flatten(1).all(1)
+        met = torch.where(finite, torch.inf, t.to(finite.device)).min()
+        known = self._failed_at
+        self._failed_at = met if known is None else torch.minimum(known.to(met.device), met)
+
+    @property
+    def failed_at(self) -> float | None:
+        """A time at which this teacher's answer was not finite, if it ever was."""
+        met = float(self._failed_at) if self._failed_at is not None else math.inf
+        return met if math.isfinite(met) else None
 
     def one_call(self, t_max: float) -> OneCall:
         """The prediction f(x_T, t_max) as a function of eps: what one call from pure noise computes.

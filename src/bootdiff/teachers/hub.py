@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,13 @@ from typing import Any
 from bootdiff.builtin import BUILTIN_TEACHERS, builtin_folder
 from bootdiff.errors import BootdiffError, nearest
 from bootdiff.files import read_json
+from bootdiff.notes import note
 from bootdiff.out_of_memory import let_pass
 from bootdiff.teachers.adapters import adapter_of_index
+from bootdiff.teachers.index import SPARE
+
+#: a full commit, which stands for the same files for ever
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def resolve_pipeline(name: str, revision: str | None = None, variant: str | None = None) -> Path:
@@ -41,25 +47,102 @@ def resolve_pipeline(name: str, revision: str | None = None, variant: str | None
     return _download(name, revision, variant)
 
 
+def commit_of(folder: Path) -> str | None:
+    """The commit of a snapshot in the hub's cache; None of any other folder."""
+    return folder.name if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name) else None
+
+
 def _download(name: str, revision: str | None, variant: str | None) -> Path:
     from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.constants import HF_HUB_OFFLINE
 
+    cached = _cached(name, revision, variant)
+    # A commit never changes; a branch is asked for, unless the user works offline.
+    if cached is not None and (HF_HUB_OFFLINE or COMMIT.fullmatch(revision or "")):
+        return cached
     try:
         folder = snapshot_download(name, revision=revision, allow_patterns=["model_index.json"])
         index = read_json(Path(folder) / "model_index.json")
         adapter_of_index(index, name)  # before its weights are fetched
-        wanted = files_to_fetch(HfApi().list_repo_files(name, revision=revision), index, variant)
-        snapshot_download(name, revision=revision, allow_patterns=wanted)
+        # Of this very commit, whatever the branch is by now.
+        commit = commit_of(Path(folder)) or revision
+        wanted = files_to_fetch(HfApi().list_repo_files(name, revision=commit), index, variant)
+        snapshot_download(name, revision=commit, allow_patterns=wanted)
     except BootdiffError:
         raise
     except Exception as error:  # the hub client raises many kinds; to the user each means "not to be had"
         let_pass(error)
+        if cached is not None:
+            note(f"the hub does not answer for {name}; read from the cache at commit {cached.name[:12]}.")
+            return cached
         where = f"'{name}'" if revision is None else f"'{name}' at revision '{revision}'"
         raise BootdiffError(
             f"{where} is no folder here and could not be fetched from the hub ({type(error).__name__}); check the "
             "spelling and the connection, or give a local folder."
         ) from error
     return Path(folder)
+
+
+def _cached(name: str, revision: str | None, variant: str | None) -> Path | None:
+    """The snapshot in the hub's cache, where it holds all that the pipeline needs."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
+        index = read_json(folder / "model_index.json")
+        # A link whose file is missing was being fetched when somebody stopped it.
+        files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    except Exception:  # nothing there, or not a pipeline
+        return None
+    return folder if _whole(folder, files, index, variant) else None
+
+
+def _whole(folder: Path, files: Sequence[str], index: Mapping[str, Any], variant: str | None) -> bool:
+    """Whether these files are all that the pipeline's components need."""
+    for part, entry in index.items():
+        if part in SPARE or not isinstance(entry, list) or not entry or entry[0] is None:
+            continue
+        here = [file for file in files if file.startswith(f"{part}/")]
+        root = part in ("unet", "scheduler") and not here
+        chosen = _of_place("" if root else f"{part}/", files, variant)
+        small = any(word in part for word in ("scheduler", "tokenizer", "extractor", "processor"))
+        if not chosen or not (small or any(file.endswith((".safetensors", ".bin")) for file in chosen)):
+            return False
+        for listed in (file for file in chosen if file.endswith("safetensors.index.json")):
+            shards = read_json(folder / listed).get("weight_map", {}).values()
+            if not all(f"{listed.rpartition('/')[0]}/{shard}".lstrip("/") in files for shard in shards):
+                return False
+    return True
+
+
+def one_file(name: str, known: Sequence[str], beside: Sequence[str] = ()) -> Path:
+    """A repository's one safetensors file, or the one that is called as it is known, from the hub or its cache.
+
+    Args:
+        beside: small files that are fetched with it where they are there.
+
+    Raises:
+        BootdiffError: if it cannot be had, or there are several.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        try:
+            files = [file for file in HfApi().list_repo_files(name) if file.endswith(".safetensors")]
+            chosen = [file for file in files if file in known] or files
+            folder = Path(snapshot_download(name, allow_patterns=[*chosen[:1], *beside]))
+        except Exception:  # no connection, or none wanted
+            folder = Path(snapshot_download(name, local_files_only=True))
+            files = [path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors")]
+            chosen = [file for file in files if file in known] or files
+    except Exception as error:  # the hub client raises many kinds; to the user each means "not to be had"
+        raise BootdiffError(
+            f"'{name}' is no file here and could not be fetched from the hub ({type(error).__name__}); check the "
+            "spelling and the connection, or give a local file."
+        ) from error
+    if len(chosen) != 1:
+        raise BootdiffError(f"'{name}' holds {len(chosen)} .safetensors files; fetch one and give it as a file.")
+    return folder / chosen[0]
 
 
 def files_to_fetch(files: Sequence[str], index: Mapping[str, Any], variant: str | None) -> list[str]:

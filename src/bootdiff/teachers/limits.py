@@ -39,7 +39,7 @@ class Clip:
     limit: float = 1.0
 
     def __call__(self, x_0: Tensor) -> Tensor:
-        return x_0.clamp(-self.limit, self.limit)
+        return _open(x_0, x_0.clamp(-self.limit, self.limit))
 
     def scheduler_fields(self) -> dict[str, Any]:
         """Clipping on, with this range."""
@@ -56,7 +56,7 @@ class DynamicThreshold:
     def __call__(self, x_0: Tensor) -> Tensor:
         flat = x_0.flatten(1)
         bound = torch.quantile(flat.abs(), self.ratio, dim=1, keepdim=True).clamp(1, max(1.0, self.maximum))
-        return (flat.clamp(-bound, bound) / bound).reshape(x_0.shape)
+        return _open(x_0, (flat.clamp(-bound, bound) / bound).reshape(x_0.shape))
 
     def scheduler_fields(self) -> dict[str, Any]:
         """Thresholding on, with this ratio and maximum."""
@@ -66,6 +66,11 @@ class DynamicThreshold:
             "dynamic_thresholding_ratio": self.ratio,
             "sample_max_value": self.maximum,
         }
+
+
+def _open(x_0: Tensor, limited: Tensor) -> Tensor:
+    """``limited``, but for what was not finite: a limit would make an overflow look like white."""
+    return torch.where(torch.isfinite(x_0), limited, torch.nan)
 
 
 def limit_from(fields: Mapping[str, Any]) -> Limit:

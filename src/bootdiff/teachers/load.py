@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ import torch
 from bootdiff.errors import BootdiffError, choose
 from bootdiff.teachers.adapters import adapter_for, adapter_of_index
 from bootdiff.teachers.base import Limited, Origin, Teacher
-from bootdiff.teachers.hub import resolve_pipeline
+from bootdiff.teachers.hub import commit_of, resolve_pipeline
 from bootdiff.teachers.limits import NoLimit
 from bootdiff.teachers.lora import with_lora
 from bootdiff.teachers.parts import LoadedParts, Parts, network_parts
@@ -29,6 +31,7 @@ def load_teacher(
     lora_scale: float = 1.0,
     pipeline_config: str | None = None,
     size: int | None = None,
+    commit: str | None = None,
 ) -> Teacher:
     """Load a teacher; its x_0 is clipped or thresholded where its scheduler says so.
 
@@ -41,6 +44,7 @@ def load_teacher(
         lora: a LoRA (file, folder or hub id) to add to the network.
         lora_scale: its strength.
         size: side of the images in pixels, for latent models that can make others than their default.
+        commit: of a hub id, loaded in place of what its revision is by now: the one that an earlier run has met.
         pipeline_config: for a single file: folder or hub id of the pipeline whose configs and tokenizers it uses.
 
     Raises:
@@ -54,7 +58,9 @@ def load_teacher(
     else:
         if pipeline_config is not None:
             raise BootdiffError(f"--pipeline-config is for single .safetensors files; {name} brings its own.")
-        folder = resolve_pipeline(name, revision, variant)
+        folder = resolve_pipeline(name, commit or revision, variant)
+        if not Path(name).exists():
+            origin = replace(origin, commit=commit_of(folder))
         if (folder / "bootdiff.json").exists():
             raise BootdiffError(f"{name} is a one-step student that bootdiff made, not a teacher; name its teacher.")
         parts = Parts(folder, variant, DTYPES[dtype])

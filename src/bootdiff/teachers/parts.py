@@ -6,8 +6,6 @@ import copy
 import inspect
 import json
 from collections.abc import Mapping
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,13 @@ from bootdiff.errors import BootdiffError, first_line, shown
 from bootdiff.files import read_json
 from bootdiff.out_of_memory import let_pass
 from bootdiff.quiet import quietly
-from bootdiff.teachers.weights import aligned, check_config, check_finite, check_weights, load_network, weights_hash
+from bootdiff.teachers.index import component_class, read_index
+from bootdiff.teachers.safety import check_files
+from bootdiff.teachers.scheduler import as_stock_reads
+from bootdiff.teachers.shell import shell
+from bootdiff.teachers.stored import stored
+from bootdiff.teachers.weights import aligned, load_network, weights_hash
 
-#: the libraries whose classes a pipeline may name; anything else would be somebody's own code
-LIBRARIES = ("diffusers", "transformers")
 #: beside a pipeline of ours on class labels: what none of diffusers' configs can say
 LABELS = "labels.json"
 #: one of these holds a tokenizer's words
@@ -42,15 +43,8 @@ class Parts:
 
     def __init__(self, folder: Path, variant: str | None = None, dtype: torch.dtype = torch.float32) -> None:
         self.folder, self.variant, self.dtype = folder, variant, dtype
-        self.index = read_json(folder / "model_index.json")
+        self.index = read_index(folder)
         self._loaded: dict[str, Any] = {}
-        for part, entry in self.index.items():
-            if isinstance(entry, str | dict) and not part.startswith("_") and (folder / part).is_dir():
-                raise BootdiffError(
-                    f"{folder / 'model_index.json'}: {part} should be [library, class], got {entry!r:.80}."
-                )
-        for part in self.components:
-            self._check_library(part)
 
     @property
     def pipeline_class(self) -> str:
@@ -89,10 +83,16 @@ class Parts:
         """A component's ``config.json``."""
         return read_json(self.where(part) / "config.json")
 
+    def full_config(self, part: str) -> dict[str, Any]:
+        """A network's config with all that its class adds by itself: what stock pipelines read."""
+        where, kind = self.where(part), self._class(part)
+        return plain(shell(kind, where, stored(where, self.variant, kind.__name__, strict=False)).config)
+
     @property
     def scheduler(self) -> dict[str, Any]:
-        """The scheduler's config, with its class name."""
-        return read_json(self.where("scheduler") / "scheduler_config.json")
+        """The scheduler's config as stock diffusers reads it, with the class that it builds: the index's."""
+        where = self.where("scheduler")
+        return as_stock_reads(read_json(where / "scheduler_config.json"), self.kind("scheduler"), where)
 
     def digest(self, network_part: str) -> str:
         """Of all components but the network, where nothing else says which they are: a folder's name does."""
@@ -102,9 +102,15 @@ class Parts:
         """The denoising network, complete and finite.
 
         Raises:
-            BootdiffError: if its weights cannot be read.
+            BootdiffError: if its weights cannot be read, or the index names another class.
         """
-        return load_network(kind, self.where(part), self.dtype, self.variant)
+        named = self.kind(part)
+        if named not in (None, kind.__name__):
+            raise BootdiffError(
+                f"{self.folder / 'model_index.json'}: {part} is a {named}; expected a {kind.__name__} in a "
+                f"{self.pipeline_class}."
+            )
+        return aligned(load_network(kind, self.where(part), self.dtype, self.variant))
 
     def check(self, *parts: str) -> None:
         """Refuse a pipeline that lacks one of these components.
@@ -120,7 +126,7 @@ class Parts:
                     f"{self.folder / part} named in its model_index.json."
                 )
             if has_weights(kind):
-                check_weights(where, kind)
+                stored(where, self.variant, kind, strict=False)
             elif "Tokenizer" in kind and not any(any(where.glob(name)) for name in VOCABULARIES):
                 # transformers would make one that knows no word, and say nothing.
                 raise BootdiffError(f"{where} has no vocabulary; expected {', '.join(VOCABULARIES)} of a {kind}.")
@@ -128,18 +134,32 @@ class Parts:
                 raise BootdiffError(f"{where} is empty; expected the files of a {kind}.")
 
     def try_out(self, *parts: str) -> None:
-        """Build networks without their weights, and read the rest: what is wrong is found before the training.
+        """Read components and forget them again: what is wrong with one is found before anything is trained.
 
         Raises:
-            BootdiffError: if a component cannot be.
+            BootdiffError: if a component cannot be read, is incomplete, or holds values that are not finite.
         """
         for part in parts:
             self.check(part)
-            library, kind = self.index[part]
-            if has_weights(kind) and library in LIBRARIES:
-                check_config(_class(library, kind, self.folder), self.where(part))
-            elif library in LIBRARIES:
-                self._read(part, library, kind)
+            read = self._read(part)
+            if part.startswith("tokenizer"):
+                self._check_words(read, part)
+
+    def _check_words(self, tokenizer: Any, part: str) -> None:
+        """Refuse a tokenizer whose words or window its encoder has no room for: it would fail at the first prompt."""
+        encoder = part.replace("tokenizer", "text_encoder")
+        words = self.config(encoder) if self.kind(encoder) is not None else {}
+        pairs = (
+            ("model_max_length", tokenizer.model_max_length, "max_position_embeddings"),
+            ("words", len(tokenizer), "vocab_size"),
+        )
+        for name, has, field in pairs:
+            room = words.get(field)
+            if isinstance(room, int) and has > room:
+                raise BootdiffError(
+                    f"{self.where(part)} has {name} {has:.6g}, and the {field} of its {encoder} is {room}; both must "
+                    "belong together."
+                )
 
     @property
     def components(self) -> list[str]:
@@ -154,8 +174,7 @@ class Parts:
         """
         if part not in self._loaded:
             self.check(part)
-            library, kind = self.index[part]
-            self._loaded[part] = self._read(part, library, kind)
+            self._loaded[part] = self._read(part)
         return self._loaded[part]
 
     def release(self, *parts: str) -> None:
@@ -172,46 +191,40 @@ class Parts:
         Raises:
             BootdiffError: if one of its other components cannot be read.
         """
-        from diffusers import DiffusionPipeline
+        import diffusers
 
-        options: dict[str, Any] = {"torch_dtype": dtype or self.dtype, "local_files_only": True}
-        if self.variant is not None:
-            options["variant"] = self.variant
+        for part in self.components:
+            if part not in replaced:
+                self.check(part)
+                replaced[part] = self._read(part, dtype)
+        words = {key: value for key, value in self.index.items() if key not in self.components}
         # Stock diffusers wants to be told even of components that the pipeline was saved without.
         absent = {part: None for part, entry in self.index.items() if entry == [None, None]}
         try:
             with quietly():
-                return silent(DiffusionPipeline.from_pretrained(self.folder, **options, **{**absent, **replaced}))
-        except Exception as error:  # diffusers and transformers raise many kinds; each means a part that is damaged
+                return assembled(getattr(diffusers, self.pipeline_class), {**words, **absent, **replaced})
+        except Exception as error:  # whatever a class does with components that do not fit each other
             let_pass(error)
             raise BootdiffError(f"the pipeline in {self.folder} cannot be loaded ({first_line(error)}).") from error
 
-    def _check_library(self, part: str) -> None:
-        library, kind = self.index[part]
-        # Parts of single pipelines, such as safety checkers, are named by their module in diffusers.
-        if library not in LIBRARIES and not (library.isidentifier() and find_spec(f"diffusers.pipelines.{library}")):
-            raise BootdiffError(
-                f"{self.folder}: its {part} is a {kind} of {library}, which would run foreign code; expected a class "
-                f"of {' or '.join(LIBRARIES)}."
-            )
+    def _class(self, part: str) -> type[Any]:
+        return component_class(self.folder, part, *self.index[part])
 
-    def _read(self, part: str, library: str, kind: str) -> Any:
-        where = self.where(part)
-        options: dict[str, Any] = {}
-        if has_weights(kind):
-            safe = any(where.glob("*.safetensors"))
-            options = {"torch_dtype": self.dtype, "use_safetensors": safe or None}
-            options.update({"variant": self.variant} if self.variant is not None else {})
+    def _read(self, part: str, dtype: torch.dtype | None = None) -> Any:
+        """A component, checked: the class of the index, from files that run no code."""
+        where, kind = self.where(part), self._class(part)
+        if issubclass(kind, nn.Module):
+            network = load_network(kind, where, dtype or self.dtype, self.variant, strict=False)
+            return network.requires_grad_(False).eval()
+        check_files(where)
         try:
             with quietly():
-                kind_class = _class(library, kind, self.folder)
-                loaded = kind_class.from_pretrained(where, local_files_only=True, **options)
-        except Exception as error:  # as above
+                if part == "scheduler":
+                    return kind.from_config(self.scheduler)  # type: ignore[attr-defined]  # every scheduler has it
+                return kind.from_pretrained(where, local_files_only=True)  # type: ignore[attr-defined]
+        except Exception as error:  # both libraries raise many kinds; each means a part that is damaged
             let_pass(error)
             raise BootdiffError(f"the {part} in {where} cannot be read ({first_line(error)}).") from error
-        if isinstance(loaded, nn.Module):
-            check_finite(loaded.requires_grad_(False).eval(), where)
-        return loaded
 
 
 class LoadedParts(Parts):
@@ -239,10 +252,17 @@ class LoadedParts(Parts):
         """The component's own config."""
         return plain(getattr(self.stock, part).config)
 
+    def full_config(self, part: str) -> dict[str, Any]:
+        """The same: it was built already."""
+        return self.config(part)
+
     @property
     def scheduler(self) -> dict[str, Any]:
         """The scheduler's config."""
-        return {**plain(self.stock.scheduler.config), "_class_name": type(self.stock.scheduler).__name__}
+        kind = type(self.stock.scheduler).__name__
+        return as_stock_reads(
+            {**plain(self.stock.scheduler.config), "_class_name": kind}, kind, self.where("scheduler")
+        )
 
     def digest(self, network_part: str) -> str:
         """Of the other networks' weights and the tokenizers' words."""
@@ -279,11 +299,16 @@ class LoadedParts(Parts):
     def pipeline(self, dtype: torch.dtype | None = None, **replaced: Any) -> Any:
         """A pipeline of the same class with these components in place; in another precision, of copies."""
         known = {**plain(self.stock.config), **self.stock.components, **replaced}
-        wanted = inspect.signature(type(self.stock).__init__).parameters
         for name, value in known.items():
             other = dtype is not None and isinstance(value, nn.Module) and next(value.parameters()).dtype != dtype
             known[name] = copy.deepcopy(value).to(dtype) if other else value
-        return silent(type(self.stock)(**{name: value for name, value in known.items() if name in wanted}))
+        return assembled(type(self.stock), known)
+
+
+def assembled(kind: type[Any], words: Mapping[str, Any]) -> Any:
+    """A stock pipeline of its components and settings, without progress bars; what its class does not take is left."""
+    wanted = inspect.signature(kind.__init__).parameters
+    return silent(kind(**{name: value for name, value in words.items() if name in wanted}))
 
 
 def network_parts(pipeline_class: str, part: str, network: nn.Module, scheduler: Mapping[str, Any]) -> Parts:
@@ -308,18 +333,6 @@ class _NetworkParts(Parts):
 
     def network(self, part: str, kind: type[Any]) -> nn.Module:
         return self.held
-
-
-def _class(library: str, kind: str, folder: Path) -> Any:
-    """A component's class.
-
-    Raises:
-        BootdiffError: if the library has none of this name.
-    """
-    found = getattr(import_module(library), kind, None)
-    if found is None:
-        raise BootdiffError(f"{folder / 'model_index.json'} names a {kind}, which this {library} does not have.")
-    return found
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bootdiff.errors import BootdiffError
+from bootdiff.notes import note
 from bootdiff.schedules import EDM, BetaTable, RectifiedFlow, Schedule
 from bootdiff.teachers.limits import Limit, limit_from
 from bootdiff.teachers.prediction import FlowVelocity, Noise, Preconditioned, Prediction, Signal, Velocity
@@ -158,6 +159,36 @@ class FlowConfig(SchedulerConfig):
                 f"{where}: its linear time shift is {shift:g} for images of {tokens} tokens, not above 0."
             )
         return shift
+
+
+def as_stock_reads(config: Mapping[str, Any], kind: str | None, where: Path | str) -> dict[str, Any]:
+    """A scheduler's config file with the class that stock diffusers builds of it, and old fields by their new names.
+
+    Args:
+        kind: the class that the pipeline's index names, which is the one that counts; None where it names none.
+
+    Raises:
+        BootdiffError: where two fields contradict each other.
+    """
+    words = dict(config)
+    if not isinstance(words.get("_class_name", ""), str):
+        raise BootdiffError(
+            f"{where}: _class_name {words['_class_name']!r:.60} cannot be read; expected a class's name."
+        )
+    if kind is not None and words.get("_class_name", kind) != kind:
+        note(
+            f"{where} says {words['_class_name']:.60} and model_index.json {kind}, which stock diffusers builds; "
+            f"read as a {kind}."
+        )
+    words["_class_name"] = kind or words.get("_class_name", "?")
+    if words.pop("predict_epsilon", None) is False:  # what prediction_type was called in diffusers' first versions
+        if words.setdefault("prediction_type", "sample") == "epsilon":
+            raise BootdiffError(
+                f"{where} says predict_epsilon: false and prediction_type: epsilon; keep the one that the network was "
+                "trained with."
+            )
+        note(f"{where} says predict_epsilon: false; read as prediction_type: {words['prediction_type']}.")
+    return words
 
 
 def read_scheduler(config: Mapping[str, Any], where: Path | str) -> tuple[Schedule, Prediction]:

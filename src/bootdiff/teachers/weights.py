@@ -13,45 +13,80 @@ from torch import Tensor, nn
 from bootdiff.errors import BootdiffError, first_line
 from bootdiff.out_of_memory import let_pass
 from bootdiff.quiet import quietly
+from bootdiff.teachers.safety import check_files
+from bootdiff.teachers.shell import shell
+from bootdiff.teachers.stored import stored
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 def load_network(
-    kind: type[Network], folder: Path, dtype: torch.dtype = torch.float32, variant: str | None = None
+    kind: type[Network],
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+    variant: str | None = None,
+    strict: bool = True,
 ) -> Network:
-    """Load a diffusers network from a local folder.
+    """Load a network of diffusers or transformers from a local folder, complete and finite.
+
+    Sizes are held against the weights before memory is asked for, and nothing in the folder is run.
 
     Args:
         variant: of the weight files, such as ``"fp16"`` for ``diffusion_pytorch_model.fp16.safetensors``.
+        strict: whether the variant must be there; otherwise the plain weights serve in its place.
 
     Old folders hold ``.bin`` files only: they are read with ``torch.load(weights_only=True)``, which runs no code.
 
     Raises:
-        BootdiffError: if the weights are missing, damaged, incomplete or not finite.
+        BootdiffError: if the weights are missing, damaged, incomplete, another network's, or not finite.
     """
-    safe = _check_files(folder, variant)
-    check_config(kind, folder)
+    check_files(folder)
+    held = stored(folder, variant, kind.__name__, strict)
+    shell(kind, folder, held)
+    ours = hasattr(kind, "load_config")  # diffusers; transformers calls the precision otherwise
     try:
-        with quietly():
-            network, info = kind.from_pretrained(  # type: ignore[attr-defined]  # every diffusers network has it
-                folder,
-                use_safetensors=safe,
-                variant=variant,
-                torch_dtype=dtype,
+        with quietly(), held.unwrapped() as place:
+            network, info = kind.from_pretrained(  # type: ignore[attr-defined]  # every such class has it
+                place,
+                use_safetensors=held.safe,
+                variant=held.variant,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # looked at below: the libraries' own errors do not name them
                 local_files_only=True,
+                **{"torch_dtype" if ours else "dtype": dtype},
             )
-    except Exception as error:  # diffusers raises many kinds here; every one means that the file cannot be read
+    except Exception as error:  # both raise many kinds here; every one means that the file cannot be read
         let_pass(error)
         raise BootdiffError(f"the weights in {folder} cannot be read ({first_line(error)}); save them anew.") from error
-    if info["missing_keys"]:
-        raise BootdiffError(
-            f"the weights in {folder} lack {len(info['missing_keys'])} tensors that the config asks for, such as "
-            f"'{info['missing_keys'][0]}'; weights and config.json must belong together."
-        )
+    check_complete(info, folder)
     check_finite(network, folder)
-    return aligned(network)
+    return network
+
+
+def check_complete(info: Mapping[str, Any], where: Path | str) -> None:
+    """Refuse what diffusers and transformers only warn of: tensors missing, left over, or of other shapes.
+
+    Args:
+        info: a library's own account of a loading, without what it leaves out by design.
+
+    Raises:
+        BootdiffError: naming the first of them and their number.
+    """
+    shapes = sorted(str(entry[0]) for entry in info.get("mismatched_keys", ()))
+    missing = sorted(set(map(str, info.get("missing_keys", ()))) - set(shapes))
+    unknown = sorted(set(map(str, info.get("unexpected_keys", ()))) - set(shapes))
+    found = (
+        (missing, "lack {count} that the config asks for"),
+        (shapes, "hold {count} of another shape than the config asks for"),
+        (unknown, "hold {count} that the config does not know"),
+    )
+    for names, words in found:
+        if names:
+            count = f"{len(names)} tensor{'s' if len(names) > 1 else ''}"
+            raise BootdiffError(
+                f"the weights in {where} {words.format(count=count)}, such as '{names[0]:.80}'; weights and "
+                "config.json must belong together."
+            )
 
 
 @torch.no_grad()
@@ -66,72 +101,26 @@ def aligned(network: Network) -> Network:
     return network
 
 
-def check_config(kind: type[Any], folder: Path) -> None:
-    """Build a network of diffusers or transformers from its config, without weights.
-
-    Raises:
-        BootdiffError: if the config is missing or says something impossible.
-    """
-    from accelerate import init_empty_weights
-
-    if not (folder / "config.json").is_file():  # transformers would take its class's defaults
-        raise BootdiffError(f"{folder} has no config.json; expected that of a {kind.__name__}.")
-    try:
-        with quietly(), init_empty_weights():
-            if hasattr(kind, "load_config"):  # diffusers
-                kind.from_config(kind.load_config(folder, local_files_only=True))
-            else:
-                kind(kind.config_class.from_pretrained(folder, local_files_only=True))
-    except Exception as error:  # whatever a class does with a value that it does not expect
-        let_pass(error)
-        raise BootdiffError(
-            f"{folder / 'config.json'} makes no {kind.__name__} ({first_line(error)}); check its values."
-        ) from error
-
-
-def check_weights(folder: Path, kind: str) -> None:
-    """Look at the heads of a component's weight files, without reading them.
-
-    Raises:
-        BootdiffError: if there are none, or one is damaged.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    files = sorted(folder.glob("*.safetensors"))
-    if not files and not any(folder.glob("*.bin")):
-        raise BootdiffError(f"{folder} has no weights; expected .safetensors of a {kind} there.")
-    for file in files:
-        try:
-            with safe_open(file, "pt"):
-                pass
-        except (OSError, SafetensorError) as error:
-            raise BootdiffError(f"{file} is damaged ({first_line(error)}); fetch or save it again.") from error
-
-
-def _check_files(folder: Path, variant: str | None) -> bool:
-    """Whether there are safetensors; refuse a folder without weights, or without those of the variant."""
-    safe = sorted(p.name for p in folder.glob("*.safetensors"))
-    there = safe or sorted(p.name for p in folder.glob("*.bin"))
-    if not there:
-        raise BootdiffError(f"expected .safetensors weights in {folder}, found none.")
-    if variant is not None and not any(f".{variant}." in name or f".{variant}-" in name for name in there):
-        raise BootdiffError(f"{folder} has no weights of variant '{variant}', only {', '.join(there[:4])}.")
-    if variant is None and all(name.count(".") > 1 for name in there):
-        raise BootdiffError(
-            f"{folder} holds only variants of the weights ({', '.join(there[:4])}); name one with --variant."
-        )
-    return bool(safe)
-
-
 def check_finite(network: nn.Module, where: Path | str) -> None:
     """Refuse weights that are not finite.
 
     Raises:
         BootdiffError: naming the first such tensor.
     """
-    for name, tensor in network.state_dict().items():
+    check_finite_tensors(network.state_dict(), where)
+
+
+def check_finite_tensors(tensors: Mapping[str, Tensor], where: Path | str) -> None:
+    """Refuse tensors that are not finite.
+
+    Raises:
+        BootdiffError: naming the first of them.
+    """
+    for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise BootdiffError(f"'{name}' in {where} has values that are not finite; the file is damaged or diverged.")
+            raise BootdiffError(
+                f"'{name:.100}' in {where} has values that are not finite; the file is damaged or diverged."
+            )
 
 
 def weights_hash(network: nn.Module) -> str:

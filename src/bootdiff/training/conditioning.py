@@ -123,7 +123,8 @@ class ConditionPlan:
         null: Condition | None = None
         if adapter.takes == "classes":
             conditions = Classes(class_labels(adapter, self.settings))
-            null = Condition({"classes": torch.tensor([null_class(adapter, self.settings) or 0])})
+            label = null_class(adapter, self.settings)  # guidance without one was refused
+            null = None if label is None else Condition({"classes": torch.tensor([label])})
         elif self.prompts is not None:
             own = encode_prompts(self.prompts, adapter, self.settings, folder / "prompts", device)
             conditions, null = own.conditions, own.null

@@ -14,7 +14,7 @@ import torch
 
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Conditions
-from bootdiff.errors import BootdiffError
+from bootdiff.errors import BootdiffError, NonFiniteLossError
 from bootdiff.files import write_whole
 from bootdiff.lock import lock
 from bootdiff.objectives.distances import make_distance
@@ -126,7 +126,8 @@ def plan_distillation(
     settings = settings or settings_type()
     if not isinstance(settings, settings_type):
         raise BootdiffError(f"method {method} takes {settings_type.__name__}, got {type(settings).__name__}.")
-    teacher = teacher if isinstance(teacher, Teacher) else load_teacher(teacher)
+    if not isinstance(teacher, Teacher):
+        teacher = load_teacher(teacher, commit=Run(output).commit(teacher) if isinstance(teacher, str) else None)
     if getattr(settings, "start", None) is not None:
         known = adopted(cast("DistillationSettings", settings), teacher, given=conditions is not None)
         settings = make_settings(settings_type, settings.model_dump(), known)
@@ -227,7 +228,8 @@ def _carry_out(plan: Plan, report_to: str | None, made: tuple[Teacher, Condition
     if accelerator.is_main_process:
         for caution in plan.asked.settings.cautions(plan.teacher):
             print(f"bootdiff: note: {caution}", file=sys.stderr)
-        Run(output).start(plan.config, plan.sources)
+        origin = plan.teacher.denoiser.origin
+        Run(output).start(plan.config, plan.sources, origin.commit if origin else None)
         plan.asked.keep(output)
     if plan.first is not None and not word_of_first(plan.first.finished):
         run_plan(plan.first, report_to, made)
@@ -241,7 +243,10 @@ def _carry_out(plan: Plan, report_to: str | None, made: tuple[Teacher, Condition
     check_best(plan, watch)
     loop = Loop(objective, settings, output, accelerator, _preview(plan, made[1]), watch)
     before = first_pulse(plan, loop, *made)
-    learner = loop.run(show_progress=not plan.finished)["student"]
+    try:
+        learner = loop.run(show_progress=not plan.finished)["student"]
+    except NonFiniteLossError as error:
+        raise _blamed(plan.teacher, error) from error
     # Mixed precision patches the network's forward; the student that is handed out is the one that is saved.
     student = cast("Student", accelerator.unwrap_model(learner.prepared, keep_fp32_wrapper=False))
     if learner.ema is not None:
@@ -256,6 +261,17 @@ def _carry_out(plan: Plan, report_to: str | None, made: tuple[Teacher, Condition
     accelerator.wait_for_everyone()
     end_training(accelerator, last=not within)
     return student
+
+
+def _blamed(teacher: Teacher, error: NonFiniteLossError) -> NonFiniteLossError:
+    """The same error, or the teacher's name where it was the teacher that gave values that are not finite."""
+    failed = getattr(teacher.denoiser, "failed_at", None)
+    if failed is None:
+        return error
+    return NonFiniteLossError(
+        f"the teacher {teacher.name} gives values that are not finite at t = {failed:.4g}, so nothing can be learned "
+        "there; check its weights, load it in float32, or leave that time out with t_min and t_max."
+    )
 
 
 def _student_hash(folder: Path) -> str:

@@ -93,7 +93,9 @@ class Adapter(ABC):
         self.vae: VAEConfig | None = None
         if parts.kind("vae") is not None:
             parts.check("vae")
-            self.vae = checked(VAEConfig, parts.config("vae"), parts.where("vae") / "config.json")
+            where = parts.where("vae") / "config.json"
+            checked(VAEConfig, parts.config("vae"), where)  # names the field that would only fail its class
+            self.vae = checked(VAEConfig, parts.full_config("vae"), where)
         if parts.size is not None and not self.resizable:
             raise BootdiffError(f"the {parts.pipeline_class} makes images of one size only; leave --size out.")
 
@@ -292,8 +294,10 @@ class VAEConfig(BaseModel):
     in_channels: int = Field(3, ge=1)
 
 
+#: of a sample: no weight says how large images are, and a batch of larger ones fits no memory
+LONGEST_SIDE = 4096
 #: diffusers' ``sample_size``: a side, or (height, width)
-Side = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=1, le=LONGEST_SIDE)]
 Size = Side | Annotated[list[Side], Field(min_length=2, max_length=2)]
 
 

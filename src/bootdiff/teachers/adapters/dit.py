@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from bootdiff.condition import Condition
 from bootdiff.errors import BootdiffError
-from bootdiff.teachers.adapters.base import Adapter, Clock, Size, dtype_of, square
+from bootdiff.teachers.adapters.base import Adapter, Clock, dtype_of, square
 from bootdiff.teachers.parts import Parts
 from bootdiff.teachers.scheduler import checked
 
@@ -23,7 +23,8 @@ class DiTConfig(BaseModel):
     in_channels: int = Field(4, ge=1)
     out_channels: int | None = Field(None, ge=1)
     num_embeds_ada_norm: int = Field(1000, ge=1)
-    sample_size: Size = 32
+    #: its network makes a table of all places
+    sample_size: Annotated[int, Field(ge=1, le=512)] | list[Annotated[int, Field(ge=1, le=512)]] = 32
 
 
 class DiT(Adapter):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bootdiff.condition import Condition
 from bootdiff.errors import BootdiffError
 from bootdiff.schedules import Schedule
-from bootdiff.teachers.adapters.base import Adapter, Clock, dtype_of, square
+from bootdiff.teachers.adapters.base import LONGEST_SIDE, Adapter, Clock, dtype_of, square
 from bootdiff.teachers.parts import Parts
 from bootdiff.teachers.scheduler import BetaConfig, SchedulerConfig, checked
 
@@ -22,7 +22,7 @@ class UNet2DConfig(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    sample_size: int | list[int]
+    sample_size: Annotated[int, Field(le=LONGEST_SIDE)] | list[Annotated[int, Field(le=LONGEST_SIDE)]]
     in_channels: int = Field(3, ge=1)
     out_channels: int = Field(3, ge=1)
     down_block_types: list[str] = Field(["a", "b", "c", "d"], min_length=1)
