@@ -268,9 +268,10 @@ def _blamed(teacher: Teacher, error: NonFiniteLossError) -> NonFiniteLossError:
     failed = getattr(teacher.denoiser, "failed_at", None)
     if failed is None:
         return error
+    met = str(error).partition(" Lower the learning rate")[0]  # which is no cure here
     return NonFiniteLossError(
-        f"the teacher {teacher.name} gives values that are not finite at t = {failed:.4g}, so nothing can be learned "
-        "there; check its weights, load it in float32, or leave that time out with t_min and t_max."
+        f"the teacher {teacher.name} gives values that are not finite at t = {failed:.4g}; load it in float32, or leave "
+        f"that time out with t_min and t_max. So {met}"
     )
 
 
