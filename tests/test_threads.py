@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import Classes
 from bootdiff.errors import BootdiffError
-from bootdiff.evaluation.stock_samplers import kinds_for, stock_candidates
+from bootdiff.evaluation.stock_samplers import candidates, kinds_for
 from bootdiff.pipelines.export import export_student
 from bootdiff.pipelines.refine import Refined
 from bootdiff.pipelines.samplers import PathSampler, StockStudent
@@ -151,7 +151,7 @@ def test_teachers_after_a_student_and_their_stock_samplers():
 
     check_threads(call(refined), teacher.network.layers[0])
     for name in ("ddpm", "pndm", "dpm-solver++", "unipc"):
-        candidate = next(iter(stock_candidates(model, {name: (4,)})))
+        candidate = candidates(model, name, 4)[0]
         check_threads(call(candidate.sample), teacher.network.layers[0])
     assert {"ddpm", "pndm"} < kinds_for(model).keys()
 

@@ -15,7 +15,7 @@ from bootdiff.builtin import DIGITS
 from bootdiff.condition import Condition
 from bootdiff.errors import BootdiffError, Interrupted
 from bootdiff.evaluation import references
-from bootdiff.evaluation.stock_samplers import stock_candidates
+from bootdiff.evaluation.stock_samplers import candidates
 from bootdiff.out_of_memory import is_out_of_memory, told_when_out_of_memory
 from bootdiff.randomness import sample_noise
 from bootdiff.schedules import Cosine
@@ -227,7 +227,7 @@ def test_a_window_of_the_log_without_a_turn_is_a_line_without_a_loss(tiny, tmp_p
 def test_a_stock_sampler_that_visits_every_timestep_of_a_continuous_schedule_stays_finite():
     """At timestep 0 such a schedule has no noise at all, by which nothing can be divided."""
     teacher = Mixture(torch.tensor([[1.0, 0.0], [-1.0, 0.5]]), 0.1, Cosine())
-    (candidate,) = stock_candidates(teacher, {"ddim": (teacher.schedule.num_timesteps,)})
+    candidate = candidates(teacher, "ddim", teacher.schedule.num_timesteps)[0]
     made = candidate.sample(sample_noise(0, 0, 64, (2,)), Condition())
     assert bool(torch.isfinite(made).all())
     # At its two means, to the width of the mixture.

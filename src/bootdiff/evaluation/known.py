@@ -49,7 +49,7 @@ class Known:
             return
         key = hashlib.blake2b(json.dumps(made_of, sort_keys=True).encode(), digest_size=10).hexdigest()
         self.path = cache_folder().with_name("curves") / f"{key}.json"
-        for path in (builtin_folder("curves") / f"{key}.json", self.path):
+        for path in (*builtin_folder("curves").glob(f"*-{key}.json"), self.path):
             self.rows |= self._read(path)
 
     def find(self, row: Mapping[str, Any], seed: int, num: int) -> dict[str, Estimate] | None:
