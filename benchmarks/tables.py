@@ -1,4 +1,4 @@
-"""Copies the tables of docs/records into docs/results.md, between marks that name them.
+"""Copies the tables of docs/records into README.md and docs/results.md, between marks that name them.
 
 python benchmarks/tables.py [--check]
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from records import FOLDER, ROOT, Record, Row, read_record
 
-RESULTS = ROOT / "docs" / "results.md"
+TEXTS = (ROOT / "README.md", ROOT / "docs" / "results.md")
 _MARKED = re.compile(r"(<!-- record: (?P<name>[\w-]+) (?P<table>[^>]+?) -->\n)(?P<old>.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -66,16 +66,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a table is out of date")
     asked = parser.parse_args()
-    try:
-        old = RESULTS.read_text(encoding="utf-8")
-        new = filled(old)
-    except (OSError, ValueError) as error:
-        print(f"tables.py: {error}", file=sys.stderr)
-        sys.exit(2)
-    if asked.check and new != old:
-        sys.exit(f"{RESULTS} does not have the tables of docs/records; run: python benchmarks/tables.py")
-    if not asked.check:
-        RESULTS.write_text(new, encoding="utf-8")
+    for path in TEXTS:
+        try:
+            old = path.read_text(encoding="utf-8")
+            new = filled(old)
+        except (OSError, ValueError) as error:
+            print(f"tables.py: {error}", file=sys.stderr)
+            sys.exit(2)
+        if asked.check and new != old:
+            sys.exit(f"{path} does not have the tables of docs/records; run: python benchmarks/tables.py")
+        if not asked.check:
+            path.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python recipes/curves.py [NAME ...]       # all of them by default; an hour on one core
 
-One thread, so that a test on one thread makes a row again to the last digit. Whatever was measured before is kept: remove
-a file of src/bootdiff/builtin/curves to measure it anew.
+It uses one thread, so that a test on one thread makes a row again to the last digit. Rows that ship already are kept:
+remove a file of src/bootdiff/builtin/curves to measure it anew.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import yaml
 from bootdiff.condition import Condition
 from bootdiff.evaluation import curve, stock_samplers
 from bootdiff.evaluation.curve import Chooser, Stock, teacher_entries
-from bootdiff.evaluation.engine import Engine, Noises
+from bootdiff.evaluation.engine import Engine, Entry, Noises
 from bootdiff.evaluation.equivalence import Point, equivalence, worth
 from bootdiff.evaluation.measure import Listed
 from bootdiff.evaluation.opening import open_alone
@@ -205,6 +206,52 @@ def test_the_best_is_chosen_on_noises_of_its_own(monkeypatch):
     assert (chosen.row.sampler, chosen.row.spacing, chosen.row.best_of) == (best["sampler"], best["spacing"], 3)
     named = [entry.candidate.row for entry in teacher_entries(chooser, [3], path=False)]
     assert [row.steps for row in named if row.sampler == "ddim"][:2] == [1, 4]
+
+
+# --- the builtin teachers' curves ---
+
+
+@pytest.mark.parametrize("teacher", ["digits"])
+def test_a_row_of_a_curve_that_ships_is_made_again_to_the_last_digit(teacher, tmp_path, monkeypatch):
+    """On the machine that made the curve; on another one to four digits."""
+    from bootdiff.cli.measurement import Measurement
+
+    monkeypatch.setenv("BOOTDIFF_CACHE", str(tmp_path))
+    model, conditions = open_alone(teacher)
+    asked = Measurement()
+    judges, _ = asked.judges(model, None)
+    engine = Engine(judges, asked.noises)
+    entry = Entry(candidates(model, "ddim", 1)[0], model, Listed(conditions), (model, model.t_range))
+    entry = next(
+        Entry(one, model, entry.listed, entry.path_of)
+        for one in candidates(model, "ddim", 1)
+        if engine.known(entry).find(one.row.identity, 0, asked.num) is not None
+    )
+    shipped = engine.known(entry).find(entry.candidate.row.identity, 0, asked.num)
+    made = engine._measure(entry, 0, lambda calls: None)
+    assert shipped.keys() == made.keys() and len(made) >= 7
+    for name, figure in made.items():
+        assert figure.value == pytest.approx(shipped[name].value, rel=1e-4), name
+    if torch.__version__ == "2.13.0+cpu" and "AMD EPYC" in processor():
+        assert made == shipped
+
+
+def processor() -> str:
+    path = Path("/proc/cpuinfo")
+    return path.read_text() if path.exists() else ""
+
+
+def test_a_teacher_is_told_from_a_student(tiny, digits, cli, tmp_path):
+    from bootdiff.cli.evaluate import is_teacher
+
+    assert is_teacher("digits") and is_teacher(str(tiny)) and is_teacher("owner/model")
+    assert not is_teacher(str(digits)) and not is_teacher(str(digits / "student"))
+    (tmp_path / "runs").mkdir()
+    assert not is_teacher(str(tmp_path / "runs" / "typo"))
+    wrong = cli("evaluate", "digits-text", "--output", tmp_path / "e.json")
+    assert wrong.code == 2 and "give --prompt TEXT or --prompts FILE" in wrong.err
+    large = cli("evaluate", "digits-cascade-upscaler", "--output", tmp_path / "e.json")
+    assert large.code == 2 and "evaluate a student of it" in large.err
 
 
 # --- call equivalence ---

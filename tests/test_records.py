@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from records import FOLDER, Record, new_record, read_record, write_record  # noqa: E402
-from tables import RESULTS, filled, markdown  # noqa: E402
+from tables import TEXTS, filled, markdown  # noqa: E402
 
 RECORDS = sorted(FOLDER.glob("*.json"))
 
@@ -21,8 +21,9 @@ def record(**values) -> Record:
     return Record("python benchmarks/x.py", "0123abcd", "a machine", 2, (0,), "2026-01-01", {"torch": "2"}, values)
 
 
-def test_the_tables_of_the_results_are_those_of_the_records():
-    text = RESULTS.read_text(encoding="utf-8")
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_the_tables_of_the_texts_are_those_of_the_records(path):
+    text = path.read_text(encoding="utf-8")
     assert "<!-- record: " in text and filled(text) == text, "run: python benchmarks/tables.py"
 
 

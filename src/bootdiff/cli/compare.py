@@ -76,7 +76,7 @@ def run_compare(
     run, sources = Run(output), {"teacher": weights_hash(model.denoiser), **_identities(students, group)}
     sources |= _measures(judges.reference, labels)
     run.check(config, sources)
-    chooser, _ = chooser_and_rows(students[0], group[0], Engine(judges, asked.noises), labels, heun=False)
+    chooser, _ = chooser_and_rows(students[0], group[0], Engine(judges, asked.noises), labels)
     further = list(student_entries(students, group, labels, counts, level))
     with lock(output):
         if is_first_process():  # nothing can be refused any more

@@ -19,7 +19,8 @@ from bootdiff.evaluation.evaluate import measured_table, table_entries, teachers
 from bootdiff.evaluation.measure import Listed
 from bootdiff.evaluation.opening import Opened, base_teacher, open_alone, open_pair
 from bootdiff.evaluation.processes import join
-from bootdiff.evaluation.rows import path_end, starts_elsewhere
+from bootdiff.evaluation.rows import path_end as exact_end
+from bootdiff.evaluation.rows import starts_elsewhere
 from bootdiff.files import read_json, write_json, write_text
 from bootdiff.lock import lock
 from bootdiff.pipelines.card import model_card
@@ -43,6 +44,7 @@ def run_evaluate(
     heun: bool = True,
     everything: bool = False,
     quiet: bool = False,
+    path_end: bool = False,
 ) -> dict[str, Any]:
     """Measure a student beside its teacher, or a teacher alone; print a table and write JSON.
 
@@ -52,8 +54,9 @@ def run_evaluate(
         name: a run, a student or a teacher.
         teacher_options: revision, variant and dtype, over those that the student's own teacher was loaded with.
         calls: network calls at which the teacher's best sampler is looked for.
-        heun: whether the exact ends of the teacher's path and of the student's are rows.
+        heun: whether the exact end of the teacher's path is a row.
         everything: whether the terminal shows every measured row.
+        path_end: whether the exact end of the student's own path is a row, where it starts elsewhere.
     """
     if output.suffix != ".json":
         raise BootdiffError(f"--output {output}: expected a file that ends in .json.")
@@ -67,7 +70,7 @@ def run_evaluate(
     else:
         pair = open_pair(name, teacher, teacher_options, asked.choice)
         judges, reference = asked.judges(pair.teacher, pair.texts)
-        chooser, further = chooser_and_rows(name, pair, Engine(judges, asked.noises), asked.labels_of(name), heun)
+        chooser, further = chooser_and_rows(name, pair, Engine(judges, asked.noises), asked.labels_of(name), path_end)
     result = measured_table(chooser, table_entries(chooser, further, calls, heun))
     asked_for = {"student": name, "reference": reference, "clip": asked.clip}
     result = {**asked_for, "notes": notes(judges.reference, asked.num), **result, **environment()}
@@ -84,18 +87,23 @@ def is_teacher(name: str) -> bool:
     """Whether a name is a teacher's: a builtin, a single file, a hub id, or a pipeline that is no student."""
     folder = Path(name)
     if not folder.exists():
-        return name in BUILTIN_TEACHERS
+        # owner/model is a hub's; a path below a folder that is here was meant as a path.
+        hub = name.count("/") == 1 and name[0] not in "./~" and not folder.parent.is_dir()
+        return name in BUILTIN_TEACHERS or hub
     if folder.is_file():
         return True
     return (folder / "model_index.json").is_file() and not (folder / FILE).is_file()
 
 
 def chooser_and_rows(
-    name: str, pair: Opened, engine: Engine, labels: Sequence[int] | None, heun: bool
+    name: str, pair: Opened, engine: Engine, labels: Sequence[int] | None, ends: bool = False
 ) -> tuple[Chooser, list[Entry]]:
     """Of a student: the chooser of its teacher's samplers, and the rows beside the teacher's own.
 
     A cascade is compared with both its teachers, so that its second stage alone is no row.
+
+    Args:
+        ends: whether the exact end of the student's path is a row.
     """
     (student,) = student_entries([name], [pair], labels, titles=[None])
     listed = Listed(teachers_conditions(pair.teacher, pair.conditions), labels, pair.texts)
@@ -107,9 +115,9 @@ def chooser_and_rows(
     further = [student]
     first = first_stage_entry(name, pair, labels)
     further = [first, *further] if first is not None else further
-    if heun and starts_elsewhere(pair.teacher, pair.t_range):
+    if ends and starts_elsewhere(pair.teacher, pair.t_range):
         own = Listed(listed.conditions, labels, pair.texts)
-        further = [Entry(path_end(pair.path_of, pair.t_range), pair.path_of, own), *further]
+        further = [Entry(exact_end(pair.path_of, pair.t_range), pair.path_of, own), *further]
     return Chooser(engine, samplers, pair.teacher, listed), further
 
 

@@ -43,6 +43,10 @@ def evaluate(
     repeats: Annotated[int, typer.Option(min=1, help="Noise seeds; figures are means over them.")] = 1,
     calls: Calls = None,
     heun: Heun = True,
+    path_end: Annotated[
+        bool,
+        typer.Option("--path-end", help="A row for the exact end of the path from the student's own t_max."),
+    ] = False,
     all_samplers: AllSamplers = False,
     prompts: PromptFile = None,
     prompt_column: PromptColumn = None,
@@ -66,7 +70,7 @@ def evaluate(
     options = given({"revision": revision, "variant": variant, "dtype": dtype})
     choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
     asked = Measurement(features, reference, clip, num, seed, repeats, choice, labels)
-    run_evaluate(name, asked, output, teacher, options, read_calls(calls), heun, all_samplers)
+    run_evaluate(name, asked, output, teacher, options, read_calls(calls), heun, all_samplers, path_end=path_end)
 
 
 @app.command()

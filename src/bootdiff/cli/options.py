@@ -45,7 +45,7 @@ Num = Annotated[int, typer.Option("--num", "--num-samples", min=2, help="Samples
 Calls = Annotated[
     str | None, typer.Option(metavar="K,K,...", help="Network calls at which the teacher's best sampler is looked for.")
 ]
-Heun = Annotated[bool, typer.Option(help="Rows for the exact end of the teacher's path, and of the student's own.")]
+Heun = Annotated[bool, typer.Option(help="A row for the exact end of the teacher's path, 50 Heun steps.")]
 AllSamplers = Annotated[
     bool, typer.Option("--all-samplers", help="Show every measured row, and what the teacher's best was chosen from.")
 ]

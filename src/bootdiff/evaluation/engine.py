@@ -28,6 +28,8 @@ from bootdiff.pipelines.samplers import batch_for, best_device
 from bootdiff.progress import is_first_process, progress
 from bootdiff.teachers import Teacher
 
+#: images that a row's speed is measured with
+TIMED = 128
 #: calls up to which a row's latency is the median of ten
 QUICK = 20
 
@@ -110,7 +112,7 @@ class Engine:
         """
         rows = []
         for entry, seeds in zip(entries, self.measure(entries), strict=True):
-            more: dict[str, Any] = {"images_per_second": speed(entry.candidate, self._first(entry))}
+            more: dict[str, Any] = {"images_per_second": speed(entry.candidate, self._first(entry).first(TIMED))}
             if latencies:
                 more["milliseconds"] = self._latency(entry)
             rows.append(measured_row(entry.candidate, seeds, more))
