@@ -258,8 +258,8 @@ def _blamed(teacher: Teacher, error: NonFiniteLossError) -> NonFiniteLossError:
         return error
     met = str(error).partition(" Lower the learning rate")[0]  # which is no cure here
     return NonFiniteLossError(
-        f"the teacher {teacher.name} gives values that are not finite at t = {failed:.4g}; load it in float32, or leave "
-        f"that time out with t_min and t_max. So {met}"
+        f"the teacher {teacher.name} gives values that are not finite at t = {failed:.4g}; load it in float32, or "
+        f"leave that time out with t_min and t_max. So {met}"
     )
 
 
