@@ -527,10 +527,11 @@ def test_a_cascade_of_teachers_has_rows_of_its_own(own_heun, cli, teachers, tmp_
         exact = rows["Heun, exact path 50 + 50"]
         assert exact["calls"] == 202 and exact["frechet_distance"] is not None
     assert ddim[4]["faithfulness"] is not None and student["path_error"] is not None
-    best = [row for row in result["rows"] if row["best_of"] == 2]
-    # An untouched student of one step is its teacher in one call; the bases differ by what two steps of training did.
-    assert best[0]["calls"] == 2
-    assert best[0]["frechet_distance"] == pytest.approx(student["frechet_distance"], rel=0.3)
+    assert [row["calls"] for row in result["rows"] if row["best_of"] == 2] == [2]
+    # An untouched student of one step is its teacher in one call from its t_max; the bases differ by what two steps of
+    # training did, and the noises are those that the choice is made on.
+    tried = [row for row in result["choice"] if (row["sampler"], row["steps"], row["spacing"]) == ("ddim", 1, "even")]
+    assert tried[0]["frechet_distance"] == pytest.approx(student["frechet_distance"], rel=0.4)
     assert "2 calls make an image" in student["call_equivalence"]["sentence"]
     within = cli("sample", tmp_path / "large" / "student", "--prompt", "one", "--output", tmp_path / "x.png")
     assert within.code == 0, "its run knows the base stage"

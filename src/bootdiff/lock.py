@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from bootdiff.errors import BootdiffError
 from bootdiff.progress import is_first_process
+from bootdiff.reading import parse_json
 from bootdiff.whole import is_running, remove_leftovers, writable
 
 try:
@@ -127,7 +128,7 @@ def _this_process() -> dict[str, Any]:
 def _read(handle: int) -> Mapping[str, Any]:
     """Who wrote the lock; nothing where that cannot be read."""
     try:
-        words = json.loads(os.pread(handle, 4096, 0))
+        words = parse_json(os.pread(handle, 4096, 0).decode())
         return {**words, "pid": int(words["pid"]), "host": str(words["host"])}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

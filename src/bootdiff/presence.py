@@ -55,7 +55,7 @@ def kept() -> Iterator[None]:
         yield
         return
     try:
-        with Presence(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), patience()).among_others():
+        with Presence(int(os.environ.get("RANK", "0")), int(os.environ["WORLD_SIZE"]), patience()).among_others():
             yield
     finally:
         _kept.release()

@@ -34,7 +34,8 @@ SPACINGS: dict[str, dict[str, Any]] = {
     "trailing": {"timestep_spacing": "trailing"},
     "leading": {"timestep_spacing": "leading", "steps_offset": 1},
     "linspace": {"timestep_spacing": "linspace"},
-    "karras": {"use_karras_sigmas": True},
+    # "leading" bounds the sigmas of diffusers' Heun from above; its multistep samplers take the table's in any case.
+    "karras": {"use_karras_sigmas": True, "timestep_spacing": "leading", "steps_offset": 1},
     "own": {},
 }
 #: our own spacing of DDIM: even, between the first and the last time at which the teacher is asked

@@ -96,7 +96,7 @@ def save_results(plan: Plan, student: Student, ended: Ended) -> None:
     words = Run(plan.output).config
     student.teacher_name = words["teacher"]
     if student.origin is not None:
-        student.origin = Origin(words["teacher"], **words.get("teacher_options", {}))
+        student.origin = Origin(words["teacher"], **words.get("teacher_options", {}), commit=student.origin.commit)
     save_student(student, plan.output / "student-path")
     if student.adapter is not None:
         step = "the last" if ended.student_step == ended.steps else f"the best look of {ended.steps}"
