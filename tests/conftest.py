@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,16 @@ def few_teacher_steps() -> Iterator[dict[str, object]]:
         patch.setattr(pictures, "TEACHER_STEPS", 2)
         patch.setattr(samples, "reference_path", lambda *ends: reference_path(*ends, steps=2))
         yield replaced
+
+
+@pytest.fixture(autouse=True, scope="session")
+def signals_are_heard() -> Iterator[None]:
+    """Also where the tests were started under nohup or in the background, which makes processes deaf to some."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

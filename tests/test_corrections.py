@@ -831,7 +831,7 @@ def test_refining_on_the_command_line(corrected, tiny, tmp_path, cli):
         (["--refine", "2", "--mask", picture], "give --image FILE"),
         (["--refine", "2", "--refine-from", "1.5"], "expected a time above"),
         (["--refine", "2", "--edit", "3"], "conditioned on nothing"),
-        (["--refine", "2", "--image", tmp_path / "no.png"], "cannot be read as a picture"),
+        (["--refine", "2", "--image", tmp_path / "no.png"], "no picture at"),
         (["--refine", "2", "--times", "0.5"], "give one of them"),
     ):
         result = told(*words)

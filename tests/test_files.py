@@ -162,10 +162,10 @@ def test_a_teacher_is_whole_whenever_its_training_is_killed_while_it_is_saved(tm
     monkeypatch.setattr(
         teach,
         "_save",
-        lambda untrained, output: (
-            original(untrained, output)
+        lambda untrained, output, names: (
+            original(untrained, output, names)
             if change is None
-            else killed_before(change, lambda: original(untrained, output), output)
+            else killed_before(change, lambda: original(untrained, output, names), output)
         ),
     )
     assert cli(*words, tmp_path / "whole").code == 0
@@ -269,7 +269,7 @@ def test_a_second_process_is_told_who_is_at_work(name, ask, tmp_path, cli):
 def test_figures_are_not_put_into_a_run_in_training(student, cli, tmp_path, monkeypatch):
     monkeypatch.setattr("bootdiff.lock.time.sleep", lambda seconds: None)
     monkeypatch.setattr("bootdiff.cli.evaluate.PATIENCE", 0.0)
-    words = ["evaluate", student, "--num", "4", "--ddim-steps", "1", "--no-heun", "--output", tmp_path / "figures.json"]
+    words = ["evaluate", student, "--num", "4", "--calls", "1", "--no-heun", "--output", tmp_path / "figures.json"]
     with held(student) as child:
         done = cli(*words)
         assert done.code == 2 and f"in use by process {child} on" in done.err

@@ -321,7 +321,10 @@ def test_a_short_run_without_looks_says_whether_it_diverged(rate, word, tmp_path
 
 
 def test_a_first_stage_that_diverged_is_told(tmp_path):
-    for folder, words in ((tmp_path, {"steps": 2}), (tmp_path / "boot", {"steps": 2, "diverged": "it exploded"})):
+    for folder, words in (
+        (tmp_path, {"steps": 2, "seconds": 1.0}),
+        (tmp_path / "boot", {"steps": 2, "seconds": 1.0, "diverged": "it exploded"}),
+    ):
         folder.mkdir(exist_ok=True)
         (folder / "done.json").write_text(json.dumps(words))
     verdict = verdict_of(tmp_path)

@@ -526,7 +526,7 @@ def test_a_terminal_of_ascii_shows_a_table_in_ascii(monkeypatch):
 
 @pytest.mark.slow
 def test_figures_are_shown_where_the_locale_is_c(tmp_path, run):
-    words = ["evaluate", str(run), "--num", "2", "--output", str(tmp_path / "a.json"), "--no-heun", "--ddim-steps", "1"]
+    words = ["evaluate", str(run), "--num", "2", "--output", str(tmp_path / "a.json"), "--no-heun", "--calls", "1"]
     env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(command(*words), capture_output=True, env=env, check=False)
     assert done.returncode == 0, done.stderr

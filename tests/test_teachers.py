@@ -415,7 +415,7 @@ BROKEN = {
     "not square": (lambda f: edit(f / "unet/config.json", sample_size=[8, 16]), "square"),
     "other pipeline": (
         lambda f: edit(f / "model_index.json", _class_name="XPipeline", unet=["diffusers", "UNet2DConditionModel"]),
-        "a XPipeline with UNet2DConditionModel, which is not supported; supported: .*DiTPipeline",
+        "a XPipeline with UNet2DConditionModel, which is not supported; supported: DDPMPipeline.*FluxPipeline",
     ),
 }
 

@@ -78,7 +78,7 @@ def test_memory_that_runs_out_in_sampling_and_evaluating(cli, run, tmp_path, mon
     done = cli("sample", run, "--output", tmp_path / "grid.png", "--num", 12, "--batch-size", 4)
     one_line(done, "out of memory", "--batch-size (it draws 4 at a time)", "--num (now 12)")
     assert not (tmp_path / "grid.png").exists()
-    done = cli("evaluate", run, "--num", 8, "--ddim-steps", "1", "--output", tmp_path / "e.json")
+    done = cli("evaluate", run, "--num", 8, "--calls", "1", "--output", tmp_path / "e.json")
     one_line(done, "out of memory", "--num")
 
 
@@ -178,7 +178,7 @@ def test_figures_that_are_left_out_are_noted_on_the_terminal_and_in_the_file(cli
         raise BootdiffError("the digits need scikit-learn; install it with pip.")
 
     monkeypatch.setattr(references, "_gather", missing)
-    words = ["--num", 20, "--ddim-steps", "1", "--reference", DIGITS, "--output", tmp_path / "e.json"]
+    words = ["--num", 20, "--calls", "1", "--reference", DIGITS, "--output", tmp_path / "e.json"]
     done = cli("evaluate", tmp_path / "run", *words)
     assert done.code == 0, done.err
     expected = "KID, precision and recall are left out: the digits need scikit-learn"

@@ -206,7 +206,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_batch(tmp_path):
     with pytest.raises(NonFiniteLossError, match="not finite at step 0") as error:
         distill(teacher, tmp_path / "run", settings(batch_size=32))
     folder = tmp_path / "run" / "failure-step-00000000"
-    assert str(folder) in str(error.value) and "t from" in str(error.value)
+    assert folder.name in str(error.value) and "t from" in str(error.value)
     saved = load_file(folder / "batch-0.safetensors")
     assert saved["noise"].shape == (32, 3) and len(saved["residual.t"]) > 0
     assert not (tmp_path / "run" / "student-path").exists()
@@ -220,7 +220,7 @@ def test_of_an_accumulated_step_the_part_that_failed_is_saved(tmp_path):
         distill(teacher, tmp_path / "run", words)
     folder = next((tmp_path / "run").glob("failure-*"))
     saved = load_file(folder / "batch-0.safetensors")
-    assert str(folder) in str(error.value) and saved["noise"].shape == (1, 3)
+    assert folder.name in str(error.value) and saved["noise"].shape == (1, 3)
     assert float(saved["residual.t"].min()) * 999 < 510
 
 
