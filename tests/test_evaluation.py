@@ -19,6 +19,7 @@ from bootdiff.evaluation.rows import path_end
 from bootdiff.evaluation.stock_samplers import candidates, within
 from bootdiff.objectives.boot import BootSettings
 from bootdiff.pipelines.samplers import Choice
+from bootdiff.randomness import sample_noise
 from bootdiff.schedules import EDM, Cosine, Linear, RectifiedFlow, VarianceExploding
 from bootdiff.teachers import Gaussian, load_teacher
 from bootdiff.training.distill import distill
@@ -200,12 +201,24 @@ def test_the_best_is_chosen_on_noises_of_its_own(monkeypatch):
     monkeypatch.setattr(Engine, "_measure", spy)
     chooser = Chooser(Engine(judges, Noises(70, 5)), Stock(teacher), teacher, Listed(open_alone("digits")[1]))
     chosen = chooser.best_within(3)
-    assert {seed for seed, _ in seen} <= {curve.CHOICE_SEED}
+    (first,) = {seed for seed, _ in seen}
+    chosen_on = {tuple(sample_noise(first, i, i + 1, (2,)).flatten().tolist()) for i in range(70)}
+    reported = {tuple(sample_noise(5, i, i + 1, (2,)).flatten().tolist()) for i in range(70)}
+    assert not chosen_on & reported
     finalists = [entry for entry in chooser.tried[-4:]]
     best = min(finalists, key=lambda entry: entry["frechet_distance"])
     assert (chosen.row.sampler, chosen.row.spacing, chosen.row.best_of) == (best["sampler"], best["spacing"], 3)
     named = [entry.candidate.row for entry in teacher_entries(chooser, [3], path=False)]
     assert [row.steps for row in named if row.sampler == "ddim"][:2] == [1, 4]
+
+
+@pytest.mark.parametrize("seed", [0, 2**62, 2**32, *curve.CHOICE_SEEDS, curve.CHOICE_SEEDS[0] - 1999, 5 * 2**32 - 3])
+def test_the_choice_s_noises_are_never_the_table_s(seed):
+    """torch's generator reads 32 bits of a seed, so that seeds which differ above them are one."""
+    noises = Noises(2000, seed, 3)
+    first = curve.choice_seed(noises) % 2**32
+    table = {(seed + i) % 2**32 for i in range(6000)}
+    assert not table & {(first + i) % 2**32 for i in range(curve.DECIDING)}
 
 
 # --- the builtin teachers' curves ---
@@ -279,7 +292,8 @@ def test_a_distance_is_worth_the_calls_at_which_the_running_minimum_meets_it(dis
 def teacher_row(calls: int, *distances: float) -> dict:
     mean = sum(distances) / len(distances)
     return {
-        "kind": "teacher", "sampler": "unipc", "calls": calls, "start": None, "best_of": calls, "stage": None,
+        "kind": "teacher", "sampler": "path" if calls == 10 else "unipc", "calls": calls, "start": None,
+        "best_of": calls, "stage": None,
         "frechet_distance": mean, "frechet_distances": list(distances),
     }  # fmt: skip
 
@@ -293,7 +307,7 @@ def test_the_sentence_says_number_interval_and_the_teacher_s_row():
     told = equivalence(student(1, 10.0, 20.0), rows)
     assert told.calls == pytest.approx(10 ** ((2 - math.log10(15)) / 2))
     assert told.sentence == (
-        "One call is worth 2.6 of the teacher's best calls (UniPC; 10 calls have 1; 2.2 to 3.2 over 2 noise seeds)."
+        "One call is worth 2.6 of the teacher's best calls (Heun, exact path; 10 calls have 1; 2.2 to 3.2 over 2 noise seeds)."
     )
     assert "less than one of" in equivalence(student(1, 200.0), [teacher_row(1, 100.0)]).sentence
     never = equivalence(student(1, 0.5), rows)
@@ -304,7 +318,10 @@ def test_the_sentence_says_number_interval_and_the_teacher_s_row():
     assert "less than 2 of" in guided.sentence
 
 
-def test_rows_that_are_not_on_the_curve_do_not_count():
-    rows = [teacher_row(1, 100.0), {**teacher_row(4, 0.1), "best_of": None}, {**teacher_row(2, 0.1), "start": 0.7}]
-    assert equivalence(student(1, 1.0), rows).says == "more than any number"
+def test_what_is_beyond_the_curve_is_said_with_care():
+    rows = [teacher_row(1, 100.0), {**teacher_row(4, 10.0), "best_of": None}, {**teacher_row(2, 0.1), "start": 0.7}]
+    assert equivalence(student(1, 1.0), rows).says == "more than 4", "nobody knows what more calls would reach"
+    assert equivalence(student(1, 10.0), rows).calls == 4, "DDIM's rows count, those from elsewhere do not"
+    none = equivalence(student(1, 1.0), rows[2:])
+    assert none.calls is None and "no row of the teacher has a figure" in none.sentence
     assert json.dumps(equivalence(student(1, 1.0), rows).as_json(), allow_nan=False)

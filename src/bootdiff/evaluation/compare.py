@@ -50,7 +50,8 @@ def first_stage_entry(student: str, opened: Opened, labels: Sequence[int] | None
     folder = Path(student) / STAGE
     if not (folder / "student-path").is_dir():
         return None
-    row = Row("student", ONE_CALL, 1, 1, method=method_of(str(folder)), stage=FIRST)
+    calls = 1 + isinstance(opened.conditions, Cascade)
+    row = Row("student", ONE_CALL, 1, calls, method=method_of(str(folder)), stage=FIRST)
     candidate = Candidate(row, open_student(str(folder))[0])
     return Entry(candidate, opened.teacher, listed_of(opened, labels), (opened.path_of, opened.t_range))
 

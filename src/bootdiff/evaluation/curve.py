@@ -17,14 +17,16 @@ from bootdiff.evaluation.engine import Engine, Entry, Noises
 from bootdiff.evaluation.measure import Listed
 from bootdiff.evaluation.rows import Candidate, path_end
 from bootdiff.evaluation.tally import Judges
+from bootdiff.processes import word_of_first
 from bootdiff.teachers import Teacher
 
 #: calls at which the best sampler is looked for
 LADDER = (1, 2, 3, 4, 5, 6, 8, 10, 15, 25, 50)
 #: DDIM steps of the paper's tables
 PAPER = (1, 4, 10, 50)
-#: number of the first noise of the choice; the largest seed that a user may name is 2**62
-CHOICE_SEED = 2**62 + 2**61
+#: numbers of the first noise of the choice: the second one where the first one's noises are those of the table. torch's
+#: generator reads 32 bits of a seed.
+CHOICE_SEEDS = (0xC401CE00, 0x4C01CE00)
 #: samples that all candidates are looked at with, samples that decide, and how many candidates get so far
 FIRST_LOOK, DECIDING, FINALISTS = 300, 1000, 4
 #: calls up to which every sampler and spacing is looked at, and how many are looked at beyond
@@ -116,14 +118,25 @@ class Chooser:
     def _look(self, candidates: Sequence[Candidate], most: int) -> list[tuple[Candidate, float]]:
         """Candidates with their distances, the nearest first."""
         num = min(most, self.engine.noises.num)
-        own = self.engine.on(Noises(num, CHOICE_SEED), self._judges)
+        own = self.engine.on(Noises(num, choice_seed(self.engine.noises)), self._judges)
         entries = [Entry(candidate, self.teacher, self.listed) for candidate in candidates]
         figures = [seeds[0] for seeds in own.measure(entries, "choosing the teacher's sampler")]
         distances = [f["frechet_distance"].value if "frechet_distance" in f else math.inf for f in figures]
+        distances = word_of_first([math.inf if math.isnan(distance) else distance for distance in distances])
         for candidate, distance in zip(candidates, distances, strict=True):
             told = distance if math.isfinite(distance) else None
             self.tried.append({**candidate.row.identity, "num": num, "frechet_distance": told})
         return sorted(zip(candidates, distances, strict=True), key=lambda pair: pair[1])
+
+
+def choice_seed(noises: Noises) -> int:
+    """Number of a first noise such that none of the choice's noises is one of these."""
+    return next(seed for seed in CHOICE_SEEDS if not _meet(seed, DECIDING, noises.seed, noises.num * noises.repeats))
+
+
+def _meet(first: int, count: int, second: int, other: int) -> bool:
+    """Whether two runs of seeds share one, as torch's generator reads them."""
+    return (second - first) % 2**32 < count or (first - second) % 2**32 < other
 
 
 def teacher_entries(

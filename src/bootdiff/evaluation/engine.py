@@ -82,7 +82,7 @@ class Engine:
 
     judges: Judges = field(default_factory=Judges)
     noises: Noises = field(default_factory=Noises)
-    _known: dict[tuple[int, int], Known] = field(default_factory=dict, init=False)
+    _known: dict[tuple[Any, ...], Known] = field(default_factory=dict, init=False)
     _truths: dict[tuple[Any, ...], Tensor] = field(default_factory=dict, init=False)
 
     def measure(self, entries: Sequence[Entry], what: str = "evaluating") -> list[list[Figures]]:
@@ -131,7 +131,9 @@ class Engine:
 
     def known(self, entry: Entry) -> Known:
         """What was measured before of this teacher on these conditions."""
-        key = (id(entry.teacher), id(entry.listed))
+        clip = None if self.judges.clip is None else self.judges.clip.name
+        samples = self.judges.reference is not None and self.judges.reference.samples is not None
+        key = (id(entry.teacher), id(entry.listed), clip, samples)
         if key not in self._known:
             self._known[key] = Known(made_of(entry.teacher, entry.listed, self.judges))
         return self._known[key]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bootdiff.evaluation.rows import PATH, is_student, sampler_name
@@ -119,8 +119,13 @@ def equivalence(student: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
         rows: among them the teacher's best rows, and the path's exact end where it was measured.
     """
     curve = [row for row in rows if _is_on_the_curve(row)]
-    if student["frechet_distance"] is None or not curve:
+    if student["frechet_distance"] is None:
         return UNKNOWN
+    if not curve:
+        return replace(
+            UNKNOWN, says="a number of the teacher's calls that is not known: no row of the teacher has a figure"
+        )
+    whole = any(row["sampler"] == PATH for row in curve)
     cost, fewest = student["calls"], min(row["calls"] for row in curve)
     found = worth(student["frechet_distance"], [Point(row["calls"], row["frechet_distance"]) for row in curve])
     seeds = [
@@ -128,12 +133,13 @@ def equivalence(student: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
         for number, own in enumerate(student["frechet_distances"])
     ]
     ordered = sorted(seeds)
+    most = None if whole else max(row["calls"] for row in curve)
     several = len(seeds) > 1
     return Equivalence(
         found / cost if 0 < found < math.inf else None,
-        _said(found, cost, fewest),
-        _said(ordered[0], cost, fewest) if several else None,
-        _said(ordered[-1], cost, fewest) if several else None,
+        _said(found, cost, fewest, most),
+        _said(ordered[0], cost, fewest, most) if several else None,
+        _said(ordered[-1], cost, fewest, most) if several else None,
         len(seeds),
         _beside(found, curve),
         cost,
@@ -142,13 +148,14 @@ def equivalence(student: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
 
 
 def _is_on_the_curve(row: Mapping[str, Any]) -> bool:
-    own = row["kind"] == "teacher" and row["start"] is None and row["frechet_distance"] is not None
-    return own and (row["best_of"] is not None or row["sampler"] == PATH)
+    """Every row of the teacher's own: the running minimum leaves the worse ones out."""
+    return row["kind"] == "teacher" and row["start"] is None and row["frechet_distance"] is not None
 
 
-def _said(calls: float, cost: int, fewest: int) -> str:
+def _said(calls: float, cost: int, fewest: int, most: int | None) -> str:
+    """Calls in words; ``most`` are those of the longest row, where the curve does not go to the path's exact end."""
     if calls == math.inf:
-        return "more than any number"
+        return "more than any number" if most is None else f"more than {most / cost:.3g}"
     if calls == 0:
         return "less than one" if fewest <= cost else f"less than {fewest / cost:.2g}"
     each = calls / cost

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from bootdiff.evaluation.measure import Figures, Listed
 from bootdiff.evaluation.tally import Judges
 from bootdiff.files import file_hash, read_json, write_json
 from bootdiff.metrics.estimate import Estimate
+from bootdiff.notes import note
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of
 from bootdiff.teachers.adapters.base import Adapter
 from bootdiff.teachers.base import limit_of
@@ -30,7 +30,7 @@ from bootdiff.teachers.guidance import guidance_of
 from bootdiff.teachers.weights import tensors_hash, weights_hash
 
 #: changes whenever a row is measured in another way
-VERSION = 1
+VERSION = 2
 #: bytes of a component's file up to which its content is hashed; of larger ones name, size and time of change
 HASHED = 200 * 2**20
 
@@ -72,7 +72,7 @@ class Known:
         try:
             write_json(self.path, {"made_of": self.made_of, "rows": list(self.rows.values())})
         except BootdiffError as error:
-            print(f"bootdiff: note: the teacher's rows are not kept for the next time: {error}", file=sys.stderr)
+            note(f"the teacher's rows are not kept for the next time: {error}")
             self.made_of = None
 
     def _read(self, path: Path) -> dict[str, dict[str, Any]]:
@@ -103,13 +103,15 @@ def made_of(teacher: Teacher, listed: Listed, judges: Judges) -> dict[str, Any] 
     if conditions is None:
         return None
     guidance, reference = guidance_of(teacher), judges.reference
+    config = adapter.parts.config(adapter.network_part)
     grid = [i / 8 for i in range(1, 9)]
     return {
         "version": VERSION,
         "weights": weights_hash(denoiser.network),
         "components": components_hash(adapter),
         "shape": list(teacher.shape),
-        "prediction": denoiser.prediction.name,
+        "network": {key: repr(value) for key, value in sorted(config.items()) if not key.startswith("_")},
+        "prediction": [denoiser.prediction.name, repr(sorted(vars(denoiser.prediction).items()))],
         "schedule": [type(teacher.schedule).__name__, *_lambdas(teacher, grid)],
         "limit": repr(limit_of(teacher)),
         "conditions": conditions,
@@ -119,6 +121,8 @@ def made_of(teacher: Teacher, listed: Listed, judges: Judges) -> dict[str, Any] 
         "reference": None if reference is None else tensors_hash(
             {"mean": reference.statistics.mean, "covariance": reference.statistics.covariance}
         ),
+        # Their values differ in the last digit from machine to machine; which they are, the statistics say.
+        "samples": None if reference is None or reference.samples is None else len(reference.samples),
         "clip": None if judges.clip is None else judges.clip.name,
     }  # fmt: skip
 

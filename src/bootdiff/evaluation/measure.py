@@ -132,7 +132,7 @@ def measure(
         samples = candidate.sample(work.eps, work.condition)
         finite = finite and bool(torch.isfinite(samples).all())
         ends = truth(work) if candidate.same_path else None
-        if finite and ends is not None:
+        if finite and ends is not None and bool(torch.isfinite(ends).all()):
             errors.add(samples, ends)
         if finite and judges:
             tally.add(judges, work.decode(samples), work)

@@ -41,6 +41,7 @@ class Row:
         stage: ``"first"``: the student of a run's first stage; ``"both"``: both teachers of a cascade.
         start: the time at which it starts, where that is another than the teacher's own; of a refined student the time
             at which its teacher takes over.
+        end: the time at which it ends, where ``start`` is given and it is a path.
         title: a student's, where several are compared.
         best_of: of the teacher's rows: the calls within which no other sampler and spacing was better.
     """
@@ -53,6 +54,7 @@ class Row:
     method: str | None = None
     stage: str | None = None
     start: float | None = None
+    end: float | None = None
     title: str | None = None
     best_of: int | None = None
 
@@ -115,7 +117,7 @@ def path_end(teacher: Teacher, t_range: tuple[float, float]) -> Candidate:
 
     start = t_range[1] if starts_elsewhere(teacher, t_range) else None
     calls = (2 * HEUN_STEPS + 1) * calls_an_answer(teacher)  # the first of them finds where the path begins
-    row = Row("teacher", PATH, HEUN_STEPS, calls, "even", start=start)
+    row = Row("teacher", PATH, HEUN_STEPS, calls, "even", start=start, end=None if start is None else t_range[0])
     return Candidate(row, reference_path(teacher, *t_range), same_path=False)
 
 
