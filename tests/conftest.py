@@ -57,6 +57,20 @@ def few_teacher_steps() -> Iterator[dict[str, object]]:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def few_rows() -> Iterator[tuple[int, ...]]:
+    """A table's DDIM rows are of 1 and 4 steps here, and not also of 10 and 50.
+
+    It gives what it replaces, for the test of the paper's rows.
+    """
+    from bootdiff.evaluation import curve
+
+    replaced = curve.PAPER
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(curve, "PAPER", (1, 4))
+        yield replaced
+
+
+@pytest.fixture(autouse=True, scope="session")
 def signals_are_heard() -> Iterator[None]:
     """Also where the tests were started under nohup or in the background, which makes processes deaf to some."""
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}

@@ -80,8 +80,12 @@ def test_references_of_other_features_are_refused(tmp_path):
         frechet_distance(normal(torch.ones(64), torch.eye(64)), normal(torch.ones(3), torch.eye(3)))
 
 
-def test_evaluation_measures_path_error():
+def test_evaluation_measures_path_error(few_rows, monkeypatch):
     """A "student" that solves the path exactly has path error 0; the teacher's rows improve with steps."""
+    from bootdiff.evaluation import curve
+
+    assert few_rows == (1, 4, 10, 50), "the paper's rows"
+    monkeypatch.setattr(curve, "PAPER", few_rows)
     teacher = Gaussian(shape=(1, 8, 8))
     times = even_times(50, 0.02, 0.95)
     exact = lambda eps, condition: solve(teacher, eps, times, Heun())[-1]  # noqa: E731

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bootdiff.evaluation.comparison_files import table_cells
-from bootdiff.evaluation.curve import PAPER
+from bootdiff.evaluation import curve
 from bootdiff.evaluation.equivalence import sentence_of
 from bootdiff.evaluation.rows import PATH, sampler_name
 
@@ -48,8 +48,8 @@ def shown(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         for row in rows
         if row["kind"] == "student"
         or row["sampler"] == PATH
-        or row["best_of"] in (None, *PAPER)
-        or (row["sampler"] == "ddim" and row["steps"] in PAPER)
+        or row["best_of"] in (None, *curve.PAPER)
+        or (row["sampler"] == "ddim" and row["steps"] in curve.PAPER)
     ]
 
 
