@@ -306,9 +306,8 @@ def test_the_sentence_says_number_interval_and_the_teacher_s_row():
     rows = [teacher_row(1, 100.0, 100.0), teacher_row(10, 1.0, 1.0)]
     told = equivalence(student(1, 10.0, 20.0), rows)
     assert told.calls == pytest.approx(10 ** ((2 - math.log10(15)) / 2))
-    assert told.sentence == (
-        "One call is worth 2.6 of the teacher's best calls (Heun, exact path; 10 calls have 1; 2.2 to 3.2 over 2 noise seeds)."
-    )
+    words = "of the teacher's best calls (Heun, exact path; 10 calls have 1; 2.2 to 3.2 over 2 noise seeds)."
+    assert told.sentence == f"One call is worth 2.6 {words}"
     assert "less than one of" in equivalence(student(1, 200.0), [teacher_row(1, 100.0)]).sentence
     never = equivalence(student(1, 0.5), rows)
     assert never.calls is None and "more than any number of" in never.sentence

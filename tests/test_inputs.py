@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from bootdiff import notes
 from bootdiff.data.images import image_batches, load_images
-from bootdiff.data.labels import load_captions, load_class_names, load_labels
+from bootdiff.data.labels import load_captions, load_class_names, load_labels, natural
 from bootdiff.data.prompts import MOST_PROMPT, read_prompts
 from bootdiff.errors import LONGEST, BootdiffError
 from bootdiff.pipelines.refine import open_kept
@@ -228,6 +228,17 @@ def test_class_folders_are_counted_as_people_count_and_keep_their_names(cli, tmp
     names = [f"{number}" for number in range(12)]
     assert json.loads((tmp_path / "teacher" / "labels.json").read_text()) == {"null_class": 12, "names": names}
     assert "2 2, 3 3" in cli("inspect", tmp_path / "teacher").out
+
+
+def test_one_name_may_begin_another():
+    names = ["cat2", "cat", "dog", "cat10", "2", "10", "2b", ""]
+    assert sorted(names, key=natural) == ["", "2", "2b", "10", "cat", "cat2", "cat10", "dog"]
+
+
+def test_lines_that_hold_nan_elsewhere_are_prompts_still(tmp_path):
+    """As Python's own json module writes a score that could not be computed."""
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a cat", "score": NaN}\n{"prompt": "a dog", "score": 1}\n')
+    assert read_prompts(tmp_path / "a.jsonl").prompts == ("a cat", "a dog")
 
 
 def test_names_with_numbers_within_are_in_natural_order_too(tmp_path):

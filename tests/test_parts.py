@@ -243,6 +243,36 @@ ENTRIES = {
 }
 
 
+def test_an_old_index_may_call_a_dit_by_its_older_name(teachers, tmp_path):
+    """The hub's first DiT names the class from which diffusers split its own off."""
+    folder = made.save_dit(tmp_path / "dit")
+    reword(folder / "model_index.json", transformer=["diffusers", "Transformer2DModel"])
+    assert type(load_teacher(str(folder)).denoiser.network).__name__ == "DiTTransformer2DModel"
+
+
+def test_other_pickles_beside_weights_are_left_alone(copy, teachers):
+    folder = copy("sd") / "text_encoder"
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").rename(folder / "model.fp16.safetensors")
+    torch.save({"learning_rate": 1e-4}, folder / "training_args.bin")
+    plan(folder.parent, teachers / "words.txt")
+
+
+def test_a_run_goes_on_with_the_same_text_encoder_only(copy, teachers, tmp_path):
+    """Two pipelines may share their networks and differ in what reads the words."""
+    folder, other = copy("sd"), tmp_path / "other"
+    asked = BootSettings(steps=1, batch_size=2, prompts=str(teachers / "words.txt"), sample_every=0, watch_every=0)
+    distill(str(folder), tmp_path / "run", asked)
+    shutil.copytree(folder, other)
+    plan_distillation(str(other), tmp_path / "run", asked)
+    retensor(
+        other / "text_encoder" / "model.safetensors",
+        lambda tensors: {name: 2 * value for name, value in tensors.items()},
+    )
+    with pytest.raises(BootdiffError, match="holds another run"):
+        plan_distillation(str(other), tmp_path / "run", asked)
+
+
 @pytest.mark.parametrize("name", ENTRIES)
 def test_an_index_that_names_no_such_component_is_refused_by_inspect(copy, cli, name):
     fields, words = ENTRIES[name]

@@ -245,6 +245,9 @@ def test_json_must_be_a_regular_file_of_a_stated_size(tmp_path):
 def test_stock_configs_hold_infinity_and_may_begin_with_a_mark(tmp_path):
     (tmp_path / "a.json").write_text('\ufeff{"lambda_min_clipped": -Infinity, "a": [[18446744073709551615]]}')
     assert read_json(tmp_path / "a.json") == {"lambda_min_clipped": float("-inf"), "a": [[2**64 - 1]]}
+    # As transformers writes the longest text of a tokenizer that knows none.
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 1000000000000000019884624838656}')
+    assert read_json(tmp_path / "tokenizer_config.json") == {"model_max_length": int(1e30)}
 
 
 def test_images_yaml_and_json_are_opened_in_one_place_each():

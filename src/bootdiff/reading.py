@@ -21,8 +21,8 @@ MOST_JSON, MOST_YAML = 64 * 2**20, 2**20
 DEEPEST = 64
 #: nodes of a YAML text, and values and characters of it once its aliases are written out
 MOST_NODES, MOST_EXPANDED = 25_000, 2 * 2**20
-#: digits of an integer: those of 2^64
-MOST_DIGITS = 20
+#: digits of an integer: transformers writes 1e30 in full where a tokenizer knows no longest text
+MOST_DIGITS = 40
 #: characters of a number in YAML, which may have underscores, a base or 60 of them for an hour
 MOST_NUMBER = 64
 
@@ -65,7 +65,7 @@ def read_text(path: Path, most: int, noun: str = "file") -> str:
 
 
 def parse_json(text: str, nan: bool = False) -> Any:
-    """A JSON value, of at most ``DEEPEST`` levels, its integers within 64 bits.
+    """A JSON value, of at most ``DEEPEST`` levels, its integers of at most 40 digits.
 
     Infinity is read, because stock schedulers' configs say it.
 

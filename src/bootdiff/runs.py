@@ -32,6 +32,8 @@ STAGE = "boot"
 PROMPTS, MOST_PROMPTS = "prompts.json", 8 * 2**30
 #: what a finished run has
 DONE = "done.json"
+#: the hash of a teacher's other components, which runs of earlier versions do not know
+COMPONENTS = "components"
 #: settings that say where something lies, by the hash that says what it is: where that is equal, the place may differ
 PLACES = {
     "teacher": "teacher",
@@ -170,6 +172,8 @@ class Run:
             return
         then = self.meta.get("sources", {})
         same = {key for key, source in PLACES.items() if source in sources and then.get(source) == sources[source]}
+        if then.get(COMPONENTS) != sources.get(COMPONENTS):  # two pipelines may share their networks only
+            same -= {"teacher"}
         found = _differences(self.config, config)
         differences = [words for key, words in found if key not in same]
         if not differences:
@@ -185,7 +189,8 @@ class Run:
 
     def _check_sources(self, sources: Mapping[str, str]) -> None:
         then = self.meta.get("sources", {})
-        changed = [name for name in {**then, **sources} if then.get(name) != sources.get(name)]
+        known = {**then, **{name: sources[name] for name in sources if name != COMPONENTS or name in then}}
+        changed = [name for name in known if then.get(name) != sources.get(name)]
         if changed:
             words = " and ".join(changed)
             raise BootdiffError(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bootdiff.evaluation.comparison_files import table_cells
 from bootdiff.evaluation import curve
+from bootdiff.evaluation.comparison_files import table_cells
 from bootdiff.evaluation.equivalence import sentence_of
 from bootdiff.evaluation.rows import PATH, sampler_name
 

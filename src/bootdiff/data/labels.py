@@ -76,7 +76,7 @@ def load_class_names(data: str) -> tuple[str, ...]:
 def natural(name: str) -> tuple[object, ...]:
     """A key by which names are ordered as people count: 2 before 10."""
     parts = re.split(r"([0-9]+)", name)
-    return (*(int(part) if place % 2 else part for place, part in enumerate(parts)), name)
+    return (tuple(int(part) if place % 2 else part for place, part in enumerate(parts)), name)
 
 
 def load_captions(data: str) -> Captions:
@@ -169,7 +169,7 @@ def _folder_captions(root: Path, files: Sequence[Path]) -> list[str]:
 def _described(line: str, place: str) -> tuple[str, str]:
     """(file name, caption) of a line of metadata.jsonl."""
     try:
-        words = parse_json(line)
+        words = parse_json(line, nan=True)
     except ValueError as error:
         raise BootdiffError(f"{place} is not JSON ({error}); mend or remove it.") from None
     if not isinstance(words, dict):

@@ -273,7 +273,7 @@ def _rows(path: Path, tabs: bool) -> Iterator[tuple[str, list[str]]]:
 
 def _parse(path: Path, text: str, line: int = 1) -> object:
     try:
-        return parse_json(text) if text.strip() else None
+        return parse_json(text, nan=True) if text.strip() else None
     except ValueError as error:
         line += getattr(error, "lineno", 1) - 1
         raise _error(path, f"line {line} is not JSON ({getattr(error, 'msg', error)}); mend or remove it.") from None

@@ -20,19 +20,17 @@ from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.cache import cache_folder
 from bootdiff.evaluation.measure import Figures, Listed
 from bootdiff.evaluation.tally import Judges
-from bootdiff.files import file_hash, read_json, write_json
+from bootdiff.files import read_json, write_json
 from bootdiff.metrics.estimate import Estimate
 from bootdiff.notes import note
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of
-from bootdiff.teachers.adapters.base import Adapter
 from bootdiff.teachers.base import limit_of
 from bootdiff.teachers.guidance import guidance_of
+from bootdiff.teachers.identity import components_hash
 from bootdiff.teachers.weights import tensors_hash, weights_hash
 
 #: changes whenever a row is measured in another way
 VERSION = 2
-#: bytes of a component's file up to which its content is hashed; of larger ones name, size and time of change
-HASHED = 200 * 2**20
 
 
 class Known:
@@ -140,21 +138,6 @@ def described(conditions: Conditions, texts: Sequence[str] | None) -> dict[str, 
         digest = hashlib.blake2b("\0".join(texts).encode(), digest_size=8).hexdigest()
         return {"prompts": len(texts), "of": digest}
     return None
-
-
-def components_hash(adapter: Adapter) -> str:
-    """Of everything in a pipeline beside its denoising network and its scheduler: encoders, tokenizers, autoencoder."""
-    digest = hashlib.blake2b(adapter.parts.digest(adapter.network_part).encode(), digest_size=8)
-    for part in sorted(adapter.parts.components):
-        where = adapter.parts.where(part)
-        if part in (adapter.network_part, "scheduler") or not where.is_dir():
-            continue
-        for path in sorted(where.rglob("*")):
-            if path.is_file():
-                facts = path.stat()
-                told = file_hash(path) if facts.st_size <= HASHED else f"{facts.st_size} {facts.st_mtime_ns}"
-                digest.update(f"{part}/{path.relative_to(where)} {told}\n".encode())
-    return digest.hexdigest()
 
 
 def _lambdas(teacher: Teacher, times: Sequence[float]) -> list[str]:

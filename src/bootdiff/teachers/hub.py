@@ -145,6 +145,27 @@ def one_file(name: str, known: Sequence[str], beside: Sequence[str] = ()) -> Pat
     return folder / chosen[0]
 
 
+def config_folder(name: str) -> Path:
+    """The configs and tokenizers of a hub's pipeline, without its weights, from the hub or its cache.
+
+    Raises:
+        BootdiffError: if they cannot be had.
+    """
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.txt", "*.model", "*/*.json", "*/*.txt", "*/*.model"]
+    try:
+        try:
+            return Path(snapshot_download(name, allow_patterns=wanted))
+        except Exception:  # no connection, or none wanted
+            return Path(snapshot_download(name, local_files_only=True))
+    except Exception as error:  # the hub client raises many kinds; to the user each means "not to be had"
+        raise BootdiffError(
+            f"--pipeline-config {name} is no folder here and could not be fetched from the hub "
+            f"({type(error).__name__}); give a folder with the pipeline's configs."
+        ) from error
+
+
 def files_to_fetch(files: Sequence[str], index: Mapping[str, Any], variant: str | None) -> list[str]:
     """Of a repository's files, those that a pipeline needs: one kind of weights a component, and all that is small.
 

@@ -28,8 +28,8 @@ RELATIVES = {
     "oft_blocks": "OFT",
     "dora_scale": "DoRA",
     "lora_magnitude_vector": "DoRA",
-    ".on_input": "(IA)³",
-    ".diff": "full difference",
+    r"\.on_input": "(IA)³",
+    r"\.diff(_b)?$": "full difference",
 }
 #: how the larger matrix of a layer's pair ends, in kohya's and in diffusers' and PEFT's names
 DOWN, UP = (".lora_down.weight", "lora_A.weight", ".down.weight"), (".lora_up.weight", "lora_B.weight", ".up.weight")
@@ -111,7 +111,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         tensors = load_tensors(path)
     except BootdiffError as error:
         raise BootdiffError(f"the LoRA {path} does not fit: it {str(error).removeprefix(f'{path} ')}") from error
-    kind = next((kind for mark, kind in RELATIVES.items() if any(mark in name for name in tensors)), None)
+    kind = next((kind for mark, kind in RELATIVES.items() if any(re.search(mark, name) for name in tensors)), None)
     downs, ups = ([name for name in tensors if name.endswith(ends)] for ends in (DOWN, UP))
     if kind is not None or not downs:
         met = f"a {kind}" if kind is not None else f"no LoRA (it holds '{next(iter(tensors), 'nothing'):.60}')"

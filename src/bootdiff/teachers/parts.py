@@ -23,6 +23,8 @@ from bootdiff.teachers.shell import shell
 from bootdiff.teachers.stored import stored
 from bootdiff.teachers.weights import aligned, load_network, weights_hash
 
+#: networks that stock diffusers builds by another name where an old index says this one
+REMAPPED = {"Transformer2DModel": "DiTTransformer2DModel"}
 #: beside a pipeline of ours on class labels: what none of diffusers' configs can say
 LABELS = "labels.json"
 #: one of these holds a tokenizer's words
@@ -105,7 +107,7 @@ class Parts:
             BootdiffError: if its weights cannot be read, or the index names another class.
         """
         named = self.kind(part)
-        if named not in (None, kind.__name__):
+        if REMAPPED.get(named or "", named) not in (None, kind.__name__):
             raise BootdiffError(
                 f"{self.folder / 'model_index.json'}: {part} is a {named}; expected a {kind.__name__} in a "
                 f"{self.pipeline_class}."

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bootdiff.errors import BootdiffError, first_line
 from bootdiff.out_of_memory import let_pass
 from bootdiff.quiet import quietly
+from bootdiff.teachers.hub import config_folder
 from bootdiff.teachers.index import component_class, read_index
 from bootdiff.teachers.parts import silent
 from bootdiff.teachers.safety import check_files
@@ -65,9 +66,10 @@ def single_file(name: str, dtype: torch.dtype, config: str | None = None) -> Any
     )
     options: dict[str, Any] = {"torch_dtype": dtype}
     if config is not None:
-        options["config"] = config
-        if Path(config).is_dir():
-            _check_configs(Path(config), held)
+        # From the hub, too, they are looked at before diffusers builds what they name.
+        folder = Path(config) if Path(config).is_dir() else config_folder(config)
+        _check_configs(folder, held)
+        options["config"] = str(folder)
     try:
         with quietly():
             pipeline = silent(getattr(diffusers, kind).from_single_file(str(path), **options))

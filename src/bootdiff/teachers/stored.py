@@ -93,7 +93,11 @@ def stored(folder: Path, variant: str | None, kind: str, strict: bool = True) ->
         BootdiffError: if there are none, only others, or one is damaged.
     """
     safe = sorted(folder.glob("*.safetensors"))
-    there = safe or sorted(folder.glob("*.bin"))
+    # A trainer's other .bin files (its arguments, an optimiser's state) are no weights.
+    pickled = sorted([*folder.glob("pytorch_model*.bin"), *folder.glob("diffusion_pytorch_model*.bin")])
+    if variant is None and safe and pickled and all(file.name.count(".") > 1 for file in safe):
+        safe = []  # of another variant; the plain weights are the others
+    there = safe or pickled
     if not there:
         raise BootdiffError(f"{folder} has no weights; expected .safetensors of a {kind} there.")
     listed = ", ".join(file.name for file in there[:4])

@@ -26,9 +26,10 @@ from bootdiff.pipelines.student_files import load_student, path_folder
 from bootdiff.processes import word_of_first
 from bootdiff.progress import is_first_process
 from bootdiff.randomness import sample_noise
-from bootdiff.runs import STAGE, Run
+from bootdiff.runs import COMPONENTS, STAGE, Run
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, limited, load_teacher
 from bootdiff.teachers.guidance import guidance_of
+from bootdiff.teachers.identity import components_hash
 from bootdiff.teachers.probe import check_answers
 from bootdiff.teachers.weights import tensors_hash, weights_hash
 from bootdiff.training.conditioning import ConditionPlan, conditions_hash, given_conditions, plan_conditions
@@ -60,7 +61,7 @@ class Plan:
     #: the stage before this one
     first: Plan | None = None
 
-    @property
+    @cached_property
     def config(self) -> dict[str, Any]:
         """What ``config.yaml`` says."""
         origin = self.teacher.denoiser.origin
@@ -75,7 +76,9 @@ class Plan:
         own = guidance_of(self.teacher)
         guidance = {} if own is None else {"guidance": f"{own.weight}-{tensors_hash(own.null)}"}
         start = {} if self.start is None or self.first is not None else {"start": _student_hash(self.start)}
-        return {"teacher": self._teacher_hash, **guidance, **self.asked.digests, **given, **start}
+        adapter = adapter_of(self.teacher)
+        components = {} if adapter is None or adapter.alone else {COMPONENTS: components_hash(adapter)}
+        return {"teacher": self._teacher_hash, **components, **guidance, **self.asked.digests, **given, **start}
 
     @property
     def start(self) -> Path | None:
