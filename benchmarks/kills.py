@@ -59,7 +59,7 @@ JOBS: Mapping[str, Sequence[str]] = {
         *("--set", "layers_per_block=1", "--set", "log_every=3", "--set", "checkpoint_every=4"),
         *("--set", "sample_every=8"),
     ],
-    "compare": ["compare", "../student", "--samplers", "ddim:1,2", "--samplers", "heun:2", "--num", "32"],
+    "compare": ["compare", "../student", "--calls", "1,2", "--samplers", "heun:2", "--no-heun", "--num", "16"],
     "export": ["export", "../student"],
 }
 

@@ -208,7 +208,7 @@ HOSTILE_JSON = {
     "deep lists": '{"a": ' + nested(100_000) + "}",
     "somewhat deep": '{"a": ' + nested(70) + "}",
     "digits": '{"a": ' + "9" * 5000 + "}",
-    "thirty digits": '{"a": ' + "9" * 30 + "}",
+    "fifty digits": '{"a": ' + "9" * 50 + "}",
     "not a number": '{"a": NaN}',
     "list": "[1]",
     "number": "3",

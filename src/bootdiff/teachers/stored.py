@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from bootdiff.errors import BootdiffError, first_line
+from bootdiff.files import read_json
 from bootdiff.notes import note
 
 #: what torch's own wrappers (compile, FSDP, activation checkpointing) leave in the names of what they wrap
@@ -78,7 +79,7 @@ class Stored:
             else:
                 torch.save(plain, place / file.name)
         for index in place.glob("*.index*.json"):
-            words = json.loads(index.read_text(encoding="utf-8"))
+            words = read_json(index)
             words["weight_map"] = {names.get(name, name): file for name, file in words["weight_map"].items()}
             index.write_text(json.dumps(words), encoding="utf-8")
 
