@@ -35,7 +35,7 @@ from records import FOLDER, commit, new_record, write_record
 from bootdiff.whole import has_leftovers
 
 #: of a command's work that was killed once, the share that is killed again before it may end
-AGAIN = 0.4
+AGAIN = 0.8
 #: the share of the kills that wait until something is being written, and the seconds for which they let it
 AT_A_WRITE, WRITING = 0.5, 0.02
 #: what a file says of time, and of the hour at which it was written
@@ -45,19 +45,19 @@ TIMED_COLUMNS = {"images_per_second", "milliseconds", "images/s", "ms, batch 1"}
 SHORT = ["--batch-size", "8"]
 SHORT += [
     word
-    for often in ("log=3", "checkpoint=4", "sample=9", "watch=9")
+    for often in ("log=2", "checkpoint=2", "sample=5")
     for word in ("--set", often.replace("=", "_every="))
 ]
 JOBS: Mapping[str, Sequence[str]] = {
-    "distill": ["distill", "digits", "--steps", "20", *SHORT],
+    "distill": ["distill", "digits", "--steps", "8", *SHORT, "--set", "watch_every=5"],
     "distill --method boot+dm": [
-        *("distill", "digits", "--method", "boot+dm", "--steps", "10", *SHORT),
-        *("--set", "fake_warmup=2", "--set", "boot.steps=8"),
+        *("distill", "digits", "--method", "boot+dm", "--steps", "5", *SHORT),
+        *("--set", "fake_warmup=2", "--set", "boot.steps=5", "--set", "watch_every=0", "--set", "boot.watch_every=0"),
     ],
     "train-teacher": [
-        *("train-teacher", "digits", "--steps", "20", "--batch-size", "8", "--set", "channels=[8,16]"),
-        *("--set", "layers_per_block=1", "--set", "log_every=3", "--set", "checkpoint_every=4"),
-        *("--set", "sample_every=8"),
+        *("train-teacher", "digits", "--steps", "8", "--batch-size", "8", "--set", "channels=[8,16]"),
+        *("--set", "layers_per_block=1", "--set", "log_every=2", "--set", "checkpoint_every=2"),
+        *("--set", "sample_every=5"),
     ],
     "compare": ["compare", "../student", "--calls", "1,2", "--samplers", "heun:2", "--no-heun", "--num", "16"],
     "export": ["export", "../student"],
