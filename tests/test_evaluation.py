@@ -133,8 +133,8 @@ def test_what_is_known_of_a_teacher_is_not_measured_again(cli, digits, tmp_path,
     counted.clear()
     assert cli(*words, "--calls", "1,2").code == 0
     assert {row.calls for row in counted if row.kind == "teacher"} == {2}, "only what is missing is measured"
-    (held,) = (tmp_path / "cache" / "curves").glob("*.json")
-    held.write_text(held.read_text()[:-40])
+    for held in (tmp_path / "cache" / "curves").glob("*.json"):
+        held.write_text(held.read_text()[:-40])
     counted.clear()
     again = cli(*words)
     assert again.code == 0 and len(counted) > 20, "a damaged file is measured anew"
