@@ -1,8 +1,9 @@
 """The teacher's own rows: DDIM as in the paper, and its best sampler and spacing at every number of calls.
 
-Which one is best is decided on noises that no row is reported on. A few hundred samples of each sampler and spacing
-leave the best few; more samples of those decide. From ``EXHAUSTIVE`` calls on only those are looked at that led at the
-number of calls before.
+Which one is best is decided on noises that no row is reported on. A few hundred samples of each sampler leave the best
+two of every spacing, and 2,000 samples of those decide. Of few samples a Fréchet distance is too large by an amount that
+depends on the spacing, so that spacings are not compared by them. Above ``EXHAUSTIVE`` calls only those are looked at
+that led at the number of calls before.
 """
 
 from __future__ import annotations
@@ -27,10 +28,14 @@ PAPER = (1, 4, 10, 50)
 #: numbers of the first noise of the choice: the second one where the first one's noises are those of the table. torch's
 #: generator reads 32 bits of a seed.
 CHOICE_SEEDS = (0xC401CE00, 0x4C01CE00)
-#: samples that all candidates are looked at with, samples that decide, and how many candidates get so far
-FIRST_LOOK, DECIDING, FINALISTS = 300, 1000, 4
+#: samples of a first look, samples that decide, and how many of each spacing get so far
+FIRST_LOOK, DECIDING, FINALISTS = 300, 2000, 2
+#: times the best distance of a first look beyond which nothing gets so far
+FAR = 2.0
+#: samples by which one sampler's spacings are compared
+SPACED = 1000
 #: calls up to which every sampler and spacing is looked at, and how many are looked at beyond
-EXHAUSTIVE, LEADERS = 10, 6
+EXHAUSTIVE, LEADERS = 10, 3
 
 
 class Samplers(Protocol):
@@ -99,21 +104,30 @@ class Chooser:
         """The teacher's best within so many calls; None where it cannot be told, or not be sampled in so few."""
         candidates = [] if self.blind else list(self.samplers.within(calls))
         if calls > EXHAUSTIVE and self._leaders:
-            candidates = [one for one in candidates if (one.row.sampler, one.row.spacing) in self._leaders]
-        if not candidates:
+            finalists = [one for one in candidates if (one.row.sampler, one.row.spacing) in self._leaders]
+        elif candidates:
+            finalists = self._finalists(candidates)
+        if not candidates or not finalists:
             return None
-        looked = self._look(candidates, FIRST_LOOK)
-        self._leaders = {(one.row.sampler, one.row.spacing) for one, _ in looked[:LEADERS]}
-        finalists = [candidate for candidate, _ in looked[:FINALISTS]]
-        best, distance = self._look(finalists, DECIDING)[0]
+        decided = self._look(finalists, DECIDING)
+        self._leaders = {(one.row.sampler, one.row.spacing) for one, _ in decided[:LEADERS]}
+        best, distance = decided[0]
         return best.best_within(calls) if math.isfinite(distance) else None
 
+    def _finalists(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """The best of every spacing, by a first look; none that is far from the best of all."""
+        looked = self._look(candidates, FIRST_LOOK)
+        near = [candidate for candidate, distance in looked if distance <= FAR * looked[0][1]]
+        spacings = dict.fromkeys(candidate.row.spacing for candidate in near)
+        same = {spacing: [one for one in near if one.row.spacing == spacing] for spacing in spacings}
+        return [one for those in same.values() for one in those[:FINALISTS]]
+
     def named(self, name: str, steps: int) -> Candidate | None:
-        """One sampler with the spacing that a first look prefers; the first of them where nothing can be told."""
+        """One sampler with the spacing that is the best of it; the first of them where nothing can be told."""
         candidates = self.samplers.named(name, steps)
         if self.blind or len(candidates) < 2:
             return next(iter(candidates), None)
-        return self._look(candidates, FIRST_LOOK)[0][0]
+        return self._look(candidates, SPACED)[0][0]
 
     def _look(self, candidates: Sequence[Candidate], most: int) -> list[tuple[Candidate, float]]:
         """Candidates with their distances, the nearest first."""

@@ -33,7 +33,6 @@ SMALLEST_SIGMA = 1e-3
 SPACINGS: dict[str, dict[str, Any]] = {
     "trailing": {"timestep_spacing": "trailing"},
     "leading": {"timestep_spacing": "leading", "steps_offset": 1},
-    "linspace": {"timestep_spacing": "linspace"},
     # "leading" bounds the sigmas of diffusers' Heun from above; its multistep samplers take the table's in any case.
     "karras": {"use_karras_sigmas": True, "timestep_spacing": "leading", "steps_offset": 1},
     "own": {},
@@ -64,8 +63,8 @@ class Kind:
 
 
 #: spacings of a sampler that steps between any two noise levels
-ALL = ("trailing", "leading", "linspace", "karras")
-#: for teachers with a table of betas; diffusers' DDIM steps past the times that "linspace" gives it
+ALL = ("trailing", "leading", "karras")
+#: for teachers with a table of betas
 VARIANCE_PRESERVING = {
     "ddpm": Kind("DDPM", "DDPMScheduler", {"variance_type": "fixed_small"}, random=True),
     "ddim": Kind("DDIM", "DDIMScheduler", {"set_alpha_to_one": True}),
@@ -79,7 +78,7 @@ VARIANCE_PRESERVING = {
     ),
     "deis": Kind("DEIS", "DEISMultistepScheduler", spacings=ALL),
     "unipc": Kind("UniPC", "UniPCMultistepScheduler", spacings=ALL),
-    "heun": Kind("Heun", "HeunDiscreteScheduler", spacings=("trailing", "leading", "linspace")),
+    "heun": Kind("Heun", "HeunDiscreteScheduler"),
     "edm": Kind("EDM", "HeunDiscreteScheduler", spacings=("karras",)),
 }
 #: for EDM's own teachers
