@@ -1,9 +1,9 @@
 """The teacher's own rows: DDIM as in the paper, and its best sampler and spacing at every number of calls.
 
 Which one is best is decided on noises that no row is reported on. A few hundred samples of each sampler leave the best
-two of every spacing, and 2,000 samples of those decide. Of few samples a Fréchet distance is too large by an amount that
-depends on the spacing, so that spacings are not compared by them. Above ``EXHAUSTIVE`` calls only those are looked at
-that led at the number of calls before.
+two of every spacing, and 2,000 samples of those decide. Of few samples a Fréchet distance is too large by an amount
+that depends on the spacing, so that spacings are not compared by them. Above ``EXHAUSTIVE`` calls only those are looked
+at that led at the number of calls before.
 """
 
 from __future__ import annotations
