@@ -469,3 +469,27 @@ def test_files_that_are_too_large_are_refused_before_they_are_read(tmp_path):
     with (tmp_path / "a.txt").open("wb") as file:
         file.truncate(5 * 2**30)
     assert "5.0 GiB" in one_line(read_prompts, tmp_path / "a.txt")
+
+
+def test_pictures_that_are_left_out_are_counted(tmp_path, capsys):
+    for number in range(3):
+        Image.new("L", (4, 4), number).save(tmp_path / f"{number}.png")
+        (tmp_path / f"{number}.heic").write_bytes(b"a picture of a telephone")
+    assert len(load_images(str(tmp_path))) == 3
+    assert "3 files of" in (err := capsys.readouterr().err) and ".heic is not read" in err
+
+
+def test_an_animated_picture_s_first_one_is_read_with_a_note(tmp_path, capsys):
+    frames = [Image.new("L", (4, 4), value) for value in (10, 200)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert int(load_images(str(tmp_path))[0].float().mean()) == 10
+    assert "holds several pictures, and the first of them is read" in capsys.readouterr().err
+
+
+def test_a_name_that_is_not_utf8_is_a_name(tmp_path):
+    from bootdiff.evaluation.cache import data_hash
+
+    for number in range(2):
+        with open(os.fsencode(tmp_path) + b"/%d\xff\xfe.png" % number, "wb") as file:
+            Image.new("L", (4, 4), number).save(file, "PNG")
+    assert len(data_hash(str(tmp_path))) == 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -553,3 +554,29 @@ def test_onnx_features_read_no_data_outside_their_folder(tmp_path, place):
     (tmp_path / "m.onnx").write_bytes(helper.make_model(graph).SerializeToString())
     with pytest.raises(BootdiffError, match="its own folder"):
         OnnxFeatures(tmp_path / "m.onnx")
+
+
+# --- what a hostile tester found -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "vae", "unet"])
+def test_quantised_weights_are_refused(copy, teachers, part):
+    folder = copy("sd")
+    (file,) = (folder / part).glob("*.safetensors")
+    retensor(file, lambda tensors: {name: value.to(torch.int8) for name, value in tensors.items()})
+    assert "quantised weights are not read" in says(folder, teachers / "words.txt")
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "vae", "unet"])
+def test_a_pipe_among_the_weights_is_refused_and_not_waited_for(copy, teachers, part):
+    folder = copy("sd")
+    (file,) = (folder / part).glob("*.safetensors")
+    file.unlink()
+    os.mkfifo(file)
+    assert "is a pipe; expected a file of weights" in says(folder, teachers / "words.txt")
+
+
+def test_a_tokenizer_s_window_is_a_number(copy, teachers):
+    folder = copy("sd")
+    reword(folder / "tokenizer" / "tokenizer_config.json", model_max_length="a")
+    assert "model_max_length is 'a'; expected a number" in says(folder, teachers / "words.txt")

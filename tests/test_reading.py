@@ -534,3 +534,11 @@ def test_figures_are_shown_where_the_locale_is_c(tmp_path, run):
     done = subprocess.run(command(*words), capture_output=True, env=env, check=False)
     assert done.returncode == 0, done.stderr
     assert b"Frechet distance" in done.stdout and done.stdout.isascii()
+
+
+def test_a_key_that_is_said_twice_is_refused(tmp_path):
+    (tmp_path / "c.yaml").write_text("seed: 1\nsteps: 2\nseed: 7\n")
+    with pytest.raises(BootdiffError, match="says 'seed' twice"):
+        read_config(tmp_path / "c.yaml")
+    (tmp_path / "d.yaml").write_text("a: &x {seed: 1}\nb: {<<: *x, steps: 2}\n")
+    assert read_config(tmp_path / "d.yaml")["b"] == {"seed": 1, "steps": 2}

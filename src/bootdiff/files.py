@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bootdiff.errors import BootdiffError, first_line
 from bootdiff.out_of_memory import let_pass
-from bootdiff.reading import MOST_JSON, parse_json, read_text
+from bootdiff.reading import MOST_JSON, check_regular, parse_json, read_text
 from bootdiff.whole import has_leftovers as has_leftovers
 from bootdiff.whole import remove as remove
 from bootdiff.whole import remove_leftovers as remove_leftovers
@@ -61,6 +61,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    check_regular(path, "file of tensors")
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:

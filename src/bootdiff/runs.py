@@ -91,7 +91,7 @@ class Run:
         path = self.folder / "config.yaml"
         words, cure = read_config(path), "bring it back or choose another folder"
         kinds: dict[str, Any] = {"task": str, "teacher": str, "data": str, "method": str, "settings": dict}
-        needed = {"teacher", "method", "settings"} if words.get("task") == "distill" else set()
+        needed = {"task", "teacher", "method", "settings"} if words.get("task", "distill") == "distill" else set()
         check_kinds(words, path, cure, **{key: kind for key, kind in kinds.items() if key in {*words, *needed}})
         if "teacher_options" in words:
             check_kinds(words, path, cure, teacher_options=dict)

@@ -50,6 +50,14 @@ class _Loader(yaml.SafeLoader):
         self.level -= 1
         return node
 
+    def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping whose keys differ: of two values for one key nobody knows which was meant."""
+        said = [key.value for key, _ in node.value if isinstance(key, ScalarNode) and key.value != "<<"]
+        twice = next((key for place, key in enumerate(said) if key in said[:place]), None)
+        if twice is not None:
+            raise ValueError(f"it says {twice[:60]!r} twice; remove one of them")
+        return super().construct_mapping(node, deep)
+
     def construct_yaml_int(self, node: ScalarNode) -> int:
         """An integer within 64 bits."""
         _check_number(node)

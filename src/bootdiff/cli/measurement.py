@@ -63,7 +63,7 @@ class Measurement:
     def labels_of(self, student: str) -> Sequence[int] | None:
         """The classes that are asked for: those given, or those of the builtin prompts that a run learned."""
         run = Run.around(student)
-        learned = run.config["settings"].get("prompts") if run.started else None
+        learned = run.config.get("settings", {}).get("prompts") if run.started else None
         if self.labels is None and self.choice.prompts is None and learned == DIGITS:
             return read_prompt_labels(DIGITS, None, "label")
         return self.labels

@@ -57,6 +57,8 @@ def open_image(source: Path | bytes, name: str | None = None, mask: bool = False
             warnings.simplefilter("ignore")
             with Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=_formats()) as image:
                 _check_size(image, called)
+                if getattr(image, "n_frames", 1) > 1:
+                    note(f"{called} holds several pictures, and the first of them is read.", key="several pictures")
                 image.load()
                 return _seen(image, called, mask)
     except BootdiffError:

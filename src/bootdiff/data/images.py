@@ -16,9 +16,33 @@ from bootdiff.data.decode import decode, open_image
 from bootdiff.data.idx import read_idx
 from bootdiff.data.parquet import column_names, read_column
 from bootdiff.errors import BootdiffError, shown
+from bootdiff.notes import note
 from bootdiff.reading import check_regular
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
+SUFFIXES = {
+    *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".jp2", ".avif"),
+}
+#: of pictures that are not read
+OTHERS = {
+    *(".heic", ".heif", ".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".nef", ".arw"),
+    *(".ico", ".tga", ".exr", ".hdr"),
+}
+    ".heic",
+    ".heif",
+    ".jxl",
+    ".svg",
+    ".psd",
+    ".raw",
+    ".dng",
+    ".cr2",
+    ".nef",
+    ".arw",
+    ".ico",
+    ".tga",
+    ".exr",
+    ".hdr",
+}
 
 
 def load_images(data: str, side: int | None = None) -> Tensor:
@@ -91,6 +115,10 @@ def find_data(data: str) -> tuple[Literal["digits", "images", "tables"], list[Pa
         return "tables", [path]
     files = _files(path)
     images = [p for p in files if p.suffix.lower() in SUFFIXES]
+    left = sorted({p.suffix.lower() for p in files} & OTHERS)
+    if left:
+        count = sum(p.suffix.lower() in OTHERS for p in files)
+        note(f"{count} files of {data} are left out ({', '.join(left)} is not read); convert them to PNG to have them.")
     if images:
         return "images", images
     # In the layout of MNIST and of the hub, training files say so in their names.

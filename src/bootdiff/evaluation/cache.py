@@ -75,7 +75,8 @@ def data_hash(data: str) -> str:
     else:
         for path in files:
             facts = path.stat()
-            digest.update(f"{path.relative_to(data)}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+            told = f"\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode()
+            digest.update(os.fsencode(path.relative_to(data)) + told)
     return digest.hexdigest()
 
 

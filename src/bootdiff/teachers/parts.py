@@ -157,6 +157,8 @@ class Parts:
         )
         for name, has, field in pairs:
             room = words.get(field)
+            if not isinstance(has, int | float):
+                raise BootdiffError(f"{self.where(part)}: {name} is {shown(has)}; expected a number.")
             if isinstance(room, int) and has > room:
                 raise BootdiffError(
                     f"{self.where(part)} has {name} {has:.6g}, and the {field} of its {encoder} is {room}; both must "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -17,9 +17,12 @@ import torch
 from bootdiff.errors import BootdiffError, first_line
 from bootdiff.files import read_json
 from bootdiff.notes import note
+from bootdiff.reading import check_regular
 
 #: what torch's own wrappers (compile, FSDP, activation checkpointing) leave in the names of what they wrap
 WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+#: kinds of tensors that no weights have; positions and counts are 64-bit integers
+QUANTISED = ("I8", "U8", "I16", "U16", "I32", "U32")
 #: what DataParallel puts before all names
 PARALLEL = "module."
 
@@ -119,17 +122,37 @@ def stored_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         BootdiffError: if it is damaged.
     """
+    check_regular(file, "file of weights")
+    try:
+        with file.open("rb"):
+            pass
+    except OSError as error:
+        raise BootdiffError(f"{file} cannot be read ({error.strerror}); check its permissions.") from error
     if file.suffix == ".bin":
         return {name: tuple(value.shape) for name, value in _unpickled(file).items()}
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(file, "pt") as opened:
-            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118  no mapping
+            heads = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118  no mapping
+            _check_kinds(file, {name: str(head.get_dtype()) for name, head in heads.items()})
+            return {name: tuple(head.get_shape()) for name, head in heads.items()}
     except (OSError, SafetensorError) as error:
         raise BootdiffError(
             f"{file} cannot be read, it is damaged ({first_line(error)}); fetch or save it again."
         ) from error
+
+
+def _check_kinds(file: Path, kinds: Mapping[str, str]) -> None:
+    """Refuse integers where weights are expected: they are quantised, and another library knows their scales."""
+    whole = next((name for name, kind in kinds.items() if kind in QUANTISED and "position_ids" not in name), None)
+    if whole is not None:
+        raise BootdiffError(
+            f"{file} holds '{whole:.80}' as integers ({kinds[whole]}): quantised weights are not read; expected "
+            "float32, float16 or bfloat16."
+        )
+    if any(kind.startswith("F8") for kind in kinds.values()):
+        note(f"{file} holds weights of 8 bits; they are read as they are, and are less exact than those of 16.")
 
 
 def _unpickled(file: Path) -> dict[str, torch.Tensor]:
