@@ -579,3 +579,9 @@ def test_the_benchmark_leaves_times_out_of_tables(tmp_path, name, table):
         (tmp_path / name).write_text(table.format(calls=calls, speed=speed))
         said.append(untimed(tmp_path / name))
     assert said[0] == said[1] != said[2]
+
+
+def test_a_tilde_that_no_shell_has_seen_makes_no_folder(cli, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = cli("distill", tiny, "--output", "~/run", "--steps", "1", "--batch-size", "2")
+    assert done.code == 2 and "called ~" in done.err and not list(tmp_path.iterdir())

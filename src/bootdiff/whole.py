@@ -70,8 +70,10 @@ def writable(path: Path) -> Iterator[None]:
     """Tell in one line what a disk has against a file: that it is full, above all.
 
     Raises:
-        BootdiffError: in place of an ``OSError``.
+        BootdiffError: in place of an ``OSError``; and for a path below ``~``, which only a shell puts in full.
     """
+    if path.parts[:1] == ("~",):
+        raise BootdiffError(f"{path} would be a folder that is called ~ here; write the path out, or leave quotes out.")
     try:
         yield
     except Exception as error:

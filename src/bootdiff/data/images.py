@@ -28,21 +28,6 @@ OTHERS = {
     *(".heic", ".heif", ".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".nef", ".arw"),
     *(".ico", ".tga", ".exr", ".hdr"),
 }
-    ".heic",
-    ".heif",
-    ".jxl",
-    ".svg",
-    ".psd",
-    ".raw",
-    ".dng",
-    ".cr2",
-    ".nef",
-    ".arw",
-    ".ico",
-    ".tga",
-    ".exr",
-    ".hdr",
-}
 
 
 def load_images(data: str, side: int | None = None) -> Tensor:
