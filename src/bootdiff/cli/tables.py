@@ -11,7 +11,7 @@ from bootdiff.evaluation.equivalence import sentence_of
 from bootdiff.evaluation.rows import PATH, sampler_name
 
 #: of a terminal that does not say how wide it is
-WIDTH = 140
+WIDTH = 160
 
 
 def print_table(result: Mapping[str, Any], everything: bool = False) -> None:
