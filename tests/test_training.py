@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers.training_utils import EMAModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from bootdiff.data.sources import Noise
 from bootdiff.errors import BootdiffError, Interrupted, NonFiniteLossError
@@ -348,6 +348,96 @@ def test_two_learners_take_turns_reset_and_resume_bitwise(tmp_path):
     assert resumed.seen[0] == (4, "fake")
     for name in ("student", "fake"):
         assert same(resumed.nets[name].state_dict(), whole.nets[name].state_dict())
+
+
+class Scaled(Duel):
+    """A duel with a number of its own to find again."""
+
+    def state_dict(self):
+        return {"scale": torch.ones(())}
+
+
+def four_steps(folder: Path) -> None:
+    words = TrainingSettings(steps=4, batch_size=4, checkpoint_every=2, keep_last=5, log_every=4)
+    Loop(Scaled(), words, folder, make_accelerator(words, folder)).run(show_progress=False)
+
+
+@pytest.fixture(scope="module")
+def two_steps(tmp_path_factory) -> Path:
+    """A run of four steps after its second one."""
+    folder = tmp_path_factory.mktemp("two-steps")
+    four_steps(folder)
+    shutil.rmtree(folder / "checkpoints" / "step-00000004")
+    (folder / "log.jsonl").unlink()
+    return folder
+
+
+#: what may become of a tensor
+SPOILED = {
+    "nan": lambda tensor: tensor + torch.nan,
+    "shape": lambda tensor: torch.zeros(2, 5),
+    "kind": lambda tensor: tensor.long(),
+    "negative": lambda tensor: -1 - tensor,
+}
+#: and of a number
+NO_NUMBER = (None, "x", [], True, -1)
+#: (file, the entry's place in it, what becomes of it)
+DAMAGES = [
+    (file, [name], change)
+    for file, name in (
+        ("student.weights", "bias"),
+        ("student.ema", "1"),
+        ("student.optimiser", "0.exp_avg"),
+        ("objective", "scale"),
+    )
+    for change in ("nan", "shape", "kind", "dropped", "added")
+]
+DAMAGES += [
+    ("student.optimiser", [name], change)
+    for name in ("0.step", "0.exp_avg_sq")
+    for change in ("negative", "nan", "dropped")
+]
+DAMAGES += [("student.optimiser", ["0."], "all dropped"), ("fake.ema", ["0"], "nan")]
+DAMAGES += [("meter", [name], "shape") for name in ("0 turns", "0 totals")]
+DAMAGES += [("state", ["step"], value) for value in (*NO_NUMBER, 2.5, 1, 3, 100)]
+DAMAGES += [("state", ["seconds"], value) for value in (*NO_NUMBER, float("inf"))]
+DAMAGES += [("state", ["scaler"], "x"), *(("state", ["learners"], value) for value in (None, "x", [], {}))]
+DAMAGES += [("state", ["learners", "student"], value) for value in (1, "x", [], {})]
+for count in ("first_step", "ema_steps", "moments"):
+    DAMAGES += [("state", ["learners", "student", count], value) for value in (*NO_NUMBER, 2.5)]
+DAMAGES += [("state", ["learners", "student", "first_step"], 3), ("state", ["learners", "student", "moments"], 1)]
+
+
+def damage(checkpoint: Path, file: str, where: list[str], change: object) -> None:
+    if file == "state":
+        state = inner = json.loads((checkpoint / "state.json").read_text())
+        for key in where[:-1]:
+            inner = inner[key]
+        inner[where[-1]] = change
+        (checkpoint / "state.json").write_text(json.dumps(state))
+        return
+    path, name = checkpoint / f"{file}.safetensors", where[0]
+    tensors = load_file(path)
+    if change in SPOILED:
+        tensors[name] = SPOILED[change](tensors[name])
+    elif change == "added":
+        tensors["9.exp_avg"] = torch.zeros(3)
+    else:
+        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(name)}
+    save_file(tensors, path)
+
+
+@pytest.mark.parametrize(("file", "where", "change"), DAMAGES)
+def test_a_checkpoint_that_cannot_be_is_refused_before_training(file, where, change, two_steps, tmp_path):
+    """Whole as files, but holding what no run has written."""
+    run = tmp_path / "run"
+    shutil.copytree(two_steps, run)
+    damage(run / "checkpoints" / "step-00000002", file, where, change)
+    cure = r"step-00000002 is damaged \(.*\); remove that folder to start anew\.$"
+    with pytest.raises(BootdiffError, match=cure) as told:
+        four_steps(run)
+    assert len(str(told.value)) <= 300 and "\n" not in str(told.value)
+    assert [p.name for p in (run / "checkpoints").iterdir()] == ["step-00000002"] and not (run / "log.jsonl").exists()
 
 
 def test_a_batch_that_cannot_be_split_is_refused(tiny, tmp_path):

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bootdiff.errors import BootdiffError
+from bootdiff.errors import BootdiffError, shown
 from bootdiff.files import load_tensors, read_json, remove, remove_leftovers, save_tensors, write_json, write_whole
+from bootdiff.reading import check_kinds
 
 _NAME = re.compile(r"step-(\d+)")
 
@@ -94,10 +95,46 @@ def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
     """(tensors by file, state).
 
     Raises:
-        BootdiffError: if a file is damaged.
+        BootdiffError: if a file is damaged, or the state is not of the step that the folder is named after.
     """
     tensors = {file.name.removesuffix(".safetensors"): load_tensors(file) for file in path.glob("*.safetensors")}
-    return tensors, read_json(path / "state.json")
+    state = read_json(path / "state.json")
+    check_state(state, step=int, seconds=int | float, learners=dict, scaler=dict | None)
+    if state["step"] != int(path.name.removeprefix("step-")):
+        raise BootdiffError(f"state.json is of step {shown(state['step'])}")
+    return tensors, state
+
+
+def check_state(words: Mapping[str, Any], **kinds: Any) -> None:
+    """Refuse a part of the state in which an entry is missing, of another kind than we write, or below 0.
+
+    Raises:
+        BootdiffError: naming the entry.
+    """
+    check_kinds(words, Path("state.json"), "remove the checkpoint", **kinds)
+    for name in kinds:
+        if isinstance(words[name], int | float) and words[name] < 0:
+            raise BootdiffError(f"state.json: '{name}' cannot be {shown(words[name])}")
+
+
+def check_tensors(file: str, found: Mapping[str, Tensor], places: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that cannot take the places of others, which have their names, shapes and kinds.
+
+    Nor may they hold what is no finite number, unless the other one does, as a mask may.
+
+    Raises:
+        BootdiffError: naming the file and the tensor.
+    """
+    if odd := sorted(found.keys() ^ places.keys()):
+        raise BootdiffError(f"{file} {'should not hold' if odd[0] in found else 'lacks'} {shown(odd[0])}")
+    for name, place in places.items():
+        tensor, what = found[name], f"{file}: {shown(name)}"
+        if tensor.shape != place.shape:
+            raise BootdiffError(f"{what} has the shape {[*tensor.shape]}, expected {[*place.shape]}")
+        if tensor.is_floating_point() != place.is_floating_point():
+            raise BootdiffError(f"{what} is of {tensor.dtype}, expected {place.dtype}")
+        if not tensor.isfinite().all() and place.isfinite().all():
+            raise BootdiffError(f"{what} holds what is no finite number")
 
 
 def _checkpoints(folder: Path) -> list[Path]:

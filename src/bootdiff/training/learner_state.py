@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from bootdiff.errors import BootdiffError
 from bootdiff.objectives.base import Learner
+from bootdiff.training.checkpoint import check_state, check_tensors
 from bootdiff.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -91,7 +93,37 @@ class LearnerState:
 
     def counts(self) -> dict[str, int]:
         """The numbers that belong to ``tensors``."""
-        return {"first_step": self.first_step, "ema_steps": self.ema.steps if self.ema else 0}
+        moments = len(self.optimiser.state_dict()["state"])  # a parameter without a gradient has none
+        return {"first_step": self.first_step, "ema_steps": self.ema.steps if self.ema else 0, "moments": moments}
+
+    def check(self, name: str, files: Mapping[str, Mapping[str, Tensor]], counts: Mapping[str, int], step: int) -> None:
+        """Refuse what ``tensors`` and ``counts`` cannot have given after so many steps.
+
+        Args:
+            name: the learner's.
+
+        Raises:
+            BootdiffError: naming the file and what is wrong in it.
+        """
+        check_state(counts, first_step=int, ema_steps=int)
+        if counts["first_step"] > step:
+            raise BootdiffError("state.json: 'first_step' is a later step")
+        own = self.tensors()
+        for file in own.keys() - {"optimiser"}:
+            check_tensors(f"{name}.{file}", files[file], own[file])
+        # A parameter has all that AdamW keeps or, before its first gradient, nothing.
+        found = files["optimiser"]
+        begun = {key.split(".")[0] for key in found}
+        if len(begun) != counts.get("moments", len(begun)):
+            raise BootdiffError(f"{name}.optimiser is of {len(begun)} parameters, expected {counts['moments']}")
+        places: dict[str, Tensor] = {}
+        for index, parameter in enumerate(self.parameters):
+            if str(index) in begun:
+                kept = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+                places.update({f"{index}.{key}": place for key, place in kept.items()})
+        check_tensors(f"{name}.optimiser", found, places)
+        if low := [key for key in found if not key.endswith("exp_avg") and (found[key] < 0).any()]:
+            raise BootdiffError(f"{name}.optimiser: '{low[0]}' holds a number below 0")
 
     def restore(self, files: Mapping[str, Mapping[str, Tensor]], counts: Mapping[str, int]) -> None:
         """Take back ``tensors`` and ``counts``."""

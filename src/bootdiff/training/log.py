@@ -82,6 +82,8 @@ class Meter:
             return
         start = f"{self.accelerator.process_index} "
         own = {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
+        if odd := [name for name, value in own.items() if value.ndim != (name != "turns")]:
+            raise ValueError(f"meter: '{odd[0]}' has {own[odd[0]].ndim} dimensions")
         self.turns = own.pop("turns").item()
         self.totals.extend(own.pop("totals").to(device).unbind())
         for key, value in own.items():

@@ -22,6 +22,8 @@ from bootdiff.progress import Progress, progress
 from bootdiff.randomness import Draw
 from bootdiff.streams import unheard
 from bootdiff.training.checkpoint import (
+    check_state,
+    check_tensors,
     checkpoint_before,
     drop_old_checkpoints,
     latest_checkpoint,
@@ -212,7 +214,7 @@ class Loop:
         if path is not None:
             try:
                 self._restore(*self._loaded(path))
-            except (BootdiffError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            except (BootdiffError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
                 let_pass(error)
                 if isinstance(error.__cause__, OSError):  # it cannot be read here and now; it may be whole
                     raise
@@ -242,10 +244,13 @@ class Loop:
         for name, learner in self.learners.items():
             prefix = f"{name}."
             files = {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
+            learner.check(name, files, state["learners"][name], state["step"])
             learner.restore(files, state["learners"][name])
+        check_tensors("objective", tensors["objective"], self.objective.state_dict())
         self.objective.load_state_dict(tensors["objective"])
         self.meter.load_state_dict(tensors.get("meter", {}))
         if self.accelerator.scaler and state["scaler"]:
+            check_state(state["scaler"], **{key: type(v) for key, v in self.accelerator.scaler.state_dict().items()})
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.seconds, self.saved = state["step"], state["seconds"], state["step"]
 
