@@ -43,11 +43,7 @@ TIMES = {"seconds", "images_per_second", "milliseconds"}
 TIMED_COLUMNS = {"images_per_second", "milliseconds", "images/s", "ms, batch 1"}
 
 SHORT = ["--batch-size", "8"]
-SHORT += [
-    word
-    for often in ("log=2", "checkpoint=2", "sample=5")
-    for word in ("--set", often.replace("=", "_every="))
-]
+SHORT += [word for often in ("log=2", "checkpoint=2", "sample=5") for word in ("--set", often.replace("=", "_every="))]
 JOBS: Mapping[str, Sequence[str]] = {
     "distill": ["distill", "digits", "--steps", "8", *SHORT, "--set", "watch_every=5"],
     "distill --method boot+dm": [
