@@ -19,10 +19,10 @@ quality_chart(rows).savefig(folder / "calls.png", dpi=110)
 figure = Figure(figsize=(6.2, 4), layout="constrained")
 axes = figure.subplots()
 students = [row for row in rows if row["kind"] == "student" and row["frechet_distance"] is not None]
-for name in dict.fromkeys(row["name"].split(" + ")[0] for row in students):
-    # "name + 2 DDIM": the student, and two of the teacher's calls after it.
-    points = [(r["path_error"], r["frechet_distance"]) for r in students if r["name"].split(" + ")[0] == name]
-    calls = [r["calls"] for r in students if r["name"].split(" + ")[0] == name]
+for name in dict.fromkeys(row["title"] for row in students):
+    # The student, and the same with a few of its teacher's calls after it.
+    own = [row for row in students if row["title"] == name]
+    points, calls = [(r["path_error"], r["frechet_distance"]) for r in own], [r["calls"] for r in own]
     (line,) = axes.plot(*zip(*points, strict=True), "--", marker=".", label=name)
     axes.plot(*points[0], "*", markersize=15, color=line.get_color())
     for point, count in zip(points, calls, strict=True):
