@@ -189,11 +189,12 @@ def attempt(job: str, place: Path, whole: Mapping[str, str], seconds: float, cha
             break
         kills += 1
         writing += has_leftovers(place)
-    exported = job == "export" and (place / "run").exists()  # it takes a new folder only, and this one is whole
+    # It takes a new folder only, and refuses the one that was there when the kill came; what it holds is compared below.
+    exported = job == "export" and kills > 0 and (place / "run").exists()
     if ended.code == -signal.SIGKILL and not exported:
         ended = run(JOBS[job], place)
     wrong = differences(place, whole)
-    if ended.code not in (0, -signal.SIGKILL):
+    if ended.code not in (0, -signal.SIGKILL) and not exported:
         wrong = [f"exit code {ended.code}", *wrong]
     return Trial(job, kills, writing, seconds, wrong)
 
