@@ -189,7 +189,7 @@ def attempt(job: str, place: Path, whole: Mapping[str, str], seconds: float, cha
             break
         kills += 1
         writing += has_leftovers(place)
-    # It takes a new folder only, and refuses the one that was there when the kill came; what it holds is compared below.
+    # It takes a new folder only, and refuses one that was whole when the kill came; what that holds is compared below.
     exported = job == "export" and kills > 0 and (place / "run").exists()
     if ended.code == -signal.SIGKILL and not exported:
         ended = run(JOBS[job], place)
