@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from records import FOLDER, new_record, write_record
 
-from bootdiff.cli.tables import shown
+from bootdiff.cli.tables import is_shown
 
 
 def main() -> None:
@@ -42,7 +42,8 @@ def main() -> None:
             "path error": row["path_error"],
             "images/s": round(row["images_per_second"]),
         }
-        for row in shown(result["rows"])
+        for row in result["rows"]
+        if is_shown(row)
     ]
     worth = [
         {"student": row["name"], **{key: row["call_equivalence"][key] for key in ("says", "low", "high", "sentence")}}

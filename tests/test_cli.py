@@ -53,7 +53,7 @@ def test_distill_sample_evaluate_report(cli, tiny, tmp_path):
     measured = cli("evaluate", run, "--num", 8, "--output", tmp_path / "e.json")
     assert measured.code == 0, measured.err
     rows = json.loads((tmp_path / "e.json").read_text())["rows"]
-    assert [row["name"] for row in rows] == ["DDIM 1", "DDIM 4", "Heun, exact path 50", "student"]
+    assert [row["name"] for row in rows] == ["DDIM 1", "DDIM 4", "Heun's exact path 50", "student"]
     assert "student" in measured.out and (run / "evaluation.json").exists()
 
     assert cli("report", run).code == 0

@@ -306,13 +306,15 @@ def test_the_sentence_says_number_interval_and_the_teacher_s_row():
     rows = [teacher_row(1, 100.0, 100.0), teacher_row(10, 1.0, 1.0)]
     told = equivalence(student(1, 10.0, 20.0), rows)
     assert told.calls == pytest.approx(10 ** ((2 - math.log10(15)) / 2))
-    words = "of the teacher's best calls (Heun, exact path; 10 calls have 1; 2.2 to 3.2 over 2 noise seeds)."
-    assert told.sentence == f"One call is worth 2.6 {words}"
+    assert told.sentence == (
+        "One call is worth 2.6 of the teacher's best calls: Heun's exact path with 10 calls reaches a Fréchet distance "
+        "of 1. Over 2 noise seeds it is worth from 2.2 to 3.2."
+    )
     assert "less than one of" in equivalence(student(1, 200.0), [teacher_row(1, 100.0)]).sentence
     never = equivalence(student(1, 0.5), rows)
     assert never.calls is None and "more than any number of" in never.sentence
     two = equivalence(student(2, 1.0), rows)
-    assert two.calls == 5 and "2 calls make an image" in two.sentence
+    assert two.calls == 5 and "makes an image in 2 calls" in two.sentence
     guided = equivalence(student(1, 200.0), [teacher_row(2, 100.0), teacher_row(20, 1.0)])
     assert "less than 2 of" in guided.sentence
 
@@ -322,5 +324,5 @@ def test_what_is_beyond_the_curve_is_said_with_care():
     assert equivalence(student(1, 1.0), rows).says == "more than 4", "nobody knows what more calls would reach"
     assert equivalence(student(1, 10.0), rows).calls == 4, "DDIM's rows count, those from elsewhere do not"
     none = equivalence(student(1, 1.0), rows[2:])
-    assert none.calls is None and "no row of the teacher has a figure" in none.sentence
+    assert none.calls is None and "no row of the teacher has a Fréchet distance" in none.sentence
     assert json.dumps(equivalence(student(1, 1.0), rows).as_json(), allow_nan=False)

@@ -91,7 +91,7 @@ def test_evaluation_measures_path_error(few_rows, monkeypatch):
     exact = lambda eps, condition: solve(teacher, eps, times, Heun())[-1]  # noqa: E731
     result = evaluate({"student": exact}, teacher, (0.02, 0.95), num=64)
     errors = {row["name"]: row["path_error"] for row in result["rows"]}
-    assert errors["student"] == 0 and errors["Heun, exact path 50 from t = 0.95"] is None
+    assert errors["student"] == 0 and errors["Heun's exact path 50 from t = 0.95"] is None
     assert errors["DDIM 1"] > errors["DDIM 4"] > errors["DDIM 10"] > errors["DDIM 50"] > 0
     assert json.dumps(result, allow_nan=False)
     assert result["call_equivalence"]["sentence"].startswith("One call is worth a number of the teacher's calls that")

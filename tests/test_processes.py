@@ -22,25 +22,10 @@ from bootdiff.objectives.boot import BootSettings
 from bootdiff.presence import Presence
 from bootdiff.processes import gathered, told_when_lost, word_of_first
 from bootdiff.training.distill import distill
-from toys import same
+from toys import TELLING, same
 
 WEIGHTS = Path("student-path/unet/diffusion_pytorch_model.safetensors")
 OPTIONS = ["--batch-size", "16", "--set", "sample_every=0", "--set", "log_every=1"]
-
-#: the command line, which says a line whenever a checkpoint is there
-TELLING = """
-from bootdiff.cli.main import run
-from bootdiff.training import loop
-
-write = loop.save_checkpoint
-
-def save(folder, step, *rest):
-    write(folder, step, *rest)
-    print("checkpoint", step, flush=True)
-
-loop.save_checkpoint = save
-run()
-"""
 
 #: the command line, for which one look is enough
 SEEING = """

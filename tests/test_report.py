@@ -171,7 +171,7 @@ def test_every_run_has_its_verdict_and_headline(pages):
     assert "Converged" in boxes[0].text and "Converged" not in boxes[1].text
     assert boxes[2].find(class_="word") is None  # it was not watched
     for box, distance in zip(boxes, ("2", "3", "2"), strict=True):
-        assert "One call is worth" in box.text and "of the teacher's best calls (DDIM" in box.text
+        assert "One call is worth" in box.text and "of the teacher's best calls: DDIM with" in box.text
         assert f"Its Fréchet distance is {distance}." in box.text
 
 
@@ -238,7 +238,7 @@ def test_figures_that_exist_are_shown_with_their_interval_and_estimator(runs):
     ]
     names, teacher, _, student = cells(section)
     assert names == ["sampler", "calls", "Fréchet distance", "KID", "recall", "my own", "path error", "images/s"]
-    assert teacher == ["best within 4: DDIM 4, trailing", "4", "3", "–", "–", "–", "0.25", "5,000"]
+    assert teacher == ["best within 4 calls: DDIM 4, trailing", "4", "3", "–", "–", "–", "0.25", "5,000"]
     assert student == ["student", "1", "2", "5", "0.5", "7", "0.25", "5,000"]
 
 

@@ -523,9 +523,9 @@ def test_a_cascade_of_teachers_has_rows_of_its_own(own_heun, cli, teachers, tmp_
     ddim, student = {steps: rows[f"DDIM {steps} + {steps}"] for steps in (1, 4)}, rows["student"]
     assert ddim[4]["calls"] == 8 and ddim[4]["path_error"] is None and ddim[4]["stage"] == "both"
     assert student["calls"] == 2, "one of each stage's student"
-    assert ("Heun, exact path 50 + 50" in rows) == own_heun
+    assert ("Heun's exact path 50 + 50" in rows) == own_heun
     if own_heun:  # 101 calls of each
-        exact = rows["Heun, exact path 50 + 50"]
+        exact = rows["Heun's exact path 50 + 50"]
         assert exact["calls"] == 202 and exact["frechet_distance"] is not None
     assert ddim[4]["faithfulness"] is not None and student["path_error"] is not None
     assert [row["calls"] for row in result["rows"] if row["best_of"] == 2] == [2]
@@ -533,7 +533,7 @@ def test_a_cascade_of_teachers_has_rows_of_its_own(own_heun, cli, teachers, tmp_
     # training did, and the noises are those that the choice is made on.
     tried = [row for row in result["choice"] if (row["sampler"], row["steps"], row["spacing"]) == ("ddim", 1, "even")]
     assert tried[0]["frechet_distance"] == pytest.approx(student["frechet_distance"], rel=0.4)
-    assert "2 calls make an image" in student["call_equivalence"]["sentence"]
+    assert "makes an image in 2 calls" in student["call_equivalence"]["sentence"]
     within = cli("sample", tmp_path / "large" / "student", "--prompt", "one", "--output", tmp_path / "x.png")
     assert within.code == 0, "its run knows the base stage"
     shutil.copytree(tmp_path / "large" / "student", tmp_path / "alone")

@@ -26,26 +26,11 @@ from bootdiff.training.learner_state import Average, rate_factor
 from bootdiff.training.log import Meter
 from bootdiff.training.loop import Loop
 from bootdiff.training.settings import TrainingSettings
-from toys import close, command, same
+from toys import TELLING, close, command, same
 
 WEIGHTS = Path("student-path/unet/diffusion_pytorch_model.safetensors")
 OPTIONS = ["--steps", "12", "--batch-size", "16", "--set", "learning_rate=1e-3", "--set", "checkpoint_every=3"]
 OPTIONS += ["--set", "loss_weight=signal", "--set", "ema_decay=0.9", "--set", "sample_every=0", "--set", "log_every=1"]
-
-#: the command line, which says a line whenever it has written a checkpoint
-TELLING = """
-from bootdiff.cli.main import run
-from bootdiff.training import loop
-
-write = loop.save_checkpoint
-
-def save(folder, step, *rest):
-    write(folder, step, *rest)
-    print("checkpoint", step, flush=True)
-
-loop.save_checkpoint = save
-run()
-"""
 
 
 def settings(**fields) -> BootSettings:

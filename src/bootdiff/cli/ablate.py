@@ -35,10 +35,9 @@ def run_ablate(config: Path, output: Path, dry_run: bool) -> None:
 
 def measure(run: Path, asked: Evaluation) -> Mapping[str, Any]:
     """A run's figures, also kept in it."""
-    measured = Measurement(asked.features, asked.reference, None, asked.num, asked.seed, asked.repeats)
-    return run_evaluate(
-        str(run), measured, run / "evaluation.json", calls=sorted(set(asked.calls)), heun=False, quiet=True
-    )
+    who = asked.features, asked.reference, None
+    measured = Measurement(*who, asked.num, asked.seed, asked.repeats, calls=sorted(set(asked.calls)), heun=False)
+    return run_evaluate(str(run), measured, run / "evaluation.json", quiet=True)
 
 
 def print_lines(table: Sequence[Line]) -> None:

@@ -10,14 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bootdiff.cli.evaluate import chooser_and_rows
 from bootdiff.cli.measurement import Measurement, notes
-from bootdiff.cli.tables import print_table, shown
+from bootdiff.cli.tables import is_shown, print_table
 from bootdiff.cli.words import read_counts
 from bootdiff.errors import BootdiffError, Interrupted
-from bootdiff.evaluation.compare import student_entries
+from bootdiff.evaluation.compare import chooser_of, student_entries
 from bootdiff.evaluation.comparison_files import write_comparison
-from bootdiff.evaluation.curve import LADDER
 from bootdiff.evaluation.engine import Engine, Entry
 from bootdiff.evaluation.evaluate import measured_table, table_entries
 from bootdiff.evaluation.opening import Opened, open_group
@@ -42,9 +40,6 @@ def run_compare(
     output: Path,
     refine: str = "",
     level: float | None = None,
-    calls: Sequence[int] = LADDER,
-    heun: bool = False,
-    everything: bool = False,
 ) -> list[dict[str, Any]]:
     """Measure students of one teacher, and write table, plot and pictures; the same command resumes.
 
@@ -52,9 +47,6 @@ def run_compare(
         samplers: ``name:steps,steps`` words: rows beside DDIM's and the teacher's best.
         refine: ``k,k,...``: also each student with so many steps of its teacher.
         level: the time at which the teacher takes over.
-        calls: network calls at which the teacher's best sampler is looked for.
-        heun: whether the exact end of the teacher's path is a row.
-        everything: whether the terminal shows every measured row.
 
     Raises:
         BootdiffError: for students that do not belong together, or a folder that holds another comparison.
@@ -76,7 +68,7 @@ def run_compare(
     run, sources = Run(output), {"teacher": weights_hash(model.denoiser), **_identities(students, group)}
     sources |= _measures(judges.reference, labels)
     run.check(config, sources)
-    chooser, _ = chooser_and_rows(students[0], group[0], Engine(judges, asked.noises), labels)
+    chooser = chooser_of(students[0], group[0], Engine(judges, asked.noises), labels)
     further = list(student_entries(students, group, labels, counts, level))
     with lock(output):
         if is_first_process():  # nothing can be refused any more
@@ -86,7 +78,7 @@ def run_compare(
             one for name, steps in rows.items() for count in steps if (one := chooser.named(name, count)) is not None
         ]
         try:
-            entries = table_entries(chooser, further, calls, heun, more)
+            entries = table_entries(chooser, further, asked.calls, asked.heun, more)
             result = measured_table(chooser, entries, latencies=True)
             pictures = _pictures(chooser.engine, entries, result["rows"]) if is_first_process() else {}
         except KeyboardInterrupt:
@@ -94,15 +86,16 @@ def run_compare(
         if is_first_process():
             result = {**config, "notes": notes(judges.reference, asked.num), **result, **environment()}
             write_comparison(output, result, pictures)
-            print_table(result, everything)
+            print_table(result, asked.everything)
             print(f"comparison: {output}  (compare.md, .csv, .json; quality.png, samples.png)")
     return result["rows"]
 
 
 def _pictures(engine: Engine, entries: Sequence[Entry], rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
     """The first samples of the rows that are shown, as images."""
-    named = {id(row): entry for row, entry in zip(rows, entries, strict=True)}
-    return {row["name"]: engine.samples(named[id(row)], SHOWN) for row in shown(rows)}
+    return {
+        row["name"]: engine.samples(entry, SHOWN) for entry, row in zip(entries, rows, strict=True) if is_shown(row)
+    }
 
 
 def _plain(choice: Choice) -> dict[str, Any]:

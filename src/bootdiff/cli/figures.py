@@ -69,8 +69,9 @@ def evaluate(
     labels = read_labels(prompts, prompt_column, label_column)
     options = given({"revision": revision, "variant": variant, "dtype": dtype})
     choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
-    asked = Measurement(features, reference, clip, num, seed, repeats, choice, labels)
-    run_evaluate(name, asked, output, teacher, options, read_calls(calls), heun, all_samplers, path_end=path_end)
+    rows = read_calls(calls), heun, all_samplers
+    asked = Measurement(features, reference, clip, num, seed, repeats, choice, labels, *rows)
+    run_evaluate(name, asked, output, teacher, options, path_end)
 
 
 @app.command()
@@ -110,8 +111,9 @@ def compare(
 
     labels = read_labels(prompts, prompt_column, label_column)
     choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
-    asked = Measurement(features, reference, clip, num, seed, repeats, choice, labels)
-    run_compare(students, teacher, asked, samplers, output, refine, refine_from, read_calls(calls), heun, all_samplers)
+    rows = read_calls(calls), heun, all_samplers
+    asked = Measurement(features, reference, clip, num, seed, repeats, choice, labels, *rows)
+    run_compare(students, teacher, asked, samplers, output, refine, refine_from)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What ``evaluate`` and ``compare`` are both asked for: how many samples of what, and who judges them."""
+"""What ``evaluate`` and ``compare`` are asked for: how many samples of what, who judges them, beside which rows."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from bootdiff.builtin import DIGITS
 from bootdiff.data.prompts import read_prompt_labels
 from bootdiff.errors import BootdiffError
+from bootdiff.evaluation.curve import LADDER
 from bootdiff.evaluation.engine import Noises
 from bootdiff.evaluation.references import Reference, default_features, find_reference, image_shape, open_features
 from bootdiff.evaluation.tally import Judges
@@ -30,6 +31,9 @@ class Measurement:
         num, seed, repeats: samples a noise seed, the first seed, and how many.
         choice: of prompts, classes and guidance weight.
         labels: the classes that the prompts ask for.
+        calls: network calls at which the teacher's best sampler is looked for.
+        heun: whether the exact end of the teacher's path is a row.
+        everything: whether the terminal shows every measured row.
     """
 
     features: str | None = None
@@ -40,6 +44,9 @@ class Measurement:
     repeats: int = 1
     choice: Choice = ANY
     labels: Sequence[int] | None = None
+    calls: Sequence[int] = LADDER
+    heun: bool = True
+    everything: bool = False
 
     @property
     def noises(self) -> Noises:

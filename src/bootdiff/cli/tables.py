@@ -7,7 +7,7 @@ from typing import Any
 
 from bootdiff.evaluation import curve
 from bootdiff.evaluation.comparison_files import table_cells
-from bootdiff.evaluation.equivalence import sentence_of
+from bootdiff.evaluation.equivalence import sentences
 from bootdiff.evaluation.rows import PATH, sampler_name
 
 #: of a terminal that does not say how wide it is
@@ -20,7 +20,7 @@ def print_table(result: Mapping[str, Any], everything: bool = False) -> None:
     Args:
         everything: also the teacher's best at every number of calls, and what it was chosen from.
     """
-    rows = result["rows"] if everything else shown(result["rows"])
+    rows = [row for row in result["rows"] if everything or is_shown(row)]
     head, cells = table_cells({**result, "rows": rows}, intervals=False)
     _print(head, cells, [row["kind"] == "student" for row in rows])
     if everything and result["choice"]:
@@ -36,21 +36,17 @@ def print_table(result: Mapping[str, Any], everything: bool = False) -> None:
         "path error: mean squared difference to the path's exact end for the same noise, 50 Heun steps of the teacher; "
         "of a student from its own t_max."
     )
-    if any(row["kind"] == "student" for row in result["rows"]):
-        for sentence in sentence_of(result):
-            print(sentence)
+    for sentence in sentences(result["rows"]):
+        print(sentence)
 
 
-def shown(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Students, DDIM as in the paper, the teacher's best at the same calls, and exact ends of paths."""
-    return [
-        row
-        for row in rows
-        if row["kind"] == "student"
-        or row["sampler"] == PATH
-        or row["best_of"] in (None, *curve.PAPER)
-        or (row["sampler"] == "ddim" and row["steps"] in curve.PAPER)
-    ]
+def is_shown(row: Mapping[str, Any]) -> bool:
+    """Whether a measured row is one of those that the terminal shows by default.
+
+    Those are students, DDIM with the paper's steps, the teacher's best within as many calls, and exact ends of paths.
+    """
+    paper = row["sampler"] == "ddim" and row["steps"] in curve.PAPER
+    return row["kind"] == "student" or row["sampler"] == PATH or paper or row["best_of"] in (None, *curve.PAPER)
 
 
 def _print(head: Sequence[str], rows: Sequence[Sequence[str]], bold: Sequence[bool]) -> None:

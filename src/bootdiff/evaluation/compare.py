@@ -1,4 +1,4 @@
-"""Students as rows: of their runs, of the stage before, and with a few steps of their teacher after them."""
+"""What a student's table is of: its teacher's samplers, and the rows of the student and of what belongs to it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,53 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bootdiff.data.conditions import Cascade
-from bootdiff.evaluation.engine import Entry
+from bootdiff.evaluation.cascades import BothStages, Remembered
+from bootdiff.evaluation.curve import Chooser, Stock
+from bootdiff.evaluation.engine import Engine, Entry
+from bootdiff.evaluation.evaluate import teachers_conditions
 from bootdiff.evaluation.measure import Listed
-from bootdiff.evaluation.opening import Opened
-from bootdiff.evaluation.rows import FIRST, ONE_CALL, REFINED, Candidate, Row
+from bootdiff.evaluation.opening import Opened, base_teacher
+from bootdiff.evaluation.rows import FIRST, ONE_CALL, REFINED, Candidate, Row, path_end, starts_elsewhere
 from bootdiff.pipelines.refine import refined_rows
 from bootdiff.pipelines.samplers import open_student
 from bootdiff.runs import STAGE, Run
 from bootdiff.teachers.guidance import calls_an_answer
+
+
+def chooser_of(student: str, opened: Opened, engine: Engine, labels: Sequence[int] | None) -> Chooser:
+    """What decides on the samplers of a student's teacher; of a cascade both its teachers are sampled.
+
+    Args:
+        student: its run or folder.
+        opened: the same with its teacher.
+        labels: the classes that its prompts ask for.
+    """
+    conditions = teachers_conditions(opened.teacher, opened.conditions)
+    base = base_teacher(student, opened.conditions)
+    if base is None or not isinstance(opened.conditions, Cascade):
+        return Chooser(engine, Stock(opened.teacher), opened.teacher, Listed(conditions, labels, opened.texts))
+    remembered = Remembered(**vars(opened.conditions))
+    samplers = BothStages(remembered, base, opened.teacher)
+    return Chooser(engine, samplers, opened.teacher, Listed(remembered, labels, opened.texts))
+
+
+def rows_beside(
+    student: str, opened: Opened, listed: Listed, labels: Sequence[int] | None, ends: bool = False
+) -> list[Entry]:
+    """The student's row, after those of its run's first stage and of its own path's exact end, where there are any.
+
+    Args:
+        student: its run or folder.
+        opened: the same with its teacher.
+        listed: what the teacher is sampled on.
+        labels: the classes that its prompts ask for.
+        ends: whether the exact end of the student's path is a row, where it starts elsewhere than the teacher's.
+    """
+    first = first_stage_entry(student, opened, labels)
+    rows = [] if first is None else [first]
+    if ends and starts_elsewhere(opened.teacher, opened.t_range):
+        rows.insert(0, Entry(path_end(opened.path_of, opened.t_range), opened.path_of, listed))
+    return [*rows, *student_entries([student], [opened], labels, titles=[None])]
 
 
 def student_entries(

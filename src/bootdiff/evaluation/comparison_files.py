@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from bootdiff.data.sources import to_pixels
-from bootdiff.evaluation.equivalence import sentence_of
+from bootdiff.evaluation.equivalence import sentences
 from bootdiff.evaluation.figures import FIGURES
 from bootdiff.evaluation.rows import sampler_name
 from bootdiff.files import write_json, write_text, write_whole
@@ -73,7 +73,7 @@ def document(result: Mapping[str, Any]) -> str:
     )
     about += "".join(f" **{note[0].upper()}{note[1:]}**" for note in result.get("notes", []))
     title = f"# Students of {result['teacher']} and their teacher's samplers"
-    worth = [f"**{sentence}**" for sentence in sentence_of(result)]
+    worth = [f"**{sentence}**" for sentence in sentences(result["rows"])]
     return "\n\n".join([title, *worth, "\n".join(lines), about, "\n".join(notes)]) + "\n"
 
 
@@ -113,7 +113,7 @@ def quality_chart(rows: Sequence[Mapping[str, Any]]) -> Any:
         points = [(r["calls"], r["frechet_distance"]) for r in known if r["kind"] == "student" and r["title"] == title]
         (line,) = axes.plot(*points[0], "*", markersize=15, label=title or "student", zorder=5)
         axes.plot(*zip(*points, strict=True), "--", marker=".", linewidth=1, color=line.get_color(), zorder=4)
-    worth = sentence_of({"rows": rows})
+    worth = sentences(rows)
     if worth:
         axes.set_title(worth[-1], fontsize=8, wrap=True)
     axes.set(xlabel="network calls an image", ylabel="Fréchet distance", xscale="log", yscale="log")

@@ -102,12 +102,12 @@ class Chooser:
 
     def best_within(self, calls: int) -> Candidate | None:
         """The teacher's best within so many calls; None where it cannot be told, or not be sampled in so few."""
-        candidates = [] if self.blind else list(self.samplers.within(calls))
+        finalists = [] if self.blind else list(self.samplers.within(calls))
         if calls > EXHAUSTIVE and self._leaders:
-            finalists = [one for one in candidates if (one.row.sampler, one.row.spacing) in self._leaders]
-        elif candidates:
-            finalists = self._finalists(candidates)
-        if not candidates or not finalists:
+            finalists = [one for one in finalists if (one.row.sampler, one.row.spacing) in self._leaders]
+        elif finalists:
+            finalists = self._finalists(finalists)
+        if not finalists:
             return None
         decided = self._look(finalists, DECIDING)
         self._leaders = {(one.row.sampler, one.row.spacing) for one, _ in decided[:LEADERS]}

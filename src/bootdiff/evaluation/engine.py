@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from bootdiff.errors import BootdiffError
-from bootdiff.evaluation.known import Known, made_of
-from bootdiff.evaluation.measure import (
-    PATH_NUM,
-    Figures,
-    Listed,
-    Work,
-    measure,
-    measured_row,
-    speed,
-    work_of,
-)
+from bootdiff.evaluation.known import Known, judge_words, teacher_words
+from bootdiff.evaluation.measure import PATH_NUM, Figures, Listed, Work, measure, measured_row, speed, work_of
 from bootdiff.evaluation.processes import gathered
 from bootdiff.evaluation.rows import Candidate, reference_path
 from bootdiff.evaluation.tally import Judges
@@ -82,7 +73,8 @@ class Engine:
 
     judges: Judges = field(default_factory=Judges)
     noises: Noises = field(default_factory=Noises)
-    _known: dict[tuple[Any, ...], Known] = field(default_factory=dict, init=False)
+    _teachers: dict[tuple[int, int], dict[str, Any] | None] = field(default_factory=dict, init=False)
+    _known: dict[tuple[int, int], Known] = field(default_factory=dict, init=False)
     _truths: dict[tuple[Any, ...], Tensor] = field(default_factory=dict, init=False)
 
     def measure(self, entries: Sequence[Entry], what: str = "evaluating") -> list[list[Figures]]:
@@ -93,7 +85,7 @@ class Engine:
         """
         held = [[self._find(entry, seed) for seed in self.noises.seeds] for entry in entries]
         work = [
-            entry.candidate.row.calls * seeds.count(None) * _batches(entry, self.noises.num)
+            entry.candidate.row.calls * seeds.count(None) * -(-self.noises.num // batch_for(entry.teacher.shape))
             for entry, seeds in zip(entries, held, strict=True)
         ]
         with progress(what, sum(work), show=is_first_process() and sum(work) > 0) as bar:
@@ -119,9 +111,9 @@ class Engine:
         return rows
 
     def on(self, noises: Noises, judges: Judges) -> Engine:
-        """The same engine on other noises, judged by the same space and reference."""
+        """An engine on other noises and with other judges, which hashes no teacher a second time."""
         other = Engine(judges, noises)
-        other._known = self._known
+        other._teachers = self._teachers
         return other
 
     def samples(self, entry: Entry, num: int) -> Tensor:
@@ -131,11 +123,12 @@ class Engine:
 
     def known(self, entry: Entry) -> Known:
         """What was measured before of this teacher on these conditions."""
-        clip = None if self.judges.clip is None else self.judges.clip.name
-        samples = self.judges.reference is not None and self.judges.reference.samples is not None
-        key = (id(entry.teacher), id(entry.listed), clip, samples)
+        key = (id(entry.teacher), id(entry.listed))
+        if key not in self._teachers:  # hashing a large teacher takes a minute
+            self._teachers[key] = teacher_words(entry.teacher, entry.listed)
         if key not in self._known:
-            self._known[key] = Known(made_of(entry.teacher, entry.listed, self.judges))
+            words = self._teachers[key]
+            self._known[key] = Known(None if words is None else {**words, **judge_words(self.judges)})
         return self._known[key]
 
     def _find(self, entry: Entry, seed: int) -> Figures | None:
@@ -162,7 +155,7 @@ class Engine:
         if entry.path_of is None or work.start >= PATH_NUM:
             return None
         teacher, times = entry.path_of
-        key = (seed, work.start, self.noises.num, id(teacher), id(entry.teacher), *times)
+        key = (seed, work.start, id(teacher), id(entry.listed), *times)
         if key not in self._truths:
             first = work.first(PATH_NUM - work.start)
             self._truths[key] = reference_path(teacher.to(first.eps.device), *times)(first.eps, first.condition)
@@ -170,8 +163,8 @@ class Engine:
 
     def _first(self, entry: Entry) -> Work:
         entry.teacher.to(best_device())
-        size = min(self.noises.num, batch_for(entry.teacher.shape))
-        return next(_works(entry, self.noises.seed, size))
+        size = batch_for(entry.teacher.shape)
+        return next(work_of(entry.teacher, entry.listed, self.noises.seed, min(self.noises.num, size), size))
 
     def _latency(self, entry: Entry) -> dict[str, Any]:
         """Milliseconds for one image, as the paper measures speed."""
@@ -179,11 +172,3 @@ class Engine:
         rounds = 10 if calls <= QUICK else 3
         sample = entry.candidate.sample
         return latency(lambda: sample(work.eps, work.condition), best_device(), rounds=rounds).as_json()
-
-
-def _works(entry: Entry, seed: int, num: int) -> Iterator[Work]:
-    return work_of(entry.teacher, entry.listed, seed, num, batch_for(entry.teacher.shape))
-
-
-def _batches(entry: Entry, num: int) -> int:
-    return -(-num // batch_for(entry.teacher.shape))

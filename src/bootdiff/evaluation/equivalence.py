@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from bootdiff.evaluation.rows import PATH, is_student, sampler_name
@@ -76,7 +76,7 @@ class Equivalence:
         says: the same in words.
         low, high: the smallest and the largest over noise seeds, in words; None with one seed.
         seeds: how many noise seeds.
-        beside: the name of the teacher's best row there.
+        beside: the teacher's row there, in words; None where it is not known.
         student_calls: calls of the student for one image.
         fewest: calls of the curve's first row.
     """
@@ -95,20 +95,22 @@ class Equivalence:
         """The line that a reader wants first."""
         if self.beside is None:
             return f"{ONE_CALL_IS_WORTH} {self.says}."
-        spread = f"; {self.low} to {self.high} over {self.seeds} noise seeds" if self.low is not None else ""
-        many = "" if self.student_calls == 1 else f"; {self.student_calls} calls make an image"
-        return f"{ONE_CALL_IS_WORTH} {self.says} of the teacher's best calls ({self.beside}{spread}{many})."
+        told = [f"{ONE_CALL_IS_WORTH} {self.says} of the teacher's best calls: {self.beside}."]
+        if self.low is not None:
+            told.append(f"Over {self.seeds} noise seeds it is worth from {self.low} to {self.high}.")
+        if self.student_calls > 1:
+            told.append(f"The student makes an image in {self.student_calls} calls.")
+        return " ".join(told)
 
     def as_json(self) -> dict[str, Any]:
         """JSON-ready, with the sentence."""
         return {**asdict(self), "sentence": self.sentence}
 
 
-UNKNOWN = Equivalence(
-    None,
-    "a number of the teacher's calls that is not known: a Fréchet distance needs --features and --reference",
-    None, None, 0, None, 1, None,
-)  # fmt: skip
+def unknown(why: str) -> Equivalence:
+    """The equivalence of a student that cannot be compared, with the reason."""
+    says = f"a number of the teacher's calls that is not known: {why}"
+    return Equivalence(None, says, low=None, high=None, seeds=0, beside=None, student_calls=1, fewest=None)
 
 
 def equivalence(student: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Equivalence:
@@ -120,11 +122,9 @@ def equivalence(student: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
     """
     curve = [row for row in rows if _is_on_the_curve(row)]
     if student["frechet_distance"] is None:
-        return UNKNOWN
+        return unknown("a Fréchet distance needs --features and --reference")
     if not curve:
-        return replace(
-            UNKNOWN, says="a number of the teacher's calls that is not known: no row of the teacher has a figure"
-        )
+        return unknown("no row of the teacher has a Fréchet distance")
     whole = any(row["sampler"] == PATH for row in curve)
     cost, fewest = student["calls"], min(row["calls"] for row in curve)
     found = worth(student["frechet_distance"], [Point(row["calls"], row["frechet_distance"]) for row in curve])
@@ -163,31 +163,26 @@ def _said(calls: float, cost: int, fewest: int, most: int | None) -> str:
 
 
 def _beside(calls: float, curve: Sequence[Mapping[str, Any]]) -> str:
-    """The teacher's row that is meant: the one that reaches the student's distance, or the best there is."""
-    if calls == math.inf:
-        row = min(curve, key=lambda row: row["frechet_distance"])
-        return f"{sampler_name(row['sampler'])}, the nearest; {_calls(row['calls'])} {row['frechet_distance']:.3g}"
-    reached = [row for row in curve if row["calls"] >= calls] or curve
-    row = min(reached, key=lambda row: (row["calls"], row["frechet_distance"]))
-    return f"{sampler_name(row['sampler'])}; {_calls(row['calls'])} {row['frechet_distance']:.3g}"
+    """The teacher's row that is meant: the first that reaches the student's distance, or else the nearest of all."""
+    reached = [row for row in curve if row["calls"] >= calls]
+    row = min(reached or curve, key=lambda row: (row["calls"] if reached else 0, row["frechet_distance"]))
+    with_calls = "1 call" if row["calls"] == 1 else f"{row['calls']} calls"
+    return (
+        f"{sampler_name(row['sampler'])} with {with_calls} reaches a Fréchet distance of {row['frechet_distance']:.3g}"
+    )
 
 
-def _calls(count: int) -> str:
-    return "1 call has" if count == 1 else f"{count} calls have"
+def sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a call of every student is worth; a finished student's own sentence comes last, and without its name.
 
-
-def sentence_of(result: Mapping[str, Any]) -> list[str]:
-    """A sentence for every student of a table; that of a finished student comes last.
-
-    With several students, each is named.
+    Args:
+        rows: measured rows; those of the teacher are left out. Of several finished students each is named.
     """
-    students = [row for row in result["rows"] if row["kind"] == "student"]
-    if len([row for row in students if is_student(row)]) > 1:
-        return [f"{row['name']}: {row['call_equivalence']['sentence']}" for row in students]
-    ordered = sorted(students, key=is_student)
+    students = sorted((row for row in rows if row["kind"] == "student"), key=is_student)
+    several = sum(map(is_student, students)) > 1
     return [
         row["call_equivalence"]["sentence"]
-        if is_student(row)
+        if is_student(row) and not several
         else f"{row['name']}: {row['call_equivalence']['sentence']}"
-        for row in ordered
+        for row in students
     ]

@@ -92,17 +92,18 @@ def _whole(entry: Mapping[str, Any]) -> bool:
     return all(isinstance(Estimate(**words).value, float | int) for words in entry["figures"].values())
 
 
-def made_of(teacher: Teacher, listed: Listed, judges: Judges) -> dict[str, Any] | None:
-    """What a teacher's rows depend on; None for a teacher of which a file does not say everything."""
+def teacher_words(teacher: Teacher, listed: Listed) -> dict[str, Any] | None:
+    """What a teacher's samples depend on beside sampler and noises: its weights and other components, its schedule and
+    guidance, and the conditions.
+
+    Returns:
+        JSON-ready words; None for a teacher of which its files do not say everything, such as a module of one's own.
+    """
     adapter, denoiser = adapter_of(teacher), teacher.denoiser
-    if adapter is None or not isinstance(denoiser, NetworkTeacher):
-        return None
     conditions = described(listed.conditions, listed.texts)
-    if conditions is None:
+    if adapter is None or not isinstance(denoiser, NetworkTeacher) or conditions is None:
         return None
-    guidance, reference = guidance_of(teacher), judges.reference
-    config = adapter.parts.config(adapter.network_part)
-    grid = [i / 8 for i in range(1, 9)]
+    guidance, config = guidance_of(teacher), adapter.parts.config(adapter.network_part)
     return {
         "version": VERSION,
         "weights": weights_hash(denoiser.network),
@@ -110,11 +111,18 @@ def made_of(teacher: Teacher, listed: Listed, judges: Judges) -> dict[str, Any] 
         "shape": list(teacher.shape),
         "network": {key: repr(value) for key, value in sorted(config.items()) if not key.startswith("_")},
         "prediction": [denoiser.prediction.name, repr(sorted(vars(denoiser.prediction).items()))],
-        "schedule": [type(teacher.schedule).__name__, *_lambdas(teacher, grid)],
+        "schedule": [type(teacher.schedule).__name__, *_lambdas(teacher, [i / 8 for i in range(1, 9)])],
         "limit": repr(limit_of(teacher)),
         "conditions": conditions,
         "labels": None if listed.labels is None else list(listed.labels),
         "guidance": None if guidance is None else [guidance.weight, guidance.interval, tensors_hash(guidance.null)],
+    }
+
+
+def judge_words(judges: Judges) -> dict[str, Any]:
+    """What the figures of samples depend on beside the samples, JSON-ready: feature space, reference and CLIP model."""
+    reference = judges.reference
+    return {
         "features": None if judges.features is None else judges.features.name,
         "reference": None if reference is None else tensors_hash(
             {"mean": reference.statistics.mean, "covariance": reference.statistics.covariance}

@@ -65,14 +65,15 @@ class Row:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The row's name in tables and messages, such as ``"DDIM 10"``; it is never read."""
         if self.kind == "student":
             title = self.title or ("first stage" if self.stage == FIRST else "student")
             return f"{title} + {self.steps} DDIM" if self.sampler == REFINED else title
         steps = f"{self.steps} + {self.steps}" if self.stage == "both" else f"{self.steps}"
         start = "" if self.start is None else f" from t = {self.start:.3g}"
         name = f"{sampler_name(self.sampler)} {steps}{start}"
-        return name if self.best_of is None else f"best within {self.best_of}: {name}, {self.spacing}"
+        calls = "1 call" if self.best_of == 1 else f"{self.best_of} calls"
+        return name if self.best_of is None else f"best within {calls}: {name}, {self.spacing}"
 
 
 def sampler_name(sampler: str) -> str:

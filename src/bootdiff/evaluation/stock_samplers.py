@@ -94,7 +94,7 @@ FLOW = {
 }
 #: what the samplers are called; Euler's steps of a flow or of EDM's schedule are DDIM's
 NAMES = {name: kind.name for kinds in (VARIANCE_PRESERVING, PRECONDITIONED, FLOW) for name, kind in kinds.items()}
-NAMES["path"] = "Heun, exact path"
+NAMES["path"] = "Heun's exact path"
 
 
 def kinds_for(teacher: Teacher) -> Mapping[str, Kind]:
@@ -143,10 +143,17 @@ def candidates(teacher: Teacher, name: str, steps: int) -> list[Candidate]:
     ``"ddim"`` is there for every teacher: diffusers' own where the schedule has a table of betas, and ours, evenly
     spaced within the times at which the teacher may be asked.
     """
-    cost, found = calls_an_answer(teacher), []
-    kind = kinds_for(teacher).get(name)
-    for spacing in kind.spacings if kind is not None else ():
-        assert kind is not None
+    cost, kind = calls_an_answer(teacher), kinds_for(teacher).get(name)
+    found = [] if kind is None else list(_stock(teacher, name, kind, steps, cost))
+    if name == "ddim":
+        times = trailing_times(steps, *teacher.t_range)
+        found.append(Candidate(Row("teacher", "ddim", steps, cost * steps, EVEN), ddim_sampler(teacher, times)))
+    return found
+
+
+def _stock(teacher: Teacher, name: str, kind: Kind, steps: int, cost: int) -> Iterator[Candidate]:
+    """One of diffusers' schedulers by each of its spacings, but for those that cannot make so many steps."""
+    for spacing in kind.spacings:
         try:
             scheduler = _scheduler(teacher, kind, spacing)
             with quietly():
@@ -155,11 +162,7 @@ def candidates(teacher: Teacher, name: str, steps: int) -> list[Candidate]:
         except UNFIT:
             continue
         row = Row("teacher", name, steps, cost * len(scheduler.timesteps), spacing)
-        found.append(Candidate(row, sample, not kind.random))
-    if name == "ddim":
-        times = trailing_times(steps, *teacher.t_range)
-        found.append(Candidate(Row("teacher", "ddim", steps, cost * steps, EVEN), ddim_sampler(teacher, times)))
-    return found
+        yield Candidate(row, sample, same_path=not kind.random)
 
 
 def all_samplers(teacher: Teacher) -> list[str]:
