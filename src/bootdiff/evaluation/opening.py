@@ -5,26 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 
 from bootdiff.condition import Condition
 from bootdiff.data.conditions import NOISE_LEVEL, Cascade, Conditions, Unconditional, Upscaler
 from bootdiff.errors import BootdiffError
 from bootdiff.notes import note
-from bootdiff.pipelines.samplers import ANY, Choice, Sampler, best_device, check_enlarges, conditions_for, open_student
+from bootdiff.objectives.settings import DistillationSettings
+from bootdiff.pipelines.samplers import (
+    ANY,
+    Choice,
+    Sampler,
+    Told,
+    best_device,
+    check_enlarges,
+    conditions_for,
+    open_student,
+)
 from bootdiff.runs import Run
 from bootdiff.teachers import Teacher, adapter_of, guided, limited, load_teacher
 from bootdiff.teachers.adapters.base import Adapter
-from bootdiff.teachers.base import NO_CONDITION
 from bootdiff.teachers.encoding import PromptEncoder
 from bootdiff.teachers.guidance import weight_of
 from bootdiff.teachers.limits import limit_from
 from bootdiff.teachers.weights import weights_hash
 from bootdiff.training.condition_checks import class_labels, null_class
+from bootdiff.training.settings import make_settings
 
 
 @dataclass(frozen=True)
@@ -72,29 +80,26 @@ def open_alone(
     if adapter.upscales:
         raise BootdiffError(f"{name} enlarges a base stage's images; evaluate a student of it, whose base makes them.")
     if adapter.takes == "classes":
-        asked: Any = SimpleNamespace(classes=choice.classes, null_class=None)
+        asked = make_settings(DistillationSettings, {} if choice.classes is None else {"classes": [*choice.classes]})
         facts["conditions"] = {"labels": class_labels(adapter, asked), "null_class": null_class(adapter, asked)}
     if adapter.takes == "prompts" and choice.negative:
         facts["conditions"] = {"negative_prompt": choice.negative}
     facts["guidance"] = choice.weight
-    alone = _Alone(adapter, tuple(teacher.shape))
+    alone = _Alone(adapter)
     return with_guidance(teacher, alone, facts, choice.weight), conditions_for(alone, facts, choice)
 
 
 @dataclass
 class _Alone:
-    """What is asked of a student, where there is only a teacher."""
+    """A teacher by itself, as something that is told a condition."""
 
-    adapter: Adapter
-    shape: tuple[int, ...]
-
-    def __call__(self, eps: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
-        raise NotImplementedError("there is no student")
+    adapter: Adapter | None
 
     def told_weight(self, weight: float | None) -> float | None:
         """Where the network has an input for it: the one that is asked for, or its usual one."""
-        usual = self.adapter.usual_weight if weight is None else weight
-        return usual if self.adapter.guidance == "embedded" else None
+        if self.adapter is None or self.adapter.guidance != "embedded":
+            return None
+        return self.adapter.usual_weight if weight is None else weight
 
 
 def open_pair(
@@ -325,7 +330,7 @@ class _Module(torch.nn.Module):
         return self.sampler(eps, condition)
 
 
-def with_guidance(teacher: Teacher, sampler: Sampler, facts: Mapping[str, Any], weight: float | None) -> Teacher:
+def with_guidance(teacher: Teacher, sampler: Told, facts: Mapping[str, Any], weight: float | None) -> Teacher:
     """The teacher with the guidance that its student learned, at the weight that it is sampled with."""
     learned, adapter = facts.get("guidance"), adapter_of(teacher)
     if adapter is None or adapter.guidance != "free" or learned is None or learned == 1:

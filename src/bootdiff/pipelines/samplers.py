@@ -34,7 +34,20 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-class Sampler(Protocol):
+class Told(Protocol):
+    """Something that is told a condition, of which its pipeline says what it must hold."""
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """Of the pipeline that it belongs to, if it belongs to one."""
+        ...
+
+    def told_weight(self, weight: float | None) -> float | None:
+        """The guidance weight that its condition must hold; None where it holds none."""
+        ...
+
+
+class Sampler(Told, Protocol):
     """Makes samples from starting noises, on the noises' own device."""
 
     @property
@@ -42,16 +55,7 @@ class Sampler(Protocol):
         """Of one sample, without the batch."""
         ...
 
-    @property
-    def adapter(self) -> Adapter | None:
-        """Of the pipeline that it belongs to, if it belongs to one."""
-        ...
-
     def __call__(self, eps: Tensor, condition: Condition = NO_CONDITION) -> Tensor: ...
-
-    def told_weight(self, weight: float | None) -> float | None:
-        """The guidance weight that its condition must hold; None where it holds none."""
-        ...
 
 
 class StockStudent:
@@ -160,7 +164,7 @@ class Choice:
 ANY = Choice()
 
 
-def conditions_for(sampler: Sampler, facts: dict[str, Any], choice: Choice = ANY) -> Conditions:
+def conditions_for(sampler: Told, facts: dict[str, Any], choice: Choice = ANY) -> Conditions:
     """What a sampler's samples are conditioned on, by number.
 
     Args:
