@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from bootdiff.objectives.boot import Boot, BootSettings
+from bootdiff.methods.boot import Boot, BootSettings
 from bootdiff.teachers import Teacher, load_teacher
 from bootdiff.training.accelerator import make_accelerator
 from bootdiff.training.loop import Loop
@@ -35,7 +35,7 @@ def open_teacher(name: str) -> Teacher:
         return load_teacher(name).to(device())
     from diffusers import DDPMScheduler, UNet2DModel
 
-    from bootdiff.teachers.load import from_network
+    from bootdiff.teachers.loading.load import from_network
 
     torch.manual_seed(0)
     network = UNet2DModel(

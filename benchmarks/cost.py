@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from common import arguments, device, make_loop, measure, save, steps, table
 
-from bootdiff.allocator import keep_freed_memory
+from bootdiff.system.allocator import keep_freed_memory
 from bootdiff.teachers import Teacher
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -22,7 +22,7 @@ def teacher_of(size: int) -> Teacher:
     """The digits teacher's network with random weights, for images of another size."""
     from diffusers import DDPMScheduler, UNet2DModel
 
-    from bootdiff.teachers.load import from_network
+    from bootdiff.teachers.loading.load import from_network
 
     torch.manual_seed(0)
     network = UNet2DModel(

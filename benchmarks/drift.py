@@ -20,14 +20,15 @@ from records import FOLDER, new_record, write_record
 
 import bootdiff
 from bootdiff.builtin import builtin_folder
-from bootdiff.files import read_json
+from bootdiff.config.settings import make_settings
+from bootdiff.core.randomness import sample_noise
+from bootdiff.distillation.distill import distill
+from bootdiff.methods.registry import load_method
 from bootdiff.metrics.frechet import Accumulator, frechet_distance
-from bootdiff.objectives.registry import load_method
-from bootdiff.randomness import sample_noise
-from bootdiff.student import Student
-from bootdiff.training.convergence import read_watch, verdict_of
-from bootdiff.training.distill import distill
-from bootdiff.training.settings import make_settings, read_config
+from bootdiff.monitoring.convergence import read_watch, verdict_of
+from bootdiff.storage.files import read_json
+from bootdiff.storage.reading import read_config
+from bootdiff.students import Student
 
 WILD: dict[str, Any] = {
     "learning_rate": 4e-3,

@@ -19,9 +19,9 @@ from common import table
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import family_table as families
-from bootdiff.pipelines.export import export_student
-from bootdiff.randomness import sample_noise
-from bootdiff.student import Student
+from bootdiff.core.randomness import sample_noise
+from bootdiff.export.diffusers import export_student
+from bootdiff.students import Student
 
 
 def main() -> None:

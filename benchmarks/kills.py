@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 from common import arguments, table
 from records import FOLDER, commit, new_record, write_record
 
-from bootdiff.whole import has_leftovers
+from bootdiff.storage.whole import has_leftovers
 
 #: of a command's work that was killed once, the share that is killed again before it may end
 AGAIN = 0.9

@@ -11,7 +11,7 @@ import torch
 from common import arguments, table
 from records import FOLDER, new_record, write_record
 
-from bootdiff.randomness import sample_noise
+from bootdiff.core.randomness import sample_noise
 from bootdiff.solvers import SOLVERS, even_times, solve
 from bootdiff.teachers import Teacher, limited, load_teacher
 

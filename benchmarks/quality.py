@@ -15,16 +15,17 @@ from pathlib import Path
 import torch
 from common import arguments, make_loop, save, steps, synchronise, table
 
-from bootdiff.allocator import keep_freed_memory
 from bootdiff.builtin import builtin_folder
+from bootdiff.config.settings import make_settings
+from bootdiff.distillation.distill import distill
 from bootdiff.evaluation.evaluate import evaluate
 from bootdiff.evaluation.references import find_reference, open_features
 from bootdiff.evaluation.tally import Judges
-from bootdiff.objectives.boot import BootSettings
-from bootdiff.pipelines.samplers import PathSampler
+from bootdiff.methods.boot import BootSettings
+from bootdiff.samplers.students import PathSampler
+from bootdiff.storage.reading import read_config
+from bootdiff.system.allocator import keep_freed_memory
 from bootdiff.teachers import load_teacher
-from bootdiff.training.distill import distill
-from bootdiff.training.settings import make_settings, read_config
 
 VARIANTS = {"float32": {}, "torch.compile": {"compile": True}, "bf16": {"mixed_precision": "bf16"}}
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from common import arguments, device, measure, open_teacher, quotient, save, table
 
-from bootdiff.allocator import keep_freed_memory
-from bootdiff.pipelines.export import export_student
-from bootdiff.student import Student
+from bootdiff.export.diffusers import export_student
+from bootdiff.students import Student
+from bootdiff.system.allocator import keep_freed_memory
 
 STEPS = 50
 

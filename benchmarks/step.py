@@ -13,10 +13,10 @@ import torch
 from common import arguments, device, make_loop, measure, open_teacher, quotient, save, steps, table
 from torch import Tensor, nn
 
-from bootdiff.allocator import keep_freed_memory
-from bootdiff.objectives.boot import Boot
+from bootdiff.methods.boot import Boot
 from bootdiff.schedules import expand
-from bootdiff.student import Student
+from bootdiff.students import Student
+from bootdiff.system.allocator import keep_freed_memory
 from bootdiff.teachers import Teacher
 
 PERIOD = 4  # steps between boundary losses

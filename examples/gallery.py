@@ -15,17 +15,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bootdiff.cli.layouts import Canvas, Interpolation, Layout, Swap
 from bootdiff.cli.sample import draw
 from bootdiff.cli.words import read_pattern
-from bootdiff.condition import Condition
-from bootdiff.evaluation.opening import Opened, open_pair
-from bootdiff.pictures import rows_grid
-from bootdiff.pipelines.refine import REFINED, Refined, level_of
-from bootdiff.pipelines.samplers import Choice, best_device
-from bootdiff.pipelines.student_files import load_student
-from bootdiff.randomness import sample_noise
+from bootdiff.core.condition import Condition
+from bootdiff.core.device import best_device
+from bootdiff.core.randomness import sample_noise
+from bootdiff.data.pictures import rows_grid
+from bootdiff.samplers.choice import Choice
+from bootdiff.samplers.refine import REFINED, Refined, level_of
+from bootdiff.sampling.layouts import Canvas, Interpolation, Layout, Swap
+from bootdiff.sampling.opening import Opened, open_pair
 from bootdiff.solvers import ddim, even_times, trailing_times
+from bootdiff.students.files import load_student
 
 COLUMNS = 10
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -23,7 +23,7 @@ from bootdiff.builtin import DIGITS, builtin_folder
 from bootdiff.cli.evaluate import run_evaluate
 from bootdiff.cli.measurement import Measurement
 from bootdiff.data.prompts import read_prompt_labels, read_prompts
-from bootdiff.pipelines.samplers import Choice
+from bootdiff.samplers.choice import Choice
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from bootdiff.builtin.classifier import DigitsClassifier
 from bootdiff.data.images import digit_labels, load_digits
-from bootdiff.data.sources import to_unit
+from bootdiff.data.pictures import to_unit
 from bootdiff.metrics.features import DigitsFeatures
 from bootdiff.metrics.frechet import Accumulator
 

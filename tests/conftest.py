@@ -30,7 +30,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def true_sync() -> Iterator[Callable[[Path], None]]:
     """Tests do not wait for the disk; it gives what it replaces, for the test that looks at it."""
-    from bootdiff import whole
+    from bootdiff.storage import whole
 
     replaced = whole._sync_one
     with pytest.MonkeyPatch.context() as patch:
@@ -45,8 +45,8 @@ def few_teacher_steps() -> Iterator[dict[str, object]]:
     It gives what it replaces, for the test that counts the calls.
     """
     from bootdiff.ablation import pictures
-    from bootdiff.evaluation.rows import reference_path
     from bootdiff.report import samples
+    from bootdiff.samplers.rows import reference_path
 
     replaced = {"TEACHER_STEPS": samples.TEACHER_STEPS, "reference_path": samples.reference_path}
     with pytest.MonkeyPatch.context() as patch:

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 import tiny_pipelines as tiny
-from bootdiff.randomness import sample_noise
-from bootdiff.student import Student
+from bootdiff.core.randomness import sample_noise
+from bootdiff.students import Student
 from bootdiff.teachers import adapter_of, load_teacher
 from bootdiff.teachers.encoding import PromptEncoder
 

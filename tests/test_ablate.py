@@ -14,7 +14,7 @@ from bootdiff.ablation import run as running
 from bootdiff.ablation.config import read_ablation
 from bootdiff.ablation.pictures import rows_figure
 from bootdiff.ablation.variants import folder_name, make_design
-from bootdiff.errors import BootdiffError, Interrupted
+from bootdiff.core.errors import BootdiffError, Interrupted
 from tiny_unet import save_teacher
 
 CONFIGS = Path(__file__).parent.parent / "configs"

@@ -84,5 +84,5 @@ def test_this_repository_is_read_as_it_is():
     modules = modules_of(ROOT)
     assert "tests/test_affected.py" not in affected(EVERYTHING), "what it holds are words, and no slow test"
     assert {"bootdiff", "bootdiff.training.loop", "toys"} <= modules.keys()
-    reached = imports_of(ROOT / "src/bootdiff/objectives/registry.py", modules)
-    assert ROOT / "src/bootdiff/objectives/sid.py" in reached, "the registry names its methods in strings"
+    reached = imports_of(ROOT / "src/bootdiff/methods/registry.py", modules)
+    assert ROOT / "src/bootdiff/methods/corrections/sid.py" in reached, "the registry names its methods in strings"

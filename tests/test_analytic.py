@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from bootdiff.objectives.boot import BootSettings
-from bootdiff.randomness import sample_noise
+from bootdiff.core.randomness import sample_noise
+from bootdiff.distillation.distill import distill
+from bootdiff.methods.boot import BootSettings
 from bootdiff.schedules import EDM, RectifiedFlow
 from bootdiff.solvers import Heun, even_times, solve
 from bootdiff.teachers import Gaussian, Mixture
-from bootdiff.training.distill import distill
 
 RADIUS, DEVIATION, T_MIN, T_MAX = math.sqrt(2), math.sqrt(2) / 8, 0.01, 0.98
 VARIANCE = RADIUS**2 / 2 + DEVIATION**2

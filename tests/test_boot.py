@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from bootdiff.objectives import Boot, Learner, Loss, Turn
-from bootdiff.objectives.boot import BootSettings
-from bootdiff.objectives.distances import SIMPLE
-from bootdiff.objectives.times import ProgressiveTime
-from bootdiff.objectives.weights import WEIGHTS, AdaptiveWeight, SignalWeight, UniformWeight
-from bootdiff.randomness import Draw
+from bootdiff.core.randomness import Draw
+from bootdiff.losses.distances import SIMPLE
+from bootdiff.losses.times import ProgressiveTime
+from bootdiff.losses.weights import WEIGHTS, AdaptiveWeight, SignalWeight, UniformWeight
+from bootdiff.methods import Boot, Learner, Loss, Turn
+from bootdiff.methods.boot import BootSettings
 from bootdiff.schedules import Cosine, RectifiedFlow, VarianceExploding
 from bootdiff.solvers import Euler, Heun, noisy
-from bootdiff.student import Student
+from bootdiff.students import Student
 from bootdiff.teachers import CallableTeacher, Gaussian, load_teacher
 from tiny_unet import save_teacher
 

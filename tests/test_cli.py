@@ -18,8 +18,8 @@ SMALL = ["--steps", "2", "--batch-size", "4", "--set", "sample_every=1", "--set"
 
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory):
-    from bootdiff.objectives.boot import BootSettings
-    from bootdiff.training.distill import distill
+    from bootdiff.distillation.distill import distill
+    from bootdiff.methods.boot import BootSettings
 
     folder = tmp_path_factory.mktemp("cli") / "run"
     distill(str(tiny), folder, BootSettings(steps=2, batch_size=4, sample_every=1))
@@ -360,7 +360,7 @@ def test_a_grid_is_whole_where_it_can_be(count, columns):
     """Columns of tiles of 48 pixels and gaps of 2."""
     import torch
 
-    from bootdiff.pictures import grid
+    from bootdiff.data.pictures import grid
 
     picture = grid(torch.zeros(count, 1, 8, 8))
     assert (picture.width + 2) // 50 == columns and (picture.height + 2) // 50 == -(-count // columns)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from bootdiff.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError
 from bootdiff.metrics.clip_score import ClipScore
 from tiny_pipelines import CLIP_SCALE as SCALE
 from tiny_pipelines import CLIP_SIDE as SIDE

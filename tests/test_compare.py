@@ -9,15 +9,16 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UNet2DModel
 from PIL import Image
 
-from bootdiff.condition import Condition
+from bootdiff.core.condition import Condition
+from bootdiff.core.randomness import sample_noise
+from bootdiff.distillation.distill import distill
 from bootdiff.evaluation.compare import short_names
-from bootdiff.evaluation.stock_samplers import all_samplers, candidates, kinds_for, read_samplers
-from bootdiff.objectives.boot import BootSettings
-from bootdiff.randomness import sample_noise
+from bootdiff.methods.boot import BootSettings
+from bootdiff.samplers.kinds import kinds_for
+from bootdiff.samplers.stock import all_samplers, candidates, read_samplers
 from bootdiff.schedules import EDM, Cosine, Linear, RectifiedFlow, VarianceExploding
 from bootdiff.solvers import Heun, even_times, solve
 from bootdiff.teachers import Gaussian, load_teacher
-from bootdiff.training.distill import distill
 from tiny_unet import save_teacher
 from toys import command
 

@@ -14,14 +14,14 @@ import yaml
 from PIL import Image
 
 import tiny_pipelines as tiny
-from bootdiff.condition import Condition
+from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError
+from bootdiff.core.randomness import Draw, sample_noise
 from bootdiff.data.conditions import Cascade, Classes, Prompts, Weighted
 from bootdiff.data.prompt_cache import PromptCache, fits, row_bytes, write_cache
-from bootdiff.errors import BootdiffError
-from bootdiff.objectives.boot import BootSettings
-from bootdiff.randomness import Draw, sample_noise
+from bootdiff.distillation.conditioning import plan_conditions
+from bootdiff.methods.boot import BootSettings
 from bootdiff.teachers import load_teacher
-from bootdiff.training.conditioning import plan_conditions
 from tiny_unet import save_teacher
 from toys import command
 
@@ -211,8 +211,9 @@ def test_a_cascade_is_distilled_stage_by_stage_and_sampled_in_two_calls(cli, tea
 def test_a_cascade_is_what_two_stock_pipelines_in_a_row_make(cli, teachers, tmp_path):
     from diffusers import DiffusionPipeline
 
-    from bootdiff.evaluation.opening import cascade
-    from bootdiff.pipelines.samplers import Choice, conditions_for, open_student
+    from bootdiff.samplers.choice import Choice, conditions_for
+    from bootdiff.samplers.students import open_student
+    from bootdiff.sampling.opening import cascade
 
     words = ["--prompts", teachers / "words.txt", *SMALL, "--set", "t_max=0.9"]
     base, upscaled = tmp_path / "base", tmp_path / "large"
@@ -431,8 +432,8 @@ def spoiled(teachers, tmp_path_factory) -> Path:
     """The teachers, and copies of them with something missing."""
     import shutil
 
-    from bootdiff.pipelines.student_files import save_student
-    from bootdiff.student import Student
+    from bootdiff.students import Student
+    from bootdiff.students.files import save_student
 
     folder = tmp_path_factory.mktemp("spoiled")
     for name in ("text_encoder", "tokenizer", "vae"):
@@ -532,9 +533,9 @@ def run_card(folder: Path) -> None:
 @pytest.mark.parametrize("kind", ["bfloat16", "float16"])
 @pytest.mark.parametrize("name", ["sd", "sdxl", "if", "sd3", "flux", "dit"])
 def test_a_half_precision_teachers_student_is_exported_whole_and_runs_as_its_card_says(teachers, tmp_path, name, kind):
-    from bootdiff.pipelines.export import export_student
-    from bootdiff.pipelines.samplers import open_student
-    from bootdiff.student import Student
+    from bootdiff.export.diffusers import export_student
+    from bootdiff.samplers.students import open_student
+    from bootdiff.students import Student
 
     size = 16 if name == "flux" else None
     teacher = load_teacher(str(teachers / name), dtype=kind, size=size)
@@ -688,7 +689,7 @@ def test_two_processes_and_four_parts_learn_from_prompts_what_one_does(cli, teac
 
 
 def test_offloaded_encoders_and_accumulation_change_nothing(teachers, tmp_path):
-    from bootdiff.training.conditioning import plan_conditions as plan
+    from bootdiff.distillation.conditioning import plan_conditions as plan
 
     made = []
     for offload in (False, True):
@@ -700,7 +701,7 @@ def test_offloaded_encoders_and_accumulation_change_nothing(teachers, tmp_path):
 
 
 def test_what_is_fetched_from_the_hub_is_one_kind_of_weights_a_component():
-    from bootdiff.teachers.hub import files_to_fetch
+    from bootdiff.teachers.loading.hub import files_to_fetch
 
     index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "U"], "vae": ["diffusers", "A"],
              "text_encoder": ["transformers", "C"], "tokenizer": ["transformers", "T"],
@@ -762,7 +763,9 @@ def test_the_papers_settings_plan_a_run_and_say_what_it_needs(cli, teachers, spo
 
 @pytest.mark.parametrize("name, levels", [("ffhq64", [1, 2, 3, 4]), ("lsun256", [1, 1, 2, 2, 4, 4])])
 def test_the_papers_teachers_are_their_table(name, levels):
-    from bootdiff.training.settings import TeacherSettings, make_settings, read_config
+    from bootdiff.config.settings import make_settings
+    from bootdiff.storage.reading import read_config
+    from bootdiff.teaching.settings import TeacherSettings
 
     settings = make_settings(TeacherSettings, read_config(PAPER / f"{name}-teacher.yaml"))
     assert settings.channels == [128 * level for level in levels] and settings.layers_per_block == 1
@@ -772,13 +775,13 @@ def test_the_papers_teachers_are_their_table(name, levels):
 
 @pytest.mark.slow
 def test_gradient_checkpointing_keeps_less_and_learns_the_same(cli, teachers, tmp_path):
-    from bootdiff.training.memory import memory_need
+    from bootdiff.distillation.memory import memory_need
 
     words = [teachers / "sd", "--prompts", teachers / "words.txt", *SMALL, "--set", "learning_rate=0.001"]
     for name, value in (("plain", "false"), ("saved", "true")):
         done = cli("distill", *words, "--output", tmp_path / name, "--set", f"gradient_checkpointing={value}")
         assert done.code == 0, done.err
-    from bootdiff.pipelines.student_files import load_student
+    from bootdiff.students.files import load_student
 
     states = [load_student(tmp_path / name).state_dict() for name in ("plain", "saved")]
     for key, value in states[0].items():

@@ -8,22 +8,22 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from bootdiff.condition import Condition
+from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError, Interrupted
+from bootdiff.core.randomness import sample_noise
 from bootdiff.data.conditions import Classes, Unconditional
-from bootdiff.errors import BootdiffError, Interrupted
-from bootdiff.objectives.boot import Boot, BootSettings
-from bootdiff.randomness import sample_noise
+from bootdiff.distillation.distill import distill
+from bootdiff.methods.boot import Boot, BootSettings
+from bootdiff.monitoring.convergence import judge, read_watch
+from bootdiff.monitoring.teacher_features import TeacherFeatures
+from bootdiff.monitoring.watch import EXACT, EXACT_STEPS, SEED, Watch, WatchPlan
 from bootdiff.schedules import Cosine
 from bootdiff.solvers import Heun, even_times, solve
-from bootdiff.student import Student
+from bootdiff.students import Student
 from bootdiff.teachers import CallableTeacher, Gaussian, adapter_of, load_teacher
 from bootdiff.teachers.base import Teacher, Wrapper
 from bootdiff.training.accelerator import make_accelerator
-from bootdiff.training.convergence import judge, read_watch
-from bootdiff.training.distill import distill
 from bootdiff.training.loop import Loop
-from bootdiff.training.teacher_features import TeacherFeatures
-from bootdiff.training.watch import EXACT, EXACT_STEPS, SEED, Watch, WatchPlan
 from tiny_pipelines import save_class_unet, save_dit, save_flux, save_if_sr, save_sd, save_sd3
 
 SHAPE = (1, 2, 2)

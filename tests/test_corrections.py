@@ -10,24 +10,27 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from bootdiff.condition import Condition
+from bootdiff.config.settings import make_settings
+from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError, Interrupted
+from bootdiff.core.randomness import Draw, sample_noise
 from bootdiff.data.conditions import Classes
 from bootdiff.data.sources import Batch
-from bootdiff.errors import BootdiffError, Interrupted
-from bootdiff.objectives import Boot, Learner, Turn
-from bootdiff.objectives.correction import Correction
-from bootdiff.objectives.distribution_matching import DistributionMatching
-from bootdiff.objectives.fake import Fake
-from bootdiff.objectives.freeflow import FreeFlow
-from bootdiff.objectives.registry import load_method
-from bootdiff.objectives.sid import Sid
-from bootdiff.objectives.weights import SignalWeight
-from bootdiff.pipelines.refine import Kept, Refined, level_of, open_kept
-from bootdiff.pipelines.student_files import load_student
-from bootdiff.randomness import Draw, sample_noise
+from bootdiff.distillation.distill import distill
+from bootdiff.distillation.memory import Need, memory_need
+from bootdiff.losses.weights import SignalWeight
+from bootdiff.methods import Boot, Learner, Turn
+from bootdiff.methods.corrections.base import Correction
+from bootdiff.methods.corrections.distribution_matching import DistributionMatching
+from bootdiff.methods.corrections.fake import Fake
+from bootdiff.methods.corrections.freeflow import FreeFlow
+from bootdiff.methods.corrections.sid import Sid
+from bootdiff.methods.registry import load_method
+from bootdiff.samplers.refine import Kept, Refined, level_of, open_kept
 from bootdiff.schedules import Cosine, RectifiedFlow
 from bootdiff.solvers import Heun, even_times, solve
-from bootdiff.student import Student
+from bootdiff.students import Student
+from bootdiff.students.files import load_student
 from bootdiff.teachers import (
     CallableTeacher,
     Clip,
@@ -41,10 +44,7 @@ from bootdiff.teachers import (
     load_teacher,
 )
 from bootdiff.teachers.base import NO_CONDITION, Wrapper
-from bootdiff.training.distill import distill
 from bootdiff.training.loop import Loop
-from bootdiff.training.memory import Need, memory_need
-from bootdiff.training.settings import make_settings
 from tiny_pipelines import (
     save_class_unet,
     save_dit,

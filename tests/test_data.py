@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from bootdiff.core.errors import BootdiffError
 from bootdiff.data.images import load_images
-from bootdiff.data.sources import to_pixels, to_unit
-from bootdiff.errors import BootdiffError
+from bootdiff.data.pictures import to_pixels, to_unit
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 6, 4), dtype=np.uint8)
 

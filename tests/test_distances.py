@@ -5,10 +5,10 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from bootdiff.errors import BootdiffError
-from bootdiff.objectives.distances import make_distance
-from bootdiff.objectives.lpips_weights import VGG_CHANNELS, VGG_STAGES
-from bootdiff.objectives.perceptual import SCALE, SHIFT, Perceptual
+from bootdiff.core.errors import BootdiffError
+from bootdiff.losses.distances import make_distance
+from bootdiff.losses.lpips_weights import VGG_CHANNELS, VGG_STAGES
+from bootdiff.losses.perceptual import SCALE, SHIFT, Perceptual
 
 GENERATOR = torch.Generator().manual_seed(0)
 

@@ -8,21 +8,22 @@ import pytest
 import torch
 import yaml
 
-from bootdiff.condition import Condition
-from bootdiff.evaluation import curve, stock_samplers
+from bootdiff.core.condition import Condition
+from bootdiff.core.randomness import sample_noise
+from bootdiff.distillation.distill import distill
+from bootdiff.evaluation import curve
 from bootdiff.evaluation.curve import Chooser, Stock, teacher_entries
 from bootdiff.evaluation.engine import Engine, Entry, Noises
 from bootdiff.evaluation.equivalence import Point, equivalence, worth
 from bootdiff.evaluation.measure import Listed
-from bootdiff.evaluation.opening import open_alone
-from bootdiff.evaluation.rows import path_end
-from bootdiff.evaluation.stock_samplers import candidates, within
-from bootdiff.objectives.boot import BootSettings
-from bootdiff.pipelines.samplers import Choice
-from bootdiff.randomness import sample_noise
+from bootdiff.methods.boot import BootSettings
+from bootdiff.samplers import stock as stock_samplers
+from bootdiff.samplers.choice import Choice
+from bootdiff.samplers.rows import path_end
+from bootdiff.samplers.stock import candidates, within
+from bootdiff.sampling.opening import open_alone
 from bootdiff.schedules import EDM, Cosine, Linear, RectifiedFlow, VarianceExploding
 from bootdiff.teachers import Gaussian, load_teacher
-from bootdiff.training.distill import distill
 
 ASKED = ["--num", "24", "--calls", "1,3"]
 

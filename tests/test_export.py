@@ -7,13 +7,13 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from bootdiff.errors import BootdiffError
-from bootdiff.pipelines.export import export_student
-from bootdiff.pipelines.samplers import open_student
-from bootdiff.pipelines.student_files import load_student, save_student
-from bootdiff.randomness import sample_noise
+from bootdiff.core.errors import BootdiffError
+from bootdiff.core.randomness import sample_noise
+from bootdiff.export.diffusers import export_student
+from bootdiff.samplers.students import open_student
 from bootdiff.schedules import Cosine
-from bootdiff.student import Student
+from bootdiff.students import Student
+from bootdiff.students.files import load_student, save_student
 from bootdiff.teachers import CallableTeacher, Clip, DynamicThreshold, Limited, Mixture, load_teacher
 from tiny_unet import save_teacher
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bootdiff.pipelines.export import export_student
-from bootdiff.pipelines.samplers import Choice, conditions_for, open_student
-from bootdiff.pipelines.student_files import load_student, save_student
-from bootdiff.randomness import sample_noise
-from bootdiff.student import Student
+from bootdiff.core.randomness import sample_noise
+from bootdiff.export.diffusers import export_student
+from bootdiff.samplers.choice import Choice, conditions_for
+from bootdiff.samplers.students import open_student
+from bootdiff.students import Student
+from bootdiff.students.files import load_student, save_student
 from family_table import (
     COUNT,
     FAMILIES,

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bootdiff.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError
 from bootdiff.metrics import kernel, speed
 from bootdiff.metrics import precision_recall as neighbours
 from bootdiff.metrics.diversity import Diversity

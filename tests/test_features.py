@@ -10,8 +10,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from bootdiff.data.sources import to_pixels, to_unit
-from bootdiff.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError
+from bootdiff.data.pictures import to_pixels, to_unit
 from bootdiff.evaluation.references import open_features
 from bootdiff.metrics.features import as_saved, load_features
 from bootdiff.metrics.inception import THREE, Block, Convolution, Inception, InceptionFeatures

@@ -17,17 +17,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bootdiff import whole
-from bootdiff.condition import Condition
+from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError, Interrupted
 from bootdiff.data.prompt_cache import PromptCache, write_cache
-from bootdiff.errors import BootdiffError, Interrupted
-from bootdiff.files import append_line, write_json, write_text, write_whole
-from bootdiff.lock import LOCK, lock
-from bootdiff.objectives.boot import BootSettings
+from bootdiff.distillation.distill import distill
+from bootdiff.methods.boot import BootSettings
 from bootdiff.schedules import Cosine
+from bootdiff.storage import whole
+from bootdiff.storage.files import append_line, write_json, write_text, write_whole
+from bootdiff.storage.lock import LOCK, lock
 from bootdiff.teachers import Gaussian
 from bootdiff.training.checkpoint import save_checkpoint
-from bootdiff.training.distill import distill
 from bootdiff.training.loop import Loop
 from bootdiff.training.stopping import Stopping
 from killing import dead, forked, held, hidden, killed_before
@@ -156,7 +156,7 @@ def test_a_finished_run_is_rid_of_what_a_kill_at_its_very_end_has_left(tmp_path)
 def test_a_teacher_is_whole_whenever_its_training_is_killed_while_it_is_saved(tmp_path, monkeypatch, cli):
     """A folder with model_index.json holds all that it names, and the same command makes the same files."""
     words = ["train-teacher", "digits", *SMALL, "--set", "channels=[8]", "--set", "layers_per_block=1", "--output"]
-    from bootdiff.training import teach
+    from bootdiff.teaching import teach
 
     original, change = teach._save, None
     monkeypatch.setattr(
@@ -267,7 +267,7 @@ def test_a_second_process_is_told_who_is_at_work(name, ask, tmp_path, cli):
 
 
 def test_figures_are_not_put_into_a_run_in_training(student, cli, tmp_path, monkeypatch):
-    monkeypatch.setattr("bootdiff.lock.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("bootdiff.storage.lock.time.sleep", lambda seconds: None)
     monkeypatch.setattr("bootdiff.cli.evaluate.PATIENCE", 0.0)
     words = ["evaluate", student, "--num", "4", "--calls", "1", "--no-heun", "--output", tmp_path / "figures.json"]
     with held(student) as child:

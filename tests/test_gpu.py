@@ -13,13 +13,13 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
-from bootdiff.errors import Interrupted
-from bootdiff.objectives.boot import BootSettings
-from bootdiff.pipelines.student_files import load_student
-from bootdiff.randomness import Draw, sample_noise
-from bootdiff.student import Student
+from bootdiff.core.errors import Interrupted
+from bootdiff.core.randomness import Draw, sample_noise
+from bootdiff.distillation.distill import distill
+from bootdiff.methods.boot import BootSettings
+from bootdiff.students import Student
+from bootdiff.students.files import load_student
 from bootdiff.teachers import load_teacher
-from bootdiff.training.distill import distill
 from bootdiff.training.loop import Loop
 from toys import same
 

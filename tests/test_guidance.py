@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 import tiny_pipelines as tiny
-from bootdiff.condition import Condition
-from bootdiff.objectives.boot import Boot, BootSettings
-from bootdiff.randomness import sample_noise
+from bootdiff.core.condition import Condition
+from bootdiff.core.randomness import sample_noise
+from bootdiff.methods.boot import Boot, BootSettings
 from bootdiff.schedules import Cosine
 from bootdiff.solvers import ddim
-from bootdiff.student import Student
+from bootdiff.students import Student
 from bootdiff.teachers import CallableTeacher, Clip, Guided, Limited, guided, load_teacher
 from bootdiff.teachers.encoding import PromptEncoder
 from family_table import as_tensor
@@ -181,9 +181,9 @@ def test_the_targets_are_guided_and_the_student_gets_the_same_weights(tmp_path):
     teacher = load_teacher(str(tiny.save_class_unet(tmp_path / "t")))
     asked = Guided(teacher.inner, Condition({"classes": torch.tensor([3])}))
     settings = BootSettings(guidance_range=[1.0, 4.0], steps=4, batch_size=6)
+    from bootdiff.core.randomness import Draw
+    from bootdiff.core.turn import Turn
     from bootdiff.data.conditions import Classes, Weighted
-    from bootdiff.objectives.base import Turn
-    from bootdiff.randomness import Draw
 
     objective = Boot.from_settings(asked, settings, Weighted(Classes([0, 1, 2]), 1.0, 4.0, 2.5))
     draw = Draw(0, 0, "student", 0, 6, 6)

@@ -17,12 +17,12 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from bootdiff import notes
+from bootdiff.core.errors import LONGEST, BootdiffError
 from bootdiff.data.images import image_batches, load_images
 from bootdiff.data.labels import load_captions, load_class_names, load_labels, natural
 from bootdiff.data.prompts import MOST_PROMPT, read_prompts
-from bootdiff.errors import LONGEST, BootdiffError
-from bootdiff.pipelines.refine import open_kept
+from bootdiff.samplers.refine import open_kept
+from bootdiff.system import notes
 
 SIDE = 8
 

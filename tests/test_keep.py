@@ -7,21 +7,21 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from bootdiff.core.errors import BootdiffError, Interrupted, NonFiniteLossError
 from bootdiff.data.conditions import Unconditional
-from bootdiff.errors import BootdiffError, Interrupted, NonFiniteLossError
-from bootdiff.files import load_tensors, save_tensors
-from bootdiff.objectives.boot import Boot, BootSettings
+from bootdiff.distillation.distill import distill
+from bootdiff.methods.boot import Boot, BootSettings
+from bootdiff.monitoring.alarms import alarm_of
+from bootdiff.monitoring.convergence import is_better, judge, read_watch, relative_distance, verdict_of
+from bootdiff.monitoring.pulse import Pulse
+from bootdiff.monitoring.watch import Watch, WatchPlan
 from bootdiff.schedules import Cosine
-from bootdiff.student import Student
+from bootdiff.storage.files import load_tensors, save_tensors
+from bootdiff.students import Student
 from bootdiff.teachers import CallableTeacher, Gaussian
 from bootdiff.teachers.base import Teacher, Wrapper
 from bootdiff.training.accelerator import make_accelerator
-from bootdiff.training.alarms import alarm_of
-from bootdiff.training.convergence import is_better, judge, read_watch, relative_distance, verdict_of
-from bootdiff.training.distill import distill
 from bootdiff.training.loop import Loop
-from bootdiff.training.pulse import Pulse
-from bootdiff.training.watch import Watch, WatchPlan
 from tiny_pipelines import save_class_unet
 
 SHAPE, TIMES = (1, 2, 2), (0.02, 0.7)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from bootdiff.builtin import builtin_folder
+from bootdiff.core.errors import BootdiffError
 from bootdiff.data.images import digit_labels, load_digits
-from bootdiff.data.sources import to_unit
-from bootdiff.errors import BootdiffError
+from bootdiff.data.pictures import to_unit
 from bootdiff.evaluation.evaluate import evaluate
 from bootdiff.evaluation.references import find_reference
 from bootdiff.metrics.features import DigitsFeatures, load_features

@@ -13,16 +13,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny_pipelines as made
+from bootdiff.core.errors import BootdiffError, NonFiniteLossError
 from bootdiff.data.conditions import Classes
-from bootdiff.errors import BootdiffError, NonFiniteLossError
-from bootdiff.files import write_json
-from bootdiff.objectives.boot import BootSettings
-from bootdiff.pipelines.card import escaped
-from bootdiff.pipelines.student_files import load_student, save_student
-from bootdiff.student import Student
+from bootdiff.distillation.distill import distill, plan_distillation
+from bootdiff.export.card import escaped
+from bootdiff.methods.boot import BootSettings
+from bootdiff.storage.files import write_json
+from bootdiff.students import Student
+from bootdiff.students.files import load_student, save_student
 from bootdiff.teachers import CallableTeacher, Clip, Limited, adapter_of, load_teacher
 from bootdiff.teachers.limits import DynamicThreshold
-from bootdiff.training.distill import distill, plan_distillation
 from tiny_unet import save_teacher
 
 UNET, VAE = "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"

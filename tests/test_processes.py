@@ -16,12 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bootdiff import presence
-from bootdiff.errors import BootdiffError
-from bootdiff.objectives.boot import BootSettings
-from bootdiff.presence import Presence
-from bootdiff.processes import gathered, told_when_lost, word_of_first
-from bootdiff.training.distill import distill
+from bootdiff.core.errors import BootdiffError
+from bootdiff.distillation.distill import distill
+from bootdiff.methods.boot import BootSettings
+from bootdiff.system import presence
+from bootdiff.system.presence import Presence
+from bootdiff.system.processes import gathered, told_when_lost, word_of_first
 from toys import TELLING, same
 
 WEIGHTS = Path("student-path/unet/diffusion_pytorch_model.safetensors")
@@ -30,7 +30,7 @@ OPTIONS = ["--batch-size", "16", "--set", "sample_every=0", "--set", "log_every=
 #: the command line, for which one look is enough
 SEEING = """
 from bootdiff.cli.main import run
-from bootdiff.training.watch import Watch
+from bootdiff.monitoring.watch import Watch
 
 Watch.enough = property(lambda self: bool(self._looks))
 """
@@ -126,7 +126,7 @@ def test_a_host_program_keeps_its_state_its_random_numbers_and_its_signals(tiny,
     def never() -> None:
         pytest.fail("the process's allocator is changed by a library")
 
-    monkeypatch.setattr("bootdiff.allocator.keep_freed_memory", never)
+    monkeypatch.setattr("bootdiff.system.allocator.keep_freed_memory", never)
     monkeypatch.setattr("bootdiff.cli.main.keep_freed_memory", never)
     AcceleratorState._reset_state(reset_partial_state=False)
     host = Accelerator(mixed_precision="bf16", gradient_accumulation_steps=4)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bootdiff.core.errors import BootdiffError
 from bootdiff.data.prompts import PromptFile, read_prompts
-from bootdiff.errors import BootdiffError
 
 # A quoted word first, commas, a letter outside Latin-1, and a repeated prompt: what a format could lose.
 PROMPTS = ('"PEACE" on a wall, painted', "a red café, at dawn", "两只猫", "a red café, at dawn")

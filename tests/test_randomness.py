@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from bootdiff.condition import Condition
-from bootdiff.randomness import BLOCK, Draw, sample_noise
+from bootdiff.core.condition import Condition
+from bootdiff.core.randomness import BLOCK, Draw, sample_noise
 
 
 def draw(start=0, stop=64, **words) -> Draw:

@@ -19,19 +19,20 @@ import pytest
 import yaml
 
 import bootdiff
-from bootdiff.arrays import read_npz
+from bootdiff.cli.terminal import show_every_character
 from bootdiff.cli.words import read_pattern, read_words
+from bootdiff.config.settings import make_settings
+from bootdiff.core.errors import LONGEST, BootdiffError, shown
 from bootdiff.data.prompts import MOST_PROMPT
-from bootdiff.errors import LONGEST, BootdiffError, shown
 from bootdiff.evaluation.cache import cache_folder
 from bootdiff.evaluation.references import find_reference
-from bootdiff.files import read_json
 from bootdiff.metrics.features import PixelFeatures
-from bootdiff.reading import parse_yaml
 from bootdiff.report.privacy import command_without_places, sentence_without_places, without_place
-from bootdiff.runs import Run
-from bootdiff.terminal import show_every_character
-from bootdiff.training.settings import TeacherSettings, make_settings, read_config
+from bootdiff.storage.arrays import read_npz
+from bootdiff.storage.files import read_json
+from bootdiff.storage.reading import parse_yaml, read_config
+from bootdiff.storage.runs import Run
+from bootdiff.teaching.settings import TeacherSettings
 from toys import command
 
 SOURCE = Path(bootdiff.__file__).parent
@@ -255,7 +256,7 @@ def test_images_yaml_and_json_are_opened_in_one_place_each():
     allowed = {
         "Image.open": {"data/decode.py"},
         "np.load": {"data/prompt_cache.py"},  # our own arrays, mapped
-        "json.loads": {"reading.py", "teachers/parts.py"},  # the second: what json.dumps has just written
+        "json.loads": {"reading.py", "teachers/loading/parts.py"},  # the second: what json.dumps has just written
         "json.load": set(),
         "yaml.safe_load": set(),
         "yaml.load": set(),

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from bootdiff.core.errors import BootdiffError
 from bootdiff.data.images import image_batches, load_images
-from bootdiff.data.sources import to_unit
-from bootdiff.errors import BootdiffError
+from bootdiff.data.pictures import to_unit
 from bootdiff.evaluation.cache import cache_folder
 from bootdiff.evaluation.references import SAMPLES, Reference, drawn, find_reference
 from bootdiff.metrics.features import DigitsFeatures, PixelFeatures, load_features

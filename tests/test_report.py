@@ -12,14 +12,14 @@ import pytest
 from bs4 import BeautifulSoup
 from diffusers import UNet2DModel
 
+from bootdiff.distillation.distill import distill
 from bootdiff.evaluation.equivalence import equivalence
 from bootdiff.evaluation.evaluate import FORMAT
-from bootdiff.evaluation.rows import Row
-from bootdiff.objectives.boot import BootSettings
+from bootdiff.methods.boot import BootSettings
 from bootdiff.report import charts, samples
 from bootdiff.report.build import build_comparison, build_report
 from bootdiff.report.charts import Chart, Series, draw
-from bootdiff.training.distill import distill
+from bootdiff.samplers.rows import Row
 from browser import find_browser, look_at
 from tiny_unet import save_teacher
 
@@ -430,9 +430,9 @@ def test_the_pictures_take_as_many_calls_of_the_teacher_as_they_say(runs, few_te
 
 
 def test_the_student_of_a_plain_module_is_reported_without_samples(cli, tmp_path):
-    from bootdiff.objectives.boot import BootSettings
+    from bootdiff.distillation.distill import distill
+    from bootdiff.methods.boot import BootSettings
     from bootdiff.teachers import Gaussian
-    from bootdiff.training.distill import distill
 
     distill(Gaussian(0.0, 0.5, (1, 8, 8)), tmp_path / "run", BootSettings(steps=2, batch_size=2, sample_every=0))
     done = cli("report", tmp_path / "run")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, EDMEulerScheduler
 
-from bootdiff.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError
 from bootdiff.schedules import (
     EDM,
     BetaTable,

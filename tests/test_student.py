@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from bootdiff.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError
 from bootdiff.schedules import Cosine, RectifiedFlow
-from bootdiff.student import Student
+from bootdiff.students import Student
 from bootdiff.teachers import CallableTeacher, load_teacher
 from tiny_unet import save_teacher
 

@@ -18,26 +18,26 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from bootdiff.builtin import BUILTIN_TEACHERS, builtin_folder
-from bootdiff.cli.layouts import interpolated
 from bootdiff.cli.words import read_pattern
-from bootdiff.condition import Condition
+from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError
+from bootdiff.core.randomness import Draw, sample_noise
 from bootdiff.data.conditions import Classes
 from bootdiff.data.images import load_images
 from bootdiff.data.labels import NUMBERS, Captions, digit_captions, load_captions, load_labels
 from bootdiff.data.sources import Images
-from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.evaluate import evaluate
 from bootdiff.evaluation.measure import Listed
 from bootdiff.evaluation.tally import Judges
 from bootdiff.metrics.features import load_features
-from bootdiff.pipelines.samplers import open_student
-from bootdiff.pipelines.student_files import load_student
-from bootdiff.randomness import Draw, sample_noise
+from bootdiff.samplers.students import open_student
+from bootdiff.sampling.layouts import interpolated
+from bootdiff.students.files import load_student
 from bootdiff.teachers import Mixture, load_teacher
-from bootdiff.training.settings import TeacherSettings
-from bootdiff.training.teach import load_data, resized, train_teacher
-from bootdiff.training.untrained.base import Captioned, Labelled
-from bootdiff.training.untrained.tokenizers import clip_tokenizer, t5_tokenizer
+from bootdiff.teaching.settings import TeacherSettings
+from bootdiff.teaching.teach import load_data, resized, train_teacher
+from bootdiff.teaching.untrained.base import Captioned, Labelled
+from bootdiff.teaching.untrained.tokenizers import clip_tokenizer, t5_tokenizer
 from toys import command
 
 TINY = {
@@ -112,7 +112,7 @@ def test_every_kind_is_distilled_and_sampled(cli, teachers, tmp_path, kind):
     [("classes", "teacher"), ("if", "teacher"), ("stable-diffusion", "teacher"), ("stable-diffusion", "autoencoder")],
 )
 def test_a_teacher_resumes_to_the_same_bits(teachers, tmp_path, kind, stage, monkeypatch):
-    from bootdiff.errors import Interrupted
+    from bootdiff.core.errors import Interrupted
     from bootdiff.training.loop import Loop
 
     stop_if_asked = Loop._stop_if_asked
@@ -136,13 +136,13 @@ def test_a_teacher_resumes_to_the_same_bits(teachers, tmp_path, kind, stage, mon
 def test_latents_have_deviation_one_and_the_encoder_learns_with_the_network(teachers):
     from diffusers import StableDiffusionPipeline
 
-    from bootdiff.training.autoencoder import latents_of
+    from bootdiff.teaching.autoencoder import latents_of
 
     pipeline = StableDiffusionPipeline.from_pretrained(teachers / "stable-diffusion")
     assert latents_of(pipeline.vae, load_images("digits")).std().item() == pytest.approx(1, abs=1e-3)
     torch.manual_seed(TeacherSettings().seed)
     first = TeacherSettings(kind="stable-diffusion", **TINY)
-    from bootdiff.training.untrained import UNTRAINED
+    from bootdiff.teaching.untrained import UNTRAINED
 
     fresh = UNTRAINED["stable-diffusion"](load_data("digits", first), first).pipeline.text_encoder.state_dict()
     moved = {name for name, value in pipeline.text_encoder.state_dict().items() if not torch.equal(value, fresh[name])}
@@ -153,7 +153,7 @@ def test_conditions_in_training_are_what_the_stock_pipeline_makes_of_the_prompt(
     """What the network saw of a caption is what it is given for the same prompt later."""
     from diffusers import DiffusionPipeline
 
-    from bootdiff.objectives.denoising import TextEncoder
+    from bootdiff.methods.denoising import TextEncoder
 
     for kind, masked in (("stable-diffusion", False), ("if", True)):
         pipeline = DiffusionPipeline.from_pretrained(teachers / kind)
@@ -172,7 +172,7 @@ def test_conditions_in_training_are_what_the_stock_pipeline_makes_of_the_prompt(
 def test_captions_of_an_if_are_cleaned_as_its_prompts_are(teachers):
     from diffusers import IFPipeline
 
-    from bootdiff.training.untrained.deepfloyd import cleaned
+    from bootdiff.teaching.untrained.deepfloyd import cleaned
 
     pipeline = IFPipeline.from_pretrained(teachers / "if", safety_checker=None, watermarker=None)
     texts = ("A Red Cat", "  a thin  7 ")

@@ -10,16 +10,16 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, EDMEulerScheduler, UNet2DModel
 
-from bootdiff.errors import BootdiffError
-from bootdiff.objectives.boot import BootSettings
-from bootdiff.pipelines.student_files import load_student
+from bootdiff.core.errors import BootdiffError
+from bootdiff.distillation.distill import distill, plan_distillation
+from bootdiff.methods.boot import BootSettings
 from bootdiff.schedules import EDM, BetaTable, Cosine, RectifiedFlow, SigmaTime
 from bootdiff.solvers import ddim
-from bootdiff.student import Student
+from bootdiff.students import Student
+from bootdiff.students.files import load_student
 from bootdiff.teachers import CallableTeacher, Clip, DynamicThreshold, Gaussian, Limited, Mixture, load_teacher
+from bootdiff.teachers.loading.scheduler import BETA_SCHEDULERS
 from bootdiff.teachers.prediction import PREDICTIONS
-from bootdiff.teachers.scheduler import BETA_SCHEDULERS
-from bootdiff.training.distill import distill, plan_distillation
 from tiny_unet import name_scheduler, save_teacher, tiny_unet
 
 

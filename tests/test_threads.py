@@ -14,17 +14,18 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from bootdiff.condition import Condition
+from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError
+from bootdiff.core.randomness import sample_noise
 from bootdiff.data.conditions import Classes
-from bootdiff.errors import BootdiffError
-from bootdiff.evaluation.stock_samplers import candidates, kinds_for
-from bootdiff.pipelines.export import export_student
-from bootdiff.pipelines.refine import Refined
-from bootdiff.pipelines.samplers import PathSampler, StockStudent
-from bootdiff.quiet import quietly
-from bootdiff.randomness import sample_noise
+from bootdiff.export.diffusers import export_student
+from bootdiff.samplers.kinds import kinds_for
+from bootdiff.samplers.refine import Refined
+from bootdiff.samplers.stock import candidates
+from bootdiff.samplers.students import PathSampler, StockStudent
 from bootdiff.schedules import Cosine
-from bootdiff.student import Student
+from bootdiff.students import Student
+from bootdiff.system.quiet import quietly
 from bootdiff.teachers import CallableTeacher, Clip, Limited, Mixture
 from bootdiff.teachers.encoding import PromptEncoder
 from bootdiff.teachers.guidance import guided

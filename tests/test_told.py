@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from bootdiff.builtin import DIGITS
-from bootdiff.condition import Condition
-from bootdiff.errors import BootdiffError, Interrupted
+from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError, Interrupted
+from bootdiff.core.randomness import sample_noise
 from bootdiff.evaluation import references
-from bootdiff.evaluation.stock_samplers import candidates
-from bootdiff.out_of_memory import is_out_of_memory, told_when_out_of_memory
-from bootdiff.randomness import sample_noise
+from bootdiff.samplers.stock import candidates
 from bootdiff.schedules import Cosine
+from bootdiff.system.out_of_memory import is_out_of_memory, told_when_out_of_memory
 from bootdiff.teachers import Mixture, load_teacher
 from bootdiff.teachers.encoding import PromptEncoder
 from bootdiff.training.loop import Loop
@@ -39,8 +39,8 @@ def too_much_for_a_gpu(*_, **__) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory):
-    from bootdiff.objectives.boot import BootSettings
-    from bootdiff.training.distill import distill
+    from bootdiff.distillation.distill import distill
+    from bootdiff.methods.boot import BootSettings
 
     folder = tmp_path_factory.mktemp("told") / "run"
     distill(str(tiny), folder, BootSettings(steps=2, batch_size=8, sample_every=0))
@@ -72,7 +72,7 @@ def test_so_it_does_on_a_gpu(cli, tiny, tmp_path, monkeypatch):
 
 
 def test_memory_that_runs_out_in_sampling_and_evaluating(cli, run, tmp_path, monkeypatch):
-    from bootdiff.student import Student
+    from bootdiff.students import Student
 
     monkeypatch.setattr(Student, "sample", too_much)
     done = cli("sample", run, "--output", tmp_path / "grid.png", "--num", 12, "--batch-size", 4)
@@ -169,8 +169,8 @@ def test_a_key_that_is_pressed_while_a_file_is_read_is_no_damaged_file(tiny, mon
 
 def test_figures_that_are_left_out_are_noted_on_the_terminal_and_in_the_file(cli, tmp_path, monkeypatch):
     """Without scikit-learn there are no digits to compare with, but their statistics are shipped."""
-    from bootdiff.objectives.boot import BootSettings
-    from bootdiff.training.distill import distill
+    from bootdiff.distillation.distill import distill
+    from bootdiff.methods.boot import BootSettings
 
     distill("digits", tmp_path / "run", BootSettings(steps=1, batch_size=8, sample_every=0))
 
@@ -201,7 +201,7 @@ def test_prompts_that_are_encoded_again_are_noted(cli, tmp_path):
 
 
 def test_looks_that_compare_values_because_features_overflow_say_so(cli, tiny, tmp_path, monkeypatch):
-    from bootdiff.training.teacher_features import TeacherFeatures
+    from bootdiff.monitoring.teacher_features import TeacherFeatures
 
     read = TeacherFeatures.read
     monkeypatch.setattr(TeacherFeatures, "read", lambda *asked: read(*asked) * torch.inf)
@@ -214,8 +214,8 @@ def test_looks_that_compare_values_because_features_overflow_say_so(cli, tiny, t
 
 def test_a_window_of_the_log_without_a_turn_is_a_line_without_a_loss(tiny, tmp_path, monkeypatch):
     """As where a step only makes pairs of noises and images."""
-    from bootdiff.objectives.boot import Boot, BootSettings
-    from bootdiff.training.distill import distill
+    from bootdiff.distillation.distill import distill
+    from bootdiff.methods.boot import Boot, BootSettings
 
     monkeypatch.setattr(Boot, "turns", lambda self, step: () if step in (1, 2) else ("student",), raising=False)
     distill(str(tiny), tmp_path / "run", BootSettings(steps=4, batch_size=8, sample_every=0, log_every=1))

@@ -13,19 +13,19 @@ import torch
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 
+from bootdiff.config.settings import TrainingSettings
+from bootdiff.core.errors import BootdiffError, Interrupted, NonFiniteLossError
 from bootdiff.data.sources import Noise
-from bootdiff.errors import BootdiffError, Interrupted, NonFiniteLossError
-from bootdiff.objectives import Learner, Loss, Reset, Stateless
-from bootdiff.objectives.boot import BootSettings
+from bootdiff.distillation.distill import distill
+from bootdiff.methods import Learner, Loss, Reset, Stateless
+from bootdiff.methods.boot import BootSettings
 from bootdiff.schedules import Cosine
 from bootdiff.teachers import CallableTeacher
 from bootdiff.training.accelerator import make_accelerator
 from bootdiff.training.checkpoint import latest_checkpoint, save_checkpoint
-from bootdiff.training.distill import distill
 from bootdiff.training.learner_state import Average, rate_factor
 from bootdiff.training.log import Meter
 from bootdiff.training.loop import Loop
-from bootdiff.training.settings import TrainingSettings
 from toys import TELLING, close, command, same
 
 WEIGHTS = Path("student-path/unet/diffusion_pytorch_model.safetensors")

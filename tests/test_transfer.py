@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import bootdiff.data.conditions as conditions
-from bootdiff.condition import Condition
+from bootdiff.core.condition import Condition
+from bootdiff.core.randomness import Draw, _epoch_order
+from bootdiff.core.transfer import to_device
 from bootdiff.data.conditions import Classes
-from bootdiff.randomness import Draw, _epoch_order
-from bootdiff.transfer import to_device
 
 
 class Pinned:
@@ -35,7 +35,7 @@ def test_only_a_copy_to_cuda_is_pinned_and_not_waited_for(monkeypatch):
 
 def test_a_condition_moves_that_way(monkeypatch):
     asked = []
-    monkeypatch.setattr("bootdiff.condition.to_device", lambda value, device: asked.append(device) or value)
+    monkeypatch.setattr("bootdiff.core.condition.to_device", lambda value, device: asked.append(device) or value)
     Condition({"a": torch.zeros(2), "b": torch.zeros(2)}).to("cuda")
     assert asked == ["cuda", "cuda"]
 

@@ -12,8 +12,8 @@ from common import device
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
-from bootdiff.data.sources import to_unit
-from bootdiff.files import file_hash
+from bootdiff.data.pictures import to_unit
+from bootdiff.storage.files import file_hash
 
 FEATURES, BATCH, RATE, SHIFT = 128, 512, 3e-3, 4
 #: channels of the convolutions; behind all but the first the image is halved

@@ -127,7 +127,7 @@ class Context:
 
 def said(error: BaseException) -> str:
     """An error in one line, not too long."""
-    from bootdiff.errors import first_line
+    from bootdiff.core.errors import first_line
 
     return f"{type(error).__name__}: {first_line(error)}"
 

@@ -166,8 +166,8 @@ def load() -> bool:
     import torch
     import transformers
 
+    import bootdiff.distillation.distill
     import bootdiff.evaluation.evaluate
-    import bootdiff.training.distill
     import bootdiff.training.loop  # noqa: F401
 
     diffusers.utils.logging.disable_progress_bar()
@@ -283,7 +283,7 @@ def _check_gpu(asked: argparse.Namespace) -> None:
 def _attempt(asked: argparse.Namespace, name: str, minutes: float, deadline: float) -> tuple[str, int]:
     from context import Context, said
 
-    from bootdiff.errors import Interrupted, first_line
+    from bootdiff.core.errors import Interrupted, first_line
 
     command = shlex.join(["python", "benchmarks/gpu/run.py", name, "--minutes", f"{STAGES[name].minutes:g}", "--output",
                           "FOLDER", *(["--toy"] if asked.toy else [])])  # fmt: skip

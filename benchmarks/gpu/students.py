@@ -14,22 +14,23 @@ from common import device, steps, synchronise
 from context import MARGIN, Context, below
 
 from bootdiff import distill, load_student, load_teacher
+from bootdiff.config.settings import make_settings
 from bootdiff.data.conditions import Classes
+from bootdiff.data.pictures import grid
+from bootdiff.distillation.conditioning import plan_conditions
 from bootdiff.evaluation.measure import Listed, measure, measured_row, speed, work_of
-from bootdiff.evaluation.rows import Candidate, Row, ddim_sampler
 from bootdiff.evaluation.tally import Judges
-from bootdiff.files import load_tensors, read_json
-from bootdiff.objectives.registry import load_method
-from bootdiff.pictures import grid
-from bootdiff.pipelines.samplers import PathSampler, noise_batches
-from bootdiff.runs import STAGE, Run, trained_seconds
+from bootdiff.methods.registry import load_method
+from bootdiff.samplers.base import noise_batches
+from bootdiff.samplers.rows import Candidate, Row, ddim_sampler
+from bootdiff.samplers.students import PathSampler
 from bootdiff.solvers import trailing_times
-from bootdiff.student import Student
+from bootdiff.storage.files import load_tensors, read_json
+from bootdiff.storage.runs import STAGE, Run, trained_seconds
+from bootdiff.students import Student
 from bootdiff.teachers import Teacher
 from bootdiff.training.accelerator import make_accelerator
-from bootdiff.training.conditioning import plan_conditions
 from bootdiff.training.loop import Loop
-from bootdiff.training.settings import make_settings
 
 METHOD = "boot+dm"
 #: classes of the teachers here; the next label stands for none

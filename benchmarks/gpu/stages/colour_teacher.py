@@ -22,21 +22,21 @@ from torch import Tensor
 
 from bootdiff import TeacherSettings, load_teacher
 from bootdiff.data.conditions import Classes
-from bootdiff.data.sources import Images, to_unit
+from bootdiff.data.pictures import grid, to_unit
+from bootdiff.data.sources import Images
 from bootdiff.evaluation.references import Reference
-from bootdiff.evaluation.rows import ddim_sampler
 from bootdiff.evaluation.tally import Judges
-from bootdiff.files import remove, write_json, write_whole
+from bootdiff.methods.base import Learner
+from bootdiff.methods.denoising import Denoiser, Denoising
 from bootdiff.metrics.frechet import Accumulator, Statistics, frechet_distance
-from bootdiff.objectives.base import Learner
-from bootdiff.objectives.denoising import Denoiser, Denoising
-from bootdiff.pictures import grid
-from bootdiff.pipelines.samplers import noise_batches
+from bootdiff.samplers.base import noise_batches
+from bootdiff.samplers.rows import ddim_sampler
 from bootdiff.solvers import Heun, even_times, solve, trailing_times
-from bootdiff.teachers.parts import LABELS
+from bootdiff.storage.files import remove, write_json, write_whole
+from bootdiff.teachers.loading.parts import LABELS
+from bootdiff.teaching.untrained import UNTRAINED, Data, Untrained
 from bootdiff.training.accelerator import make_accelerator
 from bootdiff.training.loop import Loop, averaged
-from bootdiff.training.untrained import UNTRAINED, Data, Untrained
 
 #: the folder of the teacher, its features and reference
 NAME = "colour"

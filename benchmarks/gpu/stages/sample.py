@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from bootdiff.schedules import BetaTable
 from bootdiff.solvers import ddim, trailing_times
-from bootdiff.student import Student
-from bootdiff.student.student import OneStep
+from bootdiff.students import Student
+from bootdiff.students.student import OneStep
 from bootdiff.teachers import CallableTeacher, Teacher
 from stages.step import small_teacher, tf32
 

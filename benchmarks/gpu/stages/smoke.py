@@ -23,7 +23,7 @@ from common import device
 from context import Context, said
 from records import ROOT, Row
 
-from bootdiff.errors import Interrupted
+from bootdiff.core.errors import Interrupted
 
 STEPS, BATCH = 5, 4
 #: what float32 on two devices may differ by, relative to the range
@@ -87,7 +87,7 @@ def family(context: Context, name: str, folder: Path, base: Path | None) -> dict
 def _family(row: dict[str, Any], name: str, folder: Path, base: Path | None) -> None:
     import family_table as families
     from bootdiff import distill
-    from bootdiff.randomness import sample_noise
+    from bootdiff.core.randomness import sample_noise
 
     _, teacher = families.opened(name, fresh(folder / "teacher"))
     student = distill(teacher, fresh(folder / "run"), settings_for(name, teacher, folder, base))
@@ -131,7 +131,7 @@ def settings_for(name: str, teacher: Any, folder: Path, base: Path | None, **mor
 
 def fresh(folder: Path) -> Path:
     """A folder's path, with nothing there yet."""
-    from bootdiff.files import remove
+    from bootdiff.storage.files import remove
 
     remove(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)

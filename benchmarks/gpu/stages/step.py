@@ -22,14 +22,14 @@ from context import Context, OutOfTime, said
 from step import PERIOD, bare_passes, literal
 from torch.utils.flop_counter import FlopCounterMode
 
+from bootdiff.config.settings import make_settings
 from bootdiff.data.conditions import Classes
-from bootdiff.objectives.registry import load_method
+from bootdiff.distillation.conditioning import plan_conditions
+from bootdiff.methods.registry import load_method
 from bootdiff.teachers import Teacher, load_teacher
+from bootdiff.teaching.untrained import Data
 from bootdiff.training.accelerator import make_accelerator
-from bootdiff.training.conditioning import plan_conditions
 from bootdiff.training.loop import Loop
-from bootdiff.training.settings import make_settings
-from bootdiff.training.untrained import Data
 from stages.colour_teacher import SETTINGS, TOY, toy_images, training
 
 #: dense bf16 rates in TFLOP/s, from the makers' data sheets, by a word of the card's name
@@ -67,7 +67,7 @@ def small_teacher(**fields: Any) -> Teacher:
     """A U-Net of a few thousand parameters, to see that everything runs."""
     from diffusers import DDPMScheduler
 
-    from bootdiff.teachers.load import from_network
+    from bootdiff.teachers.loading.load import from_network
     from tiny_unet import tiny_unet
 
     config = {**DDPMScheduler().config, "_class_name": "DDPMScheduler"}

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from bootdiff.errors import BootdiffError, nearest, shown
-from bootdiff.training.settings import read_config
+from bootdiff.core.errors import BootdiffError, nearest, shown
+from bootdiff.storage.reading import read_config
 
 Values = Annotated[list[Any], Field(min_length=1)]
 TrainingSeed = Annotated[int, Field(ge=0, le=2**63 - 1)]

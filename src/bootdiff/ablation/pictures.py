@@ -13,14 +13,15 @@ from torch import Tensor
 
 from bootdiff.ablation.results import Outcome
 from bootdiff.ablation.variants import Axis, Design
-from bootdiff.evaluation.opening import open_pair, run_conditions
-from bootdiff.files import write_whole
-from bootdiff.pictures import grid, is_picture
-from bootdiff.pipelines.samplers import PathSampler, best_device
-from bootdiff.pipelines.student_files import load_student, student_facts
-from bootdiff.randomness import sample_noise
+from bootdiff.core.device import best_device
+from bootdiff.core.randomness import sample_noise
+from bootdiff.data.pictures import grid, is_picture
+from bootdiff.monitoring.convergence import read_watch
+from bootdiff.samplers.students import PathSampler
+from bootdiff.sampling.opening import open_pair, run_conditions
 from bootdiff.solvers import ddim, even_times, trailing_times
-from bootdiff.training.convergence import read_watch
+from bootdiff.storage.files import write_whole
+from bootdiff.students.files import load_student, student_facts
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -12,10 +12,10 @@ from bootdiff.ablation.config import Evaluation
 from bootdiff.ablation.variants import OF_THE_TEACHER, Design, Job, Variant, shown
 from bootdiff.evaluation.evaluate import read_evaluation
 from bootdiff.evaluation.figures import FIGURES
-from bootdiff.evaluation.rows import student_row
-from bootdiff.files import write_json
-from bootdiff.runs import trained_seconds
-from bootdiff.training.convergence import first_failure, verdict_of
+from bootdiff.monitoring.convergence import first_failure, verdict_of
+from bootdiff.samplers.rows import student_row
+from bootdiff.storage.files import write_json
+from bootdiff.storage.runs import trained_seconds
 
 State = Literal["waiting", "failed", "trained", "measured"]
 #: the word for a run whose loss was not finite

@@ -13,12 +13,12 @@ from bootdiff.ablation.pictures import Album
 from bootdiff.ablation.results import Line, Outcome, lines, mark_evaluation, read_outcome
 from bootdiff.ablation.table import write_tables
 from bootdiff.ablation.variants import Design, Job, make_design
-from bootdiff.errors import BootdiffError, NonFiniteLossError, first_line
+from bootdiff.config.settings import TrainingSettings
+from bootdiff.core.errors import BootdiffError, NonFiniteLossError, first_line
+from bootdiff.distillation.distill import Plan, plan_distillation, run_plan
 from bootdiff.evaluation.processes import several
 from bootdiff.evaluation.references import default_features, find_reference, open_features
 from bootdiff.teachers import Teacher, load_teacher
-from bootdiff.training.distill import Plan, plan_distillation, run_plan
-from bootdiff.training.settings import TrainingSettings
 
 #: measures the student of a run, writes its ``evaluation.json`` and returns what it holds
 Measure = Callable[[Path, Evaluation], Mapping[str, Any]]

@@ -11,9 +11,9 @@ from typing import Any
 from bootdiff.ablation.config import Ablation
 from bootdiff.ablation.results import Line, columns
 from bootdiff.ablation.variants import Design
-from bootdiff.evaluation.rows import student_row
-from bootdiff.files import write_json, write_text
-from bootdiff.runs import command, environment
+from bootdiff.samplers.rows import student_row
+from bootdiff.storage.files import write_json, write_text
+from bootdiff.storage.runs import command, environment
 
 DASH = "–"
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from bootdiff.ablation.config import Ablation
-from bootdiff.errors import BootdiffError
-from bootdiff.objectives.registry import load_method
-from bootdiff.training.settings import TrainingSettings, make_settings, read_config
+from bootdiff.config.settings import TrainingSettings, make_settings
+from bootdiff.core.errors import BootdiffError
+from bootdiff.methods.registry import load_method
+from bootdiff.storage.reading import read_config
 
 BASELINE = "baseline"
 #: variants of a grid: nobody trains more

@@ -13,11 +13,11 @@ from bootdiff.ablation.table import cells
 from bootdiff.ablation.variants import shown
 from bootdiff.cli.evaluate import run_evaluate
 from bootdiff.cli.measurement import Measurement
-from bootdiff.lock import lock, tidy
-from bootdiff.runs import trained_seconds
+from bootdiff.storage.lock import lock, tidy
+from bootdiff.storage.runs import trained_seconds
 
 if TYPE_CHECKING:
-    from bootdiff.objectives.settings import DistillationSettings
+    from bootdiff.methods.settings import DistillationSettings
 
 
 def run_ablate(config: Path, output: Path, dry_run: bool) -> None:

@@ -13,20 +13,20 @@ from torch import Tensor
 from bootdiff.cli.measurement import Measurement, notes
 from bootdiff.cli.tables import is_shown, print_table
 from bootdiff.cli.words import read_counts
-from bootdiff.errors import BootdiffError, Interrupted
+from bootdiff.core.errors import BootdiffError, Interrupted
 from bootdiff.evaluation.compare import chooser_of, student_entries
 from bootdiff.evaluation.comparison_files import write_comparison
 from bootdiff.evaluation.engine import Engine, Entry
 from bootdiff.evaluation.evaluate import measured_table, table_entries
-from bootdiff.evaluation.opening import Opened, open_group
 from bootdiff.evaluation.processes import join
 from bootdiff.evaluation.references import Reference
-from bootdiff.evaluation.stock_samplers import all_samplers, read_samplers
-from bootdiff.lock import lock
-from bootdiff.pipelines.samplers import Choice
-from bootdiff.progress import is_first_process
-from bootdiff.runs import Run, environment
-from bootdiff.teachers.weights import tensors_hash, weights_hash
+from bootdiff.samplers.choice import Choice
+from bootdiff.samplers.stock import all_samplers, read_samplers
+from bootdiff.sampling.opening import Opened, open_group
+from bootdiff.storage.lock import lock
+from bootdiff.storage.runs import Run, environment
+from bootdiff.system.progress import is_first_process
+from bootdiff.teachers.loading.weights import tensors_hash, weights_hash
 
 #: samples in a row of the picture
 SHOWN = 10

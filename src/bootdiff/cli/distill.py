@@ -7,19 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bootdiff.errors import BootdiffError, first_line, show_traceback
-from bootdiff.objectives.registry import load_method, methods_with
-from bootdiff.processes import word_of_first
-from bootdiff.progress import is_first_process
+from bootdiff.config.settings import make_settings, read_assignments
+from bootdiff.core.errors import BootdiffError, first_line, show_traceback
+from bootdiff.distillation.distill import Plan, plan_distillation, run_plan
+from bootdiff.methods.registry import load_method, methods_with
+from bootdiff.monitoring.convergence import verdict_of
 from bootdiff.report.build import build_report
-from bootdiff.runs import Run, read_done
+from bootdiff.storage.reading import read_config
+from bootdiff.storage.runs import Run, read_done
+from bootdiff.system.processes import word_of_first
+from bootdiff.system.progress import is_first_process
 from bootdiff.teachers import load_teacher
-from bootdiff.training.convergence import verdict_of
-from bootdiff.training.distill import Plan, plan_distillation, run_plan
-from bootdiff.training.settings import make_settings, read_assignments, read_config
 
 if TYPE_CHECKING:
-    from bootdiff.objectives.settings import DistillationSettings
+    from bootdiff.methods.settings import DistillationSettings
 
 
 def run_distill(
@@ -87,7 +88,7 @@ def _print_settings(plan: Plan, prefix: str) -> None:
 def print_plan(plan: Plan) -> None:
     """The resolved plan, a line a setting."""
     from bootdiff.cli.inspect import estimate
-    from bootdiff.training.memory import describe_memory, memory_need
+    from bootdiff.distillation.memory import describe_memory, memory_need
 
     print(f"teacher: {plan.teacher.name}, samples of shape {tuple(plan.teacher.shape)}")
     print(f"method: {plan.method}")

@@ -9,22 +9,22 @@ from typing import Any
 from bootdiff.builtin import BUILTIN_TEACHERS
 from bootdiff.cli.measurement import Measurement, notes
 from bootdiff.cli.tables import print_table
-from bootdiff.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError
 from bootdiff.evaluation.compare import chooser_of, rows_beside
 from bootdiff.evaluation.curve import Chooser, Stock
 from bootdiff.evaluation.engine import Engine, Entry
 from bootdiff.evaluation.evaluate import measured_table, table_entries
 from bootdiff.evaluation.measure import Listed
-from bootdiff.evaluation.opening import open_alone, open_pair
 from bootdiff.evaluation.processes import join
-from bootdiff.files import read_json, write_json, write_text
-from bootdiff.lock import lock
-from bootdiff.pipelines.card import model_card
-from bootdiff.pipelines.student_files import FILE
-from bootdiff.progress import is_first_process
-from bootdiff.runs import Run, environment
+from bootdiff.export.card import model_card
+from bootdiff.sampling.opening import open_alone, open_pair
+from bootdiff.storage.files import read_json, write_json, write_text
+from bootdiff.storage.lock import lock
+from bootdiff.storage.runs import Run, environment
+from bootdiff.students.files import FILE
+from bootdiff.system.progress import is_first_process
 from bootdiff.teachers.adapters import adapter_for
-from bootdiff.teachers.parts import Parts
+from bootdiff.teachers.loading.parts import Parts
 
 #: seconds that another process, which puts its figures into the same run, is waited for
 PATIENCE = 10.0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bootdiff.errors import BootdiffError
-from bootdiff.pipelines.export import export_student
-from bootdiff.pipelines.student_files import load_student, path_folder
-from bootdiff.runs import Run
+from bootdiff.core.errors import BootdiffError
+from bootdiff.export.diffusers import export_student
+from bootdiff.storage.runs import Run
+from bootdiff.students.files import load_student, path_folder
 
 
 def run_export(student: str, output: Path, weight: float | None) -> None:

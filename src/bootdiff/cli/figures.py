@@ -64,7 +64,7 @@ def evaluate(
     from bootdiff.cli.evaluate import run_evaluate
     from bootdiff.cli.measurement import Measurement
     from bootdiff.cli.words import read_calls, read_classes, read_labels, read_words
-    from bootdiff.pipelines.samplers import Choice
+    from bootdiff.samplers.choice import Choice
 
     labels = read_labels(prompts, prompt_column, label_column)
     options = given({"revision": revision, "variant": variant, "dtype": dtype})
@@ -107,7 +107,7 @@ def compare(
     from bootdiff.cli.compare import run_compare
     from bootdiff.cli.measurement import Measurement
     from bootdiff.cli.words import read_calls, read_classes, read_labels, read_words
-    from bootdiff.pipelines.samplers import Choice
+    from bootdiff.samplers.choice import Choice
 
     labels = read_labels(prompts, prompt_column, label_column)
     choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)

@@ -8,7 +8,7 @@ from typing import Any
 
 from typer.core import TyperGroup
 
-from bootdiff.errors import one_line
+from bootdiff.core.errors import one_line
 
 
 class Group(TyperGroup):

@@ -18,7 +18,7 @@ class DistillCommand(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The usual help, and the settings."""
         super().format_help(ctx, formatter)
-        from bootdiff.objectives.registry import load_method, names
+        from bootdiff.methods.registry import load_method, names
 
         method = _method(ctx.meta.get("bootdiff.args", []))
         print_settings(f"Settings of method {method} (methods: {', '.join(names())})", load_method(method)[1])
@@ -30,7 +30,7 @@ class TeachCommand(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The usual help, and the settings."""
         super().format_help(ctx, formatter)
-        from bootdiff.training.settings import TeacherSettings
+        from bootdiff.teaching.settings import TeacherSettings
 
         print_settings("Settings", TeacherSettings)
 
@@ -40,7 +40,7 @@ def print_settings(title: str, kind: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from bootdiff.training.settings import describe
+    from bootdiff.config.settings import describe
 
     table = Table(title=f"{title}, for YAML and --set", title_justify="left", box=None)
     for column in ("setting", "default", "meaning"):

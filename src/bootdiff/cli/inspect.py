@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from bootdiff.objectives.boot import BootSettings
+from bootdiff.config.settings import make_settings
+from bootdiff.distillation.memory import memory_need
+from bootdiff.methods.boot import BootSettings
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, blank_condition
 from bootdiff.teachers.probe import check_answers
-from bootdiff.training.memory import memory_need
-from bootdiff.training.settings import make_settings
 
 PROBE = 64
 #: parameters up to which a probe has so many samples; an eighth of them above

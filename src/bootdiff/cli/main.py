@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-from bootdiff import notes, presence
-from bootdiff.allocator import keep_freed_memory
 from bootdiff.cli import figures
 from bootdiff.cli.group import Group
 from bootdiff.cli.help import DistillCommand, TeachCommand
@@ -38,10 +36,12 @@ from bootdiff.cli.options import (
     Variant,
     given,
 )
-from bootdiff.errors import BootdiffError, Interrupted, one_line, show_traceback
-from bootdiff.out_of_memory import told_when_out_of_memory
-from bootdiff.processes import told_when_lost
-from bootdiff.terminal import show_every_character
+from bootdiff.cli.terminal import show_every_character
+from bootdiff.core.errors import BootdiffError, Interrupted, one_line, show_traceback
+from bootdiff.system import notes, presence
+from bootdiff.system.allocator import keep_freed_memory
+from bootdiff.system.out_of_memory import told_when_out_of_memory
+from bootdiff.system.processes import told_when_lost
 
 app = typer.Typer(
     name="bootdiff",
@@ -211,11 +211,11 @@ def sample(
     batch_size: Annotated[int, typer.Option(min=1, help="Samples a network call, at most.")] = 256,
 ) -> None:
     """Draw samples in one network call each; a base stage and its super-resolution stage make two."""
-    from bootdiff.cli.layouts import layout_of
     from bootdiff.cli.refine import finish_of
     from bootdiff.cli.sample import Wanted, run_sample
     from bootdiff.cli.words import read_classes, read_words
-    from bootdiff.pipelines.samplers import Choice
+    from bootdiff.samplers.choice import Choice
+    from bootdiff.sampling.layouts import layout_of
 
     words = read_words(prompt, prompts, prompt_column, swap)
     layout = layout_of(swap is not None, interpolate, linear, times)
@@ -271,7 +271,7 @@ def train_teacher(
 
 
 def _tracker(name: str | None) -> str | None:
-    from bootdiff.errors import choose
+    from bootdiff.core.errors import choose
 
     return None if name is None else choose(name, ("tensorboard", "wandb", "trackio"), "tracker")
 
@@ -281,7 +281,7 @@ def run() -> None:
 
     With BOOTDIFF_DEBUG=1 in the environment the traceback comes before that line.
     """
-    from bootdiff.streams import unheard
+    from bootdiff.system.streams import unheard
 
     with unheard():
         _run()

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bootdiff.builtin import DIGITS
+from bootdiff.core.errors import BootdiffError
 from bootdiff.data.prompts import read_prompt_labels
-from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.curve import LADDER
 from bootdiff.evaluation.engine import Noises
 from bootdiff.evaluation.references import Reference, default_features, find_reference, image_shape, open_features
 from bootdiff.evaluation.tally import Judges
 from bootdiff.metrics.clip_score import ClipScore
-from bootdiff.notes import said
-from bootdiff.pipelines.samplers import ANY, Choice
-from bootdiff.progress import is_first_process
-from bootdiff.runs import Run
+from bootdiff.samplers.choice import ANY, Choice
+from bootdiff.storage.runs import Run
+from bootdiff.system.notes import said
+from bootdiff.system.progress import is_first_process
 from bootdiff.teachers import Teacher
 
 

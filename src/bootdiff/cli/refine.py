@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from bootdiff.cli.words import read_classes
-from bootdiff.condition import Condition
+from bootdiff.core.condition import Condition
+from bootdiff.core.device import best_device
+from bootdiff.core.errors import BootdiffError, shown
 from bootdiff.data.prompts import check_words
-from bootdiff.errors import BootdiffError, shown
-from bootdiff.evaluation.opening import teacher_beside
-from bootdiff.pipelines.refine import EDITED, REFINED, Kept, Refined, level_of, open_kept
-from bootdiff.pipelines.samplers import Choice, Sampler, best_device, conditions_for
+from bootdiff.samplers.base import Sampler
+from bootdiff.samplers.choice import Choice, conditions_for
+from bootdiff.samplers.refine import EDITED, REFINED, Kept, Refined, level_of, open_kept
+from bootdiff.sampling.opening import teacher_beside
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,20 @@ from typing import Any
 
 import torch
 
-from bootdiff.cli.layouts import Canvas, Interpolation, Layout, Plain, Work
 from bootdiff.cli.refine import Finish, describe_finish, refined
 from bootdiff.cli.words import read_times
+from bootdiff.core.errors import BootdiffError
 from bootdiff.data.conditions import Conditions
-from bootdiff.errors import BootdiffError
-from bootdiff.evaluation.opening import cascade, check_upscales, run_conditions
-from bootdiff.files import write_whole
-from bootdiff.out_of_memory import told_when_out_of_memory
-from bootdiff.pictures import grid, is_picture, to_image
-from bootdiff.pipelines.samplers import ANY, Choice, PathSampler, Sampler, batch_for, conditions_for, open_student
-from bootdiff.pipelines.student_files import load_student, path_folder, student_facts
-from bootdiff.progress import progress
+from bootdiff.data.pictures import grid, is_picture, to_image
+from bootdiff.samplers.base import Sampler, batch_for
+from bootdiff.samplers.choice import ANY, Choice, conditions_for
+from bootdiff.samplers.students import PathSampler, open_student
+from bootdiff.sampling.layouts import Canvas, Interpolation, Layout, Plain, Work
+from bootdiff.sampling.opening import cascade, check_upscales, run_conditions
+from bootdiff.storage.files import write_whole
+from bootdiff.students.files import load_student, path_folder, student_facts
+from bootdiff.system.out_of_memory import told_when_out_of_memory
+from bootdiff.system.progress import progress
 
 
 @dataclass(frozen=True)

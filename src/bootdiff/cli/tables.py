@@ -8,7 +8,7 @@ from typing import Any
 from bootdiff.evaluation import curve
 from bootdiff.evaluation.comparison_files import table_cells
 from bootdiff.evaluation.equivalence import sentences
-from bootdiff.evaluation.rows import PATH, sampler_name
+from bootdiff.samplers.rows import PATH, sampler_name
 
 #: of a terminal that does not say how wide it is
 WIDTH = 160

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bootdiff.progress import is_first_process
-from bootdiff.training.settings import TeacherSettings, make_settings, read_assignments, read_config
-from bootdiff.training.teach import train_teacher
+from bootdiff.config.settings import make_settings, read_assignments
+from bootdiff.storage.reading import read_config
+from bootdiff.system.progress import is_first_process
+from bootdiff.teaching.settings import TeacherSettings
+from bootdiff.teaching.teach import train_teacher
 
 
 def run_train_teacher(
@@ -26,7 +28,7 @@ def run_train_teacher(
             more = _needs(settings.kind)
             print(f"teacher: {output}  (try: bootdiff distill {output}{more} --output runs/student)")
             if settings.with_student != "no":
-                from bootdiff.training.joint import FOLDER
+                from bootdiff.teaching.joint import FOLDER
 
                 together = output / FOLDER
                 words = f"BASE {together}" if settings.kind == "if-upscaler" else f"{together}"

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bootdiff.builtin import DIGITS
+from bootdiff.core.errors import BootdiffError, shown
 from bootdiff.data.prompts import check_words, read_prompt_labels, read_prompts
-from bootdiff.errors import BootdiffError, shown
 
 #: prompts that a pattern may stand for
 MOST_SWAPPED = 10_000

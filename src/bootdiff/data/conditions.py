@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from bootdiff.condition import Condition
-from bootdiff.randomness import Draw, sample_noise
+from bootdiff.core.condition import Condition
+from bootdiff.core.randomness import Draw, sample_noise
 
 #: timestep of the noise on a cascade's small images where none is named: DeepFloyd IF's own default
 NOISE_LEVEL = 250

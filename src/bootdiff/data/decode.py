@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
 
-from bootdiff.errors import BootdiffError, first_line
-from bootdiff.notes import note
-from bootdiff.reading import check_regular
+from bootdiff.core.errors import BootdiffError, first_line
+from bootdiff.storage.reading import check_regular
+from bootdiff.system.notes import note
 
 #: pixels of an image: a small file may say that it unpacks to any number
 MOST_PIXELS = 2**27

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bootdiff.data.unpacking import open_bytes
-from bootdiff.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError
+from bootdiff.storage.unpacking import open_bytes
 
 #: bytes that are read at a time: a header may lie
 BLOCK = 2**20

@@ -12,12 +12,12 @@ import torch
 from PIL import ImageOps
 from torch import Tensor
 
+from bootdiff.core.errors import BootdiffError, shown
 from bootdiff.data.decode import decode, open_image
 from bootdiff.data.idx import read_idx
 from bootdiff.data.parquet import column_names, read_column
-from bootdiff.errors import BootdiffError, shown
-from bootdiff.notes import note
-from bootdiff.reading import check_regular
+from bootdiff.storage.reading import check_regular
+from bootdiff.system.notes import note
 
 SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff"),

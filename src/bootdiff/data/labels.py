@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bootdiff.core.errors import BootdiffError, shown
 from bootdiff.data.idx import read_idx
 from bootdiff.data.images import digit_labels, find_data, load_digits
 from bootdiff.data.parquet import class_names, column_names, read_column
 from bootdiff.data.prompts import check_words, text_lines
-from bootdiff.errors import BootdiffError, shown
-from bootdiff.reading import parse_json
+from bootdiff.storage.reading import parse_json
 
 #: columns of parquet files, and keys of metadata.jsonl
 LABELS = ("label", "labels", "class", "fine_label")

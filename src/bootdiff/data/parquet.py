@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bootdiff.data.unpacking import ALWAYS, check_unpacked
-from bootdiff.errors import BootdiffError, first_line, shown
-from bootdiff.reading import check_regular, parse_json
+from bootdiff.core.errors import BootdiffError, first_line, shown
+from bootdiff.storage.reading import check_regular, parse_json
+from bootdiff.storage.unpacking import ALWAYS, check_unpacked
 
 #: rows that are read at a time: of short values, and of those that may be long
 ROWS, FEW_ROWS = 4096, 64

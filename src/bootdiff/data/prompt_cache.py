@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bootdiff.condition import Condition
-from bootdiff.errors import BootdiffError
-from bootdiff.files import read_json, write_json, write_whole
-from bootdiff.whole import reserve
+from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError
+from bootdiff.storage.files import read_json, write_json, write_whole
+from bootdiff.storage.whole import reserve
 
 INDEX = "index.json"
 

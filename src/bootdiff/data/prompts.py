@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from bootdiff.builtin import DIGITS, builtin_folder
+from bootdiff.core.errors import BootdiffError, nearest, one_line, shown
 from bootdiff.data.parquet import column_names, read_column
-from bootdiff.data.unpacking import open_bytes
-from bootdiff.errors import BootdiffError, nearest, one_line, shown
-from bootdiff.notes import note
-from bootdiff.reading import check_regular, parse_json
+from bootdiff.storage.reading import check_regular, parse_json
+from bootdiff.storage.unpacking import open_bytes
+from bootdiff.system.notes import note
 
 #: the columns taken when none is named, most telling first; compared in lower case
 COLUMNS = ("prompt", "prompts", "caption", "text")

@@ -9,10 +9,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from bootdiff.condition import Condition
+from bootdiff.core.condition import Condition
+from bootdiff.core.randomness import Draw
+from bootdiff.core.transfer import to_device
 from bootdiff.data.conditions import Conditions, Unconditional
-from bootdiff.randomness import Draw
-from bootdiff.transfer import to_device
+from bootdiff.data.pictures import to_unit
 
 
 @dataclass(frozen=True)
@@ -96,13 +97,3 @@ class Images:
         values = to_device(self.values[rows], draw.device)  # pixels as bytes: a quarter of the way's load
         images = to_unit(values) if values.dtype == torch.uint8 else values
         return Batch(draw.normal("noise", images.shape[1:]), self.description.of(rows, draw), images)
-
-
-def to_unit(pixels: Tensor) -> Tensor:
-    """uint8 pixels to float32 in [−1, 1]."""
-    return pixels.float() / 127.5 - 1
-
-
-def to_pixels(images: Tensor) -> Tensor:
-    """Images in [−1, 1], clipped, to uint8 pixels."""
-    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

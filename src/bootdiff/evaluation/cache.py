@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bootdiff.arrays import read_npz
+from bootdiff.core.errors import BootdiffError, first_line
 from bootdiff.data.images import find_data, load_digits
-from bootdiff.errors import BootdiffError, first_line
-from bootdiff.files import write_whole
 from bootdiff.metrics.frechet import Statistics
-from bootdiff.notes import note
+from bootdiff.storage.arrays import read_npz
+from bootdiff.storage.files import write_whole
+from bootdiff.system.notes import note
 
 #: changes whenever images are prepared, or samples drawn, in another way
 VERSION = 2

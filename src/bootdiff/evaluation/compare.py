@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bootdiff.data.conditions import Cascade
-from bootdiff.evaluation.cascades import BothStages, Remembered
 from bootdiff.evaluation.curve import Chooser, Stock
 from bootdiff.evaluation.engine import Engine, Entry
 from bootdiff.evaluation.evaluate import teachers_conditions
 from bootdiff.evaluation.measure import Listed
-from bootdiff.evaluation.opening import Opened, base_teacher
-from bootdiff.evaluation.rows import FIRST, ONE_CALL, REFINED, Candidate, Row, path_end, starts_elsewhere
-from bootdiff.pipelines.refine import refined_rows
-from bootdiff.pipelines.samplers import open_student
-from bootdiff.runs import STAGE, Run
+from bootdiff.samplers.cascades import BothStages, Remembered
+from bootdiff.samplers.refine import refined_rows
+from bootdiff.samplers.rows import FIRST, ONE_CALL, REFINED, Candidate, Row, path_end, starts_elsewhere
+from bootdiff.samplers.students import open_student
+from bootdiff.sampling.opening import Opened, base_teacher
+from bootdiff.storage.runs import STAGE, Run
 from bootdiff.teachers.guidance import calls_an_answer
 
 

@@ -10,12 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from bootdiff.data.sources import to_pixels
+from bootdiff.data.pictures import is_picture, to_pixels
 from bootdiff.evaluation.equivalence import sentences
 from bootdiff.evaluation.figures import FIGURES
-from bootdiff.evaluation.rows import sampler_name
-from bootdiff.files import write_json, write_text, write_whole
-from bootdiff.pictures import is_picture
+from bootdiff.samplers.rows import sampler_name
+from bootdiff.storage.files import write_json, write_text, write_whole
 
 
 def write_comparison(folder: Path, result: Mapping[str, Any], pictures: Mapping[str, Tensor]) -> None:

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from bootdiff.evaluation import stock_samplers
 from bootdiff.evaluation.engine import Engine, Entry, Noises
 from bootdiff.evaluation.measure import Listed
-from bootdiff.evaluation.rows import Candidate, path_end
 from bootdiff.evaluation.tally import Judges
-from bootdiff.processes import word_of_first
+from bootdiff.samplers import stock as stock_samplers
+from bootdiff.samplers.rows import Candidate, path_end
+from bootdiff.system.processes import word_of_first
 from bootdiff.teachers import Teacher
 
 #: calls at which the best sampler is looked for

@@ -8,15 +8,16 @@ from typing import Any
 
 from torch import Tensor
 
-from bootdiff.errors import BootdiffError
+from bootdiff.core.device import best_device
+from bootdiff.core.errors import BootdiffError
 from bootdiff.evaluation.known import Known, judge_words, teacher_words
 from bootdiff.evaluation.measure import PATH_NUM, Figures, Listed, Work, measure, measured_row, speed, work_of
 from bootdiff.evaluation.processes import gathered
-from bootdiff.evaluation.rows import Candidate, reference_path
 from bootdiff.evaluation.tally import Judges
 from bootdiff.metrics.speed import latency
-from bootdiff.pipelines.samplers import batch_for, best_device
-from bootdiff.progress import is_first_process, progress
+from bootdiff.samplers.base import batch_for
+from bootdiff.samplers.rows import Candidate, reference_path
+from bootdiff.system.progress import is_first_process, progress
 from bootdiff.teachers import Teacher
 
 #: images that a row's speed is measured with

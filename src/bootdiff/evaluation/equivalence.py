@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bootdiff.evaluation.rows import PATH, is_student, sampler_name
+from bootdiff.samplers.rows import PATH, is_student, sampler_name
 
 #: with these words the last line of ``evaluate`` and of the quickstart begins
 ONE_CALL_IS_WORTH = "One call is worth"

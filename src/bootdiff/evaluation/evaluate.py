@@ -11,11 +11,11 @@ from bootdiff.evaluation.curve import LADDER, Chooser, Stock, teacher_entries
 from bootdiff.evaluation.engine import Engine, Entry, Noises
 from bootdiff.evaluation.equivalence import equivalence
 from bootdiff.evaluation.measure import Listed
-from bootdiff.evaluation.rows import ONE_CALL, Candidate, Row, path_end, starts_elsewhere, student_row
 from bootdiff.evaluation.tally import Judges
-from bootdiff.files import read_json
-from bootdiff.out_of_memory import told_when_out_of_memory
-from bootdiff.pipelines.samplers import Sampler
+from bootdiff.samplers.base import Sampler
+from bootdiff.samplers.rows import ONE_CALL, Candidate, Row, path_end, starts_elsewhere, student_row
+from bootdiff.storage.files import read_json
+from bootdiff.system.out_of_memory import told_when_out_of_memory
 from bootdiff.teachers import Teacher, adapter_of
 
 NOBODY = Judges()

@@ -15,19 +15,19 @@ from typing import Any
 import torch
 
 from bootdiff.builtin import builtin_folder
+from bootdiff.core.errors import BootdiffError
 from bootdiff.data.conditions import Classes, Conditions, Prompts, Unconditional, Weighted
-from bootdiff.errors import BootdiffError
 from bootdiff.evaluation.cache import cache_folder
 from bootdiff.evaluation.measure import Figures, Listed
 from bootdiff.evaluation.tally import Judges
-from bootdiff.files import read_json, write_json
 from bootdiff.metrics.estimate import Estimate
-from bootdiff.notes import note
+from bootdiff.storage.files import read_json, write_json
+from bootdiff.system.notes import note
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of
 from bootdiff.teachers.base import limit_of
 from bootdiff.teachers.guidance import guidance_of
-from bootdiff.teachers.identity import components_hash
-from bootdiff.teachers.weights import tensors_hash, weights_hash
+from bootdiff.teachers.loading.identity import components_hash
+from bootdiff.teachers.loading.weights import tensors_hash, weights_hash
 
 #: changes whenever a row is measured in another way
 VERSION = 2

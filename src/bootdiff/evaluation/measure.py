@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bootdiff.condition import Condition
+from bootdiff.core.condition import Condition
 from bootdiff.data.conditions import Conditions
 from bootdiff.evaluation.processes import gathered, mine
-from bootdiff.evaluation.rows import Candidate
 from bootdiff.evaluation.tally import Judges, Tally
 from bootdiff.metrics.estimate import Estimate
-from bootdiff.pipelines.samplers import noise_batches
+from bootdiff.samplers.base import noise_batches
+from bootdiff.samplers.rows import Candidate
 from bootdiff.teachers import Teacher, adapter_of
 
 #: noises a seed whose path error is measured

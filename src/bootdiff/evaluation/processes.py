@@ -6,7 +6,7 @@ import atexit
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from bootdiff.processes import gathered, leave, place, several
+from bootdiff.system.processes import gathered, leave, place, several
 
 __all__ = ["gathered", "join", "mine", "several"]
 

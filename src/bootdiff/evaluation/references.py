@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from bootdiff.arrays import read_npz
 from bootdiff.builtin import BUILTIN_TEACHERS, DIGITS, FASHION, builtin_folder
+from bootdiff.core.device import best_device
+from bootdiff.core.errors import BootdiffError, first_line, nearest
 from bootdiff.data.images import image_batches
-from bootdiff.data.sources import to_unit
-from bootdiff.errors import BootdiffError, first_line, nearest
+from bootdiff.data.pictures import to_unit
 from bootdiff.evaluation.cache import cached
 from bootdiff.metrics.features import DigitsFeatures, Features, load_features
 from bootdiff.metrics.frechet import Accumulator, Statistics
 from bootdiff.metrics.onnx_features import OnnxFeatures
-from bootdiff.notes import note
-from bootdiff.pipelines.samplers import best_device
-from bootdiff.progress import progress
+from bootdiff.storage.arrays import read_npz
+from bootdiff.system.notes import note
+from bootdiff.system.progress import progress
 from bootdiff.teachers import Teacher, adapter_of
 
 #: images whose features are computed at a time: of a small space, and of a large network's
@@ -189,7 +189,7 @@ def _fitted(pixels: Tensor, data: str, shape: tuple[int, ...] | None) -> Tensor:
         return pixels
     channels, height, width = shape
     if data == DIGITS and not Path(data).exists() and width > pixels.shape[-1]:
-        from bootdiff.training.teach import resized
+        from bootdiff.teaching.teach import resized
 
         pixels = resized(pixels, width)
     rows, columns = height - pixels.shape[2], width - pixels.shape[3]

@@ -10,7 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bootdiff.errors import BootdiffError
+from bootdiff.core.device import best_device
+from bootdiff.core.errors import BootdiffError
 from bootdiff.evaluation.references import Reference
 from bootdiff.metrics.clip_score import ClipScore
 from bootdiff.metrics.diversity import Diversity
@@ -21,7 +22,6 @@ from bootdiff.metrics.frechet import GroupedAccumulator
 from bootdiff.metrics.inception_score import InceptionScore
 from bootdiff.metrics.kernel import kernel_distance
 from bootdiff.metrics.precision_recall import precision_recall
-from bootdiff.pipelines.samplers import best_device
 
 #: feature vectors kept for what needs them one by one; the first so many samples
 KEPT = 10_000

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from bootdiff.errors import BootdiffError, first_line
+from bootdiff.core.errors import BootdiffError, first_line
 from bootdiff.metrics.estimate import Estimate
 from bootdiff.metrics.rows import as_rows
-from bootdiff.out_of_memory import let_pass
-from bootdiff.quiet import quietly
+from bootdiff.system.out_of_memory import let_pass
+from bootdiff.system.quiet import quietly
 
 #: a model's name on the Hugging Face hub, with or without its owner
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bootdiff.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError
 from bootdiff.metrics.estimate import Estimate
 from bootdiff.metrics.rows import as_rows
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from bootdiff.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError
 
 #: standard errors on either side of a 95 % interval
 Z = 1.96

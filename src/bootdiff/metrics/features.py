@@ -13,9 +13,9 @@ from torch.nn.functional import avg_pool2d
 
 from bootdiff.builtin import DIGITS, FASHION
 from bootdiff.builtin.classifier import DigitsClassifier
-from bootdiff.data.sources import to_pixels, to_unit
-from bootdiff.errors import BootdiffError, nearest
-from bootdiff.files import file_hash
+from bootdiff.core.errors import BootdiffError, nearest
+from bootdiff.data.pictures import to_pixels, to_unit
+from bootdiff.storage.files import file_hash
 
 #: images that a large network sees at a time
 PART = 64

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bootdiff.arrays import read_npz
-from bootdiff.errors import BootdiffError, first_line
+from bootdiff.core.errors import BootdiffError, first_line
 from bootdiff.metrics.estimate import Estimate
 from bootdiff.metrics.rows import as_rows, check_width
+from bootdiff.storage.arrays import read_npz
 
 
 @dataclass(frozen=True)

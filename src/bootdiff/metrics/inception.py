@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d
 
-from bootdiff.errors import BootdiffError
-from bootdiff.files import load_state
+from bootdiff.core.errors import BootdiffError
 from bootdiff.metrics.features import as_saved, in_parts
-from bootdiff.teachers.weights import aligned, check_finite, tensors_hash
+from bootdiff.storage.files import load_state
+from bootdiff.teachers.loading.weights import aligned, check_finite, tensors_hash
 
 #: the side of the images that the network sees
 SIDE = 299

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 import torch
 from torch import Tensor
 
-from bootdiff.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError
 from bootdiff.metrics.estimate import Estimate
 from bootdiff.metrics.rows import as_rows, check_width
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from bootdiff.builtin import FASHION, builtin_folder
-from bootdiff.errors import BootdiffError, first_line
-from bootdiff.files import file_hash
-from bootdiff.out_of_memory import let_pass
+from bootdiff.core.errors import BootdiffError, first_line
+from bootdiff.storage.files import file_hash
+from bootdiff.system.out_of_memory import let_pass
 
 
 class OnnxFeatures:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bootdiff.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError
 
 
 def as_rows(values: Tensor, what: str = "features") -> Tensor:

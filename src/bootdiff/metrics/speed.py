@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from bootdiff.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError
 from bootdiff.metrics.estimate import Estimate
 
 

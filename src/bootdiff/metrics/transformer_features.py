@@ -11,14 +11,14 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from bootdiff.errors import BootdiffError, first_line
-from bootdiff.files import read_json
+from bootdiff.core.errors import BootdiffError, first_line
 from bootdiff.metrics.features import as_saved, in_parts
-from bootdiff.out_of_memory import let_pass
-from bootdiff.quiet import quietly
-from bootdiff.teachers.safety import check_files
-from bootdiff.teachers.stored import stored
-from bootdiff.teachers.weights import aligned, check_finite, tensors_hash
+from bootdiff.storage.files import read_json
+from bootdiff.system.out_of_memory import let_pass
+from bootdiff.system.quiet import quietly
+from bootdiff.teachers.loading.safety import check_files
+from bootdiff.teachers.loading.stored import stored
+from bootdiff.teachers.loading.weights import aligned, check_finite, tensors_hash
 
 #: Pillow's numbers of the ways to resize
 MODES = {2: "bilinear", 3: "bicubic"}

@@ -6,8 +6,6 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from bootdiff.files import write_text
-from bootdiff.pipelines.student_files import FILE, read_facts
 from bootdiff.report.curves import convergence, losses, losses_together
 from bootdiff.report.finished import Finished, open_finished, open_several, told_if_damaged
 from bootdiff.report.page import check_output, note, page
@@ -16,6 +14,8 @@ from bootdiff.report.samples import samples_and_path, samples_together
 from bootdiff.report.settings import commands, differences_table, settings_table
 from bootdiff.report.tables import figures_table, students_table
 from bootdiff.report.verdicts import leaders, verdict_box
+from bootdiff.storage.files import write_text
+from bootdiff.students.files import FILE, read_facts
 
 #: where several runs' report goes
 SEVERAL = Path("report.html")

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
+from bootdiff.monitoring.convergence import excess_saturation, relative_diversity
 from bootdiff.report.charts import Chart, Point, Series, chart_uri
 from bootdiff.report.finished import Finished
 from bootdiff.report.page import figure, note, picture, section
-from bootdiff.training.convergence import excess_saturation, relative_diversity
 
 Line = Mapping[str, Any]
 Points = Callable[[Finished], list[Point]]

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bootdiff.errors import BootdiffError, first_line
+from bootdiff.core.errors import BootdiffError, first_line
 from bootdiff.evaluation.evaluate import read_evaluation
-from bootdiff.runs import STAGE, Run
+from bootdiff.storage.runs import STAGE, Run
 from bootdiff.training.log import read_log
 
 if TYPE_CHECKING:
-    from bootdiff.training.convergence import Verdict
+    from bootdiff.monitoring.convergence import Verdict
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Finished:
     @property
     def verdict(self) -> Verdict | None:
         """Of its looks, or of its end where it has none; None where neither says anything."""
-        from bootdiff.training.convergence import verdict_of
+        from bootdiff.monitoring.convergence import verdict_of
 
         verdict = verdict_of(self.folder)
         return verdict if self.looks or verdict.word == "unstable" else None
@@ -60,7 +60,7 @@ def open_finished(folder: Path) -> Finished:
     Raises:
         BootdiffError: if the folder holds no finished distillation.
     """
-    from bootdiff.training.convergence import read_watch
+    from bootdiff.monitoring.convergence import read_watch
 
     run = Run(folder)
     if not folder.is_dir():

@@ -8,9 +8,9 @@ from pathlib import Path
 from string import Template
 
 from bootdiff import __version__
-from bootdiff.errors import BootdiffError
-from bootdiff.reading import check_regular
+from bootdiff.core.errors import BootdiffError
 from bootdiff.report.privacy import sentence_without_places
+from bootdiff.storage.reading import check_regular
 
 HERE = Path(__file__).parent
 #: what every report holds in its head

@@ -12,21 +12,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bootdiff import notes
-from bootdiff.condition import Condition
-from bootdiff.errors import BootdiffError
-from bootdiff.evaluation.opening import Opened, open_pair, run_conditions
-from bootdiff.evaluation.rows import reference_path
-from bootdiff.pictures import data_uri, grid, is_picture, rows_grid
-from bootdiff.pipelines.samplers import PathSampler, best_device
-from bootdiff.pipelines.student_files import load_student, student_facts
-from bootdiff.randomness import sample_noise
+from bootdiff.core.condition import Condition
+from bootdiff.core.device import best_device
+from bootdiff.core.errors import BootdiffError
+from bootdiff.core.randomness import sample_noise
+from bootdiff.data.pictures import data_uri, grid, is_picture, rows_grid
 from bootdiff.report.finished import Finished
 from bootdiff.report.page import figure, note, picture, section
 from bootdiff.report.privacy import without_place
-from bootdiff.runs import Run
+from bootdiff.samplers.rows import reference_path
+from bootdiff.samplers.students import PathSampler
+from bootdiff.sampling.opening import Opened, open_pair, run_conditions
 from bootdiff.solvers import ddim, even_times, trailing_times
-from bootdiff.student import Student
+from bootdiff.storage.runs import Run
+from bootdiff.students import Student
+from bootdiff.students.files import load_student, student_facts
+from bootdiff.system import notes
 from bootdiff.teachers import Teacher
 
 COLUMNS = 10

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bootdiff.evaluation import rows
 from bootdiff.evaluation.figures import IN_A_SPACE
 from bootdiff.report.finished import Finished
 from bootdiff.report.page import cell, head_row, note, notes, row, section, table
+from bootdiff.samplers import rows
 
 #: figures whose feature space is a model of their own, which their estimator names
 OWN_MODEL = ("clip_score",)

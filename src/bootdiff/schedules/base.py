@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from bootdiff.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError
 
 
 def expand(value: Tensor, like: Tensor) -> Tensor:

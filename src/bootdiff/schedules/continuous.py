@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from bootdiff.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError
 from bootdiff.schedules.base import Schedule, VariancePreserving
 
 

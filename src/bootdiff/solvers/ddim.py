@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bootdiff.condition import Condition
+from bootdiff.core.condition import Condition
 from bootdiff.schedules import Schedule, expand
 from bootdiff.teachers.base import NO_CONDITION, Teacher
 

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bootdiff.condition import Condition
+from bootdiff.core.condition import Condition
 from bootdiff.schedules import Schedule, expand
 from bootdiff.teachers.base import NO_CONDITION, Teacher
 

@@ -5,7 +5,7 @@ from bootdiff.teachers.base import Limited, NetworkTeacher, Teacher, limit_of, l
 from bootdiff.teachers.callable import CallableTeacher
 from bootdiff.teachers.guidance import Guided, guided, guided_within
 from bootdiff.teachers.limits import Clip, DynamicThreshold, Limit, NoLimit
-from bootdiff.teachers.load import load_teacher
+from bootdiff.teachers.loading.load import load_teacher
 from bootdiff.teachers.pipeline import PipelineTeacher, adapter_of, blank_condition
 
 __all__ = [

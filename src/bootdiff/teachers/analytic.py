@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bootdiff.condition import Condition
+from bootdiff.core.condition import Condition
 from bootdiff.schedules import Cosine, Schedule, expand
 from bootdiff.teachers.base import NO_CONDITION, Teacher
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bootdiff.condition import Condition
-from bootdiff.errors import BootdiffError
+from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError
 from bootdiff.schedules import Schedule, expand
 from bootdiff.teachers.limits import Limit, NoLimit
 from bootdiff.teachers.one_call import SMALLEST_HELD, OneCall, exportable_time

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from bootdiff.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError
 from bootdiff.schedules import Schedule
 from bootdiff.teachers.base import NetworkTeacher
 from bootdiff.teachers.limits import Limit

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from bootdiff.condition import Condition
-from bootdiff.errors import BootdiffError, first_line
-from bootdiff.out_of_memory import let_pass
-from bootdiff.quiet import quietly
+from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError, first_line
+from bootdiff.system.out_of_memory import let_pass
+from bootdiff.system.quiet import quietly
 from bootdiff.teachers.adapters.base import Adapter
 
 #: tokenizers are told how to cut and fill at each question, which only one thread may do at a time

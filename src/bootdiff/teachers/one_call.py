@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bootdiff.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError
 from bootdiff.teachers.limits import Limit, NoLimit
 
 #: how far ``exportable_time`` may move a time

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bootdiff.condition import Condition
-from bootdiff.errors import BootdiffError
+from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError
 from bootdiff.teachers.adapters.base import Adapter
 from bootdiff.teachers.base import NetworkTeacher, Teacher
 from bootdiff.teachers.limits import limit_from
+from bootdiff.teachers.loading.scheduler import FLOW_SCHEDULERS, read_config
 from bootdiff.teachers.prediction import FlowVelocity
-from bootdiff.teachers.scheduler import FLOW_SCHEDULERS, read_config
 
 
 class PipelineTeacher(NetworkTeacher):

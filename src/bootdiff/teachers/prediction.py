@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bootdiff.errors import choose
+from bootdiff.core.errors import choose
 
 
 class Prediction(ABC):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from bootdiff.condition import Condition
-from bootdiff.errors import BootdiffError, first_line
-from bootdiff.out_of_memory import let_pass
+from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError, first_line
+from bootdiff.system.out_of_memory import let_pass
 from bootdiff.teachers.base import Teacher
 from bootdiff.teachers.pipeline import blank_condition
 

@@ -10,10 +10,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, DistributedType, GradientState
 
-from bootdiff import presence
-from bootdiff.errors import BootdiffError
-from bootdiff.processes import group_is_ours, place, several, told_when_lost
-from bootdiff.training.settings import TrainingSettings
+from bootdiff.config.settings import TrainingSettings
+from bootdiff.core.errors import BootdiffError
+from bootdiff.system import presence
+from bootdiff.system.processes import group_is_ours, place, several, told_when_lost
 
 
 @contextmanager

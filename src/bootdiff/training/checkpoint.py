@@ -10,9 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bootdiff.errors import BootdiffError, shown
-from bootdiff.files import load_tensors, read_json, remove, remove_leftovers, save_tensors, write_json, write_whole
-from bootdiff.reading import check_kinds
+from bootdiff.core.errors import BootdiffError, shown
+from bootdiff.storage.files import (
+    load_tensors,
+    read_json,
+    remove,
+    remove_leftovers,
+    save_tensors,
+    write_json,
+    write_whole,
+)
+from bootdiff.storage.reading import check_kinds
 
 _NAME = re.compile(r"step-(\d+)")
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NoReturn
 import torch
 from torch import Tensor
 
-from bootdiff.errors import NonFiniteLossError
-from bootdiff.files import save_tensors, write_json, write_whole
-from bootdiff.objectives.base import Loss
+from bootdiff.core.errors import NonFiniteLossError
+from bootdiff.methods.base import Loss
+from bootdiff.storage.files import save_tensors, write_json, write_whole
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

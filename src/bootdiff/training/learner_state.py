@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from bootdiff.errors import BootdiffError
-from bootdiff.objectives.base import Learner
+from bootdiff.config.settings import TrainingSettings
+from bootdiff.core.errors import BootdiffError
+from bootdiff.methods.base import Learner
 from bootdiff.training.checkpoint import check_state, check_tensors
-from bootdiff.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from bootdiff.files import append_line as append_line
-from bootdiff.files import write_text
-from bootdiff.objectives.base import Loss
-from bootdiff.reading import parse_json
+from bootdiff.methods.base import Loss
+from bootdiff.storage.files import append_line as append_line
+from bootdiff.storage.files import write_text
+from bootdiff.storage.reading import parse_json
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

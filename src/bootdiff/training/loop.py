@@ -14,13 +14,16 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from bootdiff.errors import BootdiffError, Interrupted, first_line
-from bootdiff.objectives.base import Objective, Turn
-from bootdiff.out_of_memory import let_pass, told_when_out_of_memory
-from bootdiff.processes import gathered, word_of_first
-from bootdiff.progress import Progress, progress
-from bootdiff.randomness import Draw
-from bootdiff.streams import unheard
+from bootdiff.config.settings import TrainingSettings
+from bootdiff.core.errors import BootdiffError, Interrupted, first_line
+from bootdiff.core.randomness import Draw
+from bootdiff.core.turn import Turn
+from bootdiff.methods.base import Objective
+from bootdiff.storage.whole import sync
+from bootdiff.system.out_of_memory import let_pass, told_when_out_of_memory
+from bootdiff.system.processes import gathered, word_of_first
+from bootdiff.system.progress import Progress, progress
+from bootdiff.system.streams import unheard
 from bootdiff.training.checkpoint import (
     check_state,
     check_tensors,
@@ -34,9 +37,7 @@ from bootdiff.training.health import Health, Watched
 from bootdiff.training.learner_state import LearnerState
 from bootdiff.training.log import Meter, append_line, truncate_log
 from bootdiff.training.networks import checkpoint_networks, compile_networks
-from bootdiff.training.settings import TrainingSettings
 from bootdiff.training.stopping import Stopping
-from bootdiff.whole import sync
 
 #: called with (step, networks with averaged weights) to draw samples on the way
 Preview = Callable[[int, dict[str, nn.Module]], None]

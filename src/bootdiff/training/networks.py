@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from bootdiff.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError
 
 
 def checkpoint_networks(modules: Sequence[nn.Module]) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
-from bootdiff.errors import BootdiffError, first_line
-from bootdiff.out_of_memory import let_pass
+from bootdiff.core.errors import BootdiffError, first_line
+from bootdiff.system.out_of_memory import let_pass
 
 if TYPE_CHECKING:
     from bootdiff.teachers.adapters.base import Adapter

@@ -13,14 +13,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from bootdiff.condition import Condition
-from bootdiff.errors import BootdiffError
+from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError
+from bootdiff.core.transfer import settled
 from bootdiff.schedules import Schedule
 from bootdiff.teachers.limits import Limit
+from bootdiff.teachers.loading.parts import Parts
+from bootdiff.teachers.loading.scheduler import SchedulerConfig, checked
 from bootdiff.teachers.one_call import OneCall, stock_scheduler
-from bootdiff.teachers.parts import Parts
-from bootdiff.teachers.scheduler import SchedulerConfig, checked
-from bootdiff.transfer import settled
 
 #: of an embedded guidance weight, as in LCM
 WEIGHT_DIM = 256

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from bootdiff.condition import Condition
-from bootdiff.errors import BootdiffError
+from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError
 from bootdiff.teachers.adapters.base import dtype_of
 from bootdiff.teachers.adapters.stable_diffusion import ConditionalUNet, device_of
+from bootdiff.teachers.loading.parts import Parts
 from bootdiff.teachers.one_call import OneCall, stock_scheduler
-from bootdiff.teachers.parts import Parts
 
 
 class DeepFloyd(ConditionalUNet):

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from bootdiff.condition import Condition
-from bootdiff.errors import BootdiffError
+from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError
 from bootdiff.teachers.adapters.base import Adapter, Clock, dtype_of, square
-from bootdiff.teachers.parts import Parts
-from bootdiff.teachers.scheduler import checked
+from bootdiff.teachers.loading.parts import Parts
+from bootdiff.teachers.loading.scheduler import checked
 
 
 class DiTConfig(BaseModel):

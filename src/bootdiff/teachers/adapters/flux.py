@@ -9,13 +9,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from bootdiff.condition import Condition
+from bootdiff.core.condition import Condition
 from bootdiff.teachers.adapters.base import Clock, dtype_of
 from bootdiff.teachers.adapters.stable_diffusion import device_of
 from bootdiff.teachers.adapters.stable_diffusion_3 import FlowTransformer
+from bootdiff.teachers.loading.parts import Parts
+from bootdiff.teachers.loading.scheduler import checked
 from bootdiff.teachers.one_call import OneCall
-from bootdiff.teachers.parts import Parts
-from bootdiff.teachers.scheduler import checked
 
 #: latents of the pipeline's default size
 SIDE = 128

@@ -10,8 +10,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from bootdiff.condition import Condition
-from bootdiff.errors import BootdiffError
+from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError
 from bootdiff.teachers.adapters.base import (
     WEIGHT_DIM,
     Adapter,
@@ -23,9 +23,9 @@ from bootdiff.teachers.adapters.base import (
     weight_embedding,
 )
 from bootdiff.teachers.adapters.unet2d import rescale_unet
+from bootdiff.teachers.loading.parts import Parts
+from bootdiff.teachers.loading.scheduler import checked
 from bootdiff.teachers.one_call import OneCall, stock_scheduler
-from bootdiff.teachers.parts import Parts
-from bootdiff.teachers.scheduler import checked
 
 
 class ConditionalConfig(BaseModel):

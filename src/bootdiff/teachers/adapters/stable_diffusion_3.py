@@ -9,13 +9,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from bootdiff.condition import Condition
-from bootdiff.errors import BootdiffError
+from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError
 from bootdiff.teachers.adapters.base import Adapter, Clock, Guidance, Size, dtype_of, square
 from bootdiff.teachers.adapters.stable_diffusion import device_of
+from bootdiff.teachers.loading.parts import Parts
+from bootdiff.teachers.loading.scheduler import checked
 from bootdiff.teachers.one_call import OneCall, flow_scheduler
-from bootdiff.teachers.parts import Parts
-from bootdiff.teachers.scheduler import checked
 
 
 class FlowTransformer(Adapter):

@@ -9,12 +9,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from bootdiff.condition import Condition
-from bootdiff.errors import BootdiffError
+from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError
 from bootdiff.schedules import Schedule
 from bootdiff.teachers.adapters.base import LONGEST_SIDE, Adapter, Clock, dtype_of, square
-from bootdiff.teachers.parts import Parts
-from bootdiff.teachers.scheduler import BetaConfig, SchedulerConfig, checked
+from bootdiff.teachers.loading.parts import Parts
+from bootdiff.teachers.loading.scheduler import BetaConfig, SchedulerConfig, checked
 
 
 class UNet2DConfig(BaseModel):

@@ -1,0 +1,134 @@
+"""What a distillation was asked about conditions, checked against its teacher: every refusal is one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bootdiff.core.errors import BootdiffError
+from bootdiff.data.prompts import PromptFile, read_prompts
+from bootdiff.methods.settings import DistillationSettings
+from bootdiff.storage.runs import Run
+from bootdiff.teachers.adapters.base import Adapter
+
+if TYPE_CHECKING:
+    from bootdiff.students import Student
+
+
+def check_label(label: int, count: int, null: int | None = None) -> None:
+    """Refuse a label that a teacher of ``count`` classes, one of which may stand for none, does not have."""
+    if not 0 <= label < count:
+        last = count - 2 if null == count - 1 else count - 1
+        raise BootdiffError(f"class {label} is out of range; this teacher has the classes 0 to {last}.")
+
+
+def class_labels(adapter: Adapter, settings: DistillationSettings) -> list[int]:
+    """The labels to draw from: those asked for, or all but the one that stands for no class.
+
+    Raises:
+        BootdiffError: for a label that the teacher does not have.
+    """
+    null, count = null_class(adapter, settings), adapter.classes
+    last = count - 1
+    if settings.null_class is not None and settings.null_class > last and settings.null_class != adapter.null_class:
+        raise BootdiffError(f"null class {settings.null_class} is out of range; the labels are 0 to {last}.")
+    for label in settings.classes or []:
+        check_label(label, count, null)
+    if settings.classes is not None and null in settings.classes:
+        raise BootdiffError(f"class {null} stands for no class (null_class), so it cannot be one of --classes.")
+    labels = list(dict.fromkeys(settings.classes or [])) or [label for label in range(count) if label != null]
+    if not labels:
+        raise BootdiffError(f"no class is left beside the null class {null}; this teacher has {count}.")
+    return labels
+
+
+def null_class(adapter: Adapter, settings: DistillationSettings) -> int | None:
+    """The label that stands for no class, if there is one."""
+    return adapter.null_class if settings.null_class is None else settings.null_class
+
+
+def check_asked(settings: DistillationSettings, takes: str, name: str) -> None:
+    """Refuse words that mean nothing to this kind of teacher."""
+    asked = {
+        "--prompts": (settings.prompts, "prompts"),
+        "--prompt-column": (settings.prompt_column, "prompts"),
+        "--negative-prompt": (settings.negative_prompt, "prompts"),
+        "--classes": (settings.classes, "classes"),
+        "--null-class": (settings.null_class, "classes"),
+    }
+    for option, (value, kind) in asked.items():
+        if value is not None and kind != takes:
+            raise BootdiffError(f"{option} is for teachers conditioned on {kind}; {name} is conditioned on {takes}.")
+
+
+def check_plain(settings: DistillationSettings, name: str) -> None:
+    """A teacher of one's own is guided and conditioned in Python."""
+    for option in ("guidance_scale", "guidance_range", "base"):
+        if getattr(settings, option) is not None:
+            raise BootdiffError(
+                f"{option} is for teachers that were read from a pipeline; wrap {name} as bootdiff.Guided(teacher, "
+                "null, weight) and give its conditions to bootdiff.distill."
+            )
+
+
+def check_guidance(settings: DistillationSettings, adapter: Adapter, name: str) -> None:
+    """Refuse guidance that this teacher cannot have, or lacks a label for."""
+    asked = settings.guidance_range is not None or settings.guidance_scale is not None
+    if not asked:
+        if settings.negative_prompt is not None:
+            raise BootdiffError("--negative-prompt has no effect without --guidance-scale or --guidance-range.")
+        return
+    if settings.export_guidance is not None and adapter.weight_slot:
+        raise BootdiffError(f"export_guidance: the student of {name} serves every weight of its range; leave it out.")
+    if adapter.guidance == "none":
+        raise BootdiffError(f"{name} is conditioned on nothing, so guidance means nothing to it; leave it out.")
+    if adapter.guidance == "embedded" and settings.negative_prompt is not None:
+        raise BootdiffError(f"{name} is told its guidance weight and makes no second pass for a negative prompt.")
+    plain = settings.guidance_range is None and settings.guidance_scale == 1
+    if adapter.takes == "classes" and null_class(adapter, settings) is None and not plain:
+        raise BootdiffError(
+            f"guidance needs the label that stood for no class when {name} was trained; name it with --null-class, or "
+            "leave guidance out if there is none."
+        )
+
+
+def asked_prompts(settings: DistillationSettings, name: str, run: Run | None = None) -> PromptFile:
+    """The prompts that a teacher on text needs; those that a run has kept, where their file has gone."""
+    if settings.prompts is None:
+        raise BootdiffError(
+            f"{name} is conditioned on text, so it needs prompts (no images): --prompts FILE, one a line, or a CSV, "
+            "TSV, JSON lines or parquet file."
+        )
+    kept = run.prompts if run is not None and run.started else None
+    same = kept is not None and run is not None and run.config.get("settings", {}).get("prompts") == settings.prompts
+    if kept is not None and same and not Path(settings.prompts).exists():
+        return PromptFile(tuple(kept), 0, settings.prompts)
+    return read_prompts(settings.prompts, settings.prompt_column)
+
+
+def base_stage(settings: DistillationSettings, adapter: Adapter, name: str) -> Student:
+    """The distilled base stage.
+
+    Raises:
+        BootdiffError: if it is not given, not finished, or of a size that this stage cannot enlarge.
+    """
+    from bootdiff.students.files import load_student, path_folder
+    from bootdiff.teachers.adapters.upscaling import check_enlarges
+
+    if settings.base is None:
+        raise BootdiffError(
+            f"{name} enlarges the images of a base stage, and is distilled on those of its student: first distil the "
+            "base, then give its run with --base RUN."
+        )
+    if not Path(settings.base).is_dir():
+        raise BootdiffError(f"--base {settings.base}: no folder there; expected the run of the distilled base stage.")
+    base = load_student(path_folder(Path(settings.base)))
+    check_enlarges(adapter, base.adapter, base.shape, settings.base)
+    if base.adapter is None or base.adapter.takes != "prompts":
+        raise BootdiffError(f"--base {settings.base} takes no prompts, but {name} does; expected its own base stage.")
+    levels = int(adapter.parts.load("image_noising_scheduler").config.num_train_timesteps)
+    if settings.noise_level >= levels:
+        raise BootdiffError(
+            f"noise_level {settings.noise_level} is no timestep of {name}, which has 0 to {levels - 1}."
+        )
+    return base

@@ -1,0 +1,238 @@
+"""From what a distillation was asked to its conditions: prompts, classes, guidance, a base stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError
+from bootdiff.data.conditions import Cascade, Classes, Conditions, Unconditional, Upscaler, Weighted
+from bootdiff.data.prompt_cache import row_bytes
+from bootdiff.data.prompts import PromptFile
+from bootdiff.distillation.condition_checks import (
+    asked_prompts,
+    base_stage,
+    check_asked,
+    check_guidance,
+    check_label,
+    check_plain,
+    class_labels,
+    null_class,
+)
+from bootdiff.distillation.prompts import encode_prompts
+from bootdiff.methods.settings import DistillationSettings, learned_weight
+from bootdiff.storage.runs import Run
+from bootdiff.teachers import Teacher, adapter_of, guided
+from bootdiff.teachers.adapters.base import Adapter
+from bootdiff.teachers.guidance import guidance_of
+from bootdiff.teachers.loading.weights import tensors_hash, weights_hash
+
+if TYPE_CHECKING:
+    from bootdiff.students import Student
+
+#: conditions made in Python that are looked at to tell them from others
+HASHED = 256
+
+
+@dataclass(frozen=True)
+class ConditionPlan:
+    """What samples will be conditioned on, checked; nothing but the prompts file and the base stage is loaded."""
+
+    teacher: Teacher
+    settings: DistillationSettings
+    prompts: PromptFile | None = None
+    base: Student | None = None
+    #: made in Python, in place of those that the settings describe
+    given: Conditions | None = None
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Hashes of what the settings name but do not hold: the prompts, and the base stage's weights."""
+        words = {"prompts": self.prompts.digest} if self.prompts is not None else {}
+        return {**words, "base": weights_hash(self.base)} if self.base is not None else words
+
+    def keep(self, folder: Path) -> None:
+        """The prompts beside the run, so that it can be sampled and reported wherever their file has gone."""
+        if self.prompts is not None:
+            Run(folder).keep_prompts(self.prompts.prompts)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a student remembers of this: its labels, what guidance led away from, the noise level of its inputs."""
+        adapter, settings = adapter_of(self.teacher), self.settings
+        words: dict[str, Any] = {"negative_prompt": settings.negative_prompt}
+        if self.given is not None:
+            words.update(_facts_of(self.given))
+            guidance = guidance_of(self.teacher)
+            if guidance is not None and adapter is not None and adapter.takes == "classes":
+                words["null_class"] = int(guidance.null["classes"])
+        elif adapter is not None and adapter.takes == "classes":
+            words.update(labels=class_labels(adapter, settings), null_class=null_class(adapter, settings))
+        if self.base is not None:
+            words["noise_level"] = settings.noise_level
+        return {key: value for key, value in words.items() if value is not None}
+
+    def describe_prompts(self) -> str:
+        """How many there are, and what becomes of them."""
+        if self.prompts is None:
+            return "none"
+        count, size = len(self.prompts.prompts), self._embedding_bytes()
+        how = "encoded once" if size <= self.settings.prompt_cache_gib * 2**30 else "encoded in the loop"
+        return f"{count} of {self.prompts.source}; their embeddings take {size / 2**30:.3g} GiB, {how}"
+
+    def _embedding_bytes(self) -> int:
+        """Of all prompts."""
+        adapter = adapter_of(self.teacher)
+        if adapter is None or self.prompts is None:
+            return 0
+        return row_bytes(adapter.blank(1)) * len(self.prompts.prompts)
+
+    def bytes_beside(self) -> int:
+        """What a base stage, and encoders that would run in the loop, take on the device."""
+        adapter, total = adapter_of(self.teacher), 0
+        if self.base is not None:
+            total += sum(4 * p.numel() for p in self.base.parameters())
+        in_loop = self._embedding_bytes() > self.settings.prompt_cache_gib * 2**30
+        if adapter is not None and in_loop and not self.settings.offload_encoders:
+            places = [adapter.parts.where(part) for part in adapter.encoders]
+            total += sum(file.stat().st_size for place in places for file in place.glob("*.safetensors"))
+        return total
+
+    def blank(self, batch: int) -> Condition:
+        """Zeros to try the teacher with, and a guidance weight where it is told one."""
+        from bootdiff.teachers import blank_condition
+
+        blank = blank_condition(self.teacher, batch)
+        weight = self._weights()
+        return blank if weight is None else blank.add(guidance=torch.full((batch,), weight[2]))
+
+    def make(self, folder: Path, device: torch.device | str) -> tuple[Teacher, Conditions]:
+        """The teacher with guidance, and the conditions; prompts are encoded here, into ``folder`` if they fit.
+
+        Raises:
+            BootdiffError: if an encoder is missing or damaged.
+        """
+        adapter = adapter_of(self.teacher)
+        if adapter is None:
+            return self.teacher, Unconditional()
+        conditions: Conditions = Unconditional()
+        null: Condition | None = None
+        if adapter.takes == "classes":
+            conditions = Classes(class_labels(adapter, self.settings))
+            label = null_class(adapter, self.settings)  # guidance without one was refused
+            null = None if label is None else Condition({"classes": torch.tensor([label])})
+        elif self.prompts is not None:
+            own = encode_prompts(self.prompts, adapter, self.settings, folder / "prompts", device)
+            conditions, null = own.conditions, own.null
+            if self.base is not None and self.base.adapter is not None:
+                place = folder / "base-prompts"
+                theirs = encode_prompts(self.prompts, self.base.adapter, self.settings, place, device, same=own)
+                small, stage = self.base.one_step(self.base.weight()).to(device), cast("Upscaler", adapter)
+                level = self.settings.noise_level
+                conditions = Cascade(conditions, small, theirs.conditions, self.base.shape, stage, level)
+        weights = self._weights()
+        if weights is not None:
+            conditions = Weighted(conditions, *weights)
+        return self._guided(null, adapter), conditions
+
+    def _guided(self, null: Condition | None, adapter: Adapter) -> Teacher:
+        settings = self.settings
+        asked = settings.guidance_range is not None or settings.guidance_scale not in (None, 1.0)
+        if adapter.guidance != "free" or not asked or null is None:
+            return self.teacher
+        return guided(self.teacher, null, settings.guidance_scale)
+
+    def _weights(self) -> tuple[float, float, float] | None:
+        """(lowest, highest, shown) of the weights that networks are told; None where none is told any."""
+        learned, adapter = learned_weight(self.settings, self.teacher), adapter_of(self.teacher)
+        if isinstance(learned, tuple):
+            shown = self.settings.export_guidance
+            return *learned, sum(learned) / 2 if shown is None else shown
+        told = adapter is not None and adapter.guidance == "embedded" and learned is not None
+        return (learned, learned, learned) if told and learned is not None else None
+
+
+def plan_conditions(teacher: Teacher, settings: Any, run: Run | None = None) -> ConditionPlan:
+    """Check everything that a distillation was asked about conditions.
+
+    Args:
+        run: whose own copy of the prompts serves where their file has gone.
+
+    Raises:
+        BootdiffError: naming what does not fit this teacher, and what to give instead.
+    """
+    plan = ConditionPlan(teacher, settings)
+    adapter = adapter_of(teacher)
+    takes = "nothing" if adapter is None else adapter.takes
+    check_asked(settings, takes, teacher.name)
+    if adapter is None:
+        check_plain(settings, teacher.name)
+        return plan
+    check_guidance(settings, adapter, teacher.name)
+    if takes == "classes":
+        class_labels(adapter, settings)
+    if takes == "prompts":
+        plan = replace(plan, prompts=asked_prompts(settings, teacher.name, run))
+    if settings.base is not None and not adapter.upscales:
+        raise BootdiffError(f"--base is for super-resolution teachers; {teacher.name} is none, so leave it out.")
+    if adapter.upscales:
+        plan = replace(plan, base=base_stage(settings, adapter, teacher.name))
+    if takes == "prompts":
+        adapter.parts.check(*adapter.encoders)
+    if not adapter.alone:  # all that the student's pipeline will hold, before hours are spent on it
+        adapter.parts.try_out(*(part for part in adapter.parts.components if part != adapter.network_part))
+    return plan
+
+
+def given_conditions(teacher: Teacher, settings: Any, conditions: Conditions) -> ConditionPlan:
+    """Check conditions that were made in Python, in place of those that settings describe.
+
+    Raises:
+        BootdiffError: if they are none, miss what the teacher needs, or settings describe others.
+    """
+    if not all(hasattr(conditions, name) for name in ("draw", "listed", "modules")):
+        raise BootdiffError(
+            f"conditions should be such as bootdiff.Classes([0, 1]), got {type(conditions).__name__}; a pipeline's "
+            "prompts are the setting prompts='FILE'."
+        )
+    places = ("prompts", "prompt_column", "classes", "null_class", "guidance_scale", "negative_prompt", "base")
+    for name in places:
+        if getattr(settings, name, None) is not None:
+            raise BootdiffError(
+                f"conditions= and the setting {name} exclude each other; leave one out"
+                + (" (guide with bootdiff.Guided(teacher, null, weight))." if "guidance" in name else ".")
+            )
+    own = guidance_of(teacher)
+    if settings.guidance_range is not None and (own is None or own.weight is not None):
+        raise BootdiffError(
+            "guidance_range with conditions= needs a teacher that reads its weight from them: "
+            "bootdiff.Guided(teacher, null), with no weight."
+        )
+    example, adapter = conditions.listed(0, 0, 1), adapter_of(teacher)
+    needed = set(adapter.blank(1)) if adapter is not None else set()
+    if settings.guidance_range is not None:
+        needed.add("guidance")
+    missing = sorted(needed - set(example))
+    if missing:
+        raise BootdiffError(
+            f"conditions= should hold {', '.join(sorted(needed))} for {teacher.name}; {', '.join(missing)} is missing."
+        )
+    if "classes" in example and adapter is not None and adapter.takes == "classes":
+        for label in _facts_of(conditions).get("labels", []):
+            check_label(label, adapter.classes)
+    return ConditionPlan(teacher, settings, given=conditions)
+
+
+def conditions_hash(conditions: Conditions) -> str:
+    """Of the first ``HASHED`` of a list of conditions."""
+    return tensors_hash(conditions.listed(0, 0, HASHED))
+
+
+def _facts_of(conditions: Conditions) -> dict[str, Any]:
+    """What a student remembers of conditions that were made in Python: their labels, if they are labels."""
+    inner = conditions.inner if isinstance(conditions, Weighted) else conditions
+    return {"labels": sorted(set(inner.labels))} if isinstance(inner, Classes) else {}

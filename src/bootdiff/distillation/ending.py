@@ -1,0 +1,109 @@
+"""The end of a distillation: which state becomes the student, whether it has diverged, and what is saved."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, cast
+
+from bootdiff.core.errors import BootdiffError
+from bootdiff.data.conditions import Conditions
+from bootdiff.export.diffusers import export_student
+from bootdiff.methods.settings import DistillationSettings, target_limit
+from bootdiff.monitoring.best import BestLook
+from bootdiff.monitoring.pulse import Pulse
+from bootdiff.monitoring.watch import FOLDER_OF_THE_BEST, Watch
+from bootdiff.storage.files import write_json
+from bootdiff.storage.runs import Run
+from bootdiff.students import Student
+from bootdiff.students.files import save_student
+from bootdiff.system.processes import word_of_first
+from bootdiff.teachers import Teacher, limited
+from bootdiff.teachers.base import Origin
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from bootdiff.distillation.distill import Plan
+    from bootdiff.training.loop import Loop
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What ``done.json`` says of a finished run.
+
+    Args:
+        steps: that were trained.
+        seconds: of training.
+        student_step: of the student: the best look's, where that beat the last state, or else the last.
+        diverged: how a run without looks went wrong, as the end of a sentence; None where it did not.
+    """
+
+    steps: int
+    seconds: float
+    student_step: int
+    diverged: str | None = None
+
+
+def take_best(student: Student, watch: Watch | None, accelerator: Accelerator) -> int | None:
+    """Put the best look's weights into the student where they beat the last ones; return that look's step, or None."""
+    step = watch.best_step if watch is not None and accelerator.is_main_process else None
+    step = word_of_first(step)
+    if step is not None and watch is not None and (accelerator.is_main_process or watch.best.look is not None):
+        watch.best.restore(student)
+    return step
+
+
+def check_best(plan: Plan, watch: Watch | None) -> None:
+    """Refuse to go on without looks where a run keeps the weights of its best one.
+
+    Raises:
+        BootdiffError: naming the setting.
+    """
+    folder = plan.output / FOLDER_OF_THE_BEST
+    if watch is None and folder.is_dir():
+        raise BootdiffError(
+            f"{folder} holds the weights of the run's best look, and watch_every=0 would forget them; leave watch_every"
+            " out, or remove that folder for the last step's."
+        )
+
+
+def first_pulse(plan: Plan, loop: Loop, teacher: Teacher, conditions: Conditions) -> Pulse | None:
+    """The student's pulse before its training, on the first process; None for a run with looks."""
+    if loop.watch is not None or not loop.accelerator.is_main_process:
+        return None
+    return _pulse(plan, cast("Student", loop.networks["student"]), teacher, conditions)
+
+
+def divergence(plan: Plan, student: Student, before: Pulse, teacher: Teacher, conditions: Conditions) -> str | None:
+    """How the student diverged since its first pulse, as the end of a sentence; None where it did not."""
+    # Only BOOT's boundary loss holds the student at t_max.
+    weights = (getattr(plan.settings, name, 1.0) for name in ("boot_weight", "boundary_weight"))
+    return _pulse(plan, student, teacher, conditions).alarm(before, anchored=min(weights) > 0)
+
+
+def _pulse(plan: Plan, student: Student, teacher: Teacher, conditions: Conditions) -> Pulse:
+    settings = cast("DistillationSettings", plan.settings)
+    return Pulse.of(student, limited(teacher, target_limit(settings, teacher)), conditions)
+
+
+def save_results(plan: Plan, student: Student, ended: Ended) -> None:
+    """``student-path`` for every teacher, ``student`` where stock diffusers has a pipeline for it, then ``done.json``.
+
+    The best look's weights stay where they are the student's, so that the results can be made again from the run; else
+    they go first: a run that is killed before ``done.json`` hands over its last state again.
+    """
+    # A resumed run may have been given its teacher by another path; the run's own is the one that its folder locates.
+    words = Run(plan.output).config
+    student.teacher_name = words["teacher"]
+    if student.origin is not None:
+        student.origin = Origin(words["teacher"], **words.get("teacher_options", {}), commit=student.origin.commit)
+    save_student(student, plan.output / "student-path")
+    if student.adapter is not None:
+        step = "the last" if ended.student_step == ended.steps else f"the best look of {ended.steps}"
+        told = {"student_step": f"{ended.student_step}, {step}"}
+        facts = {"method": plan.method, "settings": plan.settings.model_dump(), **told}
+        weight = getattr(plan.settings, "export_guidance", None)
+        export_student(student, plan.output / "student", facts, weight)
+    if ended.student_step == ended.steps:
+        BestLook(plan.output / FOLDER_OF_THE_BEST).remove()
+    write_json(plan.output / "done.json", {key: value for key, value in asdict(ended).items() if value is not None})

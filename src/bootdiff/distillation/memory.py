@@ -1,0 +1,160 @@
+"""How much memory a distillation needs, counted without running it: the network is built without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bootdiff.methods.settings import DistillationSettings, learned_weight
+from bootdiff.teachers import PipelineTeacher, Teacher, adapter_of
+from bootdiff.teachers.adapters.base import dtype_of
+
+#: cards that a plan is checked against, in GB
+CARDS = (24, 40, 80)
+GIB = 2**30
+#: a CUDA context, fragments, and the buffers of the largest operation
+RESERVED = 2 * GIB
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes.
+
+    Args:
+        weights: of teacher, student, a fake denoiser, gradients, AdamW's moments and the average.
+        sample: of the activations that one sample keeps for its backward pass, in the turn that keeps the most.
+        checkpointed: the same with gradient_checkpointing.
+    """
+
+    weights: int
+    sample: int
+    checkpointed: int
+
+    def fitting(self, card: int, checkpointing: bool) -> int:
+        """Samples a pass on a card of this many GB; 0 if not even one fits."""
+        free = card * 10**9 - RESERVED - self.weights
+        return max(0, free // max(1, self.checkpointed if checkpointing else self.sample))
+
+
+def memory_need(teacher: Teacher, settings: DistillationSettings, beside: int = 0) -> Need | None:
+    """Count what distilling this teacher needs; None for teachers that are no pipelines.
+
+    Args:
+        beside: bytes of what else is on the card, such as a base stage or encoders that run in the loop.
+    """
+    denoiser, adapter = teacher.denoiser, adapter_of(teacher)
+    if adapter is None or not isinstance(denoiser, PipelineTeacher):
+        return None
+    parameters = list(denoiser.network.parameters())
+    count = sum(p.numel() for p in parameters)
+    student = 4 * count * (4 + bool(settings.ema_decay))  # weights, gradients, two moments, average
+    cast = 2 * count if settings.mixed_precision != "no" else 0  # autocast keeps a copy of the weights for a pass
+    fake = 4 * count * 4 if getattr(settings, "fake_rank", None) == 0 else 0  # a correction's other network
+    weights = count * parameters[0].element_size() + student + fake + cast + beside
+    full, checkpointed = _kept(teacher, settings, *activations(denoiser, settings))
+    if settings.mixed_precision != "no":
+        full, checkpointed = full // 2, checkpointed // 2
+    return Need(weights, full, checkpointed)
+
+
+def _kept(teacher: Teacher, settings: DistillationSettings, full: int, checkpointed: int) -> tuple[int, int]:
+    """Of all networks that a sample's gradients pass through: (all kept, with gradient checkpointing).
+
+    Only networks that learn are checkpointed: not a teacher that gradients pass through, nor one whose low-rank updates
+    are a fake denoiser.
+    """
+    low_rank, through = getattr(settings, "fake_rank", 0) > 0, getattr(settings, "differentiates_teacher", False)
+    if not through:
+        return full, max(full, checkpointed) if low_rank else checkpointed
+    adapter: Any = adapter_of(teacher)
+    guided = adapter.guidance == "free" and learned_weight(settings, teacher) not in (None, 1.0)
+    of_teacher = 2 if guided else 1
+    if low_rank:
+        return full * (2 + of_teacher), checkpointed + full * (1 + of_teacher)
+    return full * (2 + of_teacher), checkpointed * 2 + full * of_teacher
+
+
+def activations(teacher: PipelineTeacher, settings: DistillationSettings) -> tuple[int, int]:
+    """Bytes in float32 that a pass of one sample keeps: (all, with gradient checkpointing)."""
+    adapter: Any = teacher.adapter
+    kind: Any = type(teacher.network)
+    with torch.device("meta"):
+        network = kind.from_config(teacher.network.config)
+        x, t = torch.empty(1, *teacher.shape), torch.empty(1)
+    condition = adapter.blank(1)
+    if adapter.guidance == "embedded" or isinstance(learned_weight(settings, teacher), tuple):
+        condition = condition.add(guidance=torch.ones(1))
+    if dtype_of(network) != torch.float32:
+        network = network.float()
+    counter = _Counter(network)
+    if network._supports_gradient_checkpointing:
+        network.enable_gradient_checkpointing(counter.segment)
+    t = t.long() if teacher.schedule.integer_timesteps else t
+    with counter.counting():
+        adapter.call(network, x, t, condition.to("meta"))
+    return counter.outside + counter.inside, counter.outside + counter.inputs + counter.largest
+
+
+class _Counter:
+    """Counts what autograd keeps, and what it would keep with checkpointed blocks."""
+
+    def __init__(self, network: nn.Module) -> None:
+        # Storages, not tensors: views of one are kept once, and those of weights are there anyway.
+        self.seen = {p.untyped_storage()._cdata for p in network.parameters()}
+        self.outside = self.inside = self.inputs = self.largest = 0
+
+    def counting(self, add: Callable[[int], None] | None = None) -> Any:
+        """A context in which everything that is kept for the backward pass is counted once."""
+
+        def pack(value: Tensor) -> Tensor:
+            storage = value.untyped_storage()
+            if storage._cdata not in self.seen:
+                self.seen.add(storage._cdata)
+                (add or self._add_outside)(storage.nbytes())
+            return value
+
+        return torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value)
+
+    def segment(self, block: Callable[..., Any], *inputs: Any, **words: Any) -> Any:
+        """Stands in for torch's checkpoint: runs the block once, and counts what it would not keep."""
+        here = [0]
+
+        def add(size: int) -> None:
+            here[0] += size
+
+        with self.counting(add):
+            result = block(*inputs, **words)
+        self.inside += here[0]
+        self.largest = max(self.largest, here[0])
+        self.inputs += sum(v.numel() * v.element_size() for v in inputs if isinstance(v, Tensor))
+        return result
+
+    def _add_outside(self, size: int) -> None:
+        self.outside += size
+
+
+def describe_memory(need: Need, settings: DistillationSettings) -> list[str]:
+    """The need in words, and what to set for each card."""
+    lines = [
+        f"memory: {need.weights / GIB:.3g} GiB of weights, gradients and optimiser; a sample keeps "
+        f"{need.sample / GIB:.3g} GiB of activations, {need.checkpointed / GIB:.3g} with gradient_checkpointing"
+    ]
+    for card in CARDS:
+        fitting = need.fitting(card, settings.gradient_checkpointing)
+        parts = next((n for n in range(1, settings.batch_size + 1) if _divides(n, settings.batch_size, fitting)), None)
+        if parts is None:
+            lines.append(f"  {card} GB card: does not fit, not even one sample at a time")
+        elif parts == 1:
+            lines.append(f"  {card} GB card: fits as it is")
+        else:
+            each = settings.batch_size // parts
+            lines.append(f"  {card} GB card: fits with gradient_accumulation={parts} ({each} samples a pass)")
+    return lines
+
+
+def _divides(parts: int, batch: int, fitting: int) -> bool:
+    return batch % parts == 0 and batch // parts <= fitting

@@ -1,0 +1,1 @@
+"""A student as a stock diffusers pipeline, with its model card."""

@@ -1,0 +1,143 @@
+"""The model card of an exported student."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bootdiff.data.conditions import NOISE_LEVEL
+from bootdiff.storage.runs import HARMLESS
+from bootdiff.teachers.adapters.base import Adapter
+
+_TEMPLATE = """---
+library_name: diffusers
+pipeline_tag: {tag}
+tags: [diffusion, distillation, one-step, boot]
+---
+
+# A one-step student of {teacher}
+
+Makes an image in one network call. Distilled with bootdiff from noise alone,
+without training data; method: {method}.
+
+```python
+import torch
+from diffusers import DiffusionPipeline
+
+pipe = DiffusionPipeline.from_pretrained("this-folder"{absent})
+generator = torch.Generator().manual_seed(0)
+{prepare}image = {usage}.images[0]
+```
+
+{steps}
+
+## Facts
+
+| | |
+|---|---|
+{facts}
+
+## Figures
+
+{figures}
+
+## Limits
+
+The student knows what its teacher knows, and inherits its licence, its data and its biases.
+"""
+
+
+def model_card(words: Mapping[str, Any], adapter: Adapter) -> str:
+    """A README for the hub from the run's facts; ``figures`` are an evaluation's rows, if there is one."""
+    private = ("prompts", "base", "lpips_weights")  # names of somebody's files
+    left_out = (*private, *HARMLESS, "t_min", "t_max")
+    settings = {k: v for k, v in words.get("settings", {}).items() if v is not None and k not in left_out}
+    own = ("t_min", "t_max", "guidance", "folded_weight")
+    files = ("lora", "pipeline_config")
+    options = words.get("teacher_options", {})
+    asked = {key: _public(value) if key in files else value for key, value in options.items()}
+    facts = {"teacher": _public(words["teacher"]), **asked, **{key: words[key] for key in own if key in words}}
+    kept = {key: words[key] for key in ("student_step",) if key in words}
+    rows = {**facts, **settings, **kept}
+    return _TEMPLATE.format(
+        teacher=escaped(_public(words["teacher"])),
+        tag="text-to-image" if adapter.takes == "prompts" else "unconditional-image-generation",
+        method=escaped(words.get("method", "boot")),
+        absent="".join(f", {part}=None" for part in adapter.absent),
+        prepare=adapter.prepare,
+        usage=_usage(words, adapter),
+        steps=" ".join(_steps(words, adapter)),
+        facts="\n".join(f"| {escaped(key)} | {escaped(_short(value))} |" for key, value in rows.items()),
+        figures=_figures(words.get("figures")),
+    )
+
+
+def _public(name: Any) -> Any:
+    """A builtin or a hub id as it is; of somebody's folder or file its name only."""
+    hub = isinstance(name, str) and name.count("/") == 1 and name[0] not in "./~" and not Path(name).exists()
+    return name if hub or not isinstance(name, str) else Path(name).name
+
+
+def escaped(value: Any) -> str:
+    """A value as a line of text that neither Markdown nor HTML reads as anything else."""
+    line = html.escape(" ".join(str(value).split()), quote=False)
+    # An underscore within a word is a letter; what looks like an address would become a link without any brackets.
+    marks = re.sub(r"([\\`*\[\]|~$@]|(?<!\w)_|_(?!\w)|:(?=//))", r"\\\1", line)
+    return re.sub(r"(?i)\b(www)\.", r"\1&#46;", marks)
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _usage(words: Mapping[str, Any], adapter: Adapter) -> str:
+    learned = words.get("guidance")
+    weight = 1.0
+    if adapter.weight_slot and learned is not None:
+        weight = sum(learned) / 2 if isinstance(learned, list) else learned
+    if adapter.weight_slot and adapter.guidance == "free" and not isinstance(learned, list):
+        weight = 1.0  # a fixed weight is in the network: more of it would come on top
+    known = words.get("conditions", {})
+    label = (known.get("labels") or [0])[0]
+    return adapter.usage.format(weight=f"{weight:g}", noise_level=known.get("noise_level", NOISE_LEVEL), label=label)
+
+
+def _steps(words: Mapping[str, Any], adapter: Adapter) -> list[str]:
+    """What a caller must know of steps and guidance."""
+    if adapter.flow:
+        lines = ["One step is all: more cost time and change nothing."]
+    else:
+        lines = ["More than one step is refused: the student answers for one noise level only."]
+    learned: Any = words.get("guidance")
+    if "folded_weight" in words:
+        here = f"{words['folded_weight']:g} is folded in"
+        lines.append(f"It learned guidance weights from {learned[0]:g} to {learned[1]:g}; here {here}.")
+    elif isinstance(learned, list):
+        lines.append(f"Any guidance_scale from {learned[0]:g} to {learned[1]:g} may be asked for, at no cost.")
+    elif learned is not None:
+        lines.append(f"Guidance of weight {learned:g} is folded in.")
+    if learned is not None and adapter.takes == "prompts" and not (isinstance(learned, list) and adapter.weight_slot):
+        lines.append("Leave guidance_scale as above: more would come on top.")
+    return lines
+
+
+def _figures(evaluation: Mapping[str, Any] | None) -> str:
+    if not evaluation:
+        return "Not evaluated yet; run `bootdiff evaluate` on the run's folder."
+    rows: Sequence[Mapping[str, Any]] = evaluation["rows"]
+    asked = ["faithfulness"] if any(row.get("faithfulness") is not None for row in rows) else []
+    names = ["sampler", "calls", "Fréchet distance", *asked, "path error"]
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    for row in rows:
+        figures = [row.get(key) for key in ("frechet_distance", *asked, "path_error")]
+        cells = " | ".join("–" if value is None else f"{value:.4g}" for value in figures)
+        lines.append(f"| {escaped(row['name'])} | {escaped(row['calls'])} | {cells} |")
+    lines.append("")
+    lines.append(
+        f"{evaluation['num']} samples, {evaluation['repeats']} noise seed(s), features "
+        f"{escaped(evaluation['features'])}."
+    )
+    return "\n".join(lines)

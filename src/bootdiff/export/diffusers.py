@@ -1,0 +1,77 @@
+"""The student as a stock diffusers pipeline that needs no bootdiff."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bootdiff.core.errors import BootdiffError
+from bootdiff.export.card import model_card
+from bootdiff.storage.files import read_json, write_json, write_text, write_whole
+from bootdiff.students import Student
+from bootdiff.students.files import FILE, student_facts
+from bootdiff.system.quiet import quietly
+from bootdiff.teachers.adapters.base import Adapter
+
+
+def one_step_scheduler(student: Student) -> Any:
+    """The family's scheduler with a single timestep, at t_max: one step returns exactly x_0.
+
+    Raises:
+        BootdiffError: where no stock scheduler can say the student's call.
+    """
+    return adapter_of_student(student).scheduler(student.call, student.limit, student.t_max)
+
+
+def one_step_network(student: Student, weight: float | None = None) -> Any:
+    """The folded network, scaled to what ``one_step_scheduler`` expects of it; where nothing is to scale, as it is."""
+    network: Any = student.fold(weight)
+    call = student.call
+    if call.scale != 1 or abs(call.output_scale - 1) > 1e-6:
+        adapter_of_student(student).rescale(network, call.scale, call.output_scale)
+    return network
+
+
+def export_student(student: Student, folder: Path | str, words: Mapping[str, Any], weight: float | None = None) -> None:
+    """Write a folder that the family's stock pipeline opens, one step by default or on request.
+
+    Args:
+        words: what the model card says beside the student's own facts: method, settings.
+        weight: the guidance weight to fold, of a student that learned a range and whose pipeline has no slot for it;
+            the range's middle where none is given.
+
+    Raises:
+        BootdiffError: for the student of a plain module, or a part of its pipeline that is missing.
+    """
+    adapter = adapter_of_student(student)
+    network, scheduler = one_step_network(student, weight), one_step_scheduler(student)
+    with quietly():
+        pipeline = adapter.stock(network, scheduler)
+    facts = student_facts(student)
+    if isinstance(student.guidance, tuple) and not adapter.weight_slot:
+        facts["folded_weight"] = student.weight(weight)
+
+    def write(temporary: Path) -> None:
+        with quietly():
+            pipeline.save_pretrained(temporary, safe_serialization=True)
+        for config in (temporary / "model_index.json", *temporary.glob("*/config.json")):
+            write_json(config, {key: value for key, value in read_json(config).items() if key != "_name_or_path"})
+        write_json(temporary / FILE, facts)
+        write_text(temporary / "README.md", model_card({**facts, **words}, adapter))
+
+    write_whole(Path(folder), write)
+
+
+def adapter_of_student(student: Student) -> Adapter:
+    """The adapter of a student that was grown from a pipeline's network.
+
+    Raises:
+        BootdiffError: for one that was not.
+    """
+    if student.adapter is None:
+        raise BootdiffError(
+            f"the student of {student.teacher_name} was not grown from a diffusers pipeline, so no stock pipeline can "
+            "hold it; use bootdiff.save_student."
+        )
+    return student.adapter

@@ -1,0 +1,1 @@
+"""Distances, their weights, and the times at which they are taken."""

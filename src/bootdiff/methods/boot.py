@@ -1,0 +1,152 @@
+"""BOOT: data-free distillation with bootstrapping (Gu et al., arXiv 2306.05544)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from bootdiff.core.turn import Turn
+from bootdiff.data.conditions import Conditions, Unconditional
+from bootdiff.data.sources import Batch, Noise
+from bootdiff.losses.distances import Distance, SquaredError, make_distance
+from bootdiff.losses.times import TIME_SAMPLINGS, TimeSampling, UniformTime
+from bootdiff.losses.weights import WEIGHTS, UniformWeight, Weight
+from bootdiff.methods.base import Learner, Loss, Networks, Stateless
+from bootdiff.methods.settings import DistillationSettings, learned_weight, target_limit
+from bootdiff.solvers import SOLVERS, Euler, Solver, noisy
+from bootdiff.students import Student
+from bootdiff.teachers import Teacher, limited
+
+
+class BootSettings(DistillationSettings):
+    """BOOT's own settings; the defaults are the paper's where it states them."""
+
+    delta: float = Field(0.04, gt=0, lt=1, description="step t − s of the bootstrap, in units of t in [0, 1]")
+    solver: Literal["euler", "heun"] = Field("euler", description="of the target: first or second order")
+    loss_weight: Literal["uniform", "signal", "adaptive"] = Field("uniform", description="of the bootstrap loss")
+    time_sampling: Literal["uniform", "progressive"] = Field("uniform", description="how t is drawn")
+    boundary_weight: float = Field(1.0, ge=0, le=1e6, description="beta, of the boundary loss; 0 = none")
+    boundary_every: int = Field(4, ge=1, description="steps between boundary losses")
+
+    @model_validator(mode="after")
+    def _step_fits(self) -> BootSettings:
+        if self.delta >= self.span:
+            raise ValueError(f"delta must be below t_max − t_min = {self.span:g}, got {self.delta:g}")
+        return self
+
+
+@dataclass
+class Boot(Stateless):
+    """L = L_BS + beta L_BC (Eqs. 8 and 9).
+
+    Args:
+        teacher: f; limited (clipped) where the targets should be.
+        student: the raw learner and its optimiser settings.
+        delta: the step t − s, in units of t.
+        boundary_weight: beta.
+        boundary_every: the boundary loss is computed on every k-th step only; k divides beta's effect.
+        conditions: what the noises are conditioned on; f̃ of Eq. 10 is a teacher with guidance.
+    """
+
+    teacher: Teacher
+    student: Learner
+    delta: float = 0.04
+    solver: Solver = field(default_factory=Euler)
+    weight: Weight = field(default_factory=UniformWeight)
+    distance: Distance = field(default_factory=SquaredError)
+    times: TimeSampling = field(default_factory=UniformTime)
+    boundary_weight: float = 1.0
+    boundary_every: int = 1
+    conditions: Conditions = field(default_factory=Unconditional)
+
+    def __post_init__(self) -> None:
+        self.source = Noise(self.teacher.shape, self.conditions)
+        model = self.student.module
+        if not isinstance(model, Student):
+            raise TypeError(f"expected a Student to learn, got {type(model).__name__}")
+        self.t_min, self.t_max = model.t_min, model.t_max
+
+    @classmethod
+    def from_settings(
+        cls,
+        teacher: Teacher,
+        settings: BootSettings,
+        conditions: Conditions | None = None,
+        student: Student | None = None,
+    ) -> Boot:
+        """The student, grown from the teacher where none is given, and what the settings' words stand for."""
+        weight = learned_weight(settings, teacher)
+        student = student or Student.from_teacher(teacher, settings.t_min, settings.t_max, weight)
+        student.target_limit = target_limit(settings, teacher)
+        return cls(
+            teacher=limited(teacher, student.target_limit),
+            student=Learner(
+                student, settings.learning_rate, weight_decay=settings.weight_decay, ema_decay=settings.ema_decay
+            ),
+            delta=settings.delta,
+            solver=SOLVERS[settings.solver],
+            weight=WEIGHTS[settings.loss_weight],
+            distance=make_distance(settings.distance, teacher.shape, settings.lpips_weights),
+            times=TIME_SAMPLINGS[settings.time_sampling],
+            boundary_weight=settings.boundary_weight,
+            boundary_every=settings.boundary_every,
+            conditions=conditions or Unconditional(),
+        )
+
+    def learners(self) -> Mapping[str, Learner]:
+        """One network learns."""
+        return {"student": self.student}
+
+    def frozen(self) -> Sequence[nn.Module]:
+        """The teacher, and a perceptual distance's network."""
+        return (self.teacher, *([self.distance] if isinstance(self.distance, nn.Module) else []))
+
+    def turns(self, step: int) -> Sequence[str]:
+        """One turn a step."""
+        return ("student",)
+
+    def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
+        """L_BS, and on every k-th step beta L_BC; the targets of both are made here, without gradients."""
+        student, teacher, schedule = networks["student"], self.teacher, self.teacher.schedule
+        eps, condition = batch.noise, batch.condition
+        boundary = self.boundary_weight > 0 and turn.step % self.boundary_every == 0
+        # t ~ U(t_min, t_max). Where the weight diverges at s → t, t stays delta above t_min.
+        t = self.times(turn, self.t_min + self.delta * self.weight.singular, self.t_max)
+        # Differs from the poster's Algorithm 1, which misprints min.
+        s = (t - self.delta).clamp(min=self.t_min)
+        t_max = torch.full_like(t, self.t_max)
+        with torch.no_grad():
+            y_t = student(eps, t, condition)
+            x_t = noisy(y_t, eps, t, schedule)  # x̂_t = alpha_t y_t + sigma_t eps
+            if boundary:  # one batch for both of the teacher's answers
+                x_T = schedule.start_scale(self.t_max) * eps
+                both = teacher.x0(torch.cat([x_t, x_T]), torch.cat([t, t_max]), condition.repeat(2))
+                f_t, f_T = both.chunk(2)
+            else:
+                f_t = teacher.x0(x_t, t, condition)
+            target = self.solver.step(teacher, y_t, f_t, eps, t, s, condition)  # Eq. 5, or 16
+        terms = [lambda: self.bootstrap(student(eps, s, condition), target, t, s)]
+        if boundary:
+            terms.append(lambda: self.boundary(student(eps, t_max, condition), f_T))
+        return terms
+
+    def bootstrap(self, y_s: Tensor, target: Tensor, t: Tensor, s: Tensor) -> Loss:
+        """L_BS = E w(t, s) d(y_theta(eps, s), SG[y_t + kappa (f(x̂_t, t) − y_t)]), Eqs. 8, 14, 15."""
+        kappa = self.teacher.schedule.kappa(t, s)
+        distance = self.distance(y_s, target)
+        weight = self.weight(distance.detach(), kappa, t, self.distance.degree)
+        loss = (weight * distance).mean()
+        residual = (y_s.detach() - target).square().flatten(1).mean(1).sqrt() / kappa
+        # Where s is clipped to t_min, kappa vanishes and the residual r = (y_s − target) / kappa says nothing.
+        residual = torch.where(t - s > 0.5 * self.delta, residual, torch.nan)
+        return Loss(loss, {"bootstrap": loss.detach()}, {"residual": (t, residual)})
+
+    def boundary(self, y_T: Tensor, f_T: Tensor) -> Loss:
+        """beta L_BC = beta E d(f(x_T, t_max), y_theta(eps, t_max)), Eq. 9."""
+        edge = self.distance(y_T, f_T).mean()
+        return Loss(self.boundary_weight * edge, {"boundary": edge.detach()})

@@ -1,0 +1,1 @@
+"""Corrections: what follows BOOT and brings its samples to the teacher's own distribution."""

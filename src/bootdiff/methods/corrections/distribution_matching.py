@@ -1,0 +1,27 @@
+"""Distribution matching (Yin et al., arXiv 2311.18828; Luo et al., arXiv 2305.18455): C1 of the method's section 5."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bootdiff.core.condition import Condition
+from bootdiff.methods.base import Networks
+from bootdiff.methods.corrections.base import Correction, CorrectionSettings, per_sample
+
+
+class DistributionMatchingSettings(CorrectionSettings):
+    """Nothing beyond what every correction has."""
+
+
+class DistributionMatching(Correction):
+    """grad = E [ (f_psi(x_r, r) − f(x_r, r)) / mean |x − f(x_r, r)| · dx/dtheta ]."""
+
+    def compare(
+        self, networks: Networks, x: Tensor, x_r: Tensor, r: Tensor, condition: Condition
+    ) -> tuple[Tensor, Tensor]:
+        """A scalar whose gradient with respect to x is that, over the number of values."""
+        with torch.no_grad():
+            f, f_psi = self.answers(networks, x_r, r, condition)
+            direction = (f_psi - f) / per_sample(x - f, x)
+        return (direction * x).mean(), (f_psi - f).square().flatten(1).mean(1)

@@ -1,0 +1,89 @@
+"""The fake denoiser ``f_psi``: what the student's own samples look like behind noise.
+
+A correction compares it with the teacher: where both agree at every noise level, the student's samples are distributed
+as the teacher's (Yin et al., arXiv 2311.18828; Zhou et al., arXiv 2404.04057).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from bootdiff.core.condition import Condition
+from bootdiff.schedules import expand
+from bootdiff.students.growth import GrownNetwork, grow
+from bootdiff.students.lora import LowRank
+from bootdiff.students.plain import PlainNetwork
+from bootdiff.teachers import NetworkTeacher, Teacher
+
+#: cap of the weight min(SNR, cap) + 1, as in the training of teachers
+SNR_CAP = 5.0
+
+
+class Fake(nn.Module):
+    """A denoiser in training, with the teacher's reading of a network's output: (x_r, r) to x_0 in float32.
+
+    Its network is of the student's kind, so that it takes whatever the student takes: the guidance weight, too, because
+    the samples of another weight are others.
+
+    Args:
+        network: called with r as its own time and as its target time.
+        teacher: gives the schedule, and what the output means.
+    """
+
+    def __init__(self, network: GrownNetwork, teacher: Teacher) -> None:
+        super().__init__()
+        # Bound methods, not the teacher itself: its weights are not the fake's.
+        self.network, self.schedule, self.factors = network, teacher.schedule, teacher.denoiser.factors
+
+    @classmethod
+    def from_teacher(cls, teacher: Teacher, guided: bool = False, rank: int = 0) -> Fake:
+        """A fake that equals the teacher without guidance; an analytic teacher's gets a network that starts at zero.
+
+        Args:
+            guided: whether it takes a guidance weight.
+            rank: of low-rank updates to the teacher's own weights, which then serve both; 0 copies them.
+
+        Raises:
+            BootdiffError: if the network cannot be copied, or has no layer for such updates.
+        """
+        denoiser = teacher.denoiser
+        if not isinstance(denoiser, NetworkTeacher):
+            low, high = denoiser.schedule.timestep(torch.tensor(denoiser.t_range)).tolist()
+            return cls(PlainNetwork(denoiser.shape, (low, high)), teacher)
+        return cls(LowRank(denoiser, rank) if rank else grow(denoiser, guided), teacher)
+
+    def forward(self, x_r: Tensor, r: Tensor, condition: Condition) -> Tensor:
+        """f_psi(x_r, r), (b, *shape)."""
+        scale, a, b = self._factors(x_r, r)
+        timestep = self.schedule.timestep(r)
+        return a * x_r + b * self.network(scale * x_r, timestep, timestep, condition).float()
+
+    def beside(self, x_r: Tensor, r: Tensor, condition: Condition, plain: Sequence[Condition]) -> list[Tensor]:
+        """[f of each of ``plain``, …, f_psi], each (b, *shape), not limited: one call of the shared network."""
+        scale, a, b = self._factors(x_r, r)
+        network = cast("LowRank", self.network)
+        outputs = network.beside(scale * x_r, self.schedule.timestep(r), condition, plain)
+        return [a * x_r + b * output.float() for output in outputs]
+
+    @property
+    def shares(self) -> bool:
+        """Whether ``beside`` can be called: its weights are the teacher's but for low-rank updates."""
+        return isinstance(self.network, LowRank) and self.network.batches
+
+    def _factors(self, x_r: Tensor, r: Tensor) -> list[Tensor]:
+        return [expand(v.to(x_r.device, torch.float32), x_r) for v in self.factors(r)]
+
+    def weight(self, r: Tensor) -> Tensor:
+        """Of the squared error of x_0 at r, (b,): 1 / b², which makes it the error of the network's own output.
+
+        Where the output is x_0 itself, min(SNR, 5) + 1, as in the training of teachers (``Denoising``); never much more
+        than SNR + 1, which the error of a score is at low noise.
+        """
+        b = self.factors(r)[2]
+        snr = torch.exp(-2 * self.schedule.lambda_(r))
+        output = torch.minimum(b.square().clamp(min=1e-12).reciprocal(), SNR_CAP * (snr + 1))
+        return torch.where(b == 1, snr.clamp(max=SNR_CAP) + 1, output).to(r.device, torch.float32)

@@ -1,0 +1,185 @@
+"""FreeFlow (Tong et al., 2025): prediction and correction in one batch, balanced; C3 of the method's section 5."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from bootdiff.core.condition import Condition
+from bootdiff.core.transfer import to_device
+from bootdiff.core.turn import Turn
+from bootdiff.data.sources import Batch
+from bootdiff.methods.base import Loss, Networks, Reset
+from bootdiff.methods.corrections.base import Correction, CorrectionSettings
+from bootdiff.schedules import expand
+from bootdiff.solvers import noisy
+
+
+class FreeFlowSettings(CorrectionSettings):
+    """FreeFlow's own."""
+
+    boot_weight: float = Field(0.0, ge=0, le=1e6, description="of the BOOT loss beside the prediction; 0 = none")
+    correction_share: float = Field(0.25, gt=0, lt=1, description="of the batch that corrects; the rest predicts")
+    balance: float = Field(1.0, ge=0, le=1000, description="a, of the correction against the prediction")
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The share and a."""
+        return {"share": self.correction_share, "balance": self.balance}
+
+    @model_validator(mode="after")
+    def _a_batch_holds_both(self) -> Self:
+        fewest = math.ceil(1 / min(self.correction_share, 1 - self.correction_share))
+        if not 0 < math.floor(self.batch_size * self.correction_share) < self.batch_size:
+            raise ValueError(
+                f"a batch must hold predictions and corrections: batch_size is {self.batch_size}, and "
+                f"correction_share {self.correction_share:g} needs {fewest} or more"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _boots_own_need_its_loss(self) -> Self:
+        # In a run of two stages they are the first one's.
+        used = self.boot_weight > 0 or "boot" in type(self).model_fields
+        for name in () if used else ("loss_weight", "solver"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is of BOOT's loss, which boot_weight 0 leaves out; leave {name} out, too")
+        return self
+
+
+@dataclass
+class FreeFlow(Correction):
+    """Prediction on most samples of the batch, correction on the others.
+
+    Args:
+        share: of the batch that corrects.
+        balance: a. The correction is scaled by a E‖prediction‖ / (E‖correction‖ + c), both as gradients on the output,
+            which is where they meet (the prediction's residual carries its weight and 1/t there).
+
+    The norms are those of the whole batch of the step before, so that the scale is the same however a batch is split.
+    """
+
+    share: float = 0.25
+    balance: float = 1.0
+    floor: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        #: E‖prediction‖ / (E‖correction‖ + c); nothing corrects before it is known
+        self.scale = torch.zeros(())
+        self._norms = torch.zeros(4)
+
+    def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
+        """For the student: the prediction, the correction at the scale of the step before, and what is BOOT's."""
+        if turn.name == "fake":
+            return super().losses(networks, turn, batch)
+        on_cpu = self.correcting(turn)  # asked there, so that a GPU is not waited for
+        # Numbers, not a mask: a GPU must be waited for to learn how many samples a mask selects.
+        device = batch.noise.device
+        corrects, predicts = (to_device(mask.nonzero()[:, 0], device) for mask in (on_cpu, ~on_cpu))
+        terms: list[Callable[[], Loss]] = []
+        if not bool(on_cpu.all()):
+            terms.append(lambda: self.prediction(networks, turn, batch, predicts))
+        if bool(on_cpu.any()):
+            terms.append(lambda: self.balanced(networks, turn, batch, corrects))
+        boot = self.boot
+        if self.boot_weight > 0:
+            bootstrap, *boundary = boot.losses(networks, turn, batch)
+            terms.extend([partial(self._kept, bootstrap), *boundary])
+        elif boot.boundary_weight > 0 and turn.step % boot.boundary_every == 0:
+            terms.append(lambda: self.edge(networks, batch))
+        return terms
+
+    def correcting(self, turn: Turn) -> Tensor:
+        """Which samples of the slice correct, bool (b,) on the CPU: by their numbers in the whole batch."""
+        numbers = torch.arange(turn.draw.start, turn.draw.stop, dtype=torch.float64)
+        return ((numbers + 1) * self.share).floor() > (numbers * self.share).floor()
+
+    def prediction(self, networks: Networks, turn: Turn, batch: Batch, rows: Tensor) -> Loss:
+        """E w ‖(y_theta(eps, s) − SG[f + y'/lambda']) / t‖², y' a finite difference over delta, w the adaptive weight.
+
+        The residual is BOOT's (Eq. 15), (y_s − target) / kappa.
+        """
+        student, schedule, boot = networks["student"], self.schedule, self.boot
+        eps, condition = batch.noise[rows], batch.condition.index(rows)
+        t = boot.times(turn, boot.t_min + boot.delta, boot.t_max)[rows]
+        s = t - boot.delta
+        with torch.no_grad():  # first: a checkpointed network runs its last pass with gradients once more
+            y_t = student(eps, t, condition)
+            f = boot.teacher.x0(noisy(y_t, eps, t, schedule), t, condition)
+        y_s = student(eps, s, condition)
+        # Differs from the formula, which learns y_t itself: by a difference towards t_min, every step would raise an
+        # error of y_t 1/kappa − 1 fold, for what is known of the path is its end at t_max. f and 1/t are those of y_t.
+        target = f + (y_t - y_s.detach()) * (1 / expand(schedule.kappa(t, s), y_t) - 1)
+        residual = y_s - target
+        velocity = (residual / expand(t, residual)).square().flatten(1).mean(1)
+        weight = 1 / (velocity.detach() + self.floor)
+        # On the output, the gradient of a sample is 2 w r / t²; norms per value, so that sizes agree.
+        self._count(0, 2 * weight * velocity.detach().sqrt() / t)
+        loss = (weight * velocity).sum() / len(batch.noise)
+        size = residual.detach().square().flatten(1).mean(1).sqrt()
+        return Loss(loss, {"prediction": velocity.detach().mean()}, {"residual": (t, size)})
+
+    def balanced(self, networks: Networks, turn: Turn, batch: Batch, rows: Tensor) -> Loss:
+        """The unnormalised velocity (f_psi − f) / r, scaled to the prediction."""
+        eps, condition = batch.noise[rows], batch.condition.index(rows)
+        x = self.sample(networks, eps, condition)
+        r = self.draw_levels(turn)[rows]
+        renoise = turn.draw.normal("renoise", self.teacher.shape)[rows]
+        x_r = noisy(x, renoise, r, self.schedule)
+        loss, difference = self.compare(networks, x, x_r, r, condition)
+        self._count(2, (difference / r.square()).sqrt())
+        factor = self.balance * self.scale.to(loss.device) * len(x) / len(batch.noise)
+        return Loss(factor * loss, {"correction": difference.mean()}, {"correction": (r, difference)})
+
+    def compare(
+        self, networks: Networks, x: Tensor, x_r: Tensor, r: Tensor, condition: Condition
+    ) -> tuple[Tensor, Tensor]:
+        """A scalar whose gradient with respect to x is the velocity's difference, over the number of values."""
+        with torch.no_grad():
+            f, f_psi = self.answers(networks, x_r, r, condition)
+            velocity = (f_psi - f) / expand(r, x)
+        return (velocity * x).mean(), (f_psi - f).square().flatten(1).mean(1)
+
+    def draw_levels(self, turn: Turn) -> Tensor:
+        """r with a density that rises with it: high noise decides what a sample is of."""
+        low, high = self.levels
+        return low + (high - low) * turn.draw.uniform("r").sqrt()
+
+    def _count(self, place: int, norms: Tensor) -> None:
+        self._norms = self._norms.to(norms.device)
+        total = norms.sum()
+        self._norms[place : place + 2] += torch.stack([total, torch.full_like(total, len(norms))])
+
+    def after_step(self, networks: Networks, step: int) -> Iterable[Reset]:
+        """The scale of the next step's correction."""
+        if "student" in self.turns(step):
+            from accelerate.utils import reduce
+
+            prediction, predictions, correction, corrections = reduce(self._norms, "sum")
+            self.scale = prediction / predictions / (correction / corrections + self.floor)
+            self._norms = torch.zeros_like(self._norms)
+        return ()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The scale."""
+        return {"scale": self.scale}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take it back."""
+        self.scale = state["scale"]
+
+    def edge(self, networks: Networks, batch: Batch) -> Loss:
+        """BOOT's boundary loss alone: beta E d(f(x_T, t_max), y_theta(eps, t_max)), Eq. 9."""
+        boot, eps = self.boot, batch.noise
+        t_max = torch.full((len(eps),), boot.t_max, device=eps.device)
+        with torch.no_grad():
+            f_T = boot.teacher.x0(self.schedule.start_scale(boot.t_max) * eps, t_max, batch.condition)
+        return boot.boundary(networks["student"](eps, t_max, batch.condition), f_T)

@@ -1,0 +1,45 @@
+"""Score identity distillation (Zhou et al., arXiv 2404.04057): C2 of the method's section 5."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+from torch import Tensor
+
+from bootdiff.core.condition import Condition
+from bootdiff.methods.base import Networks
+from bootdiff.methods.corrections.base import Correction, CorrectionSettings, per_sample
+
+
+class SidSettings(CorrectionSettings):
+    """SiD's own."""
+
+    sid_alpha: float = Field(1.0, ge=0, le=2, description="a of the loss; SiD has 1 to 1.2")
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """a."""
+        return {"alpha": self.sid_alpha}
+
+    @property
+    def differentiates_teacher(self) -> bool:
+        """They do."""
+        return True
+
+
+@dataclass
+class Sid(Correction):
+    """L = (f − f_psi) · [(f − x) − a (f − f_psi)] / mean |x − f|, with the gradient through f and f_psi, too."""
+
+    alpha: float = 1.0
+
+    def compare(
+        self, networks: Networks, x: Tensor, x_r: Tensor, r: Tensor, condition: Condition
+    ) -> tuple[Tensor, Tensor]:
+        """The loss as it stands: neither f nor f_psi is detached."""
+        f, f_psi = self.answers(networks, x_r, r, condition)
+        difference = f - f_psi
+        loss = difference * ((f - x) - self.alpha * difference) / per_sample(x - f, x)
+        return loss.mean(), difference.detach().square().flatten(1).mean(1)

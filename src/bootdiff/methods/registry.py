@@ -1,0 +1,48 @@
+"""Which methods there are: one line each. The modules are imported when asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from bootdiff.core.errors import choose
+
+#: method name to ``module:objective class:settings class``
+METHODS = {
+    "boot": "bootdiff.methods.boot:Boot:BootSettings",
+    "dm": "bootdiff.methods.corrections.distribution_matching:DistributionMatching:DistributionMatchingSettings",
+    "sid": "bootdiff.methods.corrections.sid:Sid:SidSettings",
+    "freeflow": "bootdiff.methods.corrections.freeflow:FreeFlow:FreeFlowSettings",
+}
+#: those that can follow BOOT in one run
+CORRECTIONS = ("dm", "sid", "freeflow")
+FIRST = "boot+"
+
+
+def names() -> list[str]:
+    """Every name that ``load_method`` knows."""
+    return [*METHODS, *(FIRST + name for name in CORRECTIONS)]
+
+
+def methods_with(setting: str) -> list[str]:
+    """The methods that have this setting."""
+    return [name for name in names() if setting in load_method(name)[1].model_fields]
+
+
+def load_method(name: str) -> tuple[Any, Any]:
+    """(objective class with ``from_settings(teacher, settings)``, settings class).
+
+    Args:
+        name: one of ``METHODS``, or ``boot+`` and the name of a correction: two stages in one run.
+
+    Raises:
+        BootdiffError: for an unknown method, naming the nearest.
+    """
+    if name.startswith(FIRST):
+        from bootdiff.methods.staged import boot_first
+
+        correction, settings = load_method(choose(name.removeprefix(FIRST), CORRECTIONS, "correction"))
+        return correction, boot_first(settings)
+    module, objective, settings = METHODS[choose(name, names(), "method")].split(":")
+    loaded = import_module(module)
+    return getattr(loaded, objective), getattr(loaded, settings)

@@ -1,0 +1,99 @@
+"""The best look's weights, kept beside a run until it ends, in case the run ends worse than it was."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import nn
+
+from bootdiff.core.errors import BootdiffError, first_line
+from bootdiff.monitoring.convergence import is_better, is_look, relative_distance
+from bootdiff.storage.files import load_tensors, read_json, remove, save_tensors, write_json, write_whole
+from bootdiff.system.out_of_memory import let_pass
+
+T = TypeVar("T")
+
+#: looks below which the last state is handed over, whatever they say
+FEWEST_LOOKS = 5
+_LOOK, _WEIGHTS = "look.json", "student.safetensors"
+
+
+@dataclass(frozen=True)
+class BestLook:
+    """The student as it was at its best look: averaged weights in one folder of the run, and that look's figures.
+
+    Writing it is the cost of a look that beats all before it: one copy of the student in float32.
+
+    Args:
+        folder: ``best`` in the run's folder; it is there from the first finite look on, and stays in a finished run
+            whose student is of that look.
+    """
+
+    folder: Path
+
+    @property
+    def look(self) -> Mapping[str, Any] | None:
+        """The figures of the look whose weights are kept; None before the first finite one."""
+        path = self.folder / _LOOK
+        return self._read(lambda: read_json(path)) if path.is_file() else None
+
+    def offer(self, look: Mapping[str, Any], student: nn.Module) -> None:
+        """Keep these weights if their look is finite and nearer to the teacher's samples than the one that is kept."""
+        before, distance = self.look, relative_distance(look)
+        if not math.isfinite(distance) or (before is not None and distance >= relative_distance(before)):
+            return
+
+        def write(temporary: Path) -> None:
+            temporary.mkdir()
+            save_tensors(temporary / _WEIGHTS, student.state_dict())
+            write_json(temporary / _LOOK, look)
+
+        write_whole(self.folder, write)
+
+    def beats_last(self, looks: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether the kept look is nearer than the last of at least five by more than the noise of such a figure."""
+        best = self.look
+        if best is None or len(looks) < FEWEST_LOOKS or best["step"] == looks[-1]["step"]:
+            return False
+        return is_better(best, looks[-1])
+
+    def restore(self, student: nn.Module) -> None:
+        """Put the kept weights into the student.
+
+        Raises:
+            BootdiffError: if they are damaged, or another student's.
+        """
+        self._read(lambda: student.load_state_dict(load_tensors(self.folder / _WEIGHTS)))
+
+    def check(self) -> None:
+        """Refuse a folder that is damaged, before a training begins whose end would need it.
+
+        Raises:
+            BootdiffError: saying what to remove.
+        """
+        look = self.look
+        if look is not None and not is_look(look):
+            raise self._damaged("its figures are no look's")
+        if look is not None:
+            self._read(lambda: load_tensors(self.folder / _WEIGHTS))
+
+    def _read(self, read: Callable[[], T]) -> T:
+        try:
+            return read()
+        except (BootdiffError, RuntimeError) as error:
+            let_pass(error)
+            raise self._damaged(first_line(error)) from error
+
+    def _damaged(self, why: str) -> BootdiffError:
+        return BootdiffError(
+            f"{self.folder}, the weights of the best look so far, is damaged ({why}); remove that folder: the student "
+            "is then of a later look, or of the last step."
+        )
+
+    def remove(self) -> None:
+        """Forget them: the run has ended, or what they were compared with has changed."""
+        remove(self.folder)

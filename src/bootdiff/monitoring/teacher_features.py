@@ -1,0 +1,87 @@
+"""Spaces to compare samples in, without data: what the teacher's own network makes of them, half way and at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bootdiff.core.condition import Condition
+from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of
+
+
+@dataclass(frozen=True)
+class TeacherFeatures:
+    """Activations of a block in the middle of the network, averaged over positions.
+
+    A denoiser knows what its images show (Baranchuk et al., arXiv 2112.03126): the shares of shapes that pixels hardly
+    tell apart, and a correction moves, are seen here.
+
+    Args:
+        teacher: without guidance and limits.
+        middle: the block, one of the modules of its network.
+        last: the network's last block, which sees what the middle does not: texture, and the blur of a mean.
+        time: at which images are shown to it: that of the image, where noise is least.
+    """
+
+    teacher: NetworkTeacher
+    middle: nn.Module
+    time: float
+    last: nn.Module | None = None
+
+    @classmethod
+    def of(cls, teacher: Teacher, time: float) -> TeacherFeatures | None:
+        """Those of a pipeline whose network is a U-Net or a transformer as diffusers writes them; None of any other."""
+        denoiser = teacher.denoiser
+        if not isinstance(denoiser, NetworkTeacher) or adapter_of(teacher) is None:
+            return None
+        found = _middle_and_last(denoiser.network)
+        return None if found is None else cls(denoiser, found[0], time, found[1])
+
+    @torch.no_grad()
+    def read(self, samples: Tensor, condition: Condition) -> Tensor:
+        """Of images or latents (n, *shape): (n, channels), in float32."""
+        with self._uncompiled(), _caught(self.middle) as caught:
+            self.teacher.x0(samples, torch.full((len(samples),), self.time, device=samples.device), condition)
+        return caught[-1]
+
+    def textures(self) -> AbstractContextManager[list[Tensor]]:
+        """Within it, a list of what the last block makes of everything that ``read`` shows: (n, channels) each."""
+        return nullcontext([]) if self.last is None else _caught(self.last)
+
+    def _uncompiled(self):
+        """A compiled network does not see the hook."""
+        compiled = getattr(self.teacher.network, "_compiled_call_impl", None) is not None
+        return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+
+
+@contextmanager
+def _caught(block: nn.Module) -> Iterator[list[Tensor]]:
+    """The outputs of a block, averaged over positions, in float32."""
+    caught: list[Tensor] = []
+    hook = block.register_forward_hook(lambda module, inputs, output: caught.append(_pooled(output)))
+    try:
+        yield caught
+    finally:
+        hook.remove()
+
+
+def _pooled(output: Any) -> Tensor:
+    # Blocks of a text-to-image transformer answer for the text, too; images come last.
+    seen = (output if isinstance(output, Tensor) else output[-1]).float()
+    return seen.flatten(2).mean(2) if seen.ndim == 4 else seen.mean(1)
+
+
+def _middle_and_last(network: nn.Module) -> tuple[nn.Module, nn.Module | None] | None:
+    lists = [getattr(network, name, None) for name in ("transformer_blocks", "single_transformer_blocks")]
+    blocks = [block for part in lists if isinstance(part, nn.ModuleList) for block in part]
+    if blocks:
+        return blocks[len(blocks) // 2], blocks[-1]
+    middle, ups = getattr(network, "mid_block", None), getattr(network, "up_blocks", None)
+    if not isinstance(middle, nn.Module):
+        return None
+    return middle, ups[-1] if isinstance(ups, nn.ModuleList) and len(ups) else None

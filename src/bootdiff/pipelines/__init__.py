@@ -1,1 +1,0 @@
-"""Students as files, and samplers under one contract."""

@@ -1,0 +1,80 @@
+"""What samples are asked for: words, classes, a guidance weight, and the conditions that they become."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bootdiff.core.device import best_device
+from bootdiff.core.errors import BootdiffError
+from bootdiff.data.conditions import Classes, Conditions, Prompts, Unconditional, Weighted
+from bootdiff.samplers.base import Told
+from bootdiff.teachers.adapters.base import Adapter
+from bootdiff.teachers.encoding import PromptEncoder
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What samples are asked for.
+
+    Args:
+        prompts, classes: one after the other; by default those of the run, or all classes.
+        weight: guidance weight, of a student that learned a range; its middle by default.
+        negative: what guidance leads away from; a student learned one, and can be asked for that only.
+    """
+
+    prompts: Sequence[str] | None = None
+    classes: Sequence[int] | None = None
+    weight: float | None = None
+    negative: str | None = None
+
+
+ANY = Choice()
+
+
+def conditions_for(sampler: Told, facts: dict[str, Any], choice: Choice = ANY) -> Conditions:
+    """What a sampler's samples are conditioned on, by number.
+
+    Args:
+        facts: of the student; they say which classes it learned.
+
+    Raises:
+        BootdiffError: for words that mean nothing to this student, or that it needs and are missing.
+    """
+    adapter = sampler.adapter
+    takes = adapter.takes if adapter is not None else "nothing"
+    if choice.prompts is not None and takes != "prompts":
+        raise BootdiffError(f"this student is conditioned on {takes}, not on prompts; leave them out.")
+    if choice.classes is not None and takes != "classes":
+        raise BootdiffError(f"this student is conditioned on {takes}, not on classes; leave them out.")
+    learned = facts.get("conditions", {}).get("negative_prompt")
+    if choice.negative is not None and choice.negative != (learned or ""):
+        words = f"'{learned}'" if learned else "none"
+        raise BootdiffError(
+            f"the negative prompt is learned with the student, which learned {words}; distil again with "
+            f"--negative-prompt '{choice.negative}'."
+        )
+    conditions: Conditions = Unconditional()
+    if adapter is not None and takes == "classes":
+        conditions = Classes(_labels(adapter, facts, choice.classes))
+    elif adapter is not None and takes == "prompts":
+        if choice.prompts is None:
+            raise BootdiffError("this student is conditioned on text; give --prompt TEXT or --prompts FILE.")
+        encoder, prompts = PromptEncoder(adapter, best_device()), list(choice.prompts)
+        conditions = Prompts(len(prompts), lambda numbers: encoder([prompts[n] for n in numbers]))
+    told = sampler.told_weight(choice.weight)
+    return conditions if told is None else Weighted(conditions, told, told, told)
+
+
+def _labels(adapter: Adapter, facts: dict[str, Any], asked: Sequence[int] | None) -> list[int]:
+    learned = facts.get("conditions", {}).get("labels") or list(range(adapter.classes))
+    for label in asked or []:
+        if label not in learned:
+            raise BootdiffError(f"class {label} is none that this student learned: {_span(learned)}.")
+    return list(asked or learned)
+
+
+def _span(labels: Sequence[int]) -> str:
+    """A few labels as they are, many by their ends."""
+    return ", ".join(map(str, labels)) if len(labels) <= 12 else f"{labels[0]} … {labels[-1]}"

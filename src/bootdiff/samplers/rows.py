@@ -1,0 +1,138 @@
+"""What a row of a table is of. It is a value, and its name is made of it: no name is ever read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from torch import Tensor
+
+from bootdiff.core.condition import Condition
+from bootdiff.solvers import Heun, ddim, even_times, solve
+from bootdiff.teachers import Teacher
+
+#: steps of the path's exact end
+HEUN_STEPS = 50
+#: the sampler of the path's exact end
+PATH = "path"
+#: the sampler of a student, and of a student and a few steps of its teacher
+ONE_CALL, REFINED = "one call", "refined"
+#: the stage of a run's first student
+FIRST = "first"
+
+Kind = Literal["teacher", "student"]
+#: from noises (b, *shape) and their conditions to samples
+Sampling = Callable[[Tensor, Condition], Tensor]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was sampled, and how.
+
+    Args:
+        kind: ``"teacher"`` or ``"student"``.
+        sampler: of the teacher: ``"ddim"``, ``"dpm-solver++"``, …, or ``"path"``, 50 Heun steps of the Signal-ODE; of a
+            student ``"one call"`` or ``"refined"``.
+        steps: of the sampler; of a refined student those of its teacher.
+        calls: evaluations of the network for one image. Guidance by a second pass counts two a step.
+        spacing: how the sampler's times are spaced; None where there is nothing to space.
+        method: that trained a student.
+        stage: ``"first"``: the student of a run's first stage; ``"both"``: both teachers of a cascade.
+        start: the time at which it starts, where that is another than the teacher's own; of a refined student the time
+            at which its teacher takes over.
+        end: the time at which it ends, where ``start`` is given and it is a path.
+        title: a student's, where several are compared.
+        best_of: of the teacher's rows: the calls within which no other sampler and spacing was better.
+    """
+
+    kind: Kind
+    sampler: str
+    steps: int
+    calls: int
+    spacing: str | None = None
+    method: str | None = None
+    stage: str | None = None
+    start: float | None = None
+    end: float | None = None
+    title: str | None = None
+    best_of: int | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the samples depend on: everything but the row's part in a table."""
+        return {key: value for key, value in asdict(self).items() if key not in ("title", "best_of")}
+
+    @property
+    def name(self) -> str:
+        """The row's name in tables and messages, such as ``"DDIM 10"``; it is never read."""
+        if self.kind == "student":
+            title = self.title or ("first stage" if self.stage == FIRST else "student")
+            return f"{title} + {self.steps} DDIM" if self.sampler == REFINED else title
+        steps = f"{self.steps} + {self.steps}" if self.stage == "both" else f"{self.steps}"
+        start = "" if self.start is None else f" from t = {self.start:.3g}"
+        name = f"{sampler_name(self.sampler)} {steps}{start}"
+        calls = "1 call" if self.best_of == 1 else f"{self.best_of} calls"
+        return name if self.best_of is None else f"best within {calls}: {name}, {self.spacing}"
+
+
+def sampler_name(sampler: str) -> str:
+    """What a teacher's sampler is called."""
+    from bootdiff.samplers.kinds import NAMES
+
+    return NAMES.get(sampler, sampler)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row that can be measured.
+
+    Args:
+        row: what it is.
+        sample: from noises and their conditions to samples.
+        same_path: whether its samples are compared with the path of the same noises.
+    """
+
+    row: Row
+    sample: Sampling
+    same_path: bool = True
+
+    def best_within(self, calls: int) -> Candidate:
+        """The same as the teacher's best row within so many calls."""
+        return replace(self, row=replace(self.row, best_of=calls))
+
+
+def is_student(row: Mapping[str, Any]) -> bool:
+    """Whether a measured row is a finished student's own: not that of a first stage, and without its teacher's help."""
+    return row["kind"] == "student" and row["sampler"] == ONE_CALL and row["stage"] != FIRST
+
+
+def student_row(rows: Any) -> Mapping[str, Any] | None:
+    """The first finished student's row, of measured rows."""
+    return next((row for row in rows if is_student(row)), None)
+
+
+def path_end(teacher: Teacher, t_range: tuple[float, float]) -> Candidate:
+    """50 Heun steps of the Signal-ODE over this range: the ground truth of a student that learned it."""
+    from bootdiff.teachers.guidance import calls_an_answer
+
+    start = t_range[1] if starts_elsewhere(teacher, t_range) else None
+    calls = (2 * HEUN_STEPS + 1) * calls_an_answer(teacher)  # the first of them finds where the path begins
+    row = Row("teacher", PATH, HEUN_STEPS, calls, "even", start=start, end=None if start is None else t_range[0])
+    return Candidate(row, reference_path(teacher, *t_range), same_path=False)
+
+
+def starts_elsewhere(teacher: Teacher, t_range: tuple[float, float]) -> bool:
+    """Whether a path starts at another time than the teacher's own."""
+    return abs(t_range[1] - teacher.t_range[1]) > 1e-3
+
+
+def reference_path(teacher: Teacher, t_min: float, t_max: float, steps: int = HEUN_STEPS) -> Sampling:
+    """The Signal-ODE's Heun solution: the ground truth of the distillation for each noise (method: Eqs. 6 and 16)."""
+    times = even_times(steps, t_min, t_max)
+    return lambda eps, condition: solve(teacher, eps, times, Heun(), condition)[-1]
+
+
+def ddim_sampler(teacher: Teacher, times: list[float]) -> Sampling:
+    """DDIM at these times."""
+    return lambda eps, condition: ddim(teacher, eps, times, condition)

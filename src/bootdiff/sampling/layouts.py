@@ -1,0 +1,155 @@
+"""How a picture of samples is laid out: which noise and which condition each of them has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from bootdiff.core.condition import Condition
+from bootdiff.core.device import best_device
+from bootdiff.core.errors import BootdiffError
+from bootdiff.core.randomness import sample_noise
+from bootdiff.data.conditions import Cascade, Conditions
+from bootdiff.samplers.base import Sampler, noise_batches
+
+LARGEST_SEED = 2**62
+#: noises and their conditions, a batch at a time
+Work = Iterator[tuple[torch.Tensor, Condition]]
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """What every layout is given.
+
+    Args:
+        num, seed: noises.
+        named: prompts or classes that the user named, and how many.
+        size: samples a network call.
+    """
+
+    sampler: Sampler
+    conditions: Conditions
+    num: int
+    seed: int
+    named: int
+    size: int
+
+
+class Layout(Protocol):
+    """One way to lay samples out."""
+
+    #: how the named prompts or classes lie
+    order: str
+
+    def shape(self, canvas: Canvas) -> tuple[int, int | None]:
+        """(how many samples, columns of their grid if they matter)."""
+        ...
+
+    def work(self, canvas: Canvas) -> Work:
+        """The batches."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plain:
+    """One noise after the other, with one condition after the other."""
+
+    order = "one after the other"
+
+    def shape(self, canvas: Canvas) -> tuple[int, int | None]:
+        """As many as were asked for."""
+        return canvas.num, None
+
+    def work(self, canvas: Canvas) -> Work:
+        """Sample i has the noise of seed + i."""
+        start = 0
+        for eps in noise_batches(canvas.seed, canvas.num, canvas.sampler.shape, canvas.size):
+            yield eps, canvas.conditions.listed(canvas.seed, start, start + len(eps))
+            start += len(eps)
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """A row of images from the noise of one seed to that of another, for every condition (the paper's Fig. 9).
+
+    Args:
+        linear: on a line instead of the sphere on which noises lie.
+    """
+
+    seeds: tuple[int, int]
+    linear: bool = False
+    order = "rows"
+
+    def shape(self, canvas: Canvas) -> tuple[int, int | None]:
+        """A row a condition."""
+        if isinstance(canvas.conditions, Cascade):
+            raise BootdiffError("--interpolate is for one student; a cascade's second stage has a noise of its own.")
+        return max(1, canvas.named) * canvas.num, canvas.num
+
+    def work(self, canvas: Canvas) -> Work:
+        """One condition after the other."""
+        first, last = (sample_noise(seed, 0, 1, canvas.sampler.shape) for seed in self.seeds)
+        shares = torch.linspace(0, 1, canvas.num).view(-1, *[1] * len(canvas.sampler.shape))
+        eps = interpolated(first, last, shares, self.linear)
+        for row in range(max(1, canvas.named)):
+            condition = canvas.conditions.listed(canvas.seed, row, row + 1)
+            for part in eps.split(canvas.size):
+                yield part.to(best_device()), Condition.cat([condition] * len(part))
+
+
+@dataclass(frozen=True)
+class Swap:
+    """A row a noise, a column a prompt (the paper's Fig. 10)."""
+
+    order = "columns"
+
+    def shape(self, canvas: Canvas) -> tuple[int, int | None]:
+        """A column a prompt."""
+        return canvas.named * canvas.num, canvas.named
+
+    def work(self, canvas: Canvas) -> Work:
+        """Number ``column`` of a list that begins ``column`` seeds earlier has the row's own seed.
+
+        One image at a time: a cascade makes its base's image of every noise and prompt.
+        """
+        for row in range(canvas.num):
+            eps = sample_noise(canvas.seed, row, row + 1, canvas.sampler.shape).to(best_device())
+            for column in range(canvas.named):
+                yield eps, canvas.conditions.listed(canvas.seed + row - column, column, column + 1)
+
+
+def layout_of(swap: bool, interpolate: tuple[int, int] | None, linear: bool, times: str | None) -> Layout:
+    """The layout that the options ask for.
+
+    Raises:
+        BootdiffError: for options that mean nothing together, by their names.
+    """
+    asked = [word for word, given in (("--swap", swap), ("--interpolate", interpolate), ("--times", times)) if given]
+    if len(asked) > 1:
+        raise BootdiffError(f"{' and '.join(asked)} each lay the picture out; give one of them.")
+    if linear and interpolate is None:
+        raise BootdiffError("--linear says how to --interpolate SEED SEED; give both.")
+    if interpolate is None:
+        return Swap() if swap else Plain()
+    if not all(0 <= seed <= LARGEST_SEED for seed in interpolate):
+        raise BootdiffError(f"--interpolate expects two seeds from 0 to {LARGEST_SEED}, got {interpolate}.")
+    return Interpolation(interpolate, linear)
+
+
+def interpolated(first: torch.Tensor, last: torch.Tensor, shares: torch.Tensor, linear: bool) -> torch.Tensor:
+    """From one noise to another: on a line, or on the sphere on which noises of many values lie.
+
+    Args:
+        first, last: (1, *shape).
+        shares: of the way, (n, 1, …) in [0, 1].
+    """
+    if linear:
+        return first + shares * (last - first)
+    cosine = torch.nn.functional.cosine_similarity(first.flatten(), last.flatten(), dim=0).clamp(-1, 1)
+    angle = torch.arccos(cosine)
+    if angle < 1e-4:  # the same noise
+        return first + shares * (last - first)
+    return (torch.sin((1 - shares) * angle) * first + torch.sin(shares * angle) * last) / torch.sin(angle)

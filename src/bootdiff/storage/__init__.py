@@ -1,0 +1,1 @@
+"""Files that are whole whatever happens, read within limits, and run folders."""

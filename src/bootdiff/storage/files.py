@@ -1,0 +1,113 @@
+"""Reading and writing files so that nothing is half-written and nothing loaded can execute code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bootdiff.core.errors import BootdiffError, first_line
+from bootdiff.storage.reading import MOST_JSON, check_regular, parse_json, read_text
+from bootdiff.storage.whole import has_leftovers as has_leftovers
+from bootdiff.storage.whole import remove as remove
+from bootdiff.storage.whole import remove_leftovers as remove_leftovers
+from bootdiff.storage.whole import writable as writable
+from bootdiff.storage.whole import write_parts as write_parts
+from bootdiff.storage.whole import write_whole as write_whole
+from bootdiff.system.out_of_memory import let_pass
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def read_json(path: Path, most: int = MOST_JSON) -> dict[str, Any]:
+    """Read a JSON object; ``reading.parse_json`` says what is refused.
+
+    Args:
+        most: bytes that the file may have.
+
+    Raises:
+        BootdiffError: if the file is missing, too large, or holds no JSON object.
+    """
+    try:
+        value = parse_json(read_text(path, most, "JSON file"))
+    except (OSError, ValueError) as error:
+        raise BootdiffError(f"{path} cannot be read as JSON ({first_line(error)}).") from error
+    if not isinstance(value, dict):
+        raise BootdiffError(f"{path} should hold a JSON object, found a {type(value).__name__}.")
+    return value
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object, aside and renamed."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def save_tensors(path: Path, values: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors; copies, because the format refuses shared memory."""
+    from safetensors.torch import save_file
+
+    save_file({name: value.detach().cpu().contiguous().clone() for name, value in values.items()}, path)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read tensors.
+
+    Raises:
+        BootdiffError: if the file is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    check_regular(path, "file of tensors")
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BootdiffError(f"{path} cannot be read as safetensors ({error}); remove it or restore it.") from error
+
+
+def load_state(path: Path) -> Mapping[str, Tensor]:
+    """A network's named weights, from ``.safetensors`` or from what ``torch.save`` wrote; no code of the file is run.
+
+    Raises:
+        BootdiffError: if the file is missing, damaged, or holds something else.
+    """
+    import torch
+
+    if not path.is_file():
+        raise BootdiffError(f"no file of weights at {path}; expected .safetensors or .pth.")
+    if path.suffix == ".safetensors":
+        return load_tensors(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged, or a pickle that asks for more than tensors
+        let_pass(error)
+        raise BootdiffError(f"{path} cannot be read as weights ({str(error).splitlines()[0][:120]}).") from error
+    if not isinstance(state, dict) or not all(
+        isinstance(value, torch.Tensor) and isinstance(name, str) for name, value in state.items()
+    ):
+        raise BootdiffError(f"{path} should hold named weights, found a {type(state).__name__}.")
+    return state
+
+
+def append_line(path: Path, values: Mapping[str, Any]) -> None:
+    """Append one line of JSON to a log.
+
+    Raises:
+        BootdiffError: if the disk refuses.
+    """
+    with writable(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(values) + "\n")
+
+
+def file_hash(path: Path) -> str:
+    """A short hash of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:8]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file aside and rename it into place, so that readers see the old one or the new one, whole."""
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -1,0 +1,166 @@
+"""Reading what others wrote: regular files only, within stated limits, and JSON and YAML that cannot explode.
+
+Every JSON and YAML text that the package reads goes through ``parse_json`` and ``parse_yaml``. Both raise
+``ValueError`` with a short reason; their callers know the file and say what to do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bootdiff.core.errors import BootdiffError, first_line, one_line, shown
+
+#: bytes of a JSON file, and of a YAML file; prompts have limits of their own
+MOST_JSON, MOST_YAML = 64 * 2**20, 2**20
+#: levels of lists and mappings within one another
+DEEPEST = 64
+#: nodes of a YAML text, and values and characters of it once its aliases are written out
+MOST_NODES, MOST_EXPANDED = 25_000, 2 * 2**20
+#: digits of an integer: transformers writes 1e30 in full where a tokenizer knows no longest text
+MOST_DIGITS = 40
+#: characters of a number in YAML, which may have underscores, a base or 60 of them for an hour
+MOST_NUMBER = 64
+
+
+def check_regular(path: Path, noun: str = "file") -> None:
+    """Refuse what is no regular file: a device never ends, and a pipe waits for somebody to write into it.
+
+    Args:
+        noun: what is expected, as a message calls it.
+
+    Raises:
+        BootdiffError: saying what was found.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a name with a NUL is no file's
+        if os.path.lexists(path):
+            raise BootdiffError(f"{path} is a link to nothing; expected a {noun}, so mend or remove it.") from None
+        raise BootdiffError(f"no {noun} at {path}: expected a file {path.name}, found none; check its name.") from None
+    except OSError as error:
+        raise BootdiffError(f"{path} cannot be read ({error.strerror}); expected a {noun}: name another.") from error
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+        found = kinds.get(stat.S_IFMT(mode), "no file of any kind")
+        raise BootdiffError(f"{path} is {found}; expected a {noun}, which is a regular file.")
+
+
+def read_text(path: Path, most: int, noun: str = "file") -> str:
+    """A UTF-8 text of at most ``most`` bytes, with or without a byte order mark.
+
+    Raises:
+        BootdiffError: if it is missing, no regular file or larger.
+        OSError, UnicodeDecodeError: if it cannot be read.
+    """
+    check_regular(path, noun)
+    if (size := path.stat().st_size) > most:
+        raise BootdiffError(f"{path} has {size:,} bytes; expected a {noun} of at most {most:,}.")
+    with path.open(encoding="utf-8-sig") as file:
+        return file.read(most)
+
+
+def parse_json(text: str, nan: bool = False) -> Any:
+    """A JSON value, of at most ``DEEPEST`` levels, its integers of at most 40 digits.
+
+    Infinity is read, because stock schedulers' configs say it.
+
+    Args:
+        nan: whether NaN is read, too, as our own logs hold it.
+
+    Raises:
+        ValueError: saying why not.
+    """
+    try:
+        value = json.loads(text, parse_int=_integer)
+    except RecursionError:
+        raise ValueError(f"recursion: its lists are nested more than {DEEPEST} deep") from None
+    # A text without that many brackets, and without NaN, needs no look at what it holds.
+    refused = not nan and "NaN" in text
+    if refused or text.count("[") + text.count("{") > DEEPEST:
+        _check_inner(value, refused)
+    return value
+
+
+def parse_yaml(text: str) -> Any:
+    """A YAML value whose aliases, levels and numbers are within the limits of this module.
+
+    Raises:
+        ValueError: saying why not.
+    """
+    from bootdiff.storage.safe_yaml import load
+
+    try:
+        return load(text)
+    except RecursionError:
+        raise ValueError(f"recursion: it is nested more than {DEEPEST} deep") from None
+    except Exception as error:  # PyYAML meets damaged scalars with whatever Python raises, KeyError to OverflowError
+        raise ValueError(one_line(" ".join(str(error).split()), 150) or type(error).__name__) from error
+
+
+def check_kinds(words: Mapping[str, Any], path: Path, cure: str, **kinds: Any) -> None:
+    """Refuse a file of ours in which an entry is of another kind than we write.
+
+    Args:
+        kinds: by name, the type or union of types; ``object`` where it need only be there.
+
+    Raises:
+        BootdiffError: naming the entry.
+    """
+    for name, kind in kinds.items():
+        value = words.get(name)
+        if name not in words:
+            raise BootdiffError(f"{path} lacks '{name}'; it is damaged, so {cure}.")
+        finite = not isinstance(value, float) or value - value == 0
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool) or not finite:
+            raise BootdiffError(f"{path}: '{name}' cannot be {shown(value, 60)}; it is damaged, so {cure}.")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def _check_inner(value: Any, nan: bool) -> None:
+    """Look at everything that a value holds, level by level, because Python's own recursion is what is to be spared.
+
+    Args:
+        nan: whether NaN is refused.
+    """
+    level = [("it", value)]
+    for _ in range(DEEPEST + 1):
+        if nan and (name := next((name for name, inner in level if inner != inner), None)) is not None:
+            raise ValueError(f"{one_line(name, 60)} is NaN, expected a number")
+        level = [(name, inner) for name, inner in level if isinstance(inner, list | dict)]
+        if not level:
+            return
+        level = [part for name, inner in level for part in _parts(name, inner)]
+    raise ValueError(f"recursion: its lists are nested more than {DEEPEST} deep")
+
+
+def _parts(name: str, value: Any) -> Iterable[tuple[str, Any]]:
+    return value.items() if isinstance(value, dict) else ((name, part) for part in value)
+
+
+def read_config(path: Path | None) -> dict[str, Any]:
+    """A YAML file's settings.
+
+    Raises:
+        BootdiffError: if it cannot be read or is no mapping.
+    """
+    if path is None:
+        return {}
+    try:
+        value = parse_yaml(read_text(path, MOST_YAML, "config file"))
+    except (OSError, ValueError) as error:
+        raise BootdiffError(f"{path} cannot be read as YAML ({first_line(error)}).") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise BootdiffError(f"{path} should hold 'key: value' lines, found a {type(value).__name__}.")
+    return value

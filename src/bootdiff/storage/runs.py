@@ -1,0 +1,259 @@
+"""A run is a folder, and the folder is the truth: what was asked, what it ran on, how far it is, what came out."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bootdiff.core.errors import BootdiffError, first_line, one_line, shown
+from bootdiff.storage.files import has_leftovers, read_json, write_json, write_text
+from bootdiff.storage.lock import LOCK, lock, tidy
+from bootdiff.storage.reading import check_kinds, parse_json, read_config, read_text
+from bootdiff.system.notes import note, said
+
+#: settings that change how a run is watched and kept, not what comes out of it
+HARMLESS = ("log_every", "sample_every", "checkpoint_every", "keep_last", "watch_every")
+
+#: settings that came after the first runs; a run whose config does not name one goes on with what is asked for now
+NEWER = ("keep",)
+#: the folder of the first stage in a run of two
+STAGE = "boot"
+#: the run's own copy of its prompts, and its bytes
+PROMPTS, MOST_PROMPTS = "prompts.json", 8 * 2**30
+#: what a finished run has
+DONE = "done.json"
+#: the hash of a teacher's other components, which runs of earlier versions do not know
+COMPONENTS = "components"
+#: settings that say where something lies, by the hash that says what it is: where that is equal, the place may differ
+PLACES = {
+    "teacher": "teacher",
+    "lora": "teacher",
+    "pipeline_config": "teacher",
+    "data": "data",
+    "prompts": "prompts",
+    "base": "base",
+    "start": "start",
+}
+
+
+def trained_seconds(folder: Path) -> float:
+    """Of a finished run, both its stages."""
+    stages = (folder / STAGE, folder)
+    return sum(float(read_done(stage)["seconds"]) for stage in stages if (stage / DONE).exists())
+
+
+def read_done(folder: Path) -> dict[str, Any]:
+    """How a finished run ended, checked: ``training.ending.Ended`` says what it holds.
+
+    Raises:
+        BootdiffError: if it is damaged.
+    """
+    path = folder / DONE
+    words = read_json(path)
+    optional = {key: kind for key, kind in {"student_step": int, "diverged": str}.items() if key in words}
+    check_kinds(words, path, f"remove {DONE} and repeat the run's command", steps=int, seconds=float | int, **optional)
+    return words
+
+
+class Run:
+    """A run folder.
+
+    ``config.yaml`` (what was asked, resolved), ``meta.json`` (versions, hashes, command), ``log.jsonl``,
+    ``checkpoints/``, ``samples/``, and the results.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+
+    @classmethod
+    def around(cls, folder: Path | str) -> Run:
+        """The run that a folder is, or that it lies in, as its students do."""
+        here = Path(folder)
+        return next((run for run in (cls(here), cls(here.resolve().parent)) if run.started), cls(here))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What was asked.
+
+        Raises:
+            BootdiffError: if the file is damaged.
+        """
+        path = self.folder / "config.yaml"
+        words, cure = read_config(path), "bring it back or choose another folder"
+        kinds: dict[str, Any] = {"task": str, "teacher": str, "data": str, "method": str, "settings": dict}
+        needed = {"task", "teacher", "method", "settings"} if words.get("task", "distill") == "distill" else set()
+        check_kinds(words, path, cure, **{key: kind for key, kind in kinds.items() if key in {*words, *needed}})
+        if "teacher_options" in words:
+            check_kinds(words, path, cure, teacher_options=dict)
+        settings = words.get("settings", {})
+        check_kinds(settings, path, cure, **{key: str | None for key in PLACES if key in settings})
+        return words
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What it ran on.
+
+        Raises:
+            BootdiffError: if the file is damaged.
+        """
+        path = self.folder / "meta.json"
+        words = read_json(path)
+        kinds: dict[str, Any] = {"sources": dict, "command": str, "folder": str, "versions": dict}
+        present = {key: kind for key, kind in kinds.items() if key in words}
+        check_kinds(words, path, "bring it back or choose another folder", **present)
+        return words
+
+    @property
+    def started(self) -> bool:
+        """Whether the folder holds a run."""
+        return (self.folder / "config.yaml").is_file()
+
+    @property
+    def prompts(self) -> Sequence[str] | None:
+        """What it was distilled on, where it was on text."""
+        path = self.folder / PROMPTS
+        if not path.is_file():
+            return None
+        try:
+            words = parse_json(read_text(path, MOST_PROMPTS, "prompts file"))
+        except (OSError, ValueError) as error:
+            raise BootdiffError(
+                f"{path} cannot be read ({first_line(error)}); give --prompts FILE, or repeat the run."
+            ) from error
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise BootdiffError(f"{path} should hold a list of prompts; give --prompts FILE, or repeat the run.")
+        return words
+
+    def keep_prompts(self, prompts: Sequence[str]) -> None:
+        """A copy of the prompts, so that the run can be sampled and reported wherever their file has gone."""
+        if not (self.folder / PROMPTS).exists():
+            write_text(self.folder / PROMPTS, json.dumps(list(prompts), ensure_ascii=False, indent=0))
+
+    def commit(self, teacher: str) -> str | None:
+        """Of the hub teacher that it runs on, where ``teacher`` is that one: a run goes on with what it began with."""
+        return self.meta.get("commit") if self.started and self.config.get("teacher") == teacher else None
+
+    def locate(self, name: str) -> str:
+        """A file or folder that the run's command named, as seen from where that command ran."""
+        there = Path(self.meta.get("folder", ".")) / name if self.started else Path(name)
+        return str(there) if there.exists() else name
+
+    def check(self, config: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+        """Refuse to mix runs: the folder must be new, or hold this very run.
+
+        Args:
+            sources: hashes of what the run reads: teacher, prompts, base, data.
+
+        Raises:
+            BootdiffError: naming what differs, and how to resume or choose anew.
+        """
+        if not self.folder.exists():
+            return
+        if not self.folder.is_dir():
+            raise BootdiffError(f"{self.folder} is a file; expected a folder for the run, so choose another --output.")
+        if not self.started:
+            # What a kill leaves behind: encoded prompts, or the first of the two files of ``start``.
+            mine = ("meta.json", "prompts", "base-prompts", PROMPTS)
+            strangers = [p.name for p in self.folder.iterdir() if p.name not in mine and not p.name.startswith(".")]
+            if strangers:
+                raise BootdiffError(
+                    f"{self.folder} exists and is no bootdiff run (it holds {strangers[0]}); choose another --output."
+                )
+            return
+        then = self.meta.get("sources", {})
+        same = {key for key, source in PLACES.items() if source in sources and then.get(source) == sources[source]}
+        if then.get(COMPONENTS) != sources.get(COMPONENTS):  # two pipelines may share their networks only
+            same -= {"teacher"}
+        found = _differences(self.config, config)
+        differences = [words for key, words in found if key not in same]
+        if not differences:
+            self._check_sources(sources)
+        if differences:
+            raise BootdiffError(
+                f"{self.folder} holds another run ({'; '.join(differences[:3])}); choose another --output, or "
+                "repeat its command to resume it:",
+                str(self.meta.get("command", "see config.yaml")),
+            )
+        for words in (words for key, words in found if key in same):
+            note(f"{words}, but what lies there is the same: the run goes on.")
+
+    def _check_sources(self, sources: Mapping[str, str]) -> None:
+        then = self.meta.get("sources", {})
+        known = {**then, **{name: sources[name] for name in sources if name != COMPONENTS or name in then}}
+        changed = [name for name in known if then.get(name) != sources.get(name)]
+        if changed:
+            words = " and ".join(changed)
+            raise BootdiffError(
+                f"{self.folder} holds another run (what it read has changed since: {words}); bring the old {words} "
+                "back to resume it, or choose another --output."
+            )
+
+    def tidy(self) -> None:
+        """Remove what a kill has left in a run that is finished; not while another process is at work there."""
+        with suppress(BootdiffError, OSError):  # a folder of somebody else's
+            if any(self.folder.rglob(LOCK)) or has_leftovers(self.folder):
+                with lock(self.folder):
+                    tidy(self.folder)
+
+    def start(self, config: Mapping[str, Any], sources: Mapping[str, str], commit: str | None = None) -> None:
+        """Write what was asked, and remove what a kill within a write left; a resumed run keeps its own words.
+
+        Args:
+            commit: of a teacher from the hub.
+        """
+        tidy(self.folder)
+        if self.started:
+            return
+        words = {"sources": dict(sources), "command": command(), "folder": str(Path.cwd()), "notes": said()}
+        words.update({"commit": commit} if commit else {})
+        write_json(self.folder / "meta.json", {**words, **environment()})
+        write_text(self.folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for ``meta.json`` and result files."""
+    names = ("bootdiff", "torch", "diffusers", "transformers", "accelerate", "safetensors", "numpy")
+    versions = {name: _version(name) for name in names}
+    return {"versions": versions, "python": platform.python_version(), "machine": platform.machine()}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def command() -> str:
+    """What the user typed."""
+    return shlex.join(["bootdiff", *sys.argv[1:]])
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(setting, what differs) of two runs' configs."""
+    found = []
+    for key in [*there, *(k for k in here if k not in there)]:
+        a, b = there.get(key), here.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _differences(a, b)
+        elif key not in there and b in (None, "", "no", {}, [], False):
+            continue  # a run of before there was such a setting, which is left at "nothing" now
+        elif key not in there and key in NEWER:
+            continue
+        elif a != b and key not in HARMLESS:
+            found.append((str(key), f"{_cut(key)} is {_cut(a)} there and {_cut(b)} here"))
+    return found
+
+
+def _cut(value: Any) -> str:
+    """A value as it stands in a config, cut."""
+    return one_line(f"{value}" if isinstance(value, str | int | float) or value is None else shown(value), 80)

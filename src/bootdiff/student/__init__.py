@@ -1,6 +1,0 @@
-"""Students: ``y_theta(eps, t)``, grown from a teacher's network and folded back into its class."""
-
-from bootdiff.student.growth import GrownNetwork, ShiftedNetwork, grow, register_growth
-from bootdiff.student.student import Student
-
-__all__ = ["GrownNetwork", "ShiftedNetwork", "Student", "grow", "register_growth"]

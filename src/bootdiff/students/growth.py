@@ -1,0 +1,128 @@
+"""Growing a student's network from a teacher's, and folding it back.
+
+A grown network is the teacher's network, initialised from its weights, plus an embedding of the *target time* whose
+last layer is zero: so the student starts exactly at its teacher. At sampling time both its own time (t_max) and the
+target time (t_min) are constants, so ``fold`` moves them into biases and returns the teacher's own class.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+
+from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError
+from bootdiff.students.shift import Shift
+from bootdiff.teachers import NetworkTeacher, PipelineTeacher
+
+
+class GrownNetwork(nn.Module, ABC):
+    """A denoising network with a slot for the target time."""
+
+    @abstractmethod
+    def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor, condition: Condition) -> Tensor:
+        """The network's raw output, (b, ...), for its own time ``timestep`` and the target time ``target``, (b,)."""
+
+    @abstractmethod
+    def fold(self, timestep: float, target: float, weight: float | None = None) -> nn.Module:
+        """A network of the teacher's class and config that answers for these two constant times.
+
+        Args:
+            timestep, target: its own time, t_max, and the target time, t_min.
+            weight: the guidance weight to fold, where the network takes one that its class has no slot for.
+        """
+
+
+#: which growth serves a plain module; the first class in its method resolution order that is named wins
+_GROWTHS: dict[type[nn.Module], Callable[[nn.Module], GrownNetwork]] = {}
+
+
+def register_growth(kind: type[nn.Module], growth: Callable[[nn.Module], GrownNetwork]) -> None:
+    """Teach ``grow`` a module class."""
+    _GROWTHS[kind] = growth
+
+
+def grow(teacher: NetworkTeacher, guided: bool = False) -> GrownNetwork:
+    """A student's network, equal to the teacher's at every target time; the teacher's own is left alone.
+
+    Args:
+        guided: whether it also takes a guidance weight, at first without effect.
+
+    Raises:
+        BootdiffError: if a plain module cannot be grown.
+    """
+    if isinstance(teacher, PipelineTeacher):
+        from bootdiff.students.pipeline import GrownPipelineNetwork
+
+        return GrownPipelineNetwork.from_teacher(teacher, guided).eval()
+    for kind in type(teacher.network).__mro__:
+        if kind in _GROWTHS:
+            return _GROWTHS[kind](teacher.network).eval()
+    return ShiftedNetwork(teacher.network).eval()
+
+
+def sinusoid(time: Tensor, dim: int) -> Tensor:
+    """Sinusoidal embedding of times (b,) in timesteps, (b, dim)."""
+    from diffusers.models.embeddings import get_timestep_embedding
+
+    return get_timestep_embedding(time, dim, flip_sin_to_cos=True, downscale_freq_shift=0)
+
+
+class ShiftedNetwork(GrownNetwork):
+    """Any module ``network(x_t, timestep)``: the target time shifts the output of each linear and convolution layer.
+
+    A constant shift of such a layer is a bias, so it folds into the module's own weights.
+
+    Raises:
+        BootdiffError: if no linear or convolution layer of the module has a bias to fold into.
+    """
+
+    LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    DIM = 128
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).requires_grad_(True)
+        layers = [m for m in self.network.modules() if isinstance(m, self.LAYERS) and m.bias is not None]
+        if not layers:
+            raise BootdiffError(
+                f"a student cannot be grown from {type(network).__name__}: it has no linear or convolution layer with "
+                "a bias for the target time to enter by; register a growth for it (bootdiff.students.register_growth)."
+            )
+        self.embedding = nn.Sequential(nn.Linear(self.DIM, self.DIM), nn.SiLU())
+        shifts = [nn.Linear(self.DIM, layer.weight.shape[0]) for layer in layers]
+        for shift in shifts:
+            nn.init.zeros_(shift.weight)
+            nn.init.zeros_(shift.bias)
+        self.shifts = nn.ModuleList(shifts)
+        self._added = [Shift(channels_last=isinstance(layer, nn.Linear)) for layer in layers]
+        self._hooks = [layer.register_forward_hook(add) for layer, add in zip(layers, self._added, strict=True)]
+
+    def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor, condition: Condition) -> Tensor:
+        """The module's output with every layer shifted."""
+        hidden = self.embedding(sinusoid(target, self.DIM))
+        with ExitStack() as call:
+            for add, shift in zip(self._added, self.shifts, strict=True):
+                call.enter_context(add.by(shift(hidden)))
+            out = self.network(x_T, timestep, **condition)
+        return out if isinstance(out, Tensor) else out.sample
+
+    @torch.no_grad()
+    def fold(self, timestep: float, target: float, weight: float | None = None) -> nn.Module:
+        """The module with its biases shifted for ``target``; it is still called with its own time, t_max."""
+        folded = copy.deepcopy(self)
+        time = torch.tensor([float(target)]).to(next(folded.parameters()).device)
+        hidden = folded.embedding(sinusoid(time, self.DIM))
+        for layer, shift in zip(folded._layers(), folded.shifts, strict=True):
+            layer.bias += shift(hidden)[0]
+        for hook in folded._hooks:
+            hook.remove()
+        return folded.network
+
+    def _layers(self) -> list[nn.Module]:
+        return [m for m in self.network.modules() if isinstance(m, self.LAYERS) and m.bias is not None]

@@ -1,0 +1,127 @@
+"""Growing and folding the networks of diffusers pipelines."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bootdiff.core.condition import Condition
+from bootdiff.students.growth import GrownNetwork
+from bootdiff.students.shift import Shift, keep_shift_when_checkpointed
+from bootdiff.teachers.adapters.base import WEIGHT_DIM, Adapter, Clock, weight_embedding
+from bootdiff.teachers.pipeline import PipelineTeacher
+
+
+class GrownPipelineNetwork(GrownNetwork):
+    """A pipeline's network whose time embedding is shifted by that of the target time, and of a guidance weight.
+
+    The network keeps its class and config. At initialisation both shifts are exactly zero.
+
+    Args:
+        network: to train.
+        adapter: of its pipeline.
+        guided: whether a guidance weight is one of its inputs.
+    """
+
+    def __init__(self, network: nn.Module, adapter: Adapter, guided: bool = False) -> None:
+        super().__init__()
+        self.network, self.adapter, self.guided = network, adapter, guided
+        embedder = adapter.clocks(network)[0].embedder
+        self.target = _embedding(embedder.linear_1.in_features, embedder.linear_2.out_features)
+        needed = guided and not adapter.weight_slot
+        self.weight = _embedding(WEIGHT_DIM, embedder.linear_2.out_features) if needed else None
+        self.shift = Shift()
+        layers = [clock.embedder.linear_2 for clock in adapter.clocks(network)]
+        self._hooks = [layer.register_forward_hook(self.shift) for layer in layers]
+
+    @classmethod
+    def from_teacher(cls, teacher: PipelineTeacher, guided: bool = False) -> GrownPipelineNetwork:
+        """A copy of the teacher's weights, in float32."""
+        return cls(teacher.adapter.trainable(teacher.network, guided), teacher.adapter, guided)
+
+    def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor, condition: Condition) -> Tensor:
+        """The network's output, (b, *shape)."""
+        if torch.is_grad_enabled():
+            keep_shift_when_checkpointed(self.network, self.shift)
+        with self.shift.by(self._shift(target, condition.get("guidance"))):
+            return self.adapter.call(self.network, x_T, timestep, condition)
+
+    @torch.no_grad()
+    def fold(self, timestep: float, target: float, weight: float | None = None) -> nn.Module:
+        """The times moved into the biases of the time embedders; the network must then be told timestep 0."""
+        folded = copy.deepcopy(self)
+        device = next(folded.parameters()).device
+        own, zero, wanted = (_timestep(folded._clock.proj, v, device) for v in (timestep, 0, target))
+        weights = None if weight is None else torch.tensor([float(weight)], device=device)
+        shift = folded._shift(wanted, weights)
+        for hook in folded._hooks:
+            hook.remove()
+        for clock in self.adapter.clocks(folded.network):
+            if getattr(clock.embedder, "cond_proj", None) is None:
+                _make_constant(clock, own, shift)
+            else:
+                _move_time(clock, own, zero, shift)
+        slot = self.adapter.weight_clock(folded.network)
+        if slot is not None and weights is not None and not self.guided:
+            _make_constant(slot, 1000 * weights)  # in the network's own units: it multiplies its weight by 1000
+        return folded.network.eval()
+
+    def slots(self) -> dict[str, Tensor]:
+        """The weights beside the network's own."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("network.")}
+
+    def load_slots(self, slots: Mapping[str, Tensor]) -> None:
+        """Take back ``slots``.
+
+        Raises:
+            RuntimeError: if they are others.
+        """
+        own = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        self.load_state_dict({**own, **slots})
+
+    @property
+    def _clock(self) -> Clock:
+        return self.adapter.clocks(self.network)[0]
+
+    def _shift(self, target: Tensor, weight: Tensor | None) -> Tensor:
+        shift = self.target(self._clock.proj(target).to(self.target.linear_1.weight.dtype))
+        if self.weight is not None and weight is not None:
+            shift = shift + self.weight(weight_embedding(weight, WEIGHT_DIM))
+        return shift
+
+
+def _embedding(inside: int, outside: int) -> Any:
+    from diffusers.models.embeddings import TimestepEmbedding
+
+    embedding: Any = TimestepEmbedding(inside, outside)
+    nn.init.zeros_(embedding.linear_2.weight)
+    nn.init.zeros_(embedding.linear_2.bias)
+    return embedding
+
+
+def _timestep(proj: nn.Module, value: float, device: torch.device) -> Tensor:
+    """A timestep as this projection takes it: a learned table takes integers."""
+    integer = isinstance(proj, nn.Embedding)
+    return torch.tensor([value], dtype=torch.long if integer else torch.float32, device=device)
+
+
+def _make_constant(clock: Clock, value: Tensor, shift: Tensor | float = 0.0) -> None:
+    """Make an embedder answer for ``value``, and shifted, whatever it is told."""
+    layer = clock.embedder.linear_2
+    answer: list[Tensor] = []
+    hook = layer.register_forward_hook(lambda module, inputs, output: answer.append(output))
+    clock.embedder(clock.proj(value).to(layer.weight.dtype))
+    hook.remove()
+    layer.bias.copy_((answer[0] + shift)[0])
+    layer.weight.zero_()
+
+
+def _move_time(clock: Clock, value: Tensor, told: Tensor, shift: Tensor) -> None:
+    """Make an embedder that must go on reading a guidance weight answer for ``value`` where it is told ``told``."""
+    first, last = clock.embedder.linear_1, clock.embedder.linear_2
+    first.bias += first.weight @ (clock.proj(value) - clock.proj(told)).to(first.weight)[0]
+    last.bias += shift[0]

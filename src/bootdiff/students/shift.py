@@ -1,0 +1,103 @@
+"""What a call adds to the outputs of some layers: an argument that a network's own signature has no room for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bootdiff.core.errors import BootdiffError
+
+
+class Shift:
+    """A forward hook that adds a tensor to a layer's output during one call, and in that call's thread only.
+
+    So the hook stays where it is, and several threads may call a network at a time, each with a shift of its own. A
+    copy of the network, or a network that was pickled, has a hook of its own.
+
+    Args:
+        channels_last: whether the channels of the layer's output are its last dimension; else they are the second.
+    """
+
+    def __init__(self, channels_last: bool = True) -> None:
+        self.channels_last = channels_last
+        # Of this very type: torch.compile reads it, and a context variable it does not.
+        self._here = threading.local()
+
+    def __reduce__(self) -> tuple[type[Shift], tuple[bool]]:
+        return Shift, (self.channels_last,)  # its value belongs to a call, which is not copied
+
+    @property
+    def value(self) -> Tensor | None:
+        """What the present call of this thread adds, (b, channels); None outside of a call."""
+        return getattr(self._here, "value", None)
+
+    @contextmanager
+    def by(self, value: Tensor | None) -> Iterator[None]:
+        """Within it, this thread's calls of the layer are shifted by ``value``."""
+        before = self.value
+        self._here.value = value
+        try:
+            yield
+        finally:
+            self._here.value = before
+
+    def __call__(self, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        value = self.value
+        if value is None:
+            _check_forward(module)
+            return output
+        ones = [1] * (output.ndim - 2)
+        return output + (
+            value.reshape(value.shape[0], *ones, -1) if self.channels_last else value[(..., *[None] * len(ones))]
+        )
+
+
+def _check_forward(module: nn.Module) -> None:
+    """Refuse a layer that is computed again in a backward pass, where nothing says what it was shifted by.
+
+    Raises:
+        BootdiffError: instead of a gradient that is wrong.
+    """
+    if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
+        raise BootdiffError(
+            f"a {type(module).__name__} of the student's network is computed again in the backward pass by a "
+            "checkpointing of the module's own, which loses the target time; switch that off."
+        )
+
+
+class Checkpointing:
+    """A diffusers network's checkpointing function that shifts a block which is computed again as it was at first.
+
+    The backward pass may run in another thread, and after other calls.
+
+    Args:
+        function: the one that the network was given.
+        shift: of the embedders inside the blocks.
+    """
+
+    def __init__(self, function: Callable[..., Any], shift: Shift) -> None:
+        self.function, self.shift = function, shift
+
+    def __call__(self, block: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+        if torch.compiler.is_compiling():  # the compiled block is given the shift as an input, both times
+            return self.function(block, *inputs, **options)
+        value = self.shift.value
+
+        def shifted(*inputs: Any, **options: Any) -> Any:
+            with self.shift.by(value):
+                return block(*inputs, **options)
+
+        return self.function(shifted, *inputs, **options)
+
+
+def keep_shift_when_checkpointed(network: nn.Module, shift: Shift) -> None:
+    """Give every block of a diffusers network that checkpoints, whoever switched that on, a ``Checkpointing``."""
+    for module in network.modules():
+        function = getattr(module, "_gradient_checkpointing_func", None)
+        if function is not None and not isinstance(function, Checkpointing):
+            module._gradient_checkpointing_func = Checkpointing(function, shift)  # type: ignore[assignment]

@@ -1,0 +1,1 @@
+"""The machine that a command runs on: processes, memory, progress, notes, streams."""

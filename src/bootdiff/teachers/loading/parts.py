@@ -1,0 +1,356 @@
+"""The components of a diffusers pipeline, loaded when they are asked for and dropped when nobody needs them."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bootdiff.core.errors import BootdiffError, first_line, shown
+from bootdiff.storage.files import read_json
+from bootdiff.system.out_of_memory import let_pass
+from bootdiff.system.quiet import quietly
+from bootdiff.teachers.loading.index import component_class, read_index
+from bootdiff.teachers.loading.safety import check_files
+from bootdiff.teachers.loading.scheduler import as_stock_reads
+from bootdiff.teachers.loading.shell import shell
+from bootdiff.teachers.loading.stored import stored
+from bootdiff.teachers.loading.weights import aligned, load_network, weights_hash
+
+#: networks that stock diffusers builds by another name where an old index says this one
+REMAPPED = {"Transformer2DModel": "DiTTransformer2DModel"}
+#: beside a pipeline of ours on class labels: what none of diffusers' configs can say
+LABELS = "labels.json"
+#: one of these holds a tokenizer's words
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
+
+
+class Parts:
+    """A pipeline in a folder.
+
+    Args:
+        folder: holds ``model_index.json``.
+        variant: of the weight files, such as ``"fp16"``.
+        dtype: of every component.
+    """
+
+    #: the side of the images in pixels, where it is another than the pipeline's default
+    size: int | None = None
+
+    def __init__(self, folder: Path, variant: str | None = None, dtype: torch.dtype = torch.float32) -> None:
+        self.folder, self.variant, self.dtype = folder, variant, dtype
+        self.index = read_index(folder)
+        self._loaded: dict[str, Any] = {}
+
+    @property
+    def pipeline_class(self) -> str:
+        """The stock pipeline's class name."""
+        return str(self.index.get("_class_name", "?"))
+
+    def kind(self, part: str) -> str | None:
+        """The class name of a component, None where the pipeline has none."""
+        entry = self.index.get(part)
+        return entry[1] if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str) else None
+
+    def where(self, part: str) -> Path:
+        """Its folder; in the hub's oldest pipelines the network and the scheduler lie in the pipeline's own."""
+        inside = self.folder / part
+        return inside if inside.is_dir() or part not in ("unet", "scheduler") else self.folder
+
+    @property
+    def null_class(self) -> int | None:
+        """The label that stood for no class, where ``train-teacher`` wrote it down."""
+        path = self.folder / LABELS
+        value = read_json(path).get("null_class") if path.is_file() else None
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            raise BootdiffError(f"{path}: null_class should be a label, got {shown(value)}.")
+        return value
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes by their labels, where ``train-teacher`` wrote them down."""
+        path = self.folder / LABELS
+        value = read_json(path).get("names", []) if path.is_file() else []
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise BootdiffError(f"{path}: names should be a list of the classes' names, got {shown(value)}.")
+        return value
+
+    def config(self, part: str) -> dict[str, Any]:
+        """A component's ``config.json``."""
+        return read_json(self.where(part) / "config.json")
+
+    def full_config(self, part: str) -> dict[str, Any]:
+        """A network's config with all that its class adds by itself: what stock pipelines read."""
+        where, kind = self.where(part), self._class(part)
+        return plain(shell(kind, where, stored(where, self.variant, kind.__name__, strict=False)).config)
+
+    @property
+    def scheduler(self) -> dict[str, Any]:
+        """The scheduler's config as stock diffusers reads it, with the class that it builds: the index's."""
+        where = self.where("scheduler")
+        return as_stock_reads(read_json(where / "scheduler_config.json"), self.kind("scheduler"), where)
+
+    def digest(self, network_part: str) -> str:
+        """Of all components but the network, where nothing else says which they are: a folder's name does."""
+        return ""
+
+    def network(self, part: str, kind: type[Any]) -> nn.Module:
+        """The denoising network, complete and finite.
+
+        Raises:
+            BootdiffError: if its weights cannot be read, or the index names another class.
+        """
+        named = self.kind(part)
+        if REMAPPED.get(named or "", named) not in (None, kind.__name__):
+            raise BootdiffError(
+                f"{self.folder / 'model_index.json'}: {part} is a {named}; expected a {kind.__name__} in a "
+                f"{self.pipeline_class}."
+            )
+        return aligned(load_network(kind, self.where(part), self.dtype, self.variant))
+
+    def check(self, *parts: str) -> None:
+        """Refuse a pipeline that lacks one of these components.
+
+        Raises:
+            BootdiffError: naming it.
+        """
+        for part in parts:
+            kind, where = self.kind(part), self.where(part)
+            if kind is None or not where.is_dir():
+                raise BootdiffError(
+                    f"{self.folder} has no {part}, which every {self.pipeline_class} needs; expected a folder "
+                    f"{self.folder / part} named in its model_index.json."
+                )
+            if has_weights(kind):
+                stored(where, self.variant, kind, strict=False)
+            elif "Tokenizer" in kind and not any(any(where.glob(name)) for name in VOCABULARIES):
+                # transformers would make one that knows no word, and say nothing.
+                raise BootdiffError(f"{where} has no vocabulary; expected {', '.join(VOCABULARIES)} of a {kind}.")
+            if not any(where.iterdir()):
+                raise BootdiffError(f"{where} is empty; expected the files of a {kind}.")
+
+    def try_out(self, *parts: str) -> None:
+        """Read components and forget them again: what is wrong with one is found before anything is trained.
+
+        Raises:
+            BootdiffError: if a component cannot be read, is incomplete, or holds values that are not finite.
+        """
+        for part in parts:
+            self.check(part)
+            read = self._read(part)
+            if part.startswith("tokenizer"):
+                self._check_words(read, part)
+
+    def _check_words(self, tokenizer: Any, part: str) -> None:
+        """Refuse a tokenizer whose words or window its encoder has no room for: it would fail at the first prompt."""
+        encoder = part.replace("tokenizer", "text_encoder")
+        words = self.config(encoder) if self.kind(encoder) is not None else {}
+        pairs = (
+            ("model_max_length", tokenizer.model_max_length, "max_position_embeddings"),
+            ("words", len(tokenizer), "vocab_size"),
+        )
+        for name, has, field in pairs:
+            room = words.get(field)
+            if not isinstance(has, int | float):
+                raise BootdiffError(f"{self.where(part)}: {name} is {shown(has)}; expected a number.")
+            if isinstance(room, int) and has > room:
+                raise BootdiffError(
+                    f"{self.where(part)} has {name} {has:.6g}, and the {field} of its {encoder} is {room}; both must "
+                    "belong together."
+                )
+
+    @property
+    def components(self) -> list[str]:
+        """Every component that the pipeline has."""
+        return [part for part in self.index if self.kind(part) is not None]
+
+    def load(self, part: str) -> Any:
+        """A component, kept until ``release``.
+
+        Raises:
+            BootdiffError: if it is missing, of a library that is not known, or cannot be read.
+        """
+        if part not in self._loaded:
+            self.check(part)
+            self._loaded[part] = self._read(part)
+        return self._loaded[part]
+
+    def release(self, *parts: str) -> None:
+        """Forget components, so that their memory can be used again; all of them where none is named."""
+        for part in parts or tuple(self._loaded):
+            self._loaded.pop(part, None)
+
+    def pipeline(self, dtype: torch.dtype | None = None, **replaced: Any) -> Any:
+        """The stock pipeline, with these components in place of its own; None leaves one out.
+
+        Args:
+            dtype: another one than the teacher's.
+
+        Raises:
+            BootdiffError: if one of its other components cannot be read.
+        """
+        import diffusers
+
+        for part in self.components:
+            if part not in replaced:
+                self.check(part)
+                replaced[part] = self._read(part, dtype)
+        words = {key: value for key, value in self.index.items() if key not in self.components}
+        # Stock diffusers wants to be told even of components that the pipeline was saved without.
+        absent = {part: None for part, entry in self.index.items() if entry == [None, None]}
+        try:
+            with quietly():
+                return assembled(getattr(diffusers, self.pipeline_class), {**words, **absent, **replaced})
+        except Exception as error:  # whatever a class does with components that do not fit each other
+            let_pass(error)
+            raise BootdiffError(f"the pipeline in {self.folder} cannot be loaded ({first_line(error)}).") from error
+
+    def _class(self, part: str) -> type[Any]:
+        return component_class(self.folder, part, *self.index[part])
+
+    def _read(self, part: str, dtype: torch.dtype | None = None) -> Any:
+        """A component, checked: the class of the index, from files that run no code."""
+        where, kind = self.where(part), self._class(part)
+        if issubclass(kind, nn.Module):
+            network = load_network(kind, where, dtype or self.dtype, self.variant, strict=False)
+            return network.requires_grad_(False).eval()
+        check_files(where)
+        try:
+            with quietly():
+                if part == "scheduler":
+                    return kind.from_config(self.scheduler)  # type: ignore[attr-defined]  # every scheduler has it
+                return kind.from_pretrained(where, local_files_only=True)  # type: ignore[attr-defined]
+        except Exception as error:  # both libraries raise many kinds; each means a part that is damaged
+            let_pass(error)
+            raise BootdiffError(f"the {part} in {where} cannot be read ({first_line(error)}).") from error
+
+
+class LoadedParts(Parts):
+    """A pipeline that is in memory already: with a LoRA, from a single file, or made in Python.
+
+    Args:
+        pipeline: a diffusers pipeline.
+        borrowed: whether it is the user's own, which must stay as it is.
+    """
+
+    def __init__(self, pipeline: Any, borrowed: bool = False) -> None:
+        self.stock, self.borrowed = pipeline, borrowed
+        self.folder, self.variant, self.dtype = Path(type(pipeline).__name__), None, pipeline.dtype
+        self.index = {"_class_name": type(pipeline).__name__}
+        for name, component in pipeline.components.items():
+            module = type(component).__module__.split(".")[0]
+            self.index[name] = [None, None] if component is None else [module, type(component).__name__]
+        self._loaded = {}
+
+    def where(self, part: str) -> Path:
+        """A name for messages."""
+        return self.folder / part
+
+    def config(self, part: str) -> dict[str, Any]:
+        """The component's own config."""
+        return plain(getattr(self.stock, part).config)
+
+    def full_config(self, part: str) -> dict[str, Any]:
+        """The same: it was built already."""
+        return self.config(part)
+
+    @property
+    def scheduler(self) -> dict[str, Any]:
+        """The scheduler's config."""
+        kind = type(self.stock.scheduler).__name__
+        return as_stock_reads(
+            {**plain(self.stock.scheduler.config), "_class_name": kind}, kind, self.where("scheduler")
+        )
+
+    def digest(self, network_part: str) -> str:
+        """Of the other networks' weights and the tokenizers' words."""
+        others = {name: part for name, part in self.stock.components.items() if name != network_part}
+        words = []
+        for name, part in others.items():
+            if isinstance(part, nn.Module):
+                config = {key: value for key, value in plain(part.config).items() if not key.startswith("_")}
+                words.append(f"{name} {weights_hash(part)} {sorted(config.items())}")
+            elif hasattr(part, "get_vocab"):
+                words.append(f"{name} {sorted(part.get_vocab().items())}")
+        return "\n".join(words)
+
+    def network(self, part: str, kind: type[Any]) -> nn.Module:
+        """The network that the pipeline holds."""
+        network = getattr(self.stock, part)
+        return aligned(copy.deepcopy(network) if self.borrowed else network)
+
+    def try_out(self, *parts: str) -> None:
+        """They were built already."""
+        self.check(*parts)
+
+    def check(self, *parts: str) -> None:
+        """Refuse a pipeline without one of these components."""
+        for part in parts:
+            if self.kind(part) is None:
+                raise BootdiffError(f"this {self.pipeline_class} has no {part}, which it needs here.")
+
+    def load(self, part: str) -> Any:
+        """The component."""
+        self.check(part)
+        return getattr(self.stock, part)
+
+    def pipeline(self, dtype: torch.dtype | None = None, **replaced: Any) -> Any:
+        """A pipeline of the same class with these components in place; in another precision, of copies."""
+        known = {**plain(self.stock.config), **self.stock.components, **replaced}
+        for name, value in known.items():
+            other = dtype is not None and isinstance(value, nn.Module) and next(value.parameters()).dtype != dtype
+            known[name] = copy.deepcopy(value).to(dtype) if other else value
+        return assembled(type(self.stock), known)
+
+
+def assembled(kind: type[Any], words: Mapping[str, Any]) -> Any:
+    """A stock pipeline of its components and settings, without progress bars; what its class does not take is left."""
+    wanted = inspect.signature(kind.__init__).parameters
+    return silent(kind(**{name: value for name, value in words.items() if name in wanted}))
+
+
+def network_parts(pipeline_class: str, part: str, network: nn.Module, scheduler: Mapping[str, Any]) -> Parts:
+    """The parts of a pipeline that consists of a network in memory and a scheduler's config."""
+    parts = object.__new__(_NetworkParts)
+    parts.folder, parts.variant, parts.dtype = Path(pipeline_class), None, next(network.parameters()).dtype
+    parts.index = {"_class_name": pipeline_class, part: ["diffusers", type(network).__name__]}
+    parts._loaded, parts.held, parts.words = {}, network, dict(scheduler)
+    return parts
+
+
+class _NetworkParts(Parts):
+    held: nn.Module
+    words: dict[str, Any]
+
+    def config(self, part: str) -> dict[str, Any]:
+        return plain(self.held.config)
+
+    @property
+    def scheduler(self) -> dict[str, Any]:
+        return self.words
+
+    def network(self, part: str, kind: type[Any]) -> nn.Module:
+        return self.held
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A config as its JSON file would say it: lists for tuples."""
+    words = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    return json.loads(json.dumps(words, default=str))
+
+
+def silent(pipeline: Any) -> Any:
+    """A pipeline without progress bars."""
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def has_weights(kind: str) -> bool:
+    """Whether a component of this class is a network."""
+    return not any(word in kind for word in ("Tokenizer", "Scheduler", "Processor", "Extractor", "Watermarker"))

@@ -1,0 +1,61 @@
+"""What a pipeline's folder must not hold: code, or configs that ask for some (``SECURITY.md``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bootdiff.core.errors import BootdiffError
+from bootdiff.storage.files import read_json
+
+#: fields by which a config names a Python file, beside it or on the hub
+CODE = ("auto_map", "custom_pipelines", "custom_pipeline", "custom_objects")
+#: fields that name an implementation, which transformers fetches from the hub and runs where it looks like a hub id
+IMPLEMENTATIONS = ("attn_implementation", "experts_implementation")
+#: the JSON files that diffusers, transformers and tokenizers read by themselves
+READ = ("config.json", "*_config.json", "*.index*.json", "tokenizer.json", "vocab.json", "added_tokens.json")
+
+
+def check_files(folder: Path) -> None:
+    """Refuse a folder whose files would run code, or cannot be read safely.
+
+    Raises:
+        BootdiffError: naming the file and what it holds.
+    """
+    code = next((path for path in sorted(folder.glob("*")) if path.suffix in (".py", ".pyc", ".so")), None)
+    if code is not None:
+        raise BootdiffError(
+            f"{folder.name}/{code.name} is code, which no pipeline here may bring and bootdiff never runs; remove it, "
+            f"or give a folder without it ({folder})."
+        )
+    # Before transformers sees it: a text encoder with an adapter beside it would become another one.
+    if (folder / "adapter_config.json").exists():
+        raise BootdiffError(
+            f"{folder} holds an adapter (adapter_config.json) beside its weights; merge it into them, or remove it."
+        )
+    for pattern in (*READ, "special_tokens_map.json"):
+        for path in sorted(folder.glob(pattern)):
+            _check_words(read_json(path), path)
+
+
+def _check_words(words: Mapping[str, Any], path: Path) -> None:
+    """Refuse a config that names code, and weights outside its folder."""
+    for key, value in words.items():
+        named = key in CODE and value not in (None, {}, [])
+        fetched = any(word in key for word in IMPLEMENTATIONS) and "/" in str(value)
+        if named or fetched:
+            raise BootdiffError(
+                f"{path} names code of its own ({key}: {value!r:.60}), which bootdiff never runs; expected a component "
+                "of diffusers or transformers."
+            )
+        if key == "quantization_config" and value is not None:
+            raise BootdiffError(
+                f"{path}: quantised weights (quantization_config) are not supported; expected plain ones."
+            )
+        if isinstance(value, dict) and "config" in path.name:
+            _check_words(value, path)
+    files = words.get("weight_map", {}) if ".index" in path.name else {}
+    for file in files.values() if isinstance(files, dict) else [files]:
+        if not isinstance(file, str) or Path(file).name != file:
+            raise BootdiffError(f"{path}: weight_map names {file!r:.60}; expected files beside it.")

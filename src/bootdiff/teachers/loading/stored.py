@@ -1,0 +1,171 @@
+"""What lies in a component's folder: which weights, how many, under which names. Only the heads of files are read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from shutil import copyfile
+from tempfile import TemporaryDirectory
+
+import torch
+
+from bootdiff.core.errors import BootdiffError, first_line
+from bootdiff.storage.files import read_json
+from bootdiff.storage.reading import check_regular
+from bootdiff.system.notes import note
+
+#: what torch's own wrappers (compile, FSDP, activation checkpointing) leave in the names of what they wrap
+WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+#: kinds of tensors that no weights have; positions and counts are 64-bit integers
+QUANTISED = ("I8", "U8", "I16", "U16", "I32", "U32")
+#: what DataParallel puts before all names
+PARALLEL = "module."
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A component's weight files.
+
+    Args:
+        files: those that are read for the variant.
+        variant: the one asked for, if there are files of it.
+        shapes: of every tensor in them, by name.
+    """
+
+    folder: Path
+    files: tuple[Path, ...]
+    variant: str | None
+    shapes: dict[str, tuple[int, ...]]
+
+    @property
+    def safe(self) -> bool:
+        """Whether they are safetensors; ``.bin`` files are read by ``torch.load(weights_only=True)``."""
+        return self.files[0].suffix == ".safetensors"
+
+    @property
+    def numbers(self) -> int:
+        """In all tensors together."""
+        return sum(prod(shape) for shape in self.shapes.values())
+
+    @contextmanager
+    def unwrapped(self) -> Iterator[Path]:
+        """The folder, or a copy with plain names where the weights were saved from within a wrapper."""
+        names = {name: self._plain(name) for name in self.shapes}
+        if all(name == plain for name, plain in names.items()):
+            yield self.folder
+            return
+        first = next(name for name, plain in names.items() if name != plain)
+        note(f"the weights in {self.folder} were saved from within a wrapper ('{first}'); read as '{names[first]}'.")
+        with TemporaryDirectory(prefix="bootdiff-") as place:
+            for file in self.folder.glob("*.json"):
+                copyfile(file, Path(place) / file.name)
+            self._rewrite(names, Path(place))
+            yield Path(place)
+
+    def _plain(self, name: str) -> str:
+        parallel = all(name.startswith(PARALLEL) for name in self.shapes)
+        return WRAPPERS.sub(r"\1", name.removeprefix(PARALLEL) if parallel else name)
+
+    def _rewrite(self, names: dict[str, str], place: Path) -> None:
+        from safetensors.torch import load_file, save_file
+
+        for file in self.files:
+            tensors = load_file(file) if self.safe else _unpickled(file)
+            plain = {names[name]: value.contiguous().clone() for name, value in tensors.items()}
+            if self.safe:
+                save_file(plain, place / file.name, metadata={"format": "pt"})
+            else:
+                torch.save(plain, place / file.name)
+        for index in place.glob("*.index*.json"):
+            words = read_json(index)
+            words["weight_map"] = {names.get(name, name): file for name, file in words["weight_map"].items()}
+            index.write_text(json.dumps(words), encoding="utf-8")
+
+
+def stored(folder: Path, variant: str | None, kind: str, strict: bool = True) -> Stored:
+    """The weight files of a folder that are read for a variant.
+
+    Args:
+        strict: whether the variant must be there; otherwise the plain weights serve in its place.
+
+    Raises:
+        BootdiffError: if there are none, only others, or one is damaged.
+    """
+    safe = sorted(folder.glob("*.safetensors"))
+    # A trainer's other .bin files (its arguments, an optimiser's state) are no weights.
+    pickled = sorted([*folder.glob("pytorch_model*.bin"), *folder.glob("diffusion_pytorch_model*.bin")])
+    if variant is None and safe and pickled and all(file.name.count(".") > 1 for file in safe):
+        safe = []  # of another variant; the plain weights are the others
+    there = safe or pickled
+    if not there:
+        raise BootdiffError(f"{folder} has no weights; expected .safetensors of a {kind} there.")
+    listed = ", ".join(file.name for file in there[:4])
+    chosen = [file for file in there if f".{variant}." in file.name or f".{variant}-" in file.name]
+    if variant is not None and not chosen and strict:
+        raise BootdiffError(f"{folder} has no weights of variant '{variant}', only {listed}.")
+    plain = [file for file in there if file.name.count(".") == 1]
+    if not plain and not (variant and chosen):
+        raise BootdiffError(f"{folder} holds only variants of the weights ({listed}); name one with --variant.")
+    files = tuple(chosen if variant is not None and chosen else plain)
+    shapes = {name: shape for file in files for name, shape in stored_shapes(file).items()}
+    return Stored(folder, files, variant if chosen else None, shapes)
+
+
+def stored_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a file's tensors.
+
+    Raises:
+        BootdiffError: if it is damaged.
+    """
+    check_regular(file, "file of weights")
+    try:
+        with file.open("rb"):
+            pass
+    except OSError as error:
+        raise BootdiffError(f"{file} cannot be read ({error.strerror}); check its permissions.") from error
+    if file.suffix == ".bin":
+        return {name: tuple(value.shape) for name, value in _unpickled(file).items()}
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt") as opened:
+            heads = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118  no mapping
+            _check_kinds(file, {name: str(head.get_dtype()) for name, head in heads.items()})
+            return {name: tuple(head.get_shape()) for name, head in heads.items()}
+    except (OSError, SafetensorError) as error:
+        raise BootdiffError(
+            f"{file} cannot be read, it is damaged ({first_line(error)}); fetch or save it again."
+        ) from error
+
+
+def _check_kinds(file: Path, kinds: Mapping[str, str]) -> None:
+    """Refuse integers where weights are expected: they are quantised, and another library knows their scales."""
+    whole = next((name for name, kind in kinds.items() if kind in QUANTISED and "position_ids" not in name), None)
+    if whole is not None:
+        raise BootdiffError(
+            f"{file} holds '{whole:.80}' as integers ({kinds[whole]}): quantised weights are not read; expected "
+            "float32, float16 or bfloat16."
+        )
+    if any(kind.startswith("F8") for kind in kinds.values()):
+        note(f"{file} holds weights of 8 bits; they are read as they are, and are less exact than those of 16.")
+
+
+def _unpickled(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a ``.bin`` file, mapped where its format allows it; no code of the file is run."""
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=_zipped(file))
+    except Exception as error:  # damaged, or a pickle that asks for more than tensors
+        raise BootdiffError(f"{file} cannot be read as weights ({first_line(error)}).") from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise BootdiffError(f"{file} should hold named tensors and nothing else.")
+    return {str(name): value for name, value in state.items()}
+
+
+def _zipped(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(2) == b"PK"

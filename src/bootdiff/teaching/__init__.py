@@ -1,0 +1,1 @@
+"""``train-teacher``: small pipelines trained from images."""

@@ -1,0 +1,41 @@
+"""The rooms' order: nothing imports from a room to the right of its own, wherever in a file the import stands."""
+
+import ast
+from pathlib import Path
+
+import bootdiff
+
+ROOMS = """
+core system storage builtin config schedules data teachers solvers students losses metrics samplers methods training
+monitoring export distillation teaching sampling evaluation report ablation cli
+""".split()
+SOURCE = Path(bootdiff.__file__).parent
+MODULES = [path for path in SOURCE.rglob("*.py") if path.parent != SOURCE]
+
+
+def imported(path: Path) -> set[str]:
+    """The rooms that a module imports from, those that it names in strings (``"bootdiff.room.module:Name"``) too."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}.{one.name}" for one in node.names]
+        elif isinstance(node, ast.Import):
+            names += [one.name for one in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and ":" in node.value:
+            names.append(node.value)
+    rooms = {name.split(".")[1] for name in names if name.startswith("bootdiff.") and name.count(".") >= 2}
+    return rooms & {*ROOMS}
+
+
+def test_every_folder_is_a_room() -> None:
+    assert {path.relative_to(SOURCE).parts[0] for path in MODULES} == {*ROOMS}
+
+
+def test_nothing_imports_from_the_right() -> None:
+    wrong = [
+        f"{path.relative_to(SOURCE)} imports from {room}"
+        for path in MODULES
+        for room in sorted(imported(path))
+        if ROOMS.index(room) > ROOMS.index(path.relative_to(SOURCE).parts[0])
+    ]
+    assert not wrong, "\n".join(wrong)
