@@ -14,7 +14,7 @@ from diffusers import UNet2DModel
 
 from bootdiff.distillation.distill import distill
 from bootdiff.evaluation.equivalence import equivalence
-from bootdiff.evaluation.evaluate import FORMAT
+from bootdiff.evaluation.table import FORMAT
 from bootdiff.methods.boot import BootSettings
 from bootdiff.report import charts, samples
 from bootdiff.report.build import build_comparison, build_report

@@ -21,7 +21,7 @@ from bootdiff.samplers.students import PathSampler
 from bootdiff.sampling.opening import open_pair, run_conditions
 from bootdiff.solvers import ddim, even_times, trailing_times
 from bootdiff.storage.files import write_whole
-from bootdiff.students.files import load_student, student_facts
+from bootdiff.students.files import card_of, load_student
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -118,7 +118,7 @@ def look(run: Path) -> Looks | None:
     student = load_student(run / "student-path").to(best_device())
     if not is_picture(student.shape) and (student.adapter is None or not student.adapter.latent):
         return None
-    conditions = run_conditions(str(run), PathSampler(student), student_facts(student))
+    conditions = run_conditions(str(run), PathSampler(student), card_of(student))
     columns = COLUMNS if math.prod(student.shape) <= SMALL else FEW
     eps = sample_noise(0, 0, columns, student.shape).to(best_device())
     condition = conditions.listed(0, 0, columns).to(eps.device)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bootdiff.ablation.config import Ablation, Evaluation, read_ablation
+from bootdiff.ablation.measuring import measure_run
 from bootdiff.ablation.pictures import Album
 from bootdiff.ablation.results import Line, Outcome, lines, mark_evaluation, read_outcome
 from bootdiff.ablation.table import write_tables
@@ -123,7 +124,7 @@ class Runner:
     """
 
     plan: AblationPlan
-    measure: Measure
+    measure: Measure = measure_run
     #: why runs could not be measured, by their folders
     unmeasured: dict[Path, str] = field(default_factory=dict)
 

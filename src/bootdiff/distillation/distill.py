@@ -30,7 +30,8 @@ from bootdiff.monitoring.watch import Watch, WatchPlan
 from bootdiff.storage.files import write_whole
 from bootdiff.storage.lock import lock
 from bootdiff.storage.runs import COMPONENTS, STAGE, Run
-from bootdiff.students.files import load_student, path_folder
+from bootdiff.students.files import load_student
+from bootdiff.students.folder import StudentFolder
 from bootdiff.system.processes import word_of_first
 from bootdiff.system.progress import is_first_process
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, limited, load_teacher
@@ -86,7 +87,7 @@ class Plan:
         if self.first is not None:
             return self.first.output
         named = self.asked.settings.start
-        return None if named is None else path_folder(Path(named))
+        return None if named is None else StudentFolder.unfolded(named).path
 
     @property
     def _teacher_hash(self) -> str:

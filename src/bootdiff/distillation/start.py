@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bootdiff.core.errors import BootdiffError
+from bootdiff.core.guidance import GuidanceWeight
 from bootdiff.methods.settings import DistillationSettings, learned_weight
 from bootdiff.students import Student
-from bootdiff.students.files import FILE, guidance_in, load_student, path_folder, read_facts
+from bootdiff.students.card import StudentCard
+from bootdiff.students.files import load_student
+from bootdiff.students.folder import StudentFolder
 from bootdiff.system.out_of_memory import let_pass
 from bootdiff.teachers import Clip, DynamicThreshold, Limit, Teacher, adapter_of
 from bootdiff.teachers.limits import limit_from
@@ -28,38 +30,28 @@ def adopted(settings: DistillationSettings, teacher: Teacher, given: bool = Fals
     Raises:
         BootdiffError: if there is no student, or it learned something else than what is asked.
     """
-    folder = path_folder(Path(str(settings.start)))
-    facts = read_facts(folder / FILE)
-    _check_kind(settings.start, facts, teacher)
+    card = StudentFolder.unfolded(str(settings.start)).card
+    _check_kind(settings.start, card, teacher)
     found: dict[str, Any] = {}
-    for key in ("t_min", "t_max"):
+    for key, learned in zip(("t_min", "t_max"), card.times, strict=True):
         asked = getattr(settings, key)
-        if asked is not None and abs(asked - facts[key]) > 1e-4:
+        if asked is not None and abs(asked - learned) > 1e-4:
             raise BootdiffError(
-                f"the student in {settings.start} learned {key} = {facts[key]:g}, and {asked:g} is asked; leave it out."
+                f"the student in {settings.start} learned {key} = {learned:g}, and {asked:g} is asked; leave it out."
             )
-        found[key] = float(facts[key])
-    if "targets" in facts and "target_limit" not in settings.model_fields_set:
-        found.update(_limit_setting(limit_from(facts["targets"])))
+        found[key] = float(learned)
+    if card.targets is not None and "target_limit" not in settings.model_fields_set:
+        found.update(_limit_setting(limit_from(card.targets)))
     if given:
         return found
-    learned = guidance_in(facts)
-    asked_weight = tuple(settings.guidance_range) if settings.guidance_range else settings.guidance_scale
-    if asked_weight is None and learned is not None:
-        found.update(guidance_range=list(learned)) if isinstance(learned, tuple) else found.update(
-            guidance_scale=learned
-        )
-    elif asked_weight is not None and asked_weight != (1.0 if learned is None else learned):
-        raise BootdiffError(
-            f"the student in {settings.start} learned {'no guidance' if learned is None else f'guidance {learned}'}, "
-            f"and {asked_weight} is asked; leave it out, or start from another."
-        )
-    remembered = facts.get("conditions", {})
+    found.update(_weight(settings, card.weight))
+    remembered = card.conditions.model_dump(exclude_none=True)
     for word, key in REMEMBERED.items():
         if word in remembered and getattr(settings, key) is None:
             found[key] = remembered[word]
-    if "noise_level" in remembered:
-        found["noise_level"] = level = int(remembered["noise_level"])
+    level = card.conditions.noise_level
+    if level is not None:
+        found["noise_level"] = level
         if "noise_level" in settings.model_fields_set and settings.noise_level != level:
             raise BootdiffError(
                 f"the student in {settings.start} learned noise_level = {level}, and {settings.noise_level} is asked; "
@@ -68,14 +60,30 @@ def adopted(settings: DistillationSettings, teacher: Teacher, given: bool = Fals
     return found
 
 
-def _check_kind(name: str | None, facts: Mapping[str, Any], teacher: Teacher) -> None:
+def _weight(settings: DistillationSettings, learned: GuidanceWeight) -> dict[str, Any]:
+    """The guidance that the student learned, where none is asked for."""
+    asked = GuidanceWeight.of(settings.guidance_range or settings.guidance_scale)
+    if asked.plain is None and learned.plain is None:
+        return {}
+    if asked.plain is None:
+        return {"guidance_range": learned.as_json} if learned.is_range else {"guidance_scale": learned.fixed}
+    if asked.plain != (1.0 if learned.plain is None else learned.plain):
+        said = "no guidance" if learned.plain is None else f"guidance {learned.plain}"
+        raise BootdiffError(
+            f"the student in {settings.start} learned {said}, and {asked.plain} is asked; leave it out, or start from "
+            "another."
+        )
+    return {}
+
+
+def _check_kind(name: str | None, card: StudentCard, teacher: Teacher) -> None:
     adapter = adapter_of(teacher)
     if adapter is None:  # conditions are given from Python, and its weights are compared later
         return
-    own, labelled = adapter.parts.pipeline_class, "labels" in facts.get("conditions", {})
-    if facts.get("pipeline", own) != own or (labelled and adapter.takes != "classes"):
+    own, labelled = adapter.parts.pipeline_class, card.conditions.labels is not None
+    if (card.pipeline or own) != own or (labelled and adapter.takes != "classes"):
         raise BootdiffError(
-            f"the student in {name} is one of {facts.get('teacher')}, and {teacher.name} is another kind of teacher; "
+            f"the student in {name} is one of {card.teacher}, and {teacher.name} is another kind of teacher; "
             "start from one of its own students."
         )
 
@@ -93,7 +101,7 @@ def started_from(folder: Path | str, teacher: Teacher, settings: DistillationSet
     Raises:
         BootdiffError: if it does not fit.
     """
-    student = Student.from_teacher(teacher, settings.t_min, settings.t_max, learned_weight(settings, teacher))
+    student = Student.from_teacher(teacher, settings.t_min, settings.t_max, learned_weight(settings, teacher).plain)
     try:
         student.load_state_dict(load_student(folder, teacher).state_dict())
     except RuntimeError as error:

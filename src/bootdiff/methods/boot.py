@@ -81,7 +81,7 @@ class Boot(Stateless):
     ) -> Boot:
         """The student, grown from the teacher where none is given, and what the settings' words stand for."""
         weight = learned_weight(settings, teacher)
-        student = student or Student.from_teacher(teacher, settings.t_min, settings.t_max, weight)
+        student = student or Student.from_teacher(teacher, settings.t_min, settings.t_max, weight.plain)
         student.target_limit = target_limit(settings, teacher)
         return cls(
             teacher=limited(teacher, student.target_limit),

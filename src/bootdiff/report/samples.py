@@ -22,11 +22,12 @@ from bootdiff.report.page import figure, note, picture, section
 from bootdiff.report.privacy import without_place
 from bootdiff.samplers.rows import reference_path
 from bootdiff.samplers.students import PathSampler
-from bootdiff.sampling.opening import Opened, open_pair, run_conditions
+from bootdiff.sampling.belonging import Opened
+from bootdiff.sampling.opening import open_pair, run_conditions
 from bootdiff.solvers import ddim, even_times, trailing_times
 from bootdiff.storage.runs import Run
 from bootdiff.students import Student
-from bootdiff.students.files import load_student, student_facts
+from bootdiff.students.files import card_of, load_student
 from bootdiff.system import notes
 from bootdiff.teachers import Teacher
 
@@ -95,14 +96,13 @@ def open_asked(run: Finished, named: str | None = None, alone: bool = False) -> 
     if not is_picture(student.shape) and (student.adapter is None or not student.adapter.latent):
         return None
     device, columns = best_device(), COLUMNS if math.prod(student.shape) <= SMALL else FEW
-    facts, pair = student_facts(student), _pair(run, named, alone)
-    conditions = pair.conditions if pair else run_conditions(str(run.folder), PathSampler(student), facts)
+    card, pair = card_of(student), _pair(run, named, alone)
+    conditions = pair.conditions if pair else run_conditions(str(run.folder), PathSampler(student), card)
     eps = sample_noise(0, 0, columns, student.shape).to(device)
     condition = conditions.listed(0, 0, columns).to(device)
-    words = _words(Run(run.folder).prompts, facts.get("conditions", {}).get("labels"), columns)
+    words = _words(Run(run.folder).prompts, card.conditions.labels, columns)
     teacher = _affordable(pair.teacher.to(device)) if pair else None
-    negative = facts.get("conditions", {}).get("negative_prompt")
-    return Asked(student.to(device), teacher, eps, condition, words, _weight(student), negative)
+    return Asked(student.to(device), teacher, eps, condition, words, _weight(student), card.conditions.negative_prompt)
 
 
 def _pair(run: Finished, named: str | None, alone: bool) -> Opened | None:
@@ -130,7 +130,7 @@ def _words(prompts: Sequence[str] | None, labels: Sequence[int] | None, count: i
 def _weight(student: Student) -> float | None:
     """The guidance weight of the columns: the one that is asked for, or the only one that was learned."""
     told = student.told_weight(None)
-    return student.guidance if told is None and isinstance(student.guidance, int | float) else told
+    return student.learned.fixed if told is None else told
 
 
 @torch.no_grad()

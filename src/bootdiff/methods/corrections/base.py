@@ -196,7 +196,7 @@ class Correction(Stateless):
         boot.student = replace(
             boot.student, betas=betas, ema_from_start=settings.ema_from_start, starts=settings.fake_warmup
         )
-        fake = Fake.from_teacher(teacher, isinstance(learner.guidance, tuple), settings.fake_rank)
+        fake = Fake.from_teacher(teacher, learner.learned.is_range, settings.fake_rank)
         return cls(
             boot,
             guided_within(boot.teacher, settings.guidance_interval),

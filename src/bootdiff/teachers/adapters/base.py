@@ -144,6 +144,11 @@ class Adapter(ABC):
     classes: int = 0
     null_class: int | None = None
 
+    @property
+    def embedded_weight(self) -> float | None:
+        """The usual weight of a network that is told one as an input; None for any other network."""
+        return self.usual_weight if self.guidance == "embedded" else None
+
     def blank(self, batch: int) -> Condition:
         """Zeros in the shape of a condition: to try a network, or to measure it."""
         if self.takes == "classes":
