@@ -1,4 +1,7 @@
-"""BOOT: data-free distillation with bootstrapping (Gu et al., arXiv 2306.05544)."""
+"""BOOT: data-free distillation with bootstrapping (Gu et al., arXiv 2306.05544).
+
+The equations are the paper's; they stand in docs/method.md, "Bootstrapping" and "The boundary", too.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The student ``y_theta(eps, t)``: from noise and a target time to the signal part of the teacher's path."""
+"""The student ``y_theta(eps, t)``: from noise and a target time to the signal part of the teacher's path.
+
+Source: docs/method.md, "The student".
+"""
 
 from __future__ import annotations
 

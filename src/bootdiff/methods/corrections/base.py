@@ -2,6 +2,8 @@
 
 A correction moves the distribution of the student's images to the teacher's; which noise makes which image is BOOT's
 business, and is kept as far as its loss is (``boot_weight``).
+
+Source: docs/method.md, "Corrections" and "Settings that corrections share".
 """
 
 from __future__ import annotations
@@ -282,5 +284,8 @@ class Correction(Stateless):
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
-    """Means over a sample, floored and detached, as wide as ``like``: the normaliser mean |x − f| of C1 and C2."""
+    """Means over a sample, floored and detached, as wide as ``like``: the normaliser mean |x − f|.
+
+    Source: docs/method.md, "Distribution matching (C1)".
+    """
     return expand(values.detach().abs().flatten(1).mean(1).clamp(min=1e-5), like)

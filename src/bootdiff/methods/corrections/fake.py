@@ -2,6 +2,8 @@
 
 A correction compares it with the teacher: where both agree at every noise level, the student's samples are distributed
 as the teacher's (Yin et al., arXiv 2311.18828; Zhou et al., arXiv 2404.04057).
+
+Source: docs/method.md, "The fake denoiser".
 """
 
 from __future__ import annotations
