@@ -16,7 +16,7 @@ from bootdiff.runs import Run, read_done
 from bootdiff.teachers import load_teacher
 from bootdiff.training.convergence import verdict_of
 from bootdiff.training.distill import Plan, plan_distillation, run_plan
-from bootdiff.training.settings import make_settings, read_assignments, read_config
+from bootdiff.training.settings import make_settings, read_command, read_config
 
 if TYPE_CHECKING:
     from bootdiff.objectives.settings import DistillationSettings
@@ -35,7 +35,7 @@ def run_distill(
 ) -> None:
     """Plan, run, report."""
     _, settings_type = load_method(method)
-    layers = read_config(config), read_assignments(assign), options
+    layers = read_config(config), read_command(assign, options)
     for key in (key for layer in layers for key in layer):
         if key not in settings_type.model_fields and (methods := methods_with(key)):
             raise BootdiffError(f"method {method} has no setting '{key}'; choose --method {' or '.join(methods)}.")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bootdiff.progress import is_first_process
-from bootdiff.training.settings import TeacherSettings, make_settings, read_assignments, read_config
+from bootdiff.training.settings import TeacherSettings, make_settings, read_command, read_config
 from bootdiff.training.teach import train_teacher
 
 
@@ -20,7 +20,7 @@ def run_train_teacher(
     report_to: str | None,
 ) -> None:
     """Train, or say that it is done."""
-    settings = make_settings(TeacherSettings, read_config(config), read_assignments(assign), options)
+    settings = make_settings(TeacherSettings, read_config(config), read_command(assign, options))
     if train_teacher(data, output, settings, report_to):
         if is_first_process():
             more = _needs(settings.kind)
