@@ -240,6 +240,7 @@ HOSTILE_JSON = {
     "digits": '{"a": ' + "9" * 5000 + "}",
     "fifty digits": '{"a": ' + "9" * 50 + "}",
     "not a number": '{"a": NaN}',
+    "two values for a name": '{"a": {"b": 1, "b": 2}}',
     "list": "[1]",
     "number": "3",
     "empty": "",
