@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bootdiff import Classes, Student, load_student, load_teacher, sample_noise
-from bootdiff.runs import Run, trained_seconds
+from bootdiff.storage.runs import Run, trained_seconds
 
 FOLDERS = Path(__file__).parent / "fixtures" / "old-runs"
 #: with the options that ask for the eight stored samples
