@@ -241,7 +241,10 @@ def train_teacher(
     data: Annotated[str, typer.Argument(help="digits, a folder of images, IDX files or parquet.")],
     output: Annotated[Path, typer.Option(help="The teacher's folder; the same command resumes.")],
     kind: Annotated[
-        str | None, typer.Option(help="unconditional, classes, stable-diffusion, if or if-upscaler.")
+        str | None,
+        typer.Option(
+            help="unconditional, classes, stable-diffusion, if or if-upscaler. With --help: list its settings."
+        ),
     ] = None,
     prediction: Annotated[str | None, typer.Option(help="sample, epsilon or v_prediction.")] = None,
     schedule: Annotated[str | None, typer.Option(help="cosine, linear, scaled_linear or sigmoid.")] = None,

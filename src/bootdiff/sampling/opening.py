@@ -9,11 +9,12 @@ from typing import Any, cast
 
 import torch
 
+from bootdiff.config.mixins import NOISE_LEVEL
 from bootdiff.config.settings import make_settings
 from bootdiff.core.condition import Condition
 from bootdiff.core.device import best_device
 from bootdiff.core.errors import BootdiffError
-from bootdiff.data.conditions import NOISE_LEVEL, Cascade, Conditions, Unconditional, Upscaler
+from bootdiff.data.conditions import Cascade, Conditions, Unconditional, Upscaler
 from bootdiff.distillation.condition_checks import class_labels, null_class
 from bootdiff.methods.settings import DistillationSettings
 from bootdiff.samplers.base import Sampler, Told

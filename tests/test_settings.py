@@ -1,0 +1,119 @@
+"""Settings: every method has those that it reads and no others, and what older runs say of others does no harm."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import yaml
+
+import tiny_pipelines
+from bootdiff.config.base import Settings
+from bootdiff.config.settings import TrainingSettings
+from bootdiff.core.errors import BootdiffError
+from bootdiff.distillation.distill import distill
+from bootdiff.methods.boot import BootSettings
+from bootdiff.methods.registry import load_method, names
+from bootdiff.teaching.settings import KINDS, TeacherSettings
+from bootdiff.teaching.teach import train_teacher
+
+#: what only says what a run costs, or whether settings agree, is no use of a setting
+NO_USE = {"passes", "work", "span"}
+
+KEYS = """
+steps batch_size seed learning_rate lr_schedule warmup_steps weight_decay ema_decay gradient_clip gradient_accumulation
+mixed_precision gradient_checkpointing compile log_every sample_every checkpoint_every keep_last t_min t_max distance
+lpips_weights target_limit dynamic_ratio dynamic_maximum start prompts prompt_column classes null_class guidance_scale
+guidance_range export_guidance negative_prompt base noise_level prompt_cache_gib watch_every stop_when keep
+offload_encoders delta solver loss_weight time_sampling boundary_weight boundary_every
+"""
+
+
+@pytest.fixture
+def used(monkeypatch) -> set[str]:
+    """The settings that are read from now on, other than to be checked."""
+    read: set[str] = set()
+
+    def noted(self: Settings, name: str) -> object:
+        if not name.startswith("_") and name in type(self).model_fields:
+            caller = sys._getframe(1).f_code.co_name
+            if caller not in {*NO_USE, *type(self).__pydantic_decorators__.model_validators}:
+                read.add(name)
+        return object.__getattribute__(self, name)
+
+    monkeypatch.setattr(Settings, "__getattribute__", noted, raising=False)
+    return read
+
+
+@pytest.fixture(scope="module")
+def cascade(tmp_path_factory):
+    """A folder with a super-resolution teacher, whose settings are the most, its distilled base stage and prompts."""
+    folder = tmp_path_factory.mktemp("cascade")
+    (folder / "words.txt").write_text("a cat\na dog\n")
+    tiny_pipelines.save_if(folder / "if")
+    tiny_pipelines.save_if_sr(folder / "sr")
+    words = {"prompts": str(folder / "words.txt"), "steps": 1, "batch_size": 2, "sample_every": 0, "watch_every": 0}
+    distill(str(folder / "if"), folder / "base", BootSettings(**words))
+    return folder
+
+
+def test_settings_stand_in_the_order_of_earlier_runs():
+    assert list(BootSettings.model_fields) == KEYS.split()
+    for method in names():
+        assert [key for key in load_method(method)[1].model_fields if key in BootSettings.model_fields] == KEYS.split()
+
+
+@pytest.mark.parametrize("method", names())
+def test_a_method_reads_every_setting_that_it_has(method, cascade, tmp_path, used):
+    kind = load_method(method)[1]
+    words = {"prompts": str(cascade / "words.txt"), "base": str(cascade / "base"), "sample_every": 0, "watch_every": 1}
+    own = {"boot_weight": 0.5, "fake_warmup": 0} if "boot_weight" in kind.model_fields else {}
+    first = {"boot": {"steps": 1}} if "boot" in kind.model_fields else {}
+    distill(str(cascade / "sr"), tmp_path, kind(steps=1, batch_size=4, **words, **own, **first), method)
+    assert {*kind.model_fields} - used == set()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_of_teacher_reads_every_setting_that_it_has_and_no_other(kind, tmp_path, used):
+    tiny = {"steps": 1, "batch_size": 2, "channels": [32, 32], "text_width": 32, "text_layers": 1, "sample_every": 1}
+    tiny |= {"autoencoder_steps": 1, "autoencoder_channels": [8, 8]}
+    train_teacher("digits", tmp_path, TeacherSettings(kind=kind, **tiny))
+    assert used == {*KINDS[kind].model_fields}
+
+
+def test_a_teacher_of_an_earlier_version_goes_on(cli, tmp_path, capfd):
+    words = ["train-teacher", "digits", "--output", tmp_path / "run", "--steps", 1, "--batch-size", 2]
+    words += ["--set", "channels=[8,8]", "--set", "sample_every=0"]
+    assert cli(*words).code == 0
+    path = tmp_path / "run" / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    assert "text_width" not in config["settings"] and "channels" in config["settings"]
+    config["settings"] |= {"text_width": 64, "kl_weight": 1e-4}  # which had no effect, and stood there nevertheless
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    done = cli(*words)
+    assert done.code == 0 and done.out.startswith("done:") and done.err == ""
+    config["settings"]["schedule"] = "linear"  # but what has an effect still tells runs apart
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    assert "another run" in cli(*words).err
+
+
+def test_a_setting_of_another_kind_is_said_to_have_no_effect(cli, tmp_path):
+    (tmp_path / "old.yaml").write_text("text_width: 32\nchannels: [8, 8]\n")
+    words = ["train-teacher", "digits", "--output", tmp_path / "run", "--config", tmp_path / "old.yaml"]
+    done = cli(*words, "--steps", 1, "--batch-size", 2, "--set", "sample_every=0")
+    assert done.code == 0 and "note: a teacher of kind unconditional has no text_width" in done.err
+    assert "channels" not in done.err
+
+
+def test_help_of_a_kind_lists_its_settings(cli):
+    some, every = cli("train-teacher", "--kind", "classes", "--help").out, cli("train-teacher", "--help").out
+    assert "condition_dropout" in some and "text_width" not in some and "text_width" in every
+    assert cli("train-teacher", "--kind=dit", "--help").code == 2
+
+
+@pytest.mark.parametrize("kind", [TrainingSettings, BootSettings, TeacherSettings])
+def test_settings_are_refused_in_one_line_however_they_are_made(kind):
+    for make in (lambda **words: kind(**words), kind.model_validate, lambda **words: kind.model_validate(words)):
+        words = {"steps": 0}
+        with pytest.raises(BootdiffError, match=r"^setting steps: .* got 0\.$"):
+            make(**words) if make is not kind.model_validate else make(words)
