@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import yaml
 
+import bootdiff
 import tiny_pipelines
 from bootdiff.config.base import Settings
+from bootdiff.config.mixins import Conditioning, Encoders, Monitoring, Start
 from bootdiff.config.settings import TrainingSettings
 from bootdiff.config.teacher import TeacherOptions
 from bootdiff.core.errors import BootdiffError
@@ -22,8 +26,23 @@ from bootdiff.teachers.base import Origin
 from bootdiff.teaching.settings import KINDS, TeacherSettings
 from bootdiff.teaching.teach import train_teacher
 
+SOURCE = Path(bootdiff.__file__).parents[1]
+USER = """
+import bootdiff
+settings = bootdiff.BootSettings(steps=3, guidance_range=[1, 4], t_max=None)
+bootdiff.BootSettings(stepz=3)
+reveal_type(bootdiff.load_teacher("digits"))
+bootdiff.nothing
+student = bootdiff.distill("digits", "run", settings)
+bootdiff.export_student(student, "student", {})
+"""
+OTHERS = "torch.*,diffusers.*,transformers.*,accelerate.*,numpy.*,safetensors.*,PIL.*,matplotlib.*,sklearn.*"
+
 #: what only says what a run costs, or whether settings agree, is no use of a setting
 NO_USE = {"passes", "work", "span"}
+
+#: the groups that are read wherever a student is made and looked at, by no method
+OF_ANY_METHOD = (Conditioning, Encoders, Monitoring, Start)
 
 KEYS = """
 steps batch_size seed learning_rate lr_schedule warmup_steps weight_decay ema_decay gradient_clip gradient_accumulation
@@ -50,18 +69,6 @@ def used(monkeypatch) -> set[str]:
     return read
 
 
-@pytest.fixture(scope="module")
-def cascade(tmp_path_factory):
-    """A folder with a super-resolution teacher, whose settings are the most, its distilled base stage and prompts."""
-    folder = tmp_path_factory.mktemp("cascade")
-    (folder / "words.txt").write_text("a cat\na dog\n")
-    tiny_pipelines.save_if(folder / "if")
-    tiny_pipelines.save_if_sr(folder / "sr")
-    words = {"prompts": str(folder / "words.txt"), "steps": 1, "batch_size": 2, "sample_every": 0, "watch_every": 0}
-    distill(str(folder / "if"), folder / "base", BootSettings(**words))
-    return folder
-
-
 def test_settings_stand_in_the_order_of_earlier_runs():
     assert list(BootSettings.model_fields) == KEYS.split()
     for method in names():
@@ -69,13 +76,24 @@ def test_settings_stand_in_the_order_of_earlier_runs():
 
 
 @pytest.mark.parametrize("method", names())
-def test_a_method_reads_every_setting_that_it_has(method, cascade, tmp_path, used):
+def test_a_method_reads_every_setting_of_its_own(method, tiny, tmp_path, used):
     kind = load_method(method)[1]
-    words = {"prompts": str(cascade / "words.txt"), "base": str(cascade / "base"), "sample_every": 0, "watch_every": 1}
+    shared = {key for group in OF_ANY_METHOD for key in group.model_fields}
     own = {"boot_weight": 0.5, "fake_warmup": 0} if "boot_weight" in kind.model_fields else {}
     first = {"boot": {"steps": 1}} if "boot" in kind.model_fields else {}
-    distill(str(cascade / "sr"), tmp_path, kind(steps=1, batch_size=4, **words, **own, **first), method)
-    assert {*kind.model_fields} - used == set()
+    distill(str(tiny), tmp_path, kind(steps=1, batch_size=4, watch_every=0, **own, **first), method)
+    assert {*kind.model_fields} - used - shared == set()
+
+
+def test_the_way_to_a_student_reads_every_setting_that_is_no_method_s(tmp_path, used):
+    (tmp_path / "words.txt").write_text("a cat\na dog\n")
+    tiny_pipelines.save_if(tmp_path / "if")
+    tiny_pipelines.save_if_sr(tmp_path / "sr")  # whose settings are the most
+    words = {"prompts": str(tmp_path / "words.txt"), "steps": 1, "batch_size": 2, "sample_every": 0}
+    distill(str(tmp_path / "if"), tmp_path / "base", BootSettings(**words, watch_every=0))
+    used.clear()
+    distill(str(tmp_path / "sr"), tmp_path / "run", BootSettings(**words, base=str(tmp_path / "base"), watch_every=1))
+    assert {*BootSettings.model_fields} - used == set()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -86,7 +104,7 @@ def test_a_kind_of_teacher_reads_every_setting_that_it_has_and_no_other(kind, tm
     assert used == {*KINDS[kind].model_fields}
 
 
-def test_a_teacher_of_an_earlier_version_goes_on(cli, tmp_path, capfd):
+def test_a_teacher_of_an_earlier_version_goes_on(cli, tmp_path):
     words = ["train-teacher", "digits", "--output", tmp_path / "run", "--steps", 1, "--batch-size", 2]
     words += ["--set", "channels=[8,8]", "--set", "sample_every=0"]
     assert cli(*words).code == 0
@@ -135,3 +153,29 @@ def test_an_origin_says_what_differs_from_the_defaults():
     origin = Origin("me/it", dtype="bfloat16", size=64, revision="main", commit="0123")
     assert origin.options == {"revision": "main", "dtype": "bfloat16", "size": 64}
     assert origin.pinned == {**origin.options, "revision": "0123"} and Origin("me/it").options == {}
+
+
+def test_type_checkers_read_the_names_that_are_public():
+    source = ast.parse(Path(bootdiff.__file__).read_text(encoding="utf-8"))
+    (block,) = (node for node in source.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    read = {alias.name: line.module for line in block.body for alias in line.names}
+    assert read == bootdiff._PUBLIC and {*read} == {*bootdiff.__all__}
+    assert (Path(bootdiff.__file__).parent / "py.typed").is_file()
+
+
+@pytest.mark.slow
+def test_a_type_checker_finds_a_misspelt_setting(tmp_path):
+    api = pytest.importorskip("mypy.api")
+    (tmp_path / "user.py").write_text(USER)
+    # Of what the package stands on it need not know the types.
+    (tmp_path / "mypy.ini").write_text(
+        f"[mypy]\npython_version = 3.11\nmypy_path = {SOURCE}\n[mypy-{OTHERS}]\nfollow_imports = skip\n"
+    )
+    words = ["--config-file", tmp_path / "mypy.ini", "--cache-dir", tmp_path / "cache", tmp_path / "user.py"]
+    found, failed, _ = api.run([str(word) for word in words])
+    assert not failed
+    said = [line.partition("user.py:")[2] for line in found.splitlines()]
+    assert said[0].startswith('4: error: Unexpected keyword argument "stepz"')
+    assert said[1].startswith("5: note: Revealed type is") and "bootdiff.teachers.base.Teacher" in said[1]
+    assert said[2].startswith('6: error: Module has no attribute "nothing"')
+    assert found.splitlines()[3:] == ["Found 2 errors in 1 file (checked 1 source file)"]
