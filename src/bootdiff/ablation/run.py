@@ -86,7 +86,7 @@ def plan_ablation(path: Path, folder: Path) -> AblationPlan:
 
 def load(ablation: Ablation) -> Teacher:
     """The teacher, with the file's options."""
-    return load_teacher(ablation.teacher, **ablation.teacher_options.model_dump())
+    return load_teacher(ablation.teacher, **ablation.teacher_options.options)
 
 
 def check_folder(folder: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bootdiff.data.conditions import NOISE_LEVEL
+from bootdiff.config.mixins import NOISE_LEVEL
 from bootdiff.storage.runs import HARMLESS
 from bootdiff.students.card import StudentCard
 from bootdiff.teachers.adapters.base import Adapter

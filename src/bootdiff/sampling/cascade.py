@@ -7,10 +7,11 @@ from typing import cast
 
 import torch
 
+from bootdiff.config.mixins import NOISE_LEVEL
 from bootdiff.core.condition import Condition
 from bootdiff.core.device import best_device
 from bootdiff.core.errors import BootdiffError
-from bootdiff.data.conditions import NOISE_LEVEL, Cascade, Conditions, Upscaler
+from bootdiff.data.conditions import Cascade, Conditions, Upscaler
 from bootdiff.samplers.base import Sampler
 from bootdiff.samplers.choice import Choice, conditions_for
 from bootdiff.samplers.students import open_student

@@ -6,7 +6,7 @@ import json
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -176,11 +176,12 @@ class Run:
         """A teacher's options, their files as seen from where the run was started."""
         return {k: self.locate(value) if k in ("lora", "pipeline_config") else value for k, value in options.items()}
 
-    def check(self, config: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+    def check(self, config: Mapping[str, Any], sources: Mapping[str, str], former: Collection[str] = ()) -> None:
         """Refuse to mix runs: the folder must be new, or hold this very run.
 
         Args:
             sources: hashes of what the run reads: teacher, prompts, base, data.
+            former: settings that had no effect and are no more, which a run of an earlier version still names.
 
         Raises:
             BootdiffError: naming what differs, and how to resume or choose anew.
@@ -202,7 +203,7 @@ class Run:
         same = {key for key, source in PLACES.items() if source in sources and then.get(source) == sources[source]}
         if then.get(COMPONENTS) != sources.get(COMPONENTS):  # two pipelines may share their networks only
             same -= {"teacher"}
-        found = _differences(self.config, config)
+        found = [(key, words) for key, words in _differences(self.config, config) if key not in former]
         differences = [words for key, words in found if key not in same]
         if not differences:
             self._check_sources(sources)

@@ -19,7 +19,7 @@ from bootdiff.methods.corrections.base import Correction, CorrectionSettings, pe
 class SidSettings(CorrectionSettings):
     """SiD's own."""
 
-    sid_alpha: float = Field(1.0, ge=0, le=2, description="a of the loss; SiD has 1 to 1.2")
+    sid_alpha: float = Field(default=1.0, ge=0, le=2, description="a of the loss; SiD has 1 to 1.2")
 
     @property
     def own(self) -> dict[str, Any]:

@@ -52,7 +52,16 @@ def load_teacher(
     """
     if not isinstance(name, str):
         return from_pipeline(name, size)
-    origin = Origin(name, revision, variant, choose(dtype, DTYPES, "dtype"), lora, lora_scale, pipeline_config, size)
+    origin = Origin(
+        name,
+        revision=revision,
+        variant=variant,
+        dtype=choose(dtype, DTYPES, "dtype"),
+        lora=lora,
+        lora_scale=lora_scale,
+        pipeline_config=pipeline_config,
+        size=size,
+    )
     if name.endswith((".safetensors", ".ckpt")):
         parts: Parts = LoadedParts(single_file(name, DTYPES[dtype], pipeline_config))
     else:
