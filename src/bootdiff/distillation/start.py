@@ -11,7 +11,7 @@ from bootdiff.methods.settings import DistillationSettings, learned_weight
 from bootdiff.students import Student
 from bootdiff.students.files import FILE, guidance_in, load_student, path_folder, read_facts
 from bootdiff.system.out_of_memory import let_pass
-from bootdiff.teachers import Clip, DynamicThreshold, Limit, Teacher, adapter_of
+from bootdiff.teachers import Clip, DynamicThreshold, Teacher, adapter_of
 from bootdiff.teachers.limits import limit_from
 
 #: what a student remembers of its conditions, by the setting that asked for it
@@ -28,44 +28,75 @@ def adopted(settings: DistillationSettings, teacher: Teacher, given: bool = Fals
     Raises:
         BootdiffError: if there is no student, or it learned something else than what is asked.
     """
-    folder = path_folder(Path(str(settings.start)))
-    facts = read_facts(folder / FILE)
+    facts = read_facts(path_folder(Path(str(settings.start))) / FILE)
     _check_kind(settings.start, facts, teacher)
-    found: dict[str, Any] = {}
+    found = {**_times(settings, facts), **_target_limit(settings, facts)}
+    if given:
+        return found
+    conditions = facts.get("conditions", {})
+    return {
+        **found,
+        **_guidance(settings, guidance_in(facts)),
+        **_conditions(settings, conditions),
+        **_noise_level(settings, conditions),
+    }
+
+
+def _times(settings: DistillationSettings, facts: Mapping[str, Any]) -> dict[str, float]:
+    """The ends of the student's path, which are the run's."""
     for key in ("t_min", "t_max"):
         asked = getattr(settings, key)
         if asked is not None and abs(asked - facts[key]) > 1e-4:
-            raise BootdiffError(
-                f"the student in {settings.start} learned {key} = {facts[key]:g}, and {asked:g} is asked; leave it out."
-            )
-        found[key] = float(facts[key])
-    if "targets" in facts and "target_limit" not in settings.model_fields_set:
-        found.update(_limit_setting(limit_from(facts["targets"])))
-    if given:
-        return found
-    learned = guidance_in(facts)
-    asked_weight = tuple(settings.guidance_range) if settings.guidance_range else settings.guidance_scale
-    if asked_weight is None and learned is not None:
-        found.update(guidance_range=list(learned)) if isinstance(learned, tuple) else found.update(
-            guidance_scale=learned
-        )
-    elif asked_weight is not None and asked_weight != (1.0 if learned is None else learned):
-        raise BootdiffError(
-            f"the student in {settings.start} learned {'no guidance' if learned is None else f'guidance {learned}'}, "
-            f"and {asked_weight} is asked; leave it out, or start from another."
-        )
-    remembered = facts.get("conditions", {})
-    for word, key in REMEMBERED.items():
-        if word in remembered and getattr(settings, key) is None:
-            found[key] = remembered[word]
-    if "noise_level" in remembered:
-        found["noise_level"] = level = int(remembered["noise_level"])
-        if "noise_level" in settings.model_fields_set and settings.noise_level != level:
-            raise BootdiffError(
-                f"the student in {settings.start} learned noise_level = {level}, and {settings.noise_level} is asked; "
-                "leave it out."
-            )
-    return found
+            raise _learned_another(settings, f"{key} = {facts[key]:g}", f"{asked:g}")
+    return {key: float(facts[key]) for key in ("t_min", "t_max")}
+
+
+def _target_limit(settings: DistillationSettings, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that limit the targets as the student's were, unless another limit is asked."""
+    if "targets" not in facts or "target_limit" in settings.model_fields_set:
+        return {}
+    limit = limit_from(facts["targets"])
+    if isinstance(limit, DynamicThreshold):
+        return {"target_limit": "dynamic", "dynamic_ratio": limit.ratio, "dynamic_maximum": limit.maximum}
+    return {"target_limit": "clip" if isinstance(limit, Clip) else "none"}
+
+
+def _guidance(settings: DistillationSettings, learned: float | tuple[float, float] | None) -> dict[str, Any]:
+    """The guidance weight, or the range of weights, that the student learned; nothing where it learned none."""
+    asked = tuple(settings.guidance_range) if settings.guidance_range else settings.guidance_scale
+    if asked is not None:
+        if asked != (1.0 if learned is None else learned):
+            guidance = "no guidance" if learned is None else f"guidance {learned}"
+            raise _learned_another(settings, guidance, asked, "leave it out, or start from another")
+        return {}
+    if isinstance(learned, tuple):
+        return {"guidance_range": list(learned)}
+    return {} if learned is None else {"guidance_scale": learned}
+
+
+def _conditions(settings: DistillationSettings, remembered: Mapping[str, Any]) -> dict[str, Any]:
+    """Labels, and what guidance leads away from, where the settings do not say."""
+    return {
+        key: remembered[word]
+        for word, key in REMEMBERED.items()
+        if word in remembered and getattr(settings, key) is None
+    }
+
+
+def _noise_level(settings: DistillationSettings, remembered: Mapping[str, Any]) -> dict[str, int]:
+    """That of a super-resolution student's inputs."""
+    if "noise_level" not in remembered:
+        return {}
+    level = int(remembered["noise_level"])
+    if "noise_level" in settings.model_fields_set and settings.noise_level != level:
+        raise _learned_another(settings, f"noise_level = {level}", settings.noise_level)
+    return {"noise_level": level}
+
+
+def _learned_another(
+    settings: DistillationSettings, learned: str, asked: object, cure: str = "leave it out"
+) -> BootdiffError:
+    return BootdiffError(f"the student in {settings.start} learned {learned}, and {asked} is asked; {cure}.")
 
 
 def _check_kind(name: str | None, facts: Mapping[str, Any], teacher: Teacher) -> None:
@@ -78,13 +109,6 @@ def _check_kind(name: str | None, facts: Mapping[str, Any], teacher: Teacher) ->
             f"the student in {name} is one of {facts.get('teacher')}, and {teacher.name} is another kind of teacher; "
             "start from one of its own students."
         )
-
-
-def _limit_setting(limit: Limit) -> dict[str, Any]:
-    """The settings that make this limit of the targets."""
-    if isinstance(limit, DynamicThreshold):
-        return {"target_limit": "dynamic", "dynamic_ratio": limit.ratio, "dynamic_maximum": limit.maximum}
-    return {"target_limit": "clip" if isinstance(limit, Clip) else "none"}
 
 
 def started_from(folder: Path | str, teacher: Teacher, settings: DistillationSettings) -> Student:
