@@ -15,7 +15,8 @@ from bootdiff.distillation.previews import preview_of
 from bootdiff.methods.registry import load_method
 from bootdiff.methods.settings import target_limit
 from bootdiff.monitoring.teacher_features import TeacherFeatures
-from bootdiff.monitoring.watch import Watch, WatchPlan
+from bootdiff.monitoring.watch import Watch
+from bootdiff.monitoring.watch_plan import WatchPlan
 from bootdiff.students import Student
 from bootdiff.teachers import Teacher, limited
 from bootdiff.training.accelerator import start_tracker
