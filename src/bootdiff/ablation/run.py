@@ -16,7 +16,8 @@ from bootdiff.ablation.table import write_tables
 from bootdiff.ablation.variants import Design, Job, make_design
 from bootdiff.config.settings import TrainingSettings
 from bootdiff.core.errors import BootdiffError, NonFiniteLossError, first_line
-from bootdiff.distillation.distill import Plan, plan_distillation, run_plan
+from bootdiff.distillation.plan import Plan, plan_distillation
+from bootdiff.distillation.run import run_plan
 from bootdiff.evaluation.processes import several
 from bootdiff.evaluation.references import default_features, find_reference, open_features
 from bootdiff.teachers import Teacher, load_teacher

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 from bootdiff.config.settings import make_settings, read_command
 from bootdiff.config.teacher import TeacherOptions
 from bootdiff.core.errors import BootdiffError, first_line, show_traceback
-from bootdiff.distillation.distill import Plan, plan_distillation, run_plan
+from bootdiff.distillation.plan import Plan, plan_distillation
+from bootdiff.distillation.run import run_plan
 from bootdiff.methods.registry import load_method, methods_with
 from bootdiff.monitoring.convergence import verdict_of
 from bootdiff.report.build import build_report

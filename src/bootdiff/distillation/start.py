@@ -9,11 +9,11 @@ from bootdiff.core.errors import BootdiffError
 from bootdiff.core.guidance import GuidanceWeight
 from bootdiff.methods.settings import DistillationSettings, learned_weight
 from bootdiff.students import Student
-from bootdiff.students.card import StudentCard
+from bootdiff.students.card import LearnedConditions, StudentCard
 from bootdiff.students.files import load_student
 from bootdiff.students.folder import StudentFolder
 from bootdiff.system.out_of_memory import let_pass
-from bootdiff.teachers import Clip, DynamicThreshold, Limit, Teacher, adapter_of
+from bootdiff.teachers import Clip, DynamicThreshold, Teacher, adapter_of
 from bootdiff.teachers.limits import limit_from
 
 #: what a student remembers of its conditions, by the setting that asked for it
@@ -32,48 +32,72 @@ def adopted(settings: DistillationSettings, teacher: Teacher, given: bool = Fals
     """
     card = StudentFolder.unfolded(str(settings.start)).card
     _check_kind(settings.start, card, teacher)
-    found: dict[str, Any] = {}
+    found = {**_times(settings, card), **_target_limit(settings, card)}
+    if given:
+        return found
+    return {
+        **found,
+        **_guidance(settings, card.weight),
+        **_conditions(settings, card.conditions),
+        **_noise_level(settings, card.conditions.noise_level),
+    }
+
+
+def _times(settings: DistillationSettings, card: StudentCard) -> dict[str, float]:
+    """The ends of the student's path, which are the run's."""
     for key, learned in zip(("t_min", "t_max"), card.times, strict=True):
         asked = getattr(settings, key)
         if asked is not None and abs(asked - learned) > 1e-4:
-            raise BootdiffError(
-                f"the student in {settings.start} learned {key} = {learned:g}, and {asked:g} is asked; leave it out."
-            )
-        found[key] = float(learned)
-    if card.targets is not None and "target_limit" not in settings.model_fields_set:
-        found.update(_limit_setting(limit_from(card.targets)))
-    if given:
-        return found
-    found.update(_weight(settings, card.weight))
-    remembered = card.conditions.model_dump(exclude_none=True)
-    for word, key in REMEMBERED.items():
-        if word in remembered and getattr(settings, key) is None:
-            found[key] = remembered[word]
-    level = card.conditions.noise_level
-    if level is not None:
-        found["noise_level"] = level
-        if "noise_level" in settings.model_fields_set and settings.noise_level != level:
-            raise BootdiffError(
-                f"the student in {settings.start} learned noise_level = {level}, and {settings.noise_level} is asked; "
-                "leave it out."
-            )
-    return found
+            raise _learned_another(settings, f"{key} = {learned:g}", f"{asked:g}")
+    return dict(zip(("t_min", "t_max"), map(float, card.times), strict=True))
 
 
-def _weight(settings: DistillationSettings, learned: GuidanceWeight) -> dict[str, Any]:
-    """The guidance that the student learned, where none is asked for."""
-    asked = GuidanceWeight.of(settings.guidance_range or settings.guidance_scale)
-    if asked.plain is None and learned.plain is None:
+def _target_limit(settings: DistillationSettings, card: StudentCard) -> dict[str, Any]:
+    """The settings that limit the targets as the student's were, unless another limit is asked."""
+    if card.targets is None or "target_limit" in settings.model_fields_set:
         return {}
-    if asked.plain is None:
-        return {"guidance_range": learned.as_json} if learned.is_range else {"guidance_scale": learned.fixed}
-    if asked.plain != (1.0 if learned.plain is None else learned.plain):
-        said = "no guidance" if learned.plain is None else f"guidance {learned.plain}"
-        raise BootdiffError(
-            f"the student in {settings.start} learned {said}, and {asked.plain} is asked; leave it out, or start from "
-            "another."
-        )
-    return {}
+    limit = limit_from(card.targets)
+    if isinstance(limit, DynamicThreshold):
+        return {"target_limit": "dynamic", "dynamic_ratio": limit.ratio, "dynamic_maximum": limit.maximum}
+    return {"target_limit": "clip" if isinstance(limit, Clip) else "none"}
+
+
+def _guidance(settings: DistillationSettings, learned: GuidanceWeight) -> dict[str, Any]:
+    """The guidance weight, or the range of weights, that the student learned; nothing where it learned none."""
+    asked = GuidanceWeight.of(settings.guidance_range or settings.guidance_scale).plain
+    if asked is not None:
+        if asked != (1.0 if learned.plain is None else learned.plain):
+            guidance = "no guidance" if learned.plain is None else f"guidance {learned.plain}"
+            raise _learned_another(settings, guidance, asked, "leave it out, or start from another")
+        return {}
+    if learned.is_range:
+        return {"guidance_range": learned.as_json}
+    return {} if learned.fixed is None else {"guidance_scale": learned.fixed}
+
+
+def _conditions(settings: DistillationSettings, learned: LearnedConditions) -> dict[str, Any]:
+    """Labels, and what guidance leads away from, where the settings do not say."""
+    remembered = learned.model_dump(exclude_none=True)
+    return {
+        key: remembered[word]
+        for word, key in REMEMBERED.items()
+        if word in remembered and getattr(settings, key) is None
+    }
+
+
+def _noise_level(settings: DistillationSettings, level: int | None) -> dict[str, int]:
+    """That of a super-resolution student's inputs."""
+    if level is None:
+        return {}
+    if "noise_level" in settings.model_fields_set and settings.noise_level != level:
+        raise _learned_another(settings, f"noise_level = {level}", settings.noise_level)
+    return {"noise_level": level}
+
+
+def _learned_another(
+    settings: DistillationSettings, learned: str, asked: object, cure: str = "leave it out"
+) -> BootdiffError:
+    return BootdiffError(f"the student in {settings.start} learned {learned}, and {asked} is asked; {cure}.")
 
 
 def _check_kind(name: str | None, card: StudentCard, teacher: Teacher) -> None:
@@ -86,13 +110,6 @@ def _check_kind(name: str | None, card: StudentCard, teacher: Teacher) -> None:
             f"the student in {name} is one of {card.teacher}, and {teacher.name} is another kind of teacher; "
             "start from one of its own students."
         )
-
-
-def _limit_setting(limit: Limit) -> dict[str, Any]:
-    """The settings that make this limit of the targets."""
-    if isinstance(limit, DynamicThreshold):
-        return {"target_limit": "dynamic", "dynamic_ratio": limit.ratio, "dynamic_maximum": limit.maximum}
-    return {"target_limit": "clip" if isinstance(limit, Clip) else "none"}
 
 
 def started_from(folder: Path | str, teacher: Teacher, settings: DistillationSettings) -> Student:
