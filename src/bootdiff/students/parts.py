@@ -1,0 +1,52 @@
+"""The pipeline around an unfolded student: what it has itself, and what it takes from its export or its teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bootdiff.storage.files import read_json
+from bootdiff.storage.runs import Run
+from bootdiff.teachers.adapters import adapter_for
+from bootdiff.teachers.base import Origin
+from bootdiff.teachers.loading.hub import resolve_pipeline
+from bootdiff.teachers.loading.load import DTYPES
+from bootdiff.teachers.loading.parts import Parts
+from bootdiff.teachers.loading.weights import aligned, load_network
+
+
+class StudentParts(Parts):
+    """The pipeline of an unfolded student: its own network and scheduler, the rest from its export or its teacher."""
+
+    def __init__(self, path: Path, facts: dict[str, Any]) -> None:
+        self.path = path
+        origin = Origin(str(facts["teacher"]), **facts.get("teacher_options", {}))
+        kind = adapter_for(facts["pipeline"], f"{path} is the student of a {facts['pipeline']}")
+        exported, dtype = path.parent / "student", DTYPES[origin.dtype]
+        if kind.alone:  # nothing but the network and the scheduler, which are here
+            self.folder, self.variant, self.dtype, self._loaded = path, None, torch.float32, {}
+            self.index = {kind.network_part: ["diffusers", kind.network_class]}
+        elif (exported / "model_index.json").is_file():
+            super().__init__(exported, None, dtype)
+        else:
+            folder = resolve_pipeline(Run.around(path).locate(origin.name), origin.revision, origin.variant)
+            super().__init__(folder, origin.variant, dtype)
+        self.index["_class_name"] = facts["pipeline"]
+        self.size = origin.size
+
+    def where(self, part: str) -> Path:
+        """In the student's own folder if it is there."""
+        own = self.path / part
+        return own if own.is_dir() else super().where(part)
+
+    def network(self, part: str, kind: type[Any]) -> nn.Module:
+        """The student's, in float32."""
+        return aligned(load_network(kind, self.where(part)))
+
+    @property
+    def scheduler(self) -> dict[str, Any]:
+        """The teacher's, which lies beside the network; the export's index names that of the export."""
+        return read_json(self.where("scheduler") / "scheduler_config.json")
