@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,12 @@ from typing import Any
 import torch
 
 from bootdiff.core.errors import BootdiffError, choose
-from bootdiff.teachers.adapters import adapter_for, adapter_of_index
+from bootdiff.teachers.adapters import adapter_of_index
 from bootdiff.teachers.base import Limited, Origin, Teacher
 from bootdiff.teachers.limits import NoLimit
 from bootdiff.teachers.loading.hub import commit_of, resolve_pipeline
 from bootdiff.teachers.loading.lora import with_lora
-from bootdiff.teachers.loading.parts import LoadedParts, Parts, network_parts
+from bootdiff.teachers.loading.parts import LoadedParts, Parts
 from bootdiff.teachers.loading.single_file import single_file
 from bootdiff.teachers.pipeline import PipelineTeacher
 
@@ -83,12 +82,6 @@ def from_pipeline(pipeline: Any, size: int | None = None) -> Teacher:
     parts = LoadedParts(pipeline, borrowed=True)
     parts.size = size
     return read_parts(parts, type(pipeline).__name__, None)
-
-
-def from_network(network: Any, scheduler: Mapping[str, Any], name: str) -> PipelineTeacher:
-    """A UNet2DModel in memory with a scheduler's config, its limit not applied."""
-    parts = network_parts("DDPMPipeline", "unet", network, scheduler)
-    return PipelineTeacher(adapter_for("DDPMPipeline", name)(parts), network, name)
 
 
 def read_parts(parts: Parts, name: str, origin: Origin | None) -> Teacher:

@@ -315,30 +315,6 @@ def assembled(kind: type[Any], words: Mapping[str, Any]) -> Any:
     return silent(kind(**{name: value for name, value in words.items() if name in wanted}))
 
 
-def network_parts(pipeline_class: str, part: str, network: nn.Module, scheduler: Mapping[str, Any]) -> Parts:
-    """The parts of a pipeline that consists of a network in memory and a scheduler's config."""
-    parts = object.__new__(_NetworkParts)
-    parts.folder, parts.variant, parts.dtype = Path(pipeline_class), None, next(network.parameters()).dtype
-    parts.index = {"_class_name": pipeline_class, part: ["diffusers", type(network).__name__]}
-    parts._loaded, parts.held, parts.words = {}, network, dict(scheduler)
-    return parts
-
-
-class _NetworkParts(Parts):
-    held: nn.Module
-    words: dict[str, Any]
-
-    def config(self, part: str) -> dict[str, Any]:
-        return plain(self.held.config)
-
-    @property
-    def scheduler(self) -> dict[str, Any]:
-        return self.words
-
-    def network(self, part: str, kind: type[Any]) -> nn.Module:
-        return self.held
-
-
 def plain(config: Any) -> dict[str, Any]:
     """A config as its JSON file would say it: lists for tuples."""
     words = config.to_dict() if hasattr(config, "to_dict") else dict(config)

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from bootdiff.core.errors import BootdiffError
 from bootdiff.schedules import EDM, BetaTable, RectifiedFlow, Schedule
 from bootdiff.system.notes import note
-from bootdiff.teachers.limits import Limit, limit_from
 from bootdiff.teachers.prediction import FlowVelocity, Noise, Preconditioned, Prediction, Signal, Velocity
 
 #: schedulers whose config is a table of betas and a prediction type
@@ -191,15 +190,6 @@ def as_stock_reads(config: Mapping[str, Any], kind: str | None, where: Path | st
     return words
 
 
-def read_scheduler(config: Mapping[str, Any], where: Path | str) -> tuple[Schedule, Prediction]:
-    """The schedule and prediction type that a scheduler's config describes.
-
-    Raises:
-        BootdiffError: for a scheduler class or a field that cannot be read, by its name.
-    """
-    return read_config(config, where).read(where)
-
-
 def read_config(config: Mapping[str, Any], where: Path | str) -> SchedulerConfig:
     """The config's fields, checked.
 
@@ -227,16 +217,6 @@ def read_config(config: Mapping[str, Any], where: Path | str) -> SchedulerConfig
             return checked(words, fields, where)
     known = ", ".join(name.removesuffix("Scheduler") for names in kinds for name in names)
     raise BootdiffError(f"{where} is a {kind}, which cannot be read; supported schedulers: {known}.")
-
-
-def read_limit(config: Mapping[str, Any], where: Path | str) -> Limit:
-    """How the scheduler limits x_0.
-
-    Raises:
-        BootdiffError: for a field that cannot be read.
-    """
-    words = read_config(config, where)
-    return limit_from(words.model_dump())
 
 
 def betas_of(words: BetaConfig, where: Path | str) -> list[float]:
