@@ -19,7 +19,12 @@ from bootdiff.teachers.loading.weights import aligned, load_network
 
 
 class StudentParts(Parts):
-    """The pipeline of an unfolded student: its own network and scheduler, the rest from its export or its teacher."""
+    """The pipeline of an unfolded student: its own network and scheduler, the rest from its export or its teacher.
+
+    Args:
+        path: the student's folder.
+        facts: what its ``bootdiff.json`` says.
+    """
 
     def __init__(self, path: Path, facts: dict[str, Any]) -> None:
         self.path = path
@@ -27,15 +32,14 @@ class StudentParts(Parts):
         kind = adapter_for(facts["pipeline"], f"{path} is the student of a {facts['pipeline']}")
         exported, dtype = path.parent / "student", DTYPES[origin.dtype]
         if kind.alone:  # nothing but the network and the scheduler, which are here
-            self.folder, self.variant, self.dtype, self._loaded = path, None, torch.float32, {}
-            self.index = {kind.network_part: ["diffusers", kind.network_class]}
+            network = {kind.network_part: ["diffusers", kind.network_class]}
+            super().__init__(path, None, torch.float32, origin.size, network)
         elif (exported / "model_index.json").is_file():
-            super().__init__(exported, None, dtype)
+            super().__init__(exported, None, dtype, origin.size)
         else:
             folder = resolve_pipeline(Run.around(path).locate(origin.name), origin.revision, origin.variant)
-            super().__init__(folder, origin.variant, dtype)
+            super().__init__(folder, origin.variant, dtype, origin.size)
         self.index["_class_name"] = facts["pipeline"]
-        self.size = origin.size
 
     def where(self, part: str) -> Path:
         """In the student's own folder if it is there."""

@@ -239,24 +239,6 @@ def betas_of(words: BetaConfig, where: Path | str) -> list[float]:
     return betas
 
 
-def spaced_timesteps(config: Mapping[str, Any], steps: int) -> list[int] | None:
-    """The ``steps`` timesteps, falling, that a DDIM sampler with this scheduler's own spacing visits.
-
-    None if the table is shorter than that, or the scheduler has no table.
-    """
-    if config.get("_class_name") not in BETA_SCHEDULERS:
-        return None
-    from diffusers import DDIMScheduler
-
-    # The betas are left out: DDIMScheduler does not know every schedule, and spacing does not depend on them.
-    names = ("num_train_timesteps", "timestep_spacing", "steps_offset")
-    scheduler = DDIMScheduler(**{name: config[name] for name in names if name in config})
-    if steps > scheduler.config.num_train_timesteps:
-        return None
-    scheduler.set_timesteps(steps)
-    return [int(t) for t in scheduler.timesteps]
-
-
 def checked(kind: type[Model], fields: Mapping[str, Any], where: Path | str) -> Model:
     """Fields of a file as a model.
 
