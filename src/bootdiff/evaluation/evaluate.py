@@ -140,8 +140,6 @@ def _keep(folder: Path, result: Mapping[str, Any]) -> None:
     write_json(run.figures, result)
     if (run.student / FILE).exists():
         card, config = read_card(run.student), run.config
-        parts = Parts(run.student)
-        parts.size = card.origin.size
-        adapter = adapter_for(str(card.pipeline), str(folder))(parts)
+        adapter = adapter_for(str(card.pipeline), str(folder))(Parts(run.student, size=card.origin.size))
         words = {"method": config["method"], "settings": config["settings"], "figures": result}
         write_text(run.student / "README.md", model_card(card, adapter, words))

@@ -34,8 +34,7 @@ class StockStudent:
 
         self.card = StudentFolder(folder, is_export=True).card
         try:
-            parts = Parts(folder)
-            parts.size = self.card.origin.size
+            parts = Parts(folder, size=self.card.origin.size)
             self.adapter: Adapter = adapter_for(parts.pipeline_class, f"{folder} is a {parts.pipeline_class}")(parts)
             self.network: Any = self.adapter.load()
             words = parts.scheduler

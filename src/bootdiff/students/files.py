@@ -5,23 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from bootdiff.core.errors import BootdiffError
-from bootdiff.storage.files import load_tensors, read_json, save_tensors, write_json, write_whole
+from bootdiff.storage.files import load_tensors, save_tensors, write_json, write_whole
 from bootdiff.storage.runs import Run
 from bootdiff.students import Student
 from bootdiff.students.card import LearnedConditions, StudentCard, read_card, write_card
+from bootdiff.students.parts import StudentParts
 from bootdiff.students.pipeline import GrownPipelineNetwork
 from bootdiff.system.out_of_memory import let_pass
 from bootdiff.teachers import PipelineTeacher, Teacher
 from bootdiff.teachers.adapters import adapter_for
 from bootdiff.teachers.limits import limit_from
-from bootdiff.teachers.loading.hub import resolve_pipeline
-from bootdiff.teachers.loading.load import DTYPES
-from bootdiff.teachers.loading.parts import Parts
-from bootdiff.teachers.loading.weights import aligned, check_finite_tensors, load_network
+from bootdiff.teachers.loading.weights import check_finite_tensors
 
 WEIGHTS = "student.safetensors"
 #: the embeddings of the target time and the guidance weight, beside the pipeline's network
@@ -82,39 +77,6 @@ def load_student(folder: Path | str, teacher: Teacher | None = None) -> Student:
         student.target_limit = limit_from(card.targets)
     student.conditions = card.conditions.model_dump(exclude_none=True)
     return student.eval()
-
-
-class StudentParts(Parts):
-    """The pipeline of an unfolded student: its own network and scheduler, the rest from its export or its teacher."""
-
-    def __init__(self, path: Path, card: StudentCard) -> None:
-        self.path, origin = path, card.origin
-        kind = adapter_for(str(card.pipeline), f"{path} is the student of a {card.pipeline}")
-        exported, dtype = Run(path.parent).student, DTYPES[origin.dtype]
-        if kind.alone:  # nothing but the network and the scheduler, which are here
-            self.folder, self.variant, self.dtype, self._loaded = path, None, torch.float32, {}
-            self.index = {kind.network_part: ["diffusers", kind.network_class]}
-        elif (exported / "model_index.json").is_file():
-            super().__init__(exported, None, dtype)
-        else:
-            folder = resolve_pipeline(Run.around(path).locate(origin.name), origin.revision, origin.variant)
-            super().__init__(folder, origin.variant, dtype)
-        self.index["_class_name"] = card.pipeline
-        self.size = origin.size
-
-    def where(self, part: str) -> Path:
-        """In the student's own folder if it is there."""
-        own = self.path / part
-        return own if own.is_dir() else super().where(part)
-
-    def network(self, part: str, kind: type[Any]) -> nn.Module:
-        """The student's, in float32."""
-        return aligned(load_network(kind, self.where(part)))
-
-    @property
-    def scheduler(self) -> dict[str, Any]:
-        """The teacher's, which lies beside the network; the export's index names that of the export."""
-        return read_json(self.where("scheduler") / "scheduler_config.json")
 
 
 def _load_pipeline(folder: Path, card: StudentCard) -> Student:

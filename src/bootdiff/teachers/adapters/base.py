@@ -18,7 +18,7 @@ from bootdiff.core.errors import BootdiffError
 from bootdiff.core.transfer import settled
 from bootdiff.schedules import Schedule
 from bootdiff.teachers.limits import Limit
-from bootdiff.teachers.loading.parts import Parts
+from bootdiff.teachers.loading.components import Components
 from bootdiff.teachers.loading.scheduler import SchedulerConfig, checked
 from bootdiff.teachers.one_call import OneCall, stock_scheduler
 
@@ -86,7 +86,7 @@ class Adapter(ABC):
     #: lines that the model card needs before that call
     prepare: str = ""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Components) -> None:
         self.parts = parts
         self._decoder: Any = None
         self.fields = known(parts.config(self.network_part))

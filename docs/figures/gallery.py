@@ -1,7 +1,7 @@
 """The pictures of docs/gallery.md, from finished runs.
 
-    python examples/gallery.py FOLDER --quickstart RUN --classes RUN --text RUN --cascade BASE LARGE --fashion RUN \\
-        --corrected RUN
+    python docs/figures/gallery.py FOLDER --quickstart RUN --classes RUN --text RUN --cascade BASE LARGE \\
+        --fashion RUN --corrected RUN
 
 Each option is one or two runs of ``bootdiff distill``; those that learned a range of guidance weights show it.
 """
