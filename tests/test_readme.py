@@ -1,6 +1,7 @@
 """What the README shows is true: its Python runs, and its commands and options exist."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 def test_the_python_example_runs(tmp_path, monkeypatch):
     """As printed, but for the number of steps; then the stock pipeline's example on what it left."""
     monkeypatch.chdir(tmp_path)
-    stock, ours, classes = PYTHON
+    stock, ours, classes, functions = PYTHON
     names: dict = {}
     exec(ours.replace("steps=200", "steps=2"), names)
     assert names["images"].shape == (16, 1, 8, 8) and names["halfway"].shape == (16, 1, 8, 8)
@@ -25,6 +26,10 @@ def test_the_python_example_runs(tmp_path, monkeypatch):
     assert Path("runs/classes-w2/model_index.json").exists()
     exec(stock.replace("runs/quickstart/student", "runs/first/student"), names)
     assert names["image"].size == (8, 8)
+    shutil.copytree("runs/first", "runs/other")
+    exec(functions.replace("num=2000, repeats=3", "num=16, calls=(1,), heun=False"), names)
+    assert names["samples"].images.shape == (16, 1, 8, 8) and names["figures"]["rows"] and names["table"]["rows"]
+    assert names["page"] == Path("runs/first/report.html") and names["page"].exists()
     pixels = torch.from_numpy(np.array(names["image"], np.float32)) / 127.5 - 1
     torch.testing.assert_close(pixels, names["images"][0, 0], rtol=0, atol=0.5 / 127.5 + 1e-5)
 

@@ -16,11 +16,19 @@ if TYPE_CHECKING:  # what editors and type checkers read; the names are those of
     from bootdiff.core.randomness import sample_noise
     from bootdiff.data.conditions import Classes
     from bootdiff.distillation.distill import distill
-    from bootdiff.evaluation.evaluate import evaluate
+    from bootdiff.evaluation.compare import compare_students
+    from bootdiff.evaluation.evaluate import evaluate, evaluate_student
+    from bootdiff.evaluation.measurement import Measurement
     from bootdiff.export.diffusers import export_student
     from bootdiff.methods.boot import BootSettings
+    from bootdiff.methods.corrections.distribution_matching import DistributionMatchingSettings
+    from bootdiff.methods.corrections.freeflow import FreeFlowSettings
+    from bootdiff.methods.corrections.sid import SidSettings
+    from bootdiff.report.build import build_comparison, build_report
+    from bootdiff.samplers.choice import Choice
+    from bootdiff.sampling.sample import Wanted, draw_samples
     from bootdiff.schedules import EDM, BetaTable, Cosine, Linear, RectifiedFlow, SigmaTime, VarianceExploding
-    from bootdiff.students import Student
+    from bootdiff.students import Student, register_growth
     from bootdiff.students.files import load_student, save_student
     from bootdiff.teachers import (
         CallableTeacher,
@@ -41,35 +49,47 @@ if TYPE_CHECKING:  # what editors and type checkers read; the names are those of
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Adapter": "bootdiff.teachers.adapters.base",
-    "Classes": "bootdiff.data.conditions",
-    "Clip": "bootdiff.teachers",
-    "Clock": "bootdiff.teachers.adapters.base",
-    "Condition": "bootdiff.core.condition",
-    "DynamicThreshold": "bootdiff.teachers",
     "EDM": "bootdiff.schedules",
-    "Limited": "bootdiff.teachers",
-    "Preconditioned": "bootdiff.teachers.prediction",
-    "SigmaTime": "bootdiff.schedules",
+    "Adapter": "bootdiff.teachers.adapters.base",
     "BetaTable": "bootdiff.schedules",
     "BootSettings": "bootdiff.methods.boot",
     "BootdiffError": "bootdiff.core.errors",
     "CallableTeacher": "bootdiff.teachers",
+    "Choice": "bootdiff.samplers.choice",
+    "Classes": "bootdiff.data.conditions",
+    "Clip": "bootdiff.teachers",
+    "Clock": "bootdiff.teachers.adapters.base",
+    "Condition": "bootdiff.core.condition",
     "Cosine": "bootdiff.schedules",
+    "DistributionMatchingSettings": "bootdiff.methods.corrections.distribution_matching",
+    "DynamicThreshold": "bootdiff.teachers",
+    "FreeFlowSettings": "bootdiff.methods.corrections.freeflow",
     "Gaussian": "bootdiff.teachers",
     "Guided": "bootdiff.teachers",
+    "Limited": "bootdiff.teachers",
     "Linear": "bootdiff.schedules",
+    "Measurement": "bootdiff.evaluation.measurement",
     "Mixture": "bootdiff.teachers",
+    "Preconditioned": "bootdiff.teachers.prediction",
     "RectifiedFlow": "bootdiff.schedules",
+    "SidSettings": "bootdiff.methods.corrections.sid",
+    "SigmaTime": "bootdiff.schedules",
     "Student": "bootdiff.students",
     "TeacherSettings": "bootdiff.teaching.settings",
     "VarianceExploding": "bootdiff.schedules",
+    "Wanted": "bootdiff.sampling.sample",
+    "build_comparison": "bootdiff.report.build",
+    "build_report": "bootdiff.report.build",
+    "compare_students": "bootdiff.evaluation.compare",
     "distill": "bootdiff.distillation.distill",
+    "draw_samples": "bootdiff.sampling.sample",
     "evaluate": "bootdiff.evaluation.evaluate",
+    "evaluate_student": "bootdiff.evaluation.evaluate",
     "export_student": "bootdiff.export.diffusers",
     "load_student": "bootdiff.students.files",
     "load_teacher": "bootdiff.teachers",
     "register_adapter": "bootdiff.teachers.adapters",
+    "register_growth": "bootdiff.students",
     "sample_noise": "bootdiff.core.randomness",
     "save_student": "bootdiff.students.files",
     "train_teacher": "bootdiff.teaching.teach",
@@ -82,29 +102,41 @@ __all__ = [
     "BootSettings",
     "BootdiffError",
     "CallableTeacher",
+    "Choice",
     "Classes",
     "Clip",
     "Clock",
     "Condition",
     "Cosine",
+    "DistributionMatchingSettings",
     "DynamicThreshold",
+    "FreeFlowSettings",
     "Gaussian",
     "Guided",
     "Limited",
     "Linear",
+    "Measurement",
     "Mixture",
     "Preconditioned",
     "RectifiedFlow",
+    "SidSettings",
     "SigmaTime",
     "Student",
     "TeacherSettings",
     "VarianceExploding",
+    "Wanted",
+    "build_comparison",
+    "build_report",
+    "compare_students",
     "distill",
+    "draw_samples",
     "evaluate",
+    "evaluate_student",
     "export_student",
     "load_student",
     "load_teacher",
     "register_adapter",
+    "register_growth",
     "sample_noise",
     "save_student",
     "train_teacher",

@@ -34,9 +34,9 @@ SHOWN = 10
 
 
 def compare_students(
-    students: Sequence[str],
+    students: Sequence[str | Path],
     asked: Measurement,
-    output: Path,
+    output: Path | str,
     teacher: str | None = None,
     samplers: Sequence[str] = (),
     refine: Sequence[int] = (),
@@ -59,27 +59,28 @@ def compare_students(
     Raises:
         BootdiffError: for students that do not belong together, or a folder that holds another comparison.
     """
-    twice = next((name for name in students if students.count(name) > 1), None)
+    names = [str(student) for student in students]
+    twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise BootdiffError(f"{twice} is named twice; name every student once.")
     join()
-    group = open_group(students, teacher, asked.choice)
-    model, labels = group[0].teacher, asked.labels_of(students[0])
+    group = open_group(names, teacher, asked.choice)
+    model, labels = group[0].teacher, asked.labels_of(names[0])
     named = read_samplers(samplers, all_samplers(model), model.schedule.num_timesteps)
     judges, reference = asked.judges(model, group[0].texts)
     config = {
-        "task": "compare", "students": list(students), "teacher": model.name, "choice": _plain(asked.choice),
+        "task": "compare", "students": names, "teacher": model.name, "choice": _plain(asked.choice),
         "features": judges.features.name if judges.features else None, "reference": reference, "num": asked.num,
         "seed": asked.seed, "repeats": asked.repeats, "clip": asked.clip, "refine": ",".join(map(str, refine)),
         "refine_from": level,
     }  # fmt: skip
-    sources = {"teacher": weights_hash(model.denoiser), **_identities(students, group)}
+    sources = {"teacher": weights_hash(model.denoiser), **_identities(names, group)}
     sources |= _measures(judges.reference, labels)
     run = Run(output)
     run.check(config, sources)
-    chooser = chooser_of(students[0], group[0], Engine(judges, asked.noises), labels)
-    further = list(student_entries(students, group, labels, refine, level))
-    with lock(output):
+    chooser = chooser_of(names[0], group[0], Engine(judges, asked.noises), labels)
+    further = list(student_entries(names, group, labels, refine, level))
+    with lock(run.folder):
         if is_first_process():  # nothing can be refused any more
             run.check(config, sources)
             run.start(config, sources)
@@ -91,7 +92,7 @@ def compare_students(
             raise Interrupted("stopped; finished rows are kept, so run the same command to go on.") from None
         result = {**config, "notes": notes(judges.reference, asked.num), **table, **environment()}
         if is_first_process():
-            write_comparison(output, result, pictures)
+            write_comparison(run.folder, result, pictures)
     return result
 
 

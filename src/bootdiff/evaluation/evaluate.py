@@ -78,11 +78,11 @@ def evaluate(
 
 
 def evaluate_student(
-    name: str,
+    name: str | Path,
     asked: Measurement,
-    output: Path,
+    output: Path | str,
     teacher: str | None = None,
-    teacher_options: Mapping[str, str] | None = None,
+    teacher_options: Mapping[str, Any] | None = None,
     end: bool = False,
 ) -> dict[str, Any]:
     """Measure a student beside its teacher, or a teacher alone, and write JSON.
@@ -103,6 +103,7 @@ def evaluate_student(
     Raises:
         BootdiffError: if the student or its teacher cannot be opened, or something does not fit them.
     """
+    name, output = str(name), Path(output)
     if output.suffix != ".json":
         raise BootdiffError(f"--output {output}: expected a file that ends in .json.")
     join()

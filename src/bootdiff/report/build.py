@@ -22,18 +22,21 @@ from bootdiff.students.card import read_card
 SEVERAL = Path("report.html")
 
 
-def build_report(folder: Path, teacher: str | None = None, output: Path | None = None) -> Path:
+def build_report(folder: Path | str, teacher: str | None = None, output: Path | str | None = None) -> Path:
     """Write a finished run's report and return its path.
 
     Args:
+        folder: of the run.
         teacher: where the run does not say, or its teacher has moved.
         output: by default ``report.html`` in the run.
 
     Raises:
         BootdiffError: if the folder holds no finished distillation, or ``output`` is something else than a report.
     """
+    folder = Path(folder)
+    place = folder / "report.html" if output is None else Path(output)
     if output is not None:
-        check_output(output)
+        check_output(place)
     with told_if_damaged([folder]):
         run = open_finished(folder)
         parts = [
@@ -47,10 +50,10 @@ def build_report(folder: Path, teacher: str | None = None, output: Path | None =
             settings_table(run),
         ]
         title = f"One-step student of {without_place(run.config['teacher'])}"
-    return _write(output or folder / "report.html", title, parts)
+    return _write(place, title, parts)
 
 
-def build_comparison(folders: Sequence[Path], output: Path = SEVERAL) -> Path:
+def build_comparison(folders: Sequence[Path | str], output: Path | str = SEVERAL) -> Path:
     """Write one page that sets finished runs side by side, and return its path.
 
     Args:
@@ -59,9 +62,10 @@ def build_comparison(folders: Sequence[Path], output: Path = SEVERAL) -> Path:
     Raises:
         BootdiffError: if one holds no finished distillation or is named twice, or ``output`` is no report.
     """
+    places, output = [Path(folder) for folder in folders], Path(output)
     check_output(output)
-    with told_if_damaged(folders):
-        runs = open_several(folders)
+    with told_if_damaged(places):
+        runs = open_several(places)
         parts = [
             *(f"<p><strong>{html.escape(words)}.</strong></p>" for words in leaders(runs)),
             *(verdict_box(run, run.name) for run in runs),

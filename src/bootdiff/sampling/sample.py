@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -64,7 +65,9 @@ class Samples:
     told: Sequence[str]
 
 
-def draw_samples(students: Sequence[str], wanted: Wanted = PLAIN, times: Sequence[float] | None = None) -> Samples:
+def draw_samples(
+    students: str | Path | Sequence[str | Path], wanted: Wanted = PLAIN, times: Sequence[float] | None = None
+) -> Samples:
     """Draw samples of a student; a second student enlarges the first one's images.
 
     Args:
@@ -75,9 +78,10 @@ def draw_samples(students: Sequence[str], wanted: Wanted = PLAIN, times: Sequenc
     Raises:
         BootdiffError: for students or words that do not fit.
     """
-    if len(students) > 2:
-        raise BootdiffError(f"expected a student, or a base and its super-resolution student, got {len(students)}.")
-    name, base = students[-1], students[0] if len(students) == 2 else None
+    names = [str(students)] if isinstance(students, str | Path) else [str(student) for student in students]
+    if not 1 <= len(names) <= 2:
+        raise BootdiffError(f"expected a student, or a base and its super-resolution student, got {len(names)}.")
+    name, base = names[-1], names[0] if len(names) == 2 else None
     if times is not None and base is not None:
         raise BootdiffError("--times shows one student's path; name one of the two.")
     samplers, card = _open(name, times)

@@ -92,7 +92,7 @@ class ShiftedNetwork(GrownNetwork):
         if not layers:
             raise BootdiffError(
                 f"a student cannot be grown from {type(network).__name__}: it has no linear or convolution layer with "
-                "a bias for the target time to enter by; register a growth for it (bootdiff.students.register_growth)."
+                "a bias for the target time to enter by; register a growth for it (bootdiff.register_growth)."
             )
         self.embedding = nn.Sequential(nn.Linear(self.DIM, self.DIM), nn.SiLU())
         shifts = [nn.Linear(self.DIM, layer.weight.shape[0]) for layer in layers]
