@@ -15,8 +15,10 @@ from bootdiff.data.conditions import Classes, Unconditional
 from bootdiff.distillation.distill import distill
 from bootdiff.methods.boot import Boot, BootSettings
 from bootdiff.monitoring.convergence import judge, read_watch
+from bootdiff.monitoring.noises import SEED
 from bootdiff.monitoring.teacher_features import TeacherFeatures
-from bootdiff.monitoring.watch import EXACT, EXACT_STEPS, SEED, Watch, WatchPlan
+from bootdiff.monitoring.watch import Watch
+from bootdiff.monitoring.watch_plan import EXACT, EXACT_STEPS, WatchPlan
 from bootdiff.schedules import Cosine
 from bootdiff.solvers import Heun, even_times, solve
 from bootdiff.students import Student
@@ -122,8 +124,8 @@ def test_the_figures_are_those_of_an_exact_student(tmp_path):
 def test_the_two_halves_share_their_conditions():
     """So that what differs between them is the seed alone."""
     watch = Watch(teacher(), Classes([3, 5, 7]), (0.02, 0.7), None, WatchPlan(140, 1), 1)
-    labels = torch.cat([condition["classes"] for _, condition in watch._batches(140)])
-    noises = torch.cat([eps for eps, _ in watch._batches(140)])
+    labels = torch.cat([condition["classes"] for _, condition in watch.noises.batches()])
+    noises = torch.cat([eps for eps, _ in watch.noises.batches()])
     assert torch.equal(labels[:70], labels[70:]) and labels.unique().tolist() == [3, 5, 7]
     assert torch.equal(noises, sample_noise(SEED, 0, 140, SHAPE))
 

@@ -14,7 +14,8 @@ from bootdiff.methods.boot import Boot, BootSettings
 from bootdiff.monitoring.alarms import alarm_of
 from bootdiff.monitoring.convergence import is_better, judge, read_watch, relative_distance, verdict_of
 from bootdiff.monitoring.pulse import Pulse
-from bootdiff.monitoring.watch import Watch, WatchPlan
+from bootdiff.monitoring.watch import Watch
+from bootdiff.monitoring.watch_plan import WatchPlan
 from bootdiff.schedules import Cosine
 from bootdiff.storage.files import load_tensors, save_tensors
 from bootdiff.students import Student

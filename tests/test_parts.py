@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 import tiny_pipelines as made
 from bootdiff.core.errors import BootdiffError, NonFiniteLossError
 from bootdiff.data.conditions import Classes
-from bootdiff.distillation.distill import distill, plan_distillation
+from bootdiff.distillation.distill import distill
+from bootdiff.distillation.plan import plan_distillation
 from bootdiff.export.card import escaped
 from bootdiff.methods.boot import BootSettings
 from bootdiff.storage.files import write_json

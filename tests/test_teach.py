@@ -25,6 +25,7 @@ from bootdiff.core.randomness import Draw, sample_noise
 from bootdiff.data.conditions import Classes
 from bootdiff.data.images import load_images
 from bootdiff.data.labels import NUMBERS, Captions, digit_captions, load_captions, load_labels
+from bootdiff.data.resizing import resized
 from bootdiff.data.sources import Images
 from bootdiff.evaluation.evaluate import evaluate
 from bootdiff.evaluation.measure import Listed
@@ -35,7 +36,8 @@ from bootdiff.sampling.layouts import interpolated
 from bootdiff.students.files import load_student
 from bootdiff.teachers import Mixture, load_teacher
 from bootdiff.teaching.settings import TeacherSettings
-from bootdiff.teaching.teach import load_data, resized, train_teacher
+from bootdiff.teaching.teach import train_teacher
+from bootdiff.teaching.training_data import load_data
 from bootdiff.teaching.untrained.base import Captioned, Labelled
 from bootdiff.teaching.untrained.tokenizers import clip_tokenizer, t5_tokenizer
 from toys import command

@@ -11,7 +11,8 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, EDMEulerScheduler, UNet2DModel
 
 from bootdiff.core.errors import BootdiffError
-from bootdiff.distillation.distill import distill, plan_distillation
+from bootdiff.distillation.distill import distill
+from bootdiff.distillation.plan import plan_distillation
 from bootdiff.methods.boot import BootSettings
 from bootdiff.schedules import EDM, BetaTable, Cosine, RectifiedFlow, SigmaTime
 from bootdiff.solvers import ddim

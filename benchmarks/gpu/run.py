@@ -166,7 +166,7 @@ def load() -> bool:
     import torch
     import transformers
 
-    import bootdiff.distillation.distill
+    import bootdiff.distillation.stage
     import bootdiff.evaluation.evaluate
     import bootdiff.training.loop  # noqa: F401
 

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from bootdiff.ablation.config import Ablation, Evaluation, read_ablation
+from bootdiff.ablation.measuring import measure_run
 from bootdiff.ablation.pictures import Album
 from bootdiff.ablation.results import Line, Outcome, lines, mark_evaluation, read_outcome
 from bootdiff.ablation.table import write_tables
 from bootdiff.ablation.variants import Design, Job, make_design
 from bootdiff.config.settings import TrainingSettings
 from bootdiff.core.errors import BootdiffError, NonFiniteLossError, first_line
-from bootdiff.distillation.distill import Plan, plan_distillation, run_plan
+from bootdiff.distillation.plan import Plan, plan_distillation
+from bootdiff.distillation.run import run_plan
 from bootdiff.evaluation.processes import several
 from bootdiff.evaluation.references import default_features, find_reference, open_features
 from bootdiff.teachers import Teacher, load_teacher
@@ -123,7 +125,7 @@ class Runner:
     """
 
     plan: AblationPlan
-    measure: Measure
+    measure: Measure = measure_run
     #: why runs could not be measured, by their folders
     unmeasured: dict[Path, str] = field(default_factory=dict)
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bootdiff.config.settings import make_settings, read_assignments
+from bootdiff.config.settings import make_settings, read_command
 from bootdiff.config.teacher import TeacherOptions
 from bootdiff.core.errors import BootdiffError, first_line, show_traceback
-from bootdiff.distillation.distill import Plan, plan_distillation, run_plan
+from bootdiff.distillation.plan import Plan, plan_distillation
+from bootdiff.distillation.run import run_plan
 from bootdiff.methods.registry import load_method, methods_with
 from bootdiff.monitoring.convergence import verdict_of
 from bootdiff.report.build import build_report
@@ -37,7 +38,7 @@ def run_distill(
 ) -> None:
     """Plan, run, report."""
     _, settings_type = load_method(method)
-    layers = read_config(config), read_assignments(assign), options
+    layers = read_config(config), read_command(assign, options)
     for key in (key for layer in layers for key in layer):
         if key not in settings_type.model_fields and (methods := methods_with(key)):
             raise BootdiffError(f"method {method} has no setting '{key}'; choose --method {' or '.join(methods)}.")

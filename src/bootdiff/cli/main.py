@@ -126,7 +126,7 @@ def distill(
 ) -> None:
     """Distil a teacher into a one-step student."""
     from bootdiff.cli.distill import run_distill
-    from bootdiff.cli.words import read_classes
+    from bootdiff.data.classes import read_classes
 
     options = {
         "steps": steps,
@@ -186,11 +186,13 @@ def sample(
     batch_size: Annotated[int, typer.Option(min=1, help="Samples a network call, at most.")] = 256,
 ) -> None:
     """Draw samples in one network call each; a base stage and its super-resolution stage make two."""
-    from bootdiff.cli.refine import finish_of
-    from bootdiff.cli.sample import Wanted, run_sample
-    from bootdiff.cli.words import read_classes, read_words
+    from bootdiff.cli.sample import run_sample
+    from bootdiff.cli.words import read_words
+    from bootdiff.data.classes import read_classes
     from bootdiff.samplers.choice import Choice
+    from bootdiff.sampling.finish import finish_of
     from bootdiff.sampling.layouts import layout_of
+    from bootdiff.sampling.sample import Wanted
 
     words = read_words(prompt, prompts, prompt_column, swap)
     layout = layout_of(swap is not None, interpolate, linear, times)

@@ -40,8 +40,27 @@ def read_assignments(assignments: list[str]) -> dict[str, Any]:
     return values
 
 
+def read_command(assignments: list[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a command line says: its ``--set`` words and its options, which must not contradict each other.
+
+    Args:
+        options: by the names of their settings; those that were given.
+
+    Raises:
+        BootdiffError: where both give a setting, and not the same value.
+    """
+    values = read_assignments(assignments)
+    for key, value in options.items():
+        if key in values and values[key] != value:
+            raise BootdiffError(
+                f"--{key.replace('_', '-')} gives {shown(value)} and --set {key} gives {shown(values[key])}; both are "
+                "the same setting, so leave one out."
+            )
+    return {**values, **options}
+
+
 def make_settings(kind: type[S], *layers: Mapping[str, Any]) -> S:
-    """Settings from layers of values; later layers win.
+    """Settings from layers of values; later layers win, as a command line does over a file.
 
     Raises:
         BootdiffError: for an unknown key (naming the nearest) or a value out of range (naming key, value and rule).
@@ -73,7 +92,7 @@ def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
     """Set a nested value.
 
     Raises:
-        BootdiffError: if one assignment makes a value of what another makes a stage.
+        BootdiffError: if one assignment makes a value of what another makes a stage, or gives another value.
     """
     for part in path[:-1]:
         values = values.setdefault(part, {})
@@ -83,6 +102,9 @@ def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
             )
     if isinstance(values.get(path[-1]), dict) and not isinstance(value, dict):
         raise BootdiffError(f"--set gives {shown('.'.join(path))} a value and its parts others; leave one out.")
+    if path[-1] in values and values[path[-1]] != value:
+        both = f"{shown(values[path[-1]])} and {shown(value)}"
+        raise BootdiffError(f"--set gives {shown('.'.join(path))} the values {both}; leave one out.")
     values[path[-1]] = value
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bootdiff.core.errors import BootdiffError
 from bootdiff.data.prompts import PromptFile, read_prompts
@@ -13,6 +13,24 @@ from bootdiff.teachers.adapters.base import Adapter
 
 if TYPE_CHECKING:
     from bootdiff.students import Student
+
+
+class Check(NamedTuple):
+    """One refusal: in which case, and what to say."""
+
+    when: bool
+    say: str
+
+
+def refuse(*checks: Check) -> None:
+    """Refuse with the first of these whose case is met.
+
+    Raises:
+        BootdiffError: what that one says.
+    """
+    for check in checks:
+        if check.when:
+            raise BootdiffError(check.say)
 
 
 def check_label(label: int, count: int, null: int | None = None) -> None:
@@ -78,18 +96,27 @@ def check_guidance(settings: DistillationSettings, adapter: Adapter, name: str) 
         if settings.negative_prompt is not None:
             raise BootdiffError("--negative-prompt has no effect without --guidance-scale or --guidance-range.")
         return
-    if settings.export_guidance is not None and adapter.weight_slot:
-        raise BootdiffError(f"export_guidance: the student of {name} serves every weight of its range; leave it out.")
-    if adapter.guidance == "none":
-        raise BootdiffError(f"{name} is conditioned on nothing, so guidance means nothing to it; leave it out.")
-    if adapter.guidance == "embedded" and settings.negative_prompt is not None:
-        raise BootdiffError(f"{name} is told its guidance weight and makes no second pass for a negative prompt.")
-    plain = settings.guidance_range is None and settings.guidance_scale == 1
-    if adapter.takes == "classes" and null_class(adapter, settings) is None and not plain:
-        raise BootdiffError(
+    unguided = settings.guidance_range is None and settings.guidance_scale == 1
+    lacks_label = adapter.takes == "classes" and null_class(adapter, settings) is None
+    refuse(
+        Check(
+            settings.export_guidance is not None and adapter.weight_slot,
+            f"export_guidance: the student of {name} serves every weight of its range; leave it out.",
+        ),
+        Check(
+            adapter.guidance == "none",
+            f"{name} is conditioned on nothing, so guidance means nothing to it; leave it out.",
+        ),
+        Check(
+            adapter.guidance == "embedded" and settings.negative_prompt is not None,
+            f"{name} is told its guidance weight and makes no second pass for a negative prompt.",
+        ),
+        Check(
+            lacks_label and not unguided,
             f"guidance needs the label that stood for no class when {name} was trained; name it with --null-class, or "
-            "leave guidance out if there is none."
-        )
+            "leave guidance out if there is none.",
+        ),
+    )
 
 
 def asked_prompts(settings: DistillationSettings, name: str, run: Run | None = None) -> PromptFile:
@@ -112,7 +139,8 @@ def base_stage(settings: DistillationSettings, adapter: Adapter, name: str) -> S
     Raises:
         BootdiffError: if it is not given, not finished, or of a size that this stage cannot enlarge.
     """
-    from bootdiff.students.files import load_student, path_folder
+    from bootdiff.students.files import load_student
+    from bootdiff.students.folder import StudentFolder
     from bootdiff.teachers.adapters.upscaling import check_enlarges
 
     if settings.base is None:
@@ -122,7 +150,7 @@ def base_stage(settings: DistillationSettings, adapter: Adapter, name: str) -> S
         )
     if not Path(settings.base).is_dir():
         raise BootdiffError(f"--base {settings.base}: no folder there; expected the run of the distilled base stage.")
-    base = load_student(path_folder(Path(settings.base)))
+    base = load_student(StudentFolder.unfolded(settings.base).path)
     check_enlarges(adapter, base.adapter, base.shape, settings.base)
     if base.adapter is None or base.adapter.takes != "prompts":
         raise BootdiffError(f"--base {settings.base} takes no prompts, but {name} does; expected its own base stage.")

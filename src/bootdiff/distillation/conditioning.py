@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 
@@ -18,7 +18,6 @@ from bootdiff.distillation.condition_checks import (
     base_stage,
     check_asked,
     check_guidance,
-    check_label,
     check_plain,
     class_labels,
     null_class,
@@ -38,6 +37,13 @@ if TYPE_CHECKING:
 HASHED = 256
 
 
+class Material(NamedTuple):
+    """What a student learns from: the teacher with its guidance, and what samples are conditioned on."""
+
+    teacher: Teacher
+    conditions: Conditions
+
+
 @dataclass(frozen=True)
 class ConditionPlan:
     """What samples will be conditioned on, checked; nothing but the prompts file and the base stage is loaded."""
@@ -51,9 +57,15 @@ class ConditionPlan:
 
     @property
     def digests(self) -> dict[str, str]:
-        """Hashes of what the settings name but do not hold: the prompts, and the base stage's weights."""
-        words = {"prompts": self.prompts.digest} if self.prompts is not None else {}
-        return {**words, "base": weights_hash(self.base)} if self.base is not None else words
+        """Hashes of what the settings do not hold: the prompts, the base stage's weights, conditions from Python."""
+        hashes = {}
+        if self.prompts is not None:
+            hashes["prompts"] = self.prompts.digest
+        if self.base is not None:
+            hashes["base"] = weights_hash(self.base)
+        if self.given is not None:
+            hashes["conditions"] = tensors_hash(self.given.listed(0, 0, HASHED))
+        return hashes
 
     def keep(self, folder: Path) -> None:
         """The prompts beside the run, so that it can be sampled and reported wherever their file has gone."""
@@ -66,7 +78,7 @@ class ConditionPlan:
         adapter, settings = adapter_of(self.teacher), self.settings
         words: dict[str, Any] = {"negative_prompt": settings.negative_prompt}
         if self.given is not None:
-            words.update(_facts_of(self.given))
+            words["labels"] = labels_of(self.given)
             guidance = guidance_of(self.teacher)
             if guidance is not None and adapter is not None and adapter.takes == "classes":
                 words["null_class"] = int(guidance.null["classes"])
@@ -110,34 +122,47 @@ class ConditionPlan:
         weight = self._weights()
         return blank if weight is None else blank.add(guidance=torch.full((batch,), weight[2]))
 
-    def make(self, folder: Path, device: torch.device | str) -> tuple[Teacher, Conditions]:
+    @property
+    def example(self) -> Condition:
+        """One condition of the kind that there will be, to try the teacher with."""
+        return self.blank(1) if self.given is None else self.given.listed(0, 0, 1)
+
+    def make(self, folder: Path, device: torch.device | str) -> Material:
         """The teacher with guidance, and the conditions; prompts are encoded here, into ``folder`` if they fit.
 
         Raises:
             BootdiffError: if an encoder is missing or damaged.
         """
+        if self.given is not None:
+            return Material(self.teacher, self.given)
         adapter = adapter_of(self.teacher)
         if adapter is None:
-            return self.teacher, Unconditional()
-        conditions: Conditions = Unconditional()
-        null: Condition | None = None
-        if adapter.takes == "classes":
-            conditions = Classes(class_labels(adapter, self.settings))
-            label = null_class(adapter, self.settings)  # guidance without one was refused
-            null = None if label is None else Condition({"classes": torch.tensor([label])})
-        elif self.prompts is not None:
-            own = encode_prompts(self.prompts, adapter, self.settings, folder / "prompts", device)
-            conditions, null = own.conditions, own.null
-            if self.base is not None and self.base.adapter is not None:
-                place = folder / "base-prompts"
-                theirs = encode_prompts(self.prompts, self.base.adapter, self.settings, place, device, same=own)
-                small, stage = self.base.one_step(self.base.weight()).to(device), cast("Upscaler", adapter)
-                level = self.settings.noise_level
-                conditions = Cascade(conditions, small, theirs.conditions, self.base.shape, stage, level)
+            return Material(self.teacher, Unconditional())
+        conditions, null = self._described(adapter, folder, device)
         weights = self._weights()
         if weights is not None:
             conditions = Weighted(conditions, *weights)
-        return self._guided(null, adapter), conditions
+        return Material(self._guided(null, adapter), conditions)
+
+    def _described(
+        self, adapter: Adapter, folder: Path, device: torch.device | str
+    ) -> tuple[Conditions, Condition | None]:
+        """The classes, prompts or base images that the settings describe, and what guidance leads away from."""
+        if adapter.takes == "classes":
+            label = null_class(adapter, self.settings)  # guidance without one was refused
+            null = None if label is None else Condition({"classes": torch.tensor([label])})
+            return Classes(class_labels(adapter, self.settings)), null
+        if self.prompts is None:
+            return Unconditional(), None
+        own = encode_prompts(self.prompts, adapter, self.settings, folder / "prompts", device)
+        if self.base is None or self.base.adapter is None:
+            return own.conditions, own.null
+        # Both stages are told the same prompts, each as its own encoders put them.
+        place = folder / "base-prompts"
+        theirs = encode_prompts(self.prompts, self.base.adapter, self.settings, place, device, same=own)
+        small, stage = self.base.one_step(self.base.weight()).to(device), cast("Upscaler", adapter)
+        level = self.settings.noise_level
+        return Cascade(own.conditions, small, theirs.conditions, self.base.shape, stage, level), own.null
 
     def _guided(self, null: Condition | None, adapter: Adapter) -> Teacher:
         settings = self.settings
@@ -149,11 +174,13 @@ class ConditionPlan:
     def _weights(self) -> tuple[float, float, float] | None:
         """(lowest, highest, shown) of the weights that networks are told; None where none is told any."""
         learned, adapter = learned_weight(self.settings, self.teacher), adapter_of(self.teacher)
-        if isinstance(learned, tuple):
+        if learned.low is None or learned.high is None or learned.middle is None:
+            return None
+        if learned.is_range:
             shown = self.settings.export_guidance
-            return *learned, sum(learned) / 2 if shown is None else shown
-        told = adapter is not None and adapter.guidance == "embedded" and learned is not None
-        return (learned, learned, learned) if told and learned is not None else None
+            return learned.low, learned.high, learned.middle if shown is None else shown
+        told = adapter is not None and adapter.embedded_weight is not None
+        return (learned.low, learned.low, learned.low) if told else None
 
 
 def plan_conditions(teacher: Teacher, settings: Any, run: Run | None = None) -> ConditionPlan:
@@ -188,51 +215,7 @@ def plan_conditions(teacher: Teacher, settings: Any, run: Run | None = None) -> 
     return plan
 
 
-def given_conditions(teacher: Teacher, settings: Any, conditions: Conditions) -> ConditionPlan:
-    """Check conditions that were made in Python, in place of those that settings describe.
-
-    Raises:
-        BootdiffError: if they are none, miss what the teacher needs, or settings describe others.
-    """
-    if not all(hasattr(conditions, name) for name in ("draw", "listed", "modules")):
-        raise BootdiffError(
-            f"conditions should be such as bootdiff.Classes([0, 1]), got {type(conditions).__name__}; a pipeline's "
-            "prompts are the setting prompts='FILE'."
-        )
-    places = ("prompts", "prompt_column", "classes", "null_class", "guidance_scale", "negative_prompt", "base")
-    for name in places:
-        if getattr(settings, name, None) is not None:
-            raise BootdiffError(
-                f"conditions= and the setting {name} exclude each other; leave one out"
-                + (" (guide with bootdiff.Guided(teacher, null, weight))." if "guidance" in name else ".")
-            )
-    own = guidance_of(teacher)
-    if settings.guidance_range is not None and (own is None or own.weight is not None):
-        raise BootdiffError(
-            "guidance_range with conditions= needs a teacher that reads its weight from them: "
-            "bootdiff.Guided(teacher, null), with no weight."
-        )
-    example, adapter = conditions.listed(0, 0, 1), adapter_of(teacher)
-    needed = set(adapter.blank(1)) if adapter is not None else set()
-    if settings.guidance_range is not None:
-        needed.add("guidance")
-    missing = sorted(needed - set(example))
-    if missing:
-        raise BootdiffError(
-            f"conditions= should hold {', '.join(sorted(needed))} for {teacher.name}; {', '.join(missing)} is missing."
-        )
-    if "classes" in example and adapter is not None and adapter.takes == "classes":
-        for label in _facts_of(conditions).get("labels", []):
-            check_label(label, adapter.classes)
-    return ConditionPlan(teacher, settings, given=conditions)
-
-
-def conditions_hash(conditions: Conditions) -> str:
-    """Of the first ``HASHED`` of a list of conditions."""
-    return tensors_hash(conditions.listed(0, 0, HASHED))
-
-
-def _facts_of(conditions: Conditions) -> dict[str, Any]:
-    """What a student remembers of conditions that were made in Python: their labels, if they are labels."""
+def labels_of(conditions: Conditions) -> list[int] | None:
+    """The class labels that conditions from Python are drawn from; None where they are no labels."""
     inner = conditions.inner if isinstance(conditions, Weighted) else conditions
-    return {"labels": sorted(set(inner.labels))} if isinstance(inner, Classes) else {}
+    return sorted(set(inner.labels)) if isinstance(inner, Classes) else None

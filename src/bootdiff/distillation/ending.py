@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, cast
 
 from bootdiff.core.errors import BootdiffError
-from bootdiff.data.conditions import Conditions
+from bootdiff.distillation.conditioning import Material
 from bootdiff.export.diffusers import export_student
-from bootdiff.methods.settings import DistillationSettings, target_limit
+from bootdiff.methods.settings import target_limit
 from bootdiff.monitoring.best import BestLook
 from bootdiff.monitoring.pulse import Pulse
 from bootdiff.monitoring.watch import FOLDER_OF_THE_BEST, Watch
@@ -17,13 +17,13 @@ from bootdiff.storage.runs import Run
 from bootdiff.students import Student
 from bootdiff.students.files import save_student
 from bootdiff.system.processes import word_of_first
-from bootdiff.teachers import Teacher, limited
+from bootdiff.teachers import limited
 from bootdiff.teachers.base import Origin
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from bootdiff.distillation.distill import Plan
+    from bootdiff.distillation.plan import Plan
     from bootdiff.training.loop import Loop
 
 
@@ -67,23 +67,23 @@ def check_best(plan: Plan, watch: Watch | None) -> None:
         )
 
 
-def first_pulse(plan: Plan, loop: Loop, teacher: Teacher, conditions: Conditions) -> Pulse | None:
+def first_pulse(plan: Plan, loop: Loop, material: Material) -> Pulse | None:
     """The student's pulse before its training, on the first process; None for a run with looks."""
     if loop.watch is not None or not loop.accelerator.is_main_process:
         return None
-    return _pulse(plan, cast("Student", loop.networks["student"]), teacher, conditions)
+    return _pulse(plan, cast("Student", loop.networks["student"]), material)
 
 
-def divergence(plan: Plan, student: Student, before: Pulse, teacher: Teacher, conditions: Conditions) -> str | None:
+def divergence(plan: Plan, student: Student, before: Pulse, material: Material) -> str | None:
     """How the student diverged since its first pulse, as the end of a sentence; None where it did not."""
     # Only BOOT's boundary loss holds the student at t_max.
     weights = (getattr(plan.settings, name, 1.0) for name in ("boot_weight", "boundary_weight"))
-    return _pulse(plan, student, teacher, conditions).alarm(before, anchored=min(weights) > 0)
+    return _pulse(plan, student, material).alarm(before, anchored=min(weights) > 0)
 
 
-def _pulse(plan: Plan, student: Student, teacher: Teacher, conditions: Conditions) -> Pulse:
-    settings = cast("DistillationSettings", plan.settings)
-    return Pulse.of(student, limited(teacher, target_limit(settings, teacher)), conditions)
+def _pulse(plan: Plan, student: Student, material: Material) -> Pulse:
+    learned = limited(material.teacher, target_limit(plan.settings, material.teacher))
+    return Pulse.of(student, learned, material.conditions)
 
 
 def save_results(plan: Plan, student: Student, ended: Ended) -> None:

@@ -189,7 +189,7 @@ def _fitted(pixels: Tensor, data: str, shape: tuple[int, ...] | None) -> Tensor:
         return pixels
     channels, height, width = shape
     if data == DIGITS and not Path(data).exists() and width > pixels.shape[-1]:
-        from bootdiff.teaching.teach import resized
+        from bootdiff.data.resizing import resized
 
         pixels = resized(pixels, width)
     rows, columns = height - pixels.shape[2], width - pixels.shape[3]

@@ -1,4 +1,7 @@
-"""BOOT: data-free distillation with bootstrapping (Gu et al., arXiv 2306.05544)."""
+"""BOOT: data-free distillation with bootstrapping (Gu et al., arXiv 2306.05544).
+
+The equations are the paper's; they stand in docs/method.md, "Bootstrapping" and "The boundary", too.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +95,7 @@ class Boot(Stateless):
     ) -> Boot:
         """The student, grown from the teacher where none is given, and what the settings' words stand for."""
         weight = learned_weight(settings, teacher)
-        student = student or Student.from_teacher(teacher, settings.t_min, settings.t_max, weight)
+        student = student or Student.from_teacher(teacher, settings.t_min, settings.t_max, weight.plain)
         student.target_limit = target_limit(settings, teacher)
         return cls(
             teacher=limited(teacher, student.target_limit),

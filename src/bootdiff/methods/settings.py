@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from bootdiff.config.mixins import Conditioning, Distance, Encoders, Monitoring, Start, Targets, Times
 from bootdiff.config.settings import TrainingSettings
+from bootdiff.core.guidance import GuidanceWeight
 from bootdiff.teachers import Clip, DynamicThreshold, Limit, NoLimit, Teacher, adapter_of
 from bootdiff.teachers.guidance import guidance_of
 
@@ -48,14 +49,15 @@ def target_limit(settings: DistillationSettings, teacher: Teacher) -> Limit:
     return limits[settings.target_limit]
 
 
-def learned_weight(settings: DistillationSettings, teacher: Teacher) -> float | tuple[float, float] | None:
+def learned_weight(settings: DistillationSettings, teacher: Teacher) -> GuidanceWeight:
     """What the student learns of the guidance weight: nothing, one weight, or a range."""
     if settings.guidance_range is not None:
-        return settings.guidance_range[0], settings.guidance_range[1]
+        return GuidanceWeight.of(settings.guidance_range)
+    if settings.guidance_scale is not None:
+        return GuidanceWeight.of(settings.guidance_scale)
+    own = guidance_of(teacher)  # given in Python
+    if own is not None:
+        return GuidanceWeight.of(own.weight)
     adapter = adapter_of(teacher)
     # A network that must be told a weight is told its pipeline's usual one.
-    usual = adapter.usual_weight if adapter is not None and adapter.guidance == "embedded" else None
-    own = guidance_of(teacher)  # given in Python
-    if settings.guidance_scale is None:
-        return usual if own is None else own.weight
-    return settings.guidance_scale
+    return GuidanceWeight.of(None if adapter is None else adapter.embedded_weight)

@@ -1,4 +1,7 @@
-"""Two stages as one run: BOOT, then a correction (``--method boot+dm``)."""
+"""Two stages as one run: BOOT, then a correction (``--method boot+dm``).
+
+Source: docs/method.md, "BOOT, then a correction".
+"""
 
 from __future__ import annotations
 

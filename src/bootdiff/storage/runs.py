@@ -113,6 +113,31 @@ class Run:
         return words
 
     @property
+    def student(self) -> Path:
+        """Of its stock pipeline."""
+        return self.folder / "student"
+
+    @property
+    def student_path(self) -> Path:
+        """Of its student that answers for every time."""
+        return self.folder / "student-path"
+
+    @property
+    def figures(self) -> Path:
+        """Of what it keeps of its evaluation."""
+        return self.folder / "evaluation.json"
+
+    @property
+    def first_stage(self) -> Run:
+        """The stage before it, in a run of two."""
+        return Run(self.folder / STAGE)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What its method was asked; nothing where no run has started."""
+        return self.config.get("settings", {}) if self.started else {}
+
+    @property
     def started(self) -> bool:
         """Whether the folder holds a run."""
         return (self.folder / "config.yaml").is_file()
@@ -146,6 +171,10 @@ class Run:
         """A file or folder that the run's command named, as seen from where that command ran."""
         there = Path(self.meta.get("folder", ".")) / name if self.started else Path(name)
         return str(there) if there.exists() else name
+
+    def locate_all(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """A teacher's options, their files as seen from where the run was started."""
+        return {k: self.locate(value) if k in ("lora", "pipeline_config") else value for k, value in options.items()}
 
     def check(self, config: Mapping[str, Any], sources: Mapping[str, str], former: Collection[str] = ()) -> None:
         """Refuse to mix runs: the folder must be new, or hold this very run.

@@ -24,7 +24,8 @@ from bootdiff.teachers.prediction import Prediction
 
 NO_CONDITION = Condition()
 
-# Below this alpha a noise prediction says too little about x_0: its error is amplified by 1 / alpha.
+# Below this alpha a noise prediction says too little about x_0: its error is amplified by 1 / alpha
+# (docs/method.md, "The ends of the path").
 SMALLEST_ALPHA = 0.02
 
 

@@ -1,4 +1,7 @@
-"""FreeFlow (Tong et al., 2025): prediction and correction in one batch, balanced; C3 of the method's section 5."""
+"""FreeFlow (Tong et al., arXiv 2511.19428): prediction and correction in one batch, balanced.
+
+Source: docs/method.md, "FreeFlow (C3)".
+"""
 
 from __future__ import annotations
 
@@ -120,7 +123,7 @@ class FreeFlow(Correction):
             y_t = student(eps, t, condition)
             f = boot.teacher.x0(noisy(y_t, eps, t, schedule), t, condition)
         y_s = student(eps, s, condition)
-        # Differs from the formula, which learns y_t itself: by a difference towards t_min, every step would raise an
+        # Differs from the paper, which learns y_t itself: by a difference towards t_min, every step would raise an
         # error of y_t 1/kappa − 1 fold, for what is known of the path is its end at t_max. f and 1/t are those of y_t.
         target = f + (y_t - y_s.detach()) * (1 / expand(schedule.kappa(t, s), y_t) - 1)
         residual = y_s - target

@@ -1,4 +1,7 @@
-"""Score identity distillation (Zhou et al., arXiv 2404.04057): C2 of the method's section 5."""
+"""Score identity distillation (Zhou et al., arXiv 2404.04057).
+
+Source: docs/method.md, "Score identity distillation (C2)".
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,132 @@
+"""The plan of a distillation: all that can be loaded and checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+from bootdiff.config.settings import TrainingSettings, make_settings
+from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError
+from bootdiff.data.conditions import Conditions
+from bootdiff.distillation.conditioning import ConditionPlan, plan_conditions
+from bootdiff.distillation.fingerprints import sources_of
+from bootdiff.distillation.given_conditions import given_conditions
+from bootdiff.distillation.start import adopted
+from bootdiff.losses.distances import make_distance
+from bootdiff.methods.registry import load_method
+from bootdiff.methods.settings import DistillationSettings
+from bootdiff.methods.staged import BootFirst
+from bootdiff.storage.runs import STAGE, Run
+from bootdiff.students.folder import StudentFolder
+from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, load_teacher
+from bootdiff.teachers.probe import check_answers
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a distillation is going to do, before it does anything."""
+
+    teacher: Teacher
+    method: str
+    settings: DistillationSettings
+    output: Path
+    asked: ConditionPlan
+    #: the stage before this one
+    first: Plan | None = None
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """What ``config.yaml`` says."""
+        origin = self.teacher.denoiser.origin
+        options = {"teacher_options": origin.options} if origin and origin.options else {}
+        words = {"task": "distill", "teacher": self.teacher.name, **options, "method": self.method}
+        return {**words, "settings": self.settings.model_dump()}
+
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """Hashes of all that the run reads: what another run must have in common with it to be the same."""
+        return sources_of(self.teacher, self.asked.digests, self.start)
+
+    @property
+    def start(self) -> Path | None:
+        """The saved student that the settings name to go on from. A second stage goes on from the first one's."""
+        named = self.asked.settings.start
+        return None if named is None or self.first is not None else StudentFolder.unfolded(named).path
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run's results are all there."""
+        exported = adapter_of(self.teacher) is not None
+        parts = ("student-path", "done.json", *(["student/model_index.json"] if exported else []))
+        return all((self.output / part).exists() for part in parts)
+
+
+def plan_distillation(
+    teacher: Any,
+    output: Path | str,
+    settings: TrainingSettings | None = None,
+    method: str = "boot",
+    conditions: Conditions | None = None,
+) -> Plan:
+    """Load what has to be loaded and check everything that can be checked without writing anything.
+
+    Raises:
+        BootdiffError: if the teacher cannot be read, the settings do not fit it, or the folder holds another run.
+    """
+    resolved = _of_method(method, settings)
+    if not isinstance(teacher, Teacher):
+        teacher = load_teacher(teacher, commit=Run(output).commit(teacher) if isinstance(teacher, str) else None)
+    if resolved.start is not None:
+        resolved = _changed(method, resolved, adopted(resolved, teacher, given=conditions is not None))
+    if conditions is None:
+        asked = plan_conditions(teacher, resolved, Run(output))  # first: what is missing is soon told
+    else:
+        asked = given_conditions(teacher, resolved, conditions)
+    resolved = _changed(method, resolved, _times(resolved, teacher))
+    asked = replace(asked, settings=resolved)
+    _check(teacher, resolved, asked.example)
+    first = None
+    if isinstance(resolved, BootFirst):
+        first = plan_distillation(teacher, Path(output) / STAGE, resolved.first, "boot", conditions)
+    plan = Plan(teacher, method, resolved, Path(output), asked, first)
+    Run(plan.output).check(plan.config, plan.sources)
+    return plan
+
+
+def _of_method(method: str, settings: TrainingSettings | None) -> DistillationSettings:
+    """The settings as given, if they are this method's; the method's defaults where none are given."""
+    kind = load_method(method)[1]
+    settings = settings or kind()
+    if not isinstance(settings, kind):
+        raise BootdiffError(f"method {method} takes {kind.__name__}, got {type(settings).__name__}.")
+    return cast("DistillationSettings", settings)
+
+
+def _changed(method: str, settings: DistillationSettings, values: Mapping[str, Any]) -> DistillationSettings:
+    """The method's settings with some values in place of their own, checked as if they had been given so."""
+    return make_settings(load_method(method)[1], settings.model_dump(), values)
+
+
+def _times(settings: DistillationSettings, teacher: Teacher) -> dict[str, float]:
+    """Both ends of the path: as asked, or else the teacher's; an asked t_max moves to where a student can start."""
+    low, high = teacher.t_range
+    return {
+        "t_min": low if settings.t_min is None else settings.t_min,
+        "t_max": high if settings.t_max is None else teacher.nearest_start(settings.t_max),
+    }
+
+
+def _check(teacher: Teacher, settings: DistillationSettings, example: Condition) -> None:
+    """What would otherwise fail after the training, or after something was written."""
+    denoiser, adapter, t_max = teacher.denoiser, adapter_of(teacher), cast("float", settings.t_max)
+    if isinstance(denoiser, NetworkTeacher):
+        call = denoiser.one_call(t_max)
+        if adapter is not None:
+            adapter.scheduler(call, teacher.limit, t_max)
+    check_answers(teacher, t_max, example)
+    settings.check_teacher(teacher)
+    make_distance(settings.distance, teacher.shape, settings.lpips_weights)

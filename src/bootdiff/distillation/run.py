@@ -1,0 +1,86 @@
+"""Carrying out a plan: the stage before it, if there is one, and then its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from bootdiff.distillation.conditioning import Material
+from bootdiff.distillation.plan import Plan
+from bootdiff.distillation.start import started_from
+from bootdiff.storage.lock import lock
+from bootdiff.storage.runs import Run
+from bootdiff.system.processes import word_of_first
+from bootdiff.system.progress import is_first_process
+
+if TYPE_CHECKING:
+    from bootdiff.students import Student
+
+# Whoever only plans need not wait until accelerate is imported, so the functions import it.
+
+
+def run_plan(plan: Plan, report_to: str | None = None) -> Student:
+    """Carry out a plan, as the only process in the run's folder.
+
+    Raises:
+        BootdiffError: if another process is at work there; ``Interrupted`` after Ctrl-C.
+    """
+    from bootdiff.distillation.stage import train_stage
+    from bootdiff.training.accelerator import end_training, make_accelerator
+
+    with _alone(plan):
+        accelerator = make_accelerator(plan.settings, plan.output, report_to)
+        # Before the run is begun: a student that does not fit, or a damaged encoder, must leave nothing behind.
+        student = _named_student(plan)
+        material = plan.asked.make(plan.output, accelerator.device)
+        if accelerator.is_main_process:
+            _begin(plan)
+        if plan.first is not None:
+            if not word_of_first(plan.first.finished):
+                _run_first_stage(plan.first, material, report_to)
+                accelerator = make_accelerator(plan.settings, plan.output, report_to)  # theirs was another
+            student = started_from(plan.first.output, plan.teacher, plan.settings)
+        student = train_stage(plan, material, student, accelerator)
+        end_training(accelerator)
+        return student
+
+
+def _run_first_stage(plan: Plan, material: Material, report_to: str | None) -> None:
+    """Train the stage before another one, from what that one has made already; its student is left in its folder."""
+    from bootdiff.distillation.stage import train_stage
+    from bootdiff.training.accelerator import end_training, make_accelerator
+
+    with _alone(plan):
+        accelerator = make_accelerator(plan.settings, plan.output, report_to)
+        student = _named_student(plan)
+        if accelerator.is_main_process:
+            _begin(plan)
+        train_stage(plan, material, student, accelerator)
+        end_training(accelerator, last=False)
+
+
+@contextmanager
+def _alone(plan: Plan) -> Iterator[None]:
+    """Within it no other process writes into the plan's folder, and a host program's state is left as it is."""
+    from bootdiff.training.accelerator import own_state
+
+    with own_state(), lock(plan.output):
+        if is_first_process():  # another process may have been there since it was looked at
+            Run(plan.output).check(plan.config, plan.sources)
+        yield
+
+
+def _named_student(plan: Plan) -> Student | None:
+    """The saved student that the settings name to go on from, if they name one."""
+    return None if plan.start is None else started_from(plan.start, plan.teacher, plan.settings)
+
+
+def _begin(plan: Plan) -> None:
+    """Say what is often regretted, and write what the folder is told of the run."""
+    for caution in plan.settings.cautions(plan.teacher):
+        print(f"bootdiff: note: {caution}", file=sys.stderr)
+    origin = plan.teacher.denoiser.origin
+    Run(plan.output).start(plan.config, plan.sources, origin.commit if origin else None)
+    plan.asked.keep(plan.output)

@@ -1,0 +1,95 @@
+"""The training of one stage, from the network that it starts with to the student that it saves."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from accelerate import Accelerator
+
+from bootdiff.core.errors import NonFiniteLossError
+from bootdiff.distillation.conditioning import Material
+from bootdiff.distillation.ending import Ended, check_best, divergence, first_pulse, save_results, take_best
+from bootdiff.distillation.plan import Plan
+from bootdiff.distillation.previews import preview_of
+from bootdiff.methods.registry import load_method
+from bootdiff.methods.settings import target_limit
+from bootdiff.monitoring.teacher_features import TeacherFeatures
+from bootdiff.monitoring.watch import Watch
+from bootdiff.monitoring.watch_plan import WatchPlan
+from bootdiff.students import Student
+from bootdiff.teachers import Teacher, limited
+from bootdiff.training.accelerator import start_tracker
+from bootdiff.training.loop import Loop
+
+
+def train_stage(plan: Plan, material: Material, student: Student | None, accelerator: Accelerator) -> Student:
+    """Train to the end, choose between the best look's weights and the last ones, and save the student.
+
+    Args:
+        student: that the stage starts from; None where one is to be grown from the teacher.
+    """
+    torch.manual_seed(plan.settings.seed)
+    objective = load_method(plan.method)[0].from_settings(material.teacher, plan.settings, material.conditions, student)
+    start_tracker(accelerator, plan.settings)
+    watch = _watch(plan, material, accelerator.num_processes)
+    check_best(plan, watch)
+    preview = preview_of(plan.teacher, material.conditions, plan.output)
+    loop = Loop(objective, plan.settings, plan.output, accelerator, preview, watch)
+    before = first_pulse(plan, loop, material)
+    student = _trained(plan, loop)
+    best_step = take_best(student, watch, accelerator)
+    diverged = None if before is None else divergence(plan, student, before, material)
+    student.requires_grad_(False).eval().cpu()
+    student.conditions = plan.asked.facts
+    plan.teacher.cpu()
+    if accelerator.is_main_process and not plan.finished:
+        save_results(plan, student, Ended(loop.step, round(loop.seconds, 1), best_step or loop.step, diverged))
+    accelerator.wait_for_everyone()
+    return student
+
+
+def _watch(plan: Plan, material: Material, processes: int) -> Watch | None:
+    """Looks at the convergence, where the run is long enough to pay for them."""
+    settings, teacher = plan.settings, material.teacher
+    times = cast("tuple[float, float]", (settings.t_min, settings.t_max))  # a plan's are known
+    shown = TeacherFeatures.of(teacher, times[0]) is not None
+    looks = WatchPlan.of(settings, teacher.shape, processes, shown)
+    if looks is None:
+        return None
+    return Watch(
+        limited(teacher, target_limit(settings, teacher)),
+        material.conditions,
+        times,
+        plan.output,
+        looks,
+        last_step=settings.steps,
+        stops=settings.stop_when == "converged",
+        warmup=settings.warm_from,
+        keeps_best=settings.keep == "best",
+    )
+
+
+def _trained(plan: Plan, loop: Loop) -> Student:
+    """The student after the last step, with its averaged weights."""
+    try:
+        learner = loop.run(show_progress=not plan.finished)["student"]
+    except NonFiniteLossError as error:
+        raise _blamed(plan.teacher, error) from error
+    # Mixed precision patches the network's forward; the student that is handed out is the one that is saved.
+    student = cast("Student", loop.accelerator.unwrap_model(learner.prepared, keep_fp32_wrapper=False))
+    if learner.ema is not None:
+        learner.ema.swap()
+    return student
+
+
+def _blamed(teacher: Teacher, error: NonFiniteLossError) -> NonFiniteLossError:
+    """The same error, or the teacher's name where it was the teacher that gave values that are not finite."""
+    failed = getattr(teacher.denoiser, "failed_at", None)
+    if failed is None:
+        return error
+    met = str(error).partition(" Lower the learning rate")[0]  # which is no cure here
+    return NonFiniteLossError(
+        f"the teacher {teacher.name} gives values that are not finite at t = {failed:.4g}; load it in float32, or "
+        f"leave that time out with t_min and t_max. So {met}"
+    )

@@ -1,0 +1,58 @@
+"""The figures of one look: the student's answers to the fixed noises, beside the ends of the teacher's path."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bootdiff.monitoring.convergence import FRECHET, NOISE
+from bootdiff.monitoring.noises import Noises, samples_of
+from bootdiff.monitoring.path_ends import PathEnds, Space, channels, colours, diversity_of, mean_square
+from bootdiff.monitoring.teacher_features import TeacherFeatures
+from bootdiff.monitoring.watch_plan import COUNTS, EXACT
+from bootdiff.students import Student
+
+#: of the teacher's variance: many samples' features tell smaller differences apart
+FEATURE_NOISE = 0.005
+
+
+def figures_of(
+    student: Student, truth: PathEnds, noises: Noises, t_max: float, features: TeacherFeatures | None
+) -> dict[str, Any]:
+    """What ``watch.jsonl`` says of a look.
+
+    Args:
+        truth: what the student is compared with.
+        features: of the teacher, where it has any.
+    """
+    made, views, textures = samples_of(student, noises, None if truth.by_values else features)
+    finite = bool(torch.isfinite(made).all() and torch.isfinite(views).all())
+    exact = min(EXACT, noises.count)
+    edge = samples_of(student, noises, t=t_max, first=exact).values
+    many = noises.count >= COUNTS[0] and not truth.by_values
+    return {
+        "path_error": mean_square(made[:exact] - truth.ends[:exact]) if finite else math.inf,
+        # Eq. 9, as the teacher's own limit leaves it.
+        "boundary_error": mean_square(edge - student.limit(truth.starts)),
+        "frechet_distance": truth.space.distance(views) if finite else math.inf,
+        "distance_noise": FEATURE_NOISE if many else NOISE[FRECHET],
+        "diversity": diversity_of(made),
+        "teacher_diversity": truth.diversity,
+        "teacher_variance": truth.space.variance,
+        **_texture(truth.texture, textures),
+        "count": noises.count,
+        **channels("", made, truth.saturated),
+        **channels("teacher_", truth.ends, truth.saturated),
+        **colours("", made),
+        **colours("teacher_", truth.ends),
+    }
+
+
+def _texture(space: Space | None, textures: Tensor) -> dict[str, float]:
+    """How far the student's textures are from the teacher's, where its network shows any."""
+    if space is None:
+        return {}
+    return {"texture_distance": space.distance(textures), "teacher_texture_variance": space.variance}

@@ -1,0 +1,91 @@
+"""The fixed noises that every look starts from, and what a student makes of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bootdiff.core.condition import Condition
+from bootdiff.core.randomness import sample_noise
+from bootdiff.data.conditions import Conditions
+from bootdiff.monitoring.teacher_features import TeacherFeatures
+from bootdiff.monitoring.watch_plan import EXACT
+from bootdiff.students import Student
+
+#: no user's samples start from these noises; torch's generators on a CPU see the lowest 32 bits of a seed only
+SEED = 0xB007_D1FF
+#: values of noises that any network takes at a time
+MOST_VALUES_AT_ONCE = 2**19
+
+
+@dataclass(frozen=True)
+class Noises:
+    """Noises and their conditions, the same at every look.
+
+    Args:
+        shape: of one.
+        conditions: of the samples; the first half of the noises and the second share them.
+        count: how many there are.
+    """
+
+    shape: Sequence[int]
+    conditions: Conditions
+    count: int
+
+    def batches(self, first: int | None = None) -> Iterator[tuple[Tensor, Condition]]:
+        """All noises, or the first few, with their conditions: few enough at a time for any network."""
+        count = self.count if first is None else first
+        # No batch goes on beyond the noises whose path is solved exactly.
+        size = max(1, min(EXACT, MOST_VALUES_AT_ONCE // math.prod(self.shape)))
+        for start in range(0, count, size):
+            stop = min(count, start + size)
+            yield sample_noise(SEED, start, stop, tuple(self.shape)), self._conditions_of(start, stop)
+
+    def _conditions_of(self, start: int, stop: int) -> Condition:
+        half = self.count // 2
+        cuts = sorted({start, stop, *([half] if start < half < stop else [])})
+        parts = [self.conditions.listed(SEED, low % half, low % half + high - low) for low, high in pairwise(cuts)]
+        return parts[0] if len(parts) == 1 else Condition.cat(parts)
+
+
+class Samples(NamedTuple):
+    """What a student makes of noises, on the CPU: the samples, their views and their textures (``views_of``)."""
+
+    values: Tensor
+    views: Tensor
+    textures: Tensor
+
+
+def samples_of(
+    student: Student,
+    noises: Noises,
+    features: TeacherFeatures | None = None,
+    t: float | None = None,
+    first: int | None = None,
+) -> Samples:
+    """The student's answers to all noises, or to the first few.
+
+    Args:
+        features: what views are read by; None for the samples' own values.
+        t: of the answers; t_min if not given.
+    """
+    device, parts = next(student.parameters()).device, []
+    for eps, condition in noises.batches(first):
+        made = student.sample(eps.to(device), condition.to(device), t)
+        parts.append((made.cpu(), *views_of(features, made, condition.to(device))))
+    return Samples(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def views_of(features: TeacherFeatures | None, samples: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+    """What distributions are compared by, on the CPU: the teacher's features, or values and nothing without them."""
+    if features is None:
+        return samples.flatten(1).cpu(), torch.empty(len(samples), 0)
+    with features.textures() as textures:
+        views = features.read(samples, condition)
+    return views.cpu(), textures[-1].cpu() if textures else torch.empty(len(samples), 0)

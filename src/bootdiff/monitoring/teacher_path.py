@@ -1,0 +1,76 @@
+"""The ends of the teacher's path from the fixed noises: solved once, and kept in the run's folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bootdiff.core.condition import Condition
+from bootdiff.monitoring.noises import Noises, views_of
+from bootdiff.monitoring.path_ends import PathEnds
+from bootdiff.monitoring.teacher_features import TeacherFeatures
+from bootdiff.monitoring.watch_plan import EXACT, EXACT_STEPS, OTHER_STEPS
+from bootdiff.solvers import Euler, Heun, Solver, even_times, solve
+from bootdiff.storage.files import load_tensors, save_tensors, write_whole
+from bootdiff.system.notes import note
+from bootdiff.teachers import Teacher
+
+#: the stored ends
+SOLUTIONS = "path_ends.safetensors"
+#: said where the teacher's features are not finite
+OVERFLOW = "the teacher's features of its own samples are not finite, so looks compare the samples' values instead"
+
+
+@dataclass(frozen=True)
+class TeacherPath:
+    """The path from t_max to t_min that the student learns.
+
+    Args:
+        teacher: with guidance, and limited as the targets are.
+        noises: that it starts from.
+        t_range: (t_min, t_max).
+        features: what the ends' views are read by; None for their own values.
+        folder: where the ends are kept.
+    """
+
+    teacher: Teacher
+    noises: Noises
+    t_range: tuple[float, float]
+    features: TeacherFeatures | None
+    folder: Path
+
+    def stored(self) -> PathEnds | None:
+        """The ends that were solved before; None where there are none of these noises."""
+        path, count = self.folder / SOLUTIONS, self.noises.count
+        stored = load_tensors(path) if path.exists() else None
+        # Another number of looks, and so of noises, may be asked for than before.
+        if stored is None or "ends" not in stored or stored["ends"].shape != (count, *self.teacher.shape):
+            return None
+        stored.setdefault("textures", torch.empty(count, 0))  # a run that an earlier version began
+        return PathEnds(**stored) if stored.keys() == PathEnds.__dataclass_fields__.keys() else None
+
+    def solve(self, device: torch.device) -> PathEnds:
+        """Solve the path now, and keep its ends."""
+        exact, parts, first = min(EXACT, self.noises.count), [], 0
+        for eps, condition in self.noises.batches():
+            ends, starts = self._from(eps.to(device), condition.to(device), first < exact)
+            parts.append((ends.cpu(), starts.cpu(), *views_of(self.features, ends, condition.to(device))))
+            first += len(eps)
+        ends, starts, views, textures = (torch.cat(part) for part in zip(*parts, strict=True))
+        # Half precision may overflow at images where it does not on the path.
+        if not bool(torch.isfinite(views).all() and torch.isfinite(textures).all()):
+            note(OVERFLOW)
+            views, textures = ends.flatten(1), textures[:, :0]
+        found = {"ends": ends, "starts": starts[:exact], "views": views, "textures": textures}
+        write_whole(self.folder / SOLUTIONS, lambda temporary: save_tensors(temporary, found))
+        return PathEnds(**found)
+
+    def _from(self, eps: Tensor, condition: Condition, exactly: bool) -> tuple[Tensor, Tensor]:
+        """(the path's end, its start) from these noises."""
+        solver: Solver = Heun() if exactly else Euler()
+        times = even_times(EXACT_STEPS if exactly else OTHER_STEPS, *self.t_range)
+        path = solve(self.teacher, eps, times, solver, condition)
+        return path[-1], path[0]
