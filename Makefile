@@ -24,8 +24,8 @@ test-all: $(VENV)/installed
 	$(PYTEST)
 
 lint: $(VENV)/installed
-	$(BIN)/ruff check src tests recipes examples benchmarks
-	$(BIN)/ruff format --check src tests recipes examples benchmarks
+	$(BIN)/ruff check src tests recipes examples benchmarks docs/figures
+	$(BIN)/ruff format --check src tests recipes examples benchmarks docs/figures
 	$(BIN)/mypy
 
 install: $(VENV)/installed

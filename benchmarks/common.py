@@ -35,8 +35,6 @@ def open_teacher(name: str) -> Teacher:
         return load_teacher(name).to(device())
     from diffusers import DDPMScheduler, UNet2DModel
 
-    from bootdiff.teachers.loading.load import from_network
-
     torch.manual_seed(0)
     network = UNet2DModel(
         sample_size=32,
@@ -45,9 +43,16 @@ def open_teacher(name: str) -> Teacher:
         up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=None,
     )
-    scheduler = DDPMScheduler()
-    config = {**scheduler.config, "_class_name": "DDPMScheduler"}
-    return from_network(network, config, "cifar").to(device())
+    return teacher_around(network, DDPMScheduler(), "cifar")
+
+
+def teacher_around(network: Any, scheduler: Any, name: str) -> Teacher:
+    """A UNet2DModel in memory as a teacher on the best device, without its scheduler's limit of x_0."""
+    from diffusers import DDPMPipeline
+
+    teacher = load_teacher(DDPMPipeline(network, scheduler)).denoiser
+    teacher.name = name
+    return teacher.to(device())
 
 
 def device() -> torch.device:

@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 
 import torch
-from common import arguments, device, make_loop, measure, save, steps, table
+from common import arguments, make_loop, measure, save, steps, table, teacher_around
 
 from bootdiff.system.allocator import keep_freed_memory
 from bootdiff.teachers import Teacher
@@ -21,8 +21,6 @@ SIZES = (8, 12, 16, 24, 32, 48, 64)
 def teacher_of(size: int) -> Teacher:
     """The digits teacher's network with random weights, for images of another size."""
     from diffusers import DDPMScheduler, UNet2DModel
-
-    from bootdiff.teachers.loading.load import from_network
 
     torch.manual_seed(0)
     network = UNet2DModel(
@@ -37,8 +35,7 @@ def teacher_of(size: int) -> Teacher:
         attention_head_dim=8,
     )
     scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
-    config = {**scheduler.config, "_class_name": "DDPMScheduler"}
-    return from_network(network, config, f"{size}×{size}").to(device())
+    return teacher_around(network, scheduler, f"{size}×{size}")
 
 
 def medians(cases: list[tuple[int, int]], repeats: int) -> list[float]:

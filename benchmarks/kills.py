@@ -102,9 +102,9 @@ def _be_the_command(words: Sequence[str], place: Path) -> None:
         os.environ["BOOTDIFF_CACHE"] = str(place / "cache")
         sys.argv = ["bootdiff", *words, "--output", "run"]
         from bootdiff.cli.main import run as command
-        from bootdiff.report import samples
+        from bootdiff.sampling import gallery
 
-        samples.TEACHER_STEPS = 2
+        gallery.TEACHER_STEPS = 2
         try:
             command()
             code = 0

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from records import FOLDER, new_record, write_record
 
-from bootdiff.cli.tables import is_shown
+from bootdiff.evaluation.curve import is_shown
 
 
 def main() -> None:

@@ -21,8 +21,8 @@ import torch
 
 from bootdiff.builtin import DIGITS, builtin_folder
 from bootdiff.cli.evaluate import run_evaluate
-from bootdiff.cli.measurement import Measurement
 from bootdiff.data.prompts import read_prompt_labels, read_prompts
+from bootdiff.evaluation.measurement import Measurement
 from bootdiff.samplers.choice import Choice
 
 

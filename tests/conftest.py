@@ -44,15 +44,13 @@ def few_teacher_steps() -> Iterator[dict[str, object]]:
 
     It gives what it replaces, for the test that counts the calls.
     """
-    from bootdiff.ablation import pictures
-    from bootdiff.report import samples
     from bootdiff.samplers.rows import reference_path
+    from bootdiff.sampling import gallery
 
-    replaced = {"TEACHER_STEPS": samples.TEACHER_STEPS, "reference_path": samples.reference_path}
+    replaced = {"TEACHER_STEPS": gallery.TEACHER_STEPS, "reference_path": gallery.reference_path}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(samples, "TEACHER_STEPS", 2)
-        patch.setattr(pictures, "TEACHER_STEPS", 2)
-        patch.setattr(samples, "reference_path", lambda *ends: reference_path(*ends, steps=2))
+        patch.setattr(gallery, "TEACHER_STEPS", 2)
+        patch.setattr(gallery, "reference_path", lambda *ends: reference_path(*ends, steps=2))
         yield replaced
 
 

@@ -48,7 +48,7 @@ def table(folder: Path) -> dict[str, dict]:
 @pytest.fixture(scope="module")
 def finished(tiny, tmp_path_factory):
     """A finished ablation: (its file, its folder, what the command said)."""
-    from bootdiff.cli.ablate import measure
+    from bootdiff.ablation.measuring import measure_run as measure
 
     here = tmp_path_factory.mktemp("ablation")
     path = write(here / "c.yaml", tiny, vary={"boundary_weight": [1, 0], "time_sampling": ["uniform", "progressive"]})

@@ -12,7 +12,7 @@ from PIL import Image
 from bootdiff.core.condition import Condition
 from bootdiff.core.randomness import sample_noise
 from bootdiff.distillation.distill import distill
-from bootdiff.evaluation.compare import short_names
+from bootdiff.evaluation.entries import short_names
 from bootdiff.methods.boot import BootSettings
 from bootdiff.samplers.kinds import kinds_for
 from bootdiff.samplers.stock import all_samplers, candidates, read_samplers

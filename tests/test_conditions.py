@@ -213,7 +213,7 @@ def test_a_cascade_is_what_two_stock_pipelines_in_a_row_make(cli, teachers, tmp_
 
     from bootdiff.samplers.choice import Choice, conditions_for
     from bootdiff.samplers.students import open_student
-    from bootdiff.sampling.opening import cascade
+    from bootdiff.sampling.cascade import cascade
 
     words = ["--prompts", teachers / "words.txt", *SMALL, "--set", "t_max=0.9"]
     base, upscaled = tmp_path / "base", tmp_path / "large"

@@ -189,7 +189,7 @@ def test_the_best_is_chosen_on_noises_of_its_own(monkeypatch):
     teacher = load_teacher("digits")
     monkeypatch.setattr(curve, "FIRST_LOOK", 70)
     monkeypatch.setattr(curve, "DECIDING", 70)
-    from bootdiff.cli.measurement import Measurement
+    from bootdiff.evaluation.measurement import Measurement
 
     judges, _ = Measurement().judges(teacher, None)
     seen = []
@@ -228,7 +228,7 @@ def test_the_choice_s_noises_are_never_the_table_s(seed):
 @pytest.mark.parametrize("teacher", ["digits"])
 def test_a_row_of_a_curve_that_ships_is_made_again_to_the_last_digit(teacher, tmp_path, monkeypatch):
     """On the machine that made the curve; on another one to four digits."""
-    from bootdiff.cli.measurement import Measurement
+    from bootdiff.evaluation.measurement import Measurement
 
     monkeypatch.setenv("BOOTDIFF_CACHE", str(tmp_path))
     model, conditions = open_alone(teacher)
@@ -256,7 +256,7 @@ def processor() -> str:
 
 
 def test_a_teacher_is_told_from_a_student(tiny, digits, cli, tmp_path):
-    from bootdiff.cli.evaluate import is_teacher
+    from bootdiff.sampling.opening import is_teacher
 
     assert is_teacher("digits") and is_teacher(str(tiny)) and is_teacher("owner/model")
     assert not is_teacher(str(digits)) and not is_teacher(str(digits / "student"))

@@ -74,12 +74,8 @@ def test_fewer_samples_than_features_give_a_singular_covariance_and_a_right_dist
     """Both sets on the same two axes of eight: the distance is that of the two axes, whichever is the reference."""
     axes, a, b = torch.linalg.qr(normals(8, 2)).Q.T, normals(6, 2, seed=1), 3 * normals(7, 2, seed=2)
     flat, wide = (statistics(a), statistics(b)), (statistics(a @ axes), statistics(b @ axes))
-    assert all(one.singular for one in wide) and not any(one.singular for one in flat)
     assert frechet_distance(*wide) == pytest.approx(frechet_distance(*flat), rel=1e-6)
     assert frechet_distance(*reversed(wide)) == pytest.approx(frechet_distance(*flat), rel=1e-6)
-    for count, singular in ((8, True), (9, False)):
-        assert grouped(normals(count, 8), 3).singular is singular
-    assert not Statistics(torch.zeros(3), torch.eye(3), 0).singular
 
 
 def test_far_from_the_origin_no_digits_are_lost():

@@ -268,7 +268,7 @@ def test_a_second_process_is_told_who_is_at_work(name, ask, tmp_path, cli):
 
 def test_figures_are_not_put_into_a_run_in_training(student, cli, tmp_path, monkeypatch):
     monkeypatch.setattr("bootdiff.storage.lock.time.sleep", lambda seconds: None)
-    monkeypatch.setattr("bootdiff.cli.evaluate.PATIENCE", 0.0)
+    monkeypatch.setattr("bootdiff.evaluation.evaluate.PATIENCE", 0.0)
     words = ["evaluate", student, "--num", "4", "--calls", "1", "--no-heun", "--output", tmp_path / "figures.json"]
     with held(student) as child:
         done = cli(*words)

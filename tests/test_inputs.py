@@ -439,6 +439,32 @@ def test_a_first_prompt_with_a_comma_is_no_row_of_columns(tmp_path):
     assert read_prompts(tmp_path / "a.csv").prompts == ("a cat, red", "a dog; blue")
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "prompt,prompt\na cat,a dog\n"),
+        ("a.csv", "id,text, text \n1,a cat,a dog\n"),
+        ("a.tsv", "prompt\tprompt\na cat\ta dog\n"),
+        ("a.jsonl", '{"prompt": "a cat", "prompt": "a dog"}\n'),
+        ("a.json", '[{"prompt": "a cat", "prompt": "a dog"}]'),
+    ],
+)
+@pytest.mark.parametrize("column", [None, "the usual one"])
+def test_a_column_that_is_named_twice_is_refused(tmp_path, name, content, column):
+    (tmp_path / name).write_text(content)
+    usual = None if column is None else "text" if "text" in content else "prompt"
+    assert "twice" in one_line(read_prompts, tmp_path / name, usual)
+
+
+def test_an_image_with_two_captions_is_refused(tmp_path):
+    save(tmp_path / "a.png", 0)
+    lines = [json.dumps({"file_name": "a.png", "text": text}) for text in ("a cat", "a cat", "a dog")]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines[:2]))
+    assert load_captions(str(tmp_path)).texts == ("a cat",)
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    assert "line 3 gives 'a.png' a second caption" in one_line(load_captions, str(tmp_path))
+
+
 @pytest.mark.parametrize("suffix", ["", ".txt", ".csv", ".json", ".jsonl", ".parquet", ".txt.gz"])
 def test_devices_and_pipes_are_no_prompts(tmp_path, suffix):
     path = tmp_path / f"pipe{suffix}"

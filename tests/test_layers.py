@@ -5,10 +5,11 @@ from pathlib import Path
 
 import bootdiff
 
-ROOMS = """
-core system storage builtin config schedules data teachers solvers students losses metrics samplers methods training
-monitoring export distillation teaching sampling evaluation report ablation cli
-""".split()
+ROOMS = [
+    *("core", "system", "storage", "builtin", "config", "schedules", "data", "teachers", "solvers", "students"),
+    *("losses", "metrics", "samplers", "methods", "training", "monitoring", "export", "distillation", "teaching"),
+    *("sampling", "evaluation", "report", "ablation", "cli"),
+]
 SOURCE = Path(bootdiff.__file__).parent
 MODULES = [path for path in SOURCE.rglob("*.py") if path.parent != SOURCE]
 

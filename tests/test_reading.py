@@ -164,6 +164,36 @@ def test_what_was_typed_is_cut_where_a_message_quotes_it(cli, tmp_path, words):
     assert done.code == 2 and len(done.err) < 1500  # with the usage and the box around it
 
 
+@pytest.mark.parametrize(
+    ("command", "words", "names"),
+    [
+        ("distill", ["--steps", 2, "--set", "steps=nan"], "--steps gives 2 and --set steps gives nan"),
+        ("distill", ["--set", "batch_size=4", "--batch-size", 8], "--batch-size gives 8 and --set batch_size gives 4"),
+        ("distill", ["--guidance-range", 1, 5, "--set", "guidance_range=[1, 6]"], "--set guidance_range gives [1, 6]"),
+        ("distill", ["--set", "steps=2", "--set", "steps=3"], "'steps' the values 2 and 3"),
+        ("distill", ["--set", "boot.steps=2", "--set", "boot={seed: 1}"], "'boot' the values"),
+        (
+            "train-teacher",
+            ["--steps", 1, "--with-student", "--set", "with_student=shared"],
+            "--with-student gives 'beside'",
+        ),
+    ],
+)
+def test_two_values_for_one_setting_are_refused_whichever_way_they_are_given(cli, tmp_path, command, words, names):
+    done = cli(
+        command, "digits", "--output", tmp_path / "out", *words, *(["--dry-run"] if command == "distill" else [])
+    )
+    assert done.code == 2 and names in done.err and done.err.count("\n") == 1, done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_same_value_may_be_given_twice_and_a_config_s_be_replaced(cli, tmp_path):
+    (tmp_path / "a.yaml").write_text("steps: 9\nbatch_size: 3\n")
+    words = ["--steps", 2, "--set", "steps=2", "--set", "steps=2", "--config", tmp_path / "a.yaml"]
+    done = cli("distill", "digits", "--output", tmp_path / "out", "--dry-run", *words)
+    assert done.code == 0 and "  steps: 2\n" in done.out and "  batch_size: 3\n" in done.out, done.err
+
+
 def test_a_pattern_of_too_many_prompts_is_refused():
     with pytest.raises(BootdiffError, match="more than 10,000 prompts"):
         read_pattern("{a,b}" * 40)
@@ -211,6 +241,7 @@ HOSTILE_JSON = {
     "digits": '{"a": ' + "9" * 5000 + "}",
     "fifty digits": '{"a": ' + "9" * 50 + "}",
     "not a number": '{"a": NaN}',
+    "two values for a name": '{"a": {"b": 1, "b": 2}}',
     "list": "[1]",
     "number": "3",
     "empty": "",
@@ -256,11 +287,14 @@ def test_images_yaml_and_json_are_opened_in_one_place_each():
     allowed = {
         "Image.open": {"data/decode.py"},
         "np.load": {"data/prompt_cache.py"},  # our own arrays, mapped
-        "json.loads": {"reading.py", "teachers/loading/parts.py"},  # the second: what json.dumps has just written
+        "json.loads": {
+            "storage/reading.py",
+            "teachers/loading/parts.py",
+        },  # the second: what json.dumps has just written
         "json.load": set(),
         "yaml.safe_load": set(),
         "yaml.load": set(),
-        "yaml.SafeLoader": {"safe_yaml.py"},
+        "yaml.SafeLoader": {"storage/safe_yaml.py"},
         "gzip.decompress": set(),
         "gzip.open": set(),
         "parquet.read_table": set(),

@@ -14,12 +14,13 @@ from diffusers import UNet2DModel
 
 from bootdiff.distillation.distill import distill
 from bootdiff.evaluation.equivalence import equivalence
-from bootdiff.evaluation.evaluate import FORMAT
+from bootdiff.evaluation.table import FORMAT
 from bootdiff.methods.boot import BootSettings
 from bootdiff.report import charts, samples
 from bootdiff.report.build import build_comparison, build_report
 from bootdiff.report.charts import Chart, Series, draw
 from bootdiff.samplers.rows import Row
+from bootdiff.sampling import gallery
 from browser import find_browser, look_at
 from tiny_unet import save_teacher
 
@@ -418,7 +419,7 @@ def test_runs_of_many_colours_still_differ():
 def test_the_pictures_take_as_many_calls_of_the_teacher_as_they_say(runs, few_teacher_steps, monkeypatch):
     """Of ten columns: 50 DDIM steps; the path's begin and 50 Heun steps of two calls each; and the student's one."""
     for name, value in few_teacher_steps.items():
-        monkeypatch.setattr(samples, name, value)
+        monkeypatch.setattr(gallery, name, value)
     sizes, forward = [], UNet2DModel.forward
     monkeypatch.setattr(
         UNet2DModel, "forward", lambda *words, **more: sizes.append(len(words[1])) or forward(*words, **more)

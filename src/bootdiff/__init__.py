@@ -8,7 +8,35 @@ images = student.sample(bootdiff.sample_noise(seed=0, start=0, stop=16, shape=te
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what editors and type checkers read; the names are those of _PUBLIC
+    from bootdiff.core.condition import Condition
+    from bootdiff.core.errors import BootdiffError
+    from bootdiff.core.randomness import sample_noise
+    from bootdiff.data.conditions import Classes
+    from bootdiff.distillation.distill import distill
+    from bootdiff.evaluation.evaluate import evaluate
+    from bootdiff.export.diffusers import export_student
+    from bootdiff.methods.boot import BootSettings
+    from bootdiff.schedules import EDM, BetaTable, Cosine, Linear, RectifiedFlow, SigmaTime, VarianceExploding
+    from bootdiff.students import Student
+    from bootdiff.students.files import load_student, save_student
+    from bootdiff.teachers import (
+        CallableTeacher,
+        Clip,
+        DynamicThreshold,
+        Gaussian,
+        Guided,
+        Limited,
+        Mixture,
+        load_teacher,
+    )
+    from bootdiff.teachers.adapters import register_adapter
+    from bootdiff.teachers.adapters.base import Adapter, Clock
+    from bootdiff.teachers.prediction import Preconditioned
+    from bootdiff.teaching.settings import TeacherSettings
+    from bootdiff.teaching.teach import train_teacher
 
 __version__ = "0.1.0"
 
@@ -47,14 +75,49 @@ _PUBLIC = {
     "train_teacher": "bootdiff.teaching.teach",
 }
 
-__all__ = sorted(_PUBLIC)
+__all__ = [
+    "EDM",
+    "Adapter",
+    "BetaTable",
+    "BootSettings",
+    "BootdiffError",
+    "CallableTeacher",
+    "Classes",
+    "Clip",
+    "Clock",
+    "Condition",
+    "Cosine",
+    "DynamicThreshold",
+    "Gaussian",
+    "Guided",
+    "Limited",
+    "Linear",
+    "Mixture",
+    "Preconditioned",
+    "RectifiedFlow",
+    "SigmaTime",
+    "Student",
+    "TeacherSettings",
+    "VarianceExploding",
+    "distill",
+    "evaluate",
+    "export_student",
+    "load_student",
+    "load_teacher",
+    "register_adapter",
+    "sample_noise",
+    "save_student",
+    "train_teacher",
+]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: torch and diffusers take seconds."""
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'bootdiff' has no attribute '{name}'")
-    return getattr(import_module(_PUBLIC[name]), name)
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first used: torch and diffusers take seconds."""
+        if name not in _PUBLIC:
+            raise AttributeError(f"module 'bootdiff' has no attribute '{name}'")
+        return getattr(import_module(_PUBLIC[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import device, make_loop, measure, open_teacher, ratios, steps, synchronise
+from common import device, make_loop, measure, open_teacher, ratios, steps, synchronise, teacher_around
 from context import Context, OutOfTime, said
 from step import PERIOD, bare_passes, literal
 from torch.utils.flop_counter import FlopCounterMode
@@ -67,11 +67,9 @@ def small_teacher(**fields: Any) -> Teacher:
     """A U-Net of a few thousand parameters, to see that everything runs."""
     from diffusers import DDPMScheduler
 
-    from bootdiff.teachers.loading.load import from_network
     from tiny_unet import tiny_unet
 
-    config = {**DDPMScheduler().config, "_class_name": "DDPMScheduler"}
-    return from_network(tiny_unet(3, **fields), config, "toy").to(device())
+    return teacher_around(tiny_unet(3, **fields), DDPMScheduler(), "toy")
 
 
 def loops(teacher: Teacher, size: int, work: Path, toy: bool) -> dict[str, Callable[[], Loop]]:

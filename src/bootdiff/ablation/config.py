@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from bootdiff.config.teacher import TeacherOptions
 from bootdiff.core.errors import BootdiffError, nearest, shown
 from bootdiff.storage.reading import read_config
 
 Values = Annotated[list[Any], Field(min_length=1)]
 TrainingSeed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Calls = Annotated[int, Field(ge=1, le=1000)]
+#: pydantic's words for a key that is none, of a model and of a dataclass
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 class _Part(BaseModel):
@@ -39,18 +43,6 @@ class Evaluation(_Part):
     calls: list[Calls] = Field(default=[1, 2, 4, 10, 50], min_length=1)
 
 
-class Options(_Part):
-    """How the teacher is loaded: the options of ``bootdiff distill``."""
-
-    revision: str | None = None
-    variant: str | None = None
-    dtype: str = "float32"
-    lora: str | None = None
-    lora_scale: float = 1.0
-    pipeline_config: str | None = None
-    size: int | None = Field(default=None, ge=1)
-
-
 class Ablation(_Part):
     """One teacher, the settings that all variants share, and what varies.
 
@@ -64,7 +56,7 @@ class Ablation(_Part):
     """
 
     teacher: str
-    teacher_options: Options = Options()
+    teacher_options: TeacherOptions = TeacherOptions()
     method: str = "boot"
     config: str | None = None
     settings: dict[str, Any] = {}
@@ -104,7 +96,7 @@ def _one_line(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
         return f"'{where[-1]}' is missing."
-    if first["type"] == "extra_forbidden":
+    if first["type"] in UNKNOWN:
         known = _fields(where[:-1])
         within = f" in '{where[0]}'" if len(where) > 1 else ""
         hint = nearest(where[-1], known) or f" Known keys: {', '.join(known)}."
@@ -116,4 +108,4 @@ def _fields(where: Sequence[str]) -> list[str]:
     kind: Any = Ablation
     for part in where:
         kind = kind.model_fields[part].annotation
-    return list(kind.model_fields)
+    return list(kind.model_fields) if issubclass(kind, BaseModel) else [field.name for field in fields(kind)]

@@ -13,30 +13,19 @@ from torch import Tensor
 
 from bootdiff.ablation.results import Outcome
 from bootdiff.ablation.variants import Axis, Design
-from bootdiff.core.device import best_device
-from bootdiff.core.randomness import sample_noise
-from bootdiff.data.pictures import grid, is_picture
+from bootdiff.data.pictures import grid
 from bootdiff.monitoring.convergence import read_watch
 from bootdiff.samplers.students import PathSampler
+from bootdiff.sampling import gallery
 from bootdiff.sampling.opening import open_pair, run_conditions
-from bootdiff.solvers import ddim, even_times, trailing_times
 from bootdiff.storage.files import write_whole
-from bootdiff.students.files import load_student, student_facts
+from bootdiff.students.files import card_of
 
 if TYPE_CHECKING:
     from PIL import Image
 
-#: samples in a row; of large images, of which a row has few
-COLUMNS, FEW = 10, 4
-#: values of a sample up to which a row is long
-SMALL = 2**12
-#: points of a path, from t_max to t_min
-TIMES = 8
 #: larger tiles are reduced to this side, in pixels
 TILE = 128
-TEACHER_STEPS = 50
-#: parameters of a teacher that is not sampled on a CPU for a picture
-LARGE = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -86,7 +75,7 @@ class Album:
         self._write("samples", [*self._teacher_row(finished), *samples])
         times = {tuple(looks.times) for _, looks in shown}
         words = [f"t = {t:.2f}" for t in shown[0][1].times]
-        heads = words if len(times) == 1 else ["t_max", *[""] * (TIMES - 2), "t_min"]
+        heads = words if len(times) == 1 else ["t_max", *[""] * (len(words) - 2), "t_min"]
         self._write("path", [(label, looks.path) for label, looks in shown], heads)
 
     def _draw_axis(self, axis: Axis) -> None:
@@ -105,7 +94,7 @@ class Album:
             return []
         if self._teacher is None:
             self._teacher = teacher_strip(next(iter(finished.values())).job.folder)
-        return [] if self._teacher is None else [(f"teacher, DDIM {TEACHER_STEPS}", self._teacher)]
+        return [] if self._teacher is None else [(f"teacher, DDIM {gallery.TEACHER_STEPS}", self._teacher)]
 
     def _write(self, name: str, rows: Sequence[tuple[str, Image.Image]], heads: Sequence[str] = ()) -> None:
         drawn = rows_figure(rows, heads)
@@ -115,30 +104,26 @@ class Album:
 @torch.no_grad()
 def look(run: Path) -> Looks | None:
     """What a run's student makes of the noises of seed 0; None where its samples are no pictures."""
-    student = load_student(run / "student-path").to(best_device())
-    if not is_picture(student.shape) and (student.adapter is None or not student.adapter.latent):
+    student = gallery.open_shown(run)
+    if student is None:
         return None
-    conditions = run_conditions(str(run), PathSampler(student), student_facts(student))
-    columns = COLUMNS if math.prod(student.shape) <= SMALL else FEW
-    eps = sample_noise(0, 0, columns, student.shape).to(best_device())
-    condition = conditions.listed(0, 0, columns).to(eps.device)
-    times = even_times(TIMES - 1, student.t_min, student.t_max)
-    first = eps[:1], condition.index(slice(1))
-    path = torch.cat([student.decode(student.sample(*first, t=t)).cpu() for t in times])
-    return Looks(strip(student.decode(student.sample(eps, condition)).cpu()), strip(path), times)
+    conditions = run_conditions(str(run), PathSampler(student), card_of(student))
+    eps, condition = gallery.row_inputs(student.shape, conditions)
+    student.to(eps.device)
+    path = gallery.path_images(student, eps[:1], condition.index(slice(1)))[0]
+    samples = student.decode(student.sample(eps, condition)).cpu()
+    return Looks(strip(samples), strip(path), gallery.path_times(student))
 
 
 @torch.no_grad()
 def teacher_strip(run: Path) -> Image.Image | None:
     """The teacher's samples from the same noises; None where it is too large for this machine's CPU."""
     pair = open_pair(str(run))
-    teacher, device = pair.teacher, best_device()
-    if device.type == "cpu" and sum(p.numel() for p in teacher.parameters()) > LARGE:
+    teacher = gallery.affordable(pair.teacher)
+    if teacher is None:
         return None
-    columns = COLUMNS if math.prod(teacher.shape) <= SMALL else FEW
-    eps = sample_noise(0, 0, columns, teacher.shape).to(device)
-    condition = pair.conditions.listed(0, 0, columns).to(device)
-    made = ddim(teacher.to(device), eps, trailing_times(TEACHER_STEPS, *teacher.t_range), condition)
+    inputs = gallery.row_inputs(teacher.shape, pair.conditions)
+    made = gallery.teacher_samples(teacher, *inputs, *teacher.t_range)
     adapter = pair.sampler.adapter
     return strip((made if adapter is None else adapter.decode(made)).cpu())
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from bootdiff.ablation.config import Evaluation
 from bootdiff.ablation.variants import OF_THE_TEACHER, Design, Job, Variant, shown
-from bootdiff.evaluation.evaluate import read_evaluation
 from bootdiff.evaluation.figures import FIGURES
+from bootdiff.evaluation.table import read_evaluation
 from bootdiff.monitoring.convergence import first_failure, verdict_of
 from bootdiff.samplers.rows import student_row
 from bootdiff.storage.files import write_json

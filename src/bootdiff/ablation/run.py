@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bootdiff.ablation.config import Ablation, Evaluation, read_ablation
+from bootdiff.ablation.measuring import measure_run
 from bootdiff.ablation.pictures import Album
 from bootdiff.ablation.results import Line, Outcome, lines, mark_evaluation, read_outcome
 from bootdiff.ablation.table import write_tables
@@ -86,7 +87,7 @@ def plan_ablation(path: Path, folder: Path) -> AblationPlan:
 
 def load(ablation: Ablation) -> Teacher:
     """The teacher, with the file's options."""
-    return load_teacher(ablation.teacher, **ablation.teacher_options.model_dump())
+    return load_teacher(ablation.teacher, **ablation.teacher_options.options)
 
 
 def check_folder(folder: Path) -> None:
@@ -124,7 +125,7 @@ class Runner:
     """
 
     plan: AblationPlan
-    measure: Measure
+    measure: Measure = measure_run
     #: why runs could not be measured, by their folders
     unmeasured: dict[Path, str] = field(default_factory=dict)
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from bootdiff.ablation.config import Evaluation
 from bootdiff.ablation.results import Line
 from bootdiff.ablation.run import AblationPlan, Runner, plan_ablation
 from bootdiff.ablation.table import cells
 from bootdiff.ablation.variants import shown
-from bootdiff.cli.evaluate import run_evaluate
-from bootdiff.cli.measurement import Measurement
 from bootdiff.storage.lock import lock, tidy
 from bootdiff.storage.runs import trained_seconds
 
@@ -28,16 +25,9 @@ def run_ablate(config: Path, output: Path, dry_run: bool) -> None:
         return
     with lock(plan.folder):
         tidy(plan.folder)
-        print_lines(Runner(plan, measure).run())
+        print_lines(Runner(plan).run())
     pictures = sorted(path.name for path in output.glob("*.png"))
     print(f"ablation: {output}  (ablation.md, .csv, .json{'; ' if pictures else ''}{', '.join(pictures)})")
-
-
-def measure(run: Path, asked: Evaluation) -> Mapping[str, Any]:
-    """A run's figures, also kept in it."""
-    who = asked.features, asked.reference, None
-    measured = Measurement(*who, asked.num, asked.seed, asked.repeats, calls=sorted(set(asked.calls)), heun=False)
-    return run_evaluate(str(run), measured, run / "evaluation.json", quiet=True)
 
 
 def print_lines(table: Sequence[Line]) -> None:

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor
-
-from bootdiff.cli.measurement import Measurement, notes
-from bootdiff.cli.tables import is_shown, print_table
+from bootdiff.cli.tables import print_table
 from bootdiff.cli.words import read_counts
-from bootdiff.core.errors import BootdiffError, Interrupted
-from bootdiff.evaluation.compare import chooser_of, student_entries
-from bootdiff.evaluation.comparison_files import write_comparison
-from bootdiff.evaluation.engine import Engine, Entry
-from bootdiff.evaluation.evaluate import measured_table, table_entries
-from bootdiff.evaluation.processes import join
-from bootdiff.evaluation.references import Reference
-from bootdiff.samplers.choice import Choice
-from bootdiff.samplers.stock import all_samplers, read_samplers
-from bootdiff.sampling.opening import Opened, open_group
-from bootdiff.storage.lock import lock
-from bootdiff.storage.runs import Run, environment
+from bootdiff.evaluation.compare import compare_students
+from bootdiff.evaluation.measurement import Measurement
 from bootdiff.system.progress import is_first_process
-from bootdiff.teachers.loading.weights import tensors_hash, weights_hash
-
-#: samples in a row of the picture
-SHOWN = 10
 
 
 def run_compare(
@@ -40,83 +20,16 @@ def run_compare(
     output: Path,
     refine: str = "",
     level: float | None = None,
-) -> list[dict[str, Any]]:
-    """Measure students of one teacher, and write table, plot and pictures; the same command resumes.
+    everything: bool = False,
+) -> None:
+    """Compare, and print the table.
 
     Args:
-        samplers: ``name:steps,steps`` words: rows beside DDIM's and the teacher's best.
         refine: ``k,k,...``: also each student with so many steps of its teacher.
-        level: the time at which the teacher takes over.
-
-    Raises:
-        BootdiffError: for students that do not belong together, or a folder that holds another comparison.
+        everything: whether the terminal shows every measured row.
     """
-    twice = next((name for name in students if students.count(name) > 1), None)
-    if twice is not None:
-        raise BootdiffError(f"{twice} is named twice; name every student once.")
     counts = read_counts(refine, "--refine") if refine else []
-    join()
-    group = open_group(students, teacher, asked.choice)
-    model, texts, labels = group[0].teacher, group[0].texts, asked.labels_of(students[0])
-    rows = read_samplers(samplers, all_samplers(model), model.schedule.num_timesteps)
-    judges, reference = asked.judges(model, texts)
-    config = {
-        "task": "compare", "students": list(students), "teacher": model.name, "choice": _plain(asked.choice),
-        "features": judges.features.name if judges.features else None, "reference": reference, "num": asked.num,
-        "seed": asked.seed, "repeats": asked.repeats, "clip": asked.clip, "refine": refine, "refine_from": level,
-    }  # fmt: skip
-    run, sources = Run(output), {"teacher": weights_hash(model.denoiser), **_identities(students, group)}
-    sources |= _measures(judges.reference, labels)
-    run.check(config, sources)
-    chooser = chooser_of(students[0], group[0], Engine(judges, asked.noises), labels)
-    further = list(student_entries(students, group, labels, counts, level))
-    with lock(output):
-        if is_first_process():  # nothing can be refused any more
-            run.check(config, sources)
-            run.start(config, sources)
-        more = [
-            one for name, steps in rows.items() for count in steps if (one := chooser.named(name, count)) is not None
-        ]
-        try:
-            entries = table_entries(chooser, further, asked.calls, asked.heun, more)
-            result = measured_table(chooser, entries, latencies=True)
-            pictures = _pictures(chooser.engine, entries, result["rows"]) if is_first_process() else {}
-        except KeyboardInterrupt:
-            raise Interrupted("stopped; finished rows are kept, so run the same command to go on.") from None
-        if is_first_process():
-            result = {**config, "notes": notes(judges.reference, asked.num), **result, **environment()}
-            write_comparison(output, result, pictures)
-            print_table(result, asked.everything)
-            print(f"comparison: {output}  (compare.md, .csv, .json; quality.png, samples.png)")
-    return result["rows"]
-
-
-def _pictures(engine: Engine, entries: Sequence[Entry], rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """The first samples of the rows that are shown, as images."""
-    return {
-        row["name"]: engine.samples(entry, SHOWN) for entry, row in zip(entries, rows, strict=True) if is_shown(row)
-    }
-
-
-def _plain(choice: Choice) -> dict[str, Any]:
-    """What ``config.yaml`` says of a choice."""
-    return {
-        key: list(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for key, v in asdict(choice).items()
-    }
-
-
-def _identities(students: Sequence[str], group: Sequence[Opened]) -> dict[str, str]:
-    """Of every student's weights: another one in the same folder is another comparison."""
-    named = zip(students, group, strict=True)
-    networks = {name: getattr(o.sampler, "student", None) or getattr(o.sampler, "network", None) for name, o in named}
-    return {f"student {name}": weights_hash(network) for name, network in networks.items() if network is not None}
-
-
-def _measures(reference: Reference | None, labels: Sequence[int] | None) -> dict[str, str]:
-    """Of what the samples are held against: other images under the same name are another comparison."""
-    known: dict[str, dict[str, Tensor]] = {}
-    if reference is not None:
-        known["reference"] = {"mean": reference.statistics.mean, "covariance": reference.statistics.covariance}
-    if labels is not None:
-        known["labels"] = {"labels": torch.tensor(list(labels))}
-    return {name: tensors_hash(tensors) for name, tensors in known.items()}
+    result = compare_students(students, asked, output, teacher, samplers, counts, level)
+    if is_first_process():
+        print_table(result, everything)
+        print(f"comparison: {output}  (compare.md, .csv, .json; quality.png, samples.png)")

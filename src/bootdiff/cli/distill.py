@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bootdiff.config.settings import make_settings, read_assignments
+from bootdiff.config.settings import make_settings, read_command
+from bootdiff.config.teacher import TeacherOptions
 from bootdiff.core.errors import BootdiffError, first_line, show_traceback
 from bootdiff.distillation.plan import Plan, plan_distillation
 from bootdiff.distillation.run import run_plan
@@ -33,16 +34,16 @@ def run_distill(
     options: Mapping[str, Any],
     report_to: str | None,
     dry_run: bool,
-    teacher_options: Mapping[str, Any] | None = None,
+    loaded: TeacherOptions = TeacherOptions(),
 ) -> None:
     """Plan, run, report."""
     _, settings_type = load_method(method)
-    layers = read_config(config), read_assignments(assign), options
+    layers = read_config(config), read_command(assign, options)
     for key in (key for layer in layers for key in layer):
         if key not in settings_type.model_fields and (methods := methods_with(key)):
             raise BootdiffError(f"method {method} has no setting '{key}'; choose --method {' or '.join(methods)}.")
     settings = make_settings(settings_type, *layers)
-    model = load_teacher(teacher, **(teacher_options or {}), commit=Run(output).commit(teacher))
+    model = load_teacher(teacher, **loaded.options, commit=Run(output).commit(teacher))
     plan = plan_distillation(model, output, settings, method)
     if dry_run:
         print_plan(plan)

@@ -7,7 +7,8 @@ from pathlib import Path
 from bootdiff.core.errors import BootdiffError
 from bootdiff.export.diffusers import export_student
 from bootdiff.storage.runs import Run
-from bootdiff.students.files import load_student, path_folder
+from bootdiff.students.files import load_student
+from bootdiff.students.folder import StudentFolder
 
 
 def run_export(student: str, output: Path, weight: float | None) -> None:
@@ -18,7 +19,7 @@ def run_export(student: str, output: Path, weight: float | None) -> None:
     """
     if output.exists():
         raise BootdiffError(f"{output} exists; choose a new folder.")
-    unfolded = load_student(path_folder(Path(student)))
+    unfolded = load_student(StudentFolder.unfolded(student).path)
     unfolded.weight(weight)
     config = Run(student).config if Run(student).started else {}
     words = {"method": config.get("method", "boot"), "settings": config.get("settings", {})}

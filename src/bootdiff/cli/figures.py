@@ -62,16 +62,16 @@ def evaluate(
 ) -> None:
     """Measure a student beside its teacher's best samplers, from the same noises; or a teacher alone."""
     from bootdiff.cli.evaluate import run_evaluate
-    from bootdiff.cli.measurement import Measurement
-    from bootdiff.cli.words import read_calls, read_classes, read_labels, read_words
+    from bootdiff.cli.words import read_calls, read_labels, read_words
+    from bootdiff.data.classes import read_classes
+    from bootdiff.evaluation.measurement import Measurement
     from bootdiff.samplers.choice import Choice
 
     labels = read_labels(prompts, prompt_column, label_column)
     options = given({"revision": revision, "variant": variant, "dtype": dtype})
     choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
-    rows = read_calls(calls), heun, all_samplers
-    asked = Measurement(features, reference, clip, num, seed, repeats, choice, labels, *rows)
-    run_evaluate(name, asked, output, teacher, options, path_end)
+    asked = Measurement(features, reference, clip, num, seed, repeats, choice, labels, read_calls(calls), heun)
+    run_evaluate(name, asked, output, teacher, options, path_end, all_samplers)
 
 
 @app.command()
@@ -105,15 +105,15 @@ def compare(
 ) -> None:
     """Students beside their teacher's best samplers: a table, a plot and pictures, from the same noises."""
     from bootdiff.cli.compare import run_compare
-    from bootdiff.cli.measurement import Measurement
-    from bootdiff.cli.words import read_calls, read_classes, read_labels, read_words
+    from bootdiff.cli.words import read_calls, read_labels, read_words
+    from bootdiff.data.classes import read_classes
+    from bootdiff.evaluation.measurement import Measurement
     from bootdiff.samplers.choice import Choice
 
     labels = read_labels(prompts, prompt_column, label_column)
     choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
-    rows = read_calls(calls), heun, all_samplers
-    asked = Measurement(features, reference, clip, num, seed, repeats, choice, labels, *rows)
-    run_compare(students, teacher, asked, samplers, output, refine, refine_from)
+    asked = Measurement(features, reference, clip, num, seed, repeats, choice, labels, read_calls(calls), heun)
+    run_compare(students, teacher, asked, samplers, output, refine, refine_from, all_samplers)
 
 
 @app.command()

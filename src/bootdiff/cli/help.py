@@ -1,4 +1,4 @@
-"""``--help`` of the training commands lists the settings; ``distill --method M --help`` lists M's."""
+"""``--help`` of the training commands lists the settings; with ``--method M`` or ``--kind K`` those that it has."""
 
 from __future__ import annotations
 
@@ -7,32 +7,41 @@ from typing import Any
 from typer.core import TyperCommand
 
 
-class DistillCommand(TyperCommand):
-    """A command whose help ends with the settings of the chosen method."""
+class _Listing(TyperCommand):
+    """A command whose help ends with settings."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Keep the words, because help is printed before they are parsed."""
         ctx.meta["bootdiff.args"] = list(args)
         return super().parse_args(ctx, args)
 
+
+class DistillCommand(_Listing):
+    """A command whose help ends with the settings of the chosen method."""
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The usual help, and the settings."""
         super().format_help(ctx, formatter)
         from bootdiff.methods.registry import load_method, names
 
-        method = _method(ctx.meta.get("bootdiff.args", []))
+        method = _chosen(ctx, "--method", "boot")
         print_settings(f"Settings of method {method} (methods: {', '.join(names())})", load_method(method)[1])
 
 
-class TeachCommand(TyperCommand):
-    """A command whose help ends with the settings of teacher training."""
+class TeachCommand(_Listing):
+    """A command whose help ends with the settings of teacher training: those of the chosen kind, or of all."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The usual help, and the settings."""
         super().format_help(ctx, formatter)
-        from bootdiff.teaching.settings import TeacherSettings
+        from bootdiff.core.errors import choose
+        from bootdiff.teaching.settings import KINDS, TeacherSettings
 
-        print_settings("Settings", TeacherSettings)
+        kind = _chosen(ctx, "--kind", "")
+        if not kind:
+            print_settings("Settings of all kinds (--kind K --help: of one)", TeacherSettings)
+        else:
+            print_settings(f"Settings of kind {kind}", KINDS[choose(kind, KINDS, "kind")])
 
 
 def print_settings(title: str, kind: Any) -> None:
@@ -50,10 +59,12 @@ def print_settings(title: str, kind: Any) -> None:
     Console().print(table)
 
 
-def _method(args: list[str]) -> str:
+def _chosen(ctx: Any, option: str, default: str) -> str:
+    """What an option says, read from the words themselves."""
+    args: list[str] = ctx.meta.get("bootdiff.args", [])
     for word, following in zip(args, [*args[1:], ""], strict=True):
-        if word == "--method":
+        if word == option:
             return following
-        if word.startswith("--method="):
+        if word.startswith(f"{option}="):
             return word.partition("=")[2]
-    return "boot"
+    return default

@@ -16,27 +16,22 @@ from bootdiff.cli.options import (
     Batch,
     Classes,
     Config,
-    DType,
     GuidanceScale,
-    Lora,
-    LoraScale,
     Num,
     Output,
-    PipelineConfig,
     PromptColumn,
     PromptFile,
     Refine,
     RefineFrom,
     Report,
-    Revision,
     Seed,
-    Size,
     Steps,
     Teacher,
-    Variant,
     given,
+    loading,
 )
 from bootdiff.cli.terminal import show_every_character
+from bootdiff.config.teacher import TeacherOptions
 from bootdiff.core.errors import BootdiffError, Interrupted, one_line, show_traceback
 from bootdiff.system import notes, presence
 from bootdiff.system.allocator import keep_freed_memory
@@ -89,26 +84,21 @@ def quickstart(
 
 
 @app.command()
+@loading
 def inspect(
     teacher: Teacher,
-    revision: Revision = None,
-    variant: Variant = None,
-    dtype: DType = "float32",
-    lora: Lora = None,
-    lora_scale: LoraScale = 1.0,
-    pipeline_config: PipelineConfig = None,
-    size: Size = None,
+    loaded: TeacherOptions = TeacherOptions(),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """What a teacher is, whether it is supported, and what distilling it costs."""
     from bootdiff.cli.inspect import print_inspection
     from bootdiff.teachers import load_teacher
 
-    loaded = load_teacher(teacher, revision, variant, dtype, lora, lora_scale, pipeline_config, size)
-    print_inspection(loaded, json)
+    print_inspection(load_teacher(teacher, **loaded.options), json)
 
 
 @app.command(cls=DistillCommand)
+@loading
 def distill(
     teacher: Teacher,
     output: Annotated[Path, typer.Option(help="The run's folder; the same command resumes it.")],
@@ -130,19 +120,13 @@ def distill(
     base: Annotated[str | None, typer.Option(help="For a super-resolution teacher: its base stage's run.")] = None,
     start: Annotated[str | None, typer.Option(help="A run whose student is trained on, or corrected.")] = None,
     stop_when: Annotated[str | None, typer.Option(help="steps (default) or converged.")] = None,
-    revision: Revision = None,
-    variant: Variant = None,
-    dtype: DType = "float32",
-    lora: Lora = None,
-    lora_scale: LoraScale = 1.0,
-    pipeline_config: PipelineConfig = None,
-    size: Size = None,
+    loaded: TeacherOptions = TeacherOptions(),
     report_to: Report = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved plan and stop.")] = False,
 ) -> None:
     """Distil a teacher into a one-step student."""
     from bootdiff.cli.distill import run_distill
-    from bootdiff.cli.words import read_classes
+    from bootdiff.data.classes import read_classes
 
     options = {
         "steps": steps,
@@ -159,17 +143,8 @@ def distill(
         "start": start,
         "stop_when": stop_when,
     }
-    origin = {
-        "revision": revision,
-        "variant": variant,
-        "dtype": dtype,
-        "lora": lora,
-        "lora_scale": lora_scale,
-        "pipeline_config": pipeline_config,
-        "size": size,
-    }
     tracker = _tracker(report_to)
-    run_distill(teacher, output, method, config, assign, given(options), tracker, dry_run, given(origin))
+    run_distill(teacher, output, method, config, assign, given(options), tracker, dry_run, loaded)
 
 
 @app.command()
@@ -211,11 +186,13 @@ def sample(
     batch_size: Annotated[int, typer.Option(min=1, help="Samples a network call, at most.")] = 256,
 ) -> None:
     """Draw samples in one network call each; a base stage and its super-resolution stage make two."""
-    from bootdiff.cli.refine import finish_of
-    from bootdiff.cli.sample import Wanted, run_sample
-    from bootdiff.cli.words import read_classes, read_words
+    from bootdiff.cli.sample import run_sample
+    from bootdiff.cli.words import read_words
+    from bootdiff.data.classes import read_classes
     from bootdiff.samplers.choice import Choice
+    from bootdiff.sampling.finish import finish_of
     from bootdiff.sampling.layouts import layout_of
+    from bootdiff.sampling.sample import Wanted
 
     words = read_words(prompt, prompts, prompt_column, swap)
     layout = layout_of(swap is not None, interpolate, linear, times)
@@ -241,7 +218,10 @@ def train_teacher(
     data: Annotated[str, typer.Argument(help="digits, a folder of images, IDX files or parquet.")],
     output: Annotated[Path, typer.Option(help="The teacher's folder; the same command resumes.")],
     kind: Annotated[
-        str | None, typer.Option(help="unconditional, classes, stable-diffusion, if or if-upscaler.")
+        str | None,
+        typer.Option(
+            help="unconditional, classes, stable-diffusion, if or if-upscaler. With --help: list its settings."
+        ),
     ] = None,
     prediction: Annotated[str | None, typer.Option(help="sample, epsilon or v_prediction.")] = None,
     schedule: Annotated[str | None, typer.Option(help="cosine, linear, scaled_linear or sigmoid.")] = None,

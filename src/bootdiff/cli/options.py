@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
 from bootdiff.builtin import BUILTIN_TEACHERS
+from bootdiff.config.teacher import TeacherOptions
 
 Output = Annotated[Path, typer.Option(help="Where to write.")]
 Config = Annotated[Path | None, typer.Option(help="YAML file with settings.")]
@@ -15,13 +20,9 @@ Assign = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="A
 Steps = Annotated[int | None, typer.Option(help="Optimiser steps.")]
 Batch = Annotated[int | None, typer.Option(help="Samples a step.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of training.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")]
-Variant = Annotated[str | None, typer.Option(help="Of the weight files, such as fp16.")]
-DType = Annotated[str, typer.Option(help="What the teacher runs in: float32, float16 or bfloat16.")]
-Lora = Annotated[str | None, typer.Option(help="A LoRA to add to the teacher: a file, folder or hub id.")]
-LoraScale = Annotated[float, typer.Option(help="Its strength.")]
-PipelineConfig = Annotated[str | None, typer.Option(help="For a single file: a pipeline with its configs.")]
-Size = Annotated[int | None, typer.Option(min=1, help="Side of the images in pixels, for latent models.")]
+_HINTS = get_type_hints(TeacherOptions, include_extras=True)
+Revision = Annotated[str | None, typer.Option(help=get_args(_HINTS["revision"])[-1])]
+Variant = Annotated[str | None, typer.Option(help=get_args(_HINTS["variant"])[-1])]
 Teacher = Annotated[
     str,
     typer.Argument(
@@ -51,6 +52,31 @@ AllSamplers = Annotated[
 ]
 Clip = Annotated[str | None, typer.Option(help="A CLIP model, a folder or hub id: also measure the CLIP score.")]
 Report = Annotated[str | None, typer.Option(help="Also log to tensorboard, wandb or trackio.")]
+
+
+def loading(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameter ``loaded: TeacherOptions`` is an option for each of its fields."""
+    signature = inspect.signature(command, eval_str=True)
+    parameters = list(signature.parameters.values())
+    place = next(place for place, parameter in enumerate(parameters) if parameter.name == "loaded")
+    parameters[place : place + 1] = [
+        inspect.Parameter(field.name, parameters[place].kind, default=field.default, annotation=_option(field.name))
+        for field in fields(TeacherOptions)
+    ]
+
+    @wraps(command)
+    def with_options(**words: Any) -> None:
+        loaded = TeacherOptions(**{field.name: words.pop(field.name) for field in fields(TeacherOptions)})
+        command(**words, loaded=loaded)
+
+    with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return with_options
+
+
+def _option(name: str) -> Any:
+    kind, *rules, words = get_args(_HINTS[name])
+    least = next((rule.ge for rule in rules), None)
+    return Annotated[kind, typer.Option(help=words, min=least)]
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from bootdiff.builtin import builtin_folder
 from bootdiff.cli.distill import run_distill
-from bootdiff.cli.evaluate import run_evaluate
-from bootdiff.cli.measurement import Measurement
 from bootdiff.cli.tables import print_table
+from bootdiff.evaluation.evaluate import evaluate_student
+from bootdiff.evaluation.measurement import Measurement
 from bootdiff.report.build import build_report
+from bootdiff.storage.runs import Run
 
 #: noise seeds that it is measured with
 REPEATS = 3
@@ -27,7 +28,6 @@ def run_quickstart(output: Path, assign: Sequence[str] = (), num: int = 2000) ->
     started = time.monotonic()
     recipe = builtin_folder("digits") / "corrected.yaml"
     run_distill("digits", output, "boot+dm", recipe, list(assign), {}, None, dry_run=False)
-    measured = output / "evaluation.json"
-    result = run_evaluate(str(output), Measurement(num=num, repeats=REPEATS), measured, quiet=True)
+    result = evaluate_student(str(output), Measurement(num=num, repeats=REPEATS), Run(output).figures)
     print(f"report: {build_report(output)}   ({time.monotonic() - started:.0f} s in all)")
     print_table(result)  # its last line is what one call is worth, and nothing comes after it

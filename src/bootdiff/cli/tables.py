@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bootdiff.evaluation import curve
 from bootdiff.evaluation.comparison_files import table_cells
+from bootdiff.evaluation.curve import is_shown
 from bootdiff.evaluation.equivalence import sentences
-from bootdiff.samplers.rows import PATH, sampler_name
+from bootdiff.samplers.rows import sampler_name
 
 #: of a terminal that does not say how wide it is
 WIDTH = 160
@@ -38,15 +38,6 @@ def print_table(result: Mapping[str, Any], everything: bool = False) -> None:
     )
     for sentence in sentences(result["rows"]):
         print(sentence)
-
-
-def is_shown(row: Mapping[str, Any]) -> bool:
-    """Whether a measured row is one of those that the terminal shows by default.
-
-    Those are students, DDIM with the paper's steps, the teacher's best within as many calls, and exact ends of paths.
-    """
-    paper = row["sampler"] == "ddim" and row["steps"] in curve.PAPER
-    return row["kind"] == "student" or row["sampler"] == PATH or paper or row["best_of"] in (None, *curve.PAPER)
 
 
 def _print(head: Sequence[str], rows: Sequence[Sequence[str]], bold: Sequence[bool]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bootdiff.config.settings import make_settings, read_assignments
+from bootdiff.config.settings import make_settings, read_command
 from bootdiff.storage.reading import read_config
 from bootdiff.system.progress import is_first_process
 from bootdiff.teaching.settings import TeacherSettings
@@ -22,7 +22,7 @@ def run_train_teacher(
     report_to: str | None,
 ) -> None:
     """Train, or say that it is done."""
-    settings = make_settings(TeacherSettings, read_config(config), read_assignments(assign), options)
+    settings = make_settings(TeacherSettings, read_config(config), read_command(assign, options))
     if train_teacher(data, output, settings, report_to):
         if is_first_process():
             more = _needs(settings.kind)

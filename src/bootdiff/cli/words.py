@@ -14,8 +14,6 @@ from bootdiff.data.prompts import check_words, read_prompt_labels, read_prompts
 
 #: prompts that a pattern may stand for
 MOST_SWAPPED = 10_000
-#: beyond every label
-LARGEST_LABEL = 2**31
 
 
 def read_words(
@@ -66,23 +64,6 @@ def read_pattern(pattern: str) -> list[str]:
             f"--swap expects words to choose from, such as 'a {{bold,thin}} seven', got {shown(pattern)}."
         )
     return [" ".join("".join(words).split()) for words in itertools.product(*choices)]
-
-
-def read_classes(words: str | None) -> list[int] | None:
-    """Comma-separated class labels.
-
-    Raises:
-        BootdiffError: if one is no whole number.
-    """
-    if words is None:
-        return None
-    try:
-        labels = [int(word) for word in words.split(",")]
-    except ValueError:
-        labels = [-1]
-    if not all(0 <= label < LARGEST_LABEL for label in labels):
-        raise BootdiffError(f"--classes expects whole numbers such as 0,3,7, got {shown(words)}.")
-    return labels
 
 
 def read_counts(words: str, option: str) -> list[int]:

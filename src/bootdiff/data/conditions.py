@@ -13,9 +13,6 @@ from torch import Tensor, nn
 from bootdiff.core.condition import Condition
 from bootdiff.core.randomness import Draw, sample_noise
 
-#: timestep of the noise on a cascade's small images where none is named: DeepFloyd IF's own default
-NOISE_LEVEL = 250
-
 
 class Conditions(Protocol):
     """Makes conditions; a function of the draw, or of the sample's number, alone."""

@@ -156,7 +156,8 @@ def _folder_captions(root: Path, files: Sequence[Path]) -> list[str]:
     for number, line in enumerate(text_lines(path), 1):
         if line.strip():
             name, text = _described(line, f"{path} line {number}")
-            said[name] = text
+            if said.setdefault(name, text) != text:
+                raise BootdiffError(f"{path} line {number} gives {shown(name)} a second caption; keep one of them.")
     names = [file.relative_to(root).as_posix() for file in files]
     gone = sorted(set(said) - set(names))
     if gone:

@@ -45,6 +45,13 @@ def _kind(path: Path) -> str:
 
 def _choose(path: Path, place: str, columns: list[str], column: str | None) -> str:
     """The column with the prompts: the one asked for, else the first of ``COLUMNS``, else the only one."""
+    name = _likely(path, place, columns, column)
+    if columns.count(name) > 1:
+        raise file_error(path, f"{place} names the column {shown(name, 40)} twice; rename or remove one of them.")
+    return name
+
+
+def _likely(path: Path, place: str, columns: list[str], column: str | None) -> str:
     if column in columns:
         return column
     listed = cut(", ".join(columns)) or "none"

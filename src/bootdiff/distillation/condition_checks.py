@@ -139,7 +139,8 @@ def base_stage(settings: DistillationSettings, adapter: Adapter, name: str) -> S
     Raises:
         BootdiffError: if it is not given, not finished, or of a size that this stage cannot enlarge.
     """
-    from bootdiff.students.files import load_student, path_folder
+    from bootdiff.students.files import load_student
+    from bootdiff.students.folder import StudentFolder
     from bootdiff.teachers.adapters.upscaling import check_enlarges
 
     if settings.base is None:
@@ -149,7 +150,7 @@ def base_stage(settings: DistillationSettings, adapter: Adapter, name: str) -> S
         )
     if not Path(settings.base).is_dir():
         raise BootdiffError(f"--base {settings.base}: no folder there; expected the run of the distilled base stage.")
-    base = load_student(path_folder(Path(settings.base)))
+    base = load_student(StudentFolder.unfolded(settings.base).path)
     check_enlarges(adapter, base.adapter, base.shape, settings.base)
     if base.adapter is None or base.adapter.takes != "prompts":
         raise BootdiffError(f"--base {settings.base} takes no prompts, but {name} does; expected its own base stage.")

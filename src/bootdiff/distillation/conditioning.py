@@ -174,11 +174,13 @@ class ConditionPlan:
     def _weights(self) -> tuple[float, float, float] | None:
         """(lowest, highest, shown) of the weights that networks are told; None where none is told any."""
         learned, adapter = learned_weight(self.settings, self.teacher), adapter_of(self.teacher)
-        if isinstance(learned, tuple):
+        if learned.low is None or learned.high is None or learned.middle is None:
+            return None
+        if learned.is_range:
             shown = self.settings.export_guidance
-            return *learned, sum(learned) / 2 if shown is None else shown
-        told = adapter is not None and adapter.guidance == "embedded" and learned is not None
-        return (learned, learned, learned) if told and learned is not None else None
+            return learned.low, learned.high, learned.middle if shown is None else shown
+        told = adapter is not None and adapter.embedded_weight is not None
+        return (learned.low, learned.low, learned.low) if told else None
 
 
 def plan_conditions(teacher: Teacher, settings: Any, run: Run | None = None) -> ConditionPlan:

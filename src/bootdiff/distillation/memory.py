@@ -71,7 +71,7 @@ def _kept(teacher: Teacher, settings: DistillationSettings, full: int, checkpoin
     if not through:
         return full, max(full, checkpointed) if low_rank else checkpointed
     adapter: Any = adapter_of(teacher)
-    guided = adapter.guidance == "free" and learned_weight(settings, teacher) not in (None, 1.0)
+    guided = adapter.guidance == "free" and learned_weight(settings, teacher).guides
     of_teacher = 2 if guided else 1
     if low_rank:
         return full * (2 + of_teacher), checkpointed + full * (1 + of_teacher)
@@ -86,7 +86,7 @@ def activations(teacher: PipelineTeacher, settings: DistillationSettings) -> tup
         network = kind.from_config(teacher.network.config)
         x, t = torch.empty(1, *teacher.shape), torch.empty(1)
     condition = adapter.blank(1)
-    if adapter.guidance == "embedded" or isinstance(learned_weight(settings, teacher), tuple):
+    if adapter.guidance == "embedded" or learned_weight(settings, teacher).is_range:
         condition = condition.add(guidance=torch.ones(1))
     if dtype_of(network) != torch.float32:
         network = network.float()

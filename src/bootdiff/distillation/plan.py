@@ -21,7 +21,7 @@ from bootdiff.methods.registry import load_method
 from bootdiff.methods.settings import DistillationSettings
 from bootdiff.methods.staged import BootFirst
 from bootdiff.storage.runs import STAGE, Run
-from bootdiff.students.files import path_folder
+from bootdiff.students.folder import StudentFolder
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, load_teacher
 from bootdiff.teachers.probe import check_answers
 
@@ -55,7 +55,7 @@ class Plan:
     def start(self) -> Path | None:
         """The saved student that the settings name to go on from. A second stage goes on from the first one's."""
         named = self.asked.settings.start
-        return None if named is None or self.first is not None else path_folder(Path(named))
+        return None if named is None or self.first is not None else StudentFolder.unfolded(named).path
 
     @property
     def finished(self) -> bool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bootdiff.core.errors import BootdiffError
+from bootdiff.core.guidance import GuidanceWeight
 from bootdiff.methods.settings import DistillationSettings, learned_weight
 from bootdiff.students import Student
-from bootdiff.students.files import FILE, guidance_in, load_student, path_folder, read_facts
+from bootdiff.students.card import LearnedConditions, StudentCard
+from bootdiff.students.files import load_student
+from bootdiff.students.folder import StudentFolder
 from bootdiff.system.out_of_memory import let_pass
 from bootdiff.teachers import Clip, DynamicThreshold, Teacher, adapter_of
 from bootdiff.teachers.limits import limit_from
@@ -28,54 +30,54 @@ def adopted(settings: DistillationSettings, teacher: Teacher, given: bool = Fals
     Raises:
         BootdiffError: if there is no student, or it learned something else than what is asked.
     """
-    facts = read_facts(path_folder(Path(str(settings.start))) / FILE)
-    _check_kind(settings.start, facts, teacher)
-    found = {**_times(settings, facts), **_target_limit(settings, facts)}
+    card = StudentFolder.unfolded(str(settings.start)).card
+    _check_kind(settings.start, card, teacher)
+    found = {**_times(settings, card), **_target_limit(settings, card)}
     if given:
         return found
-    conditions = facts.get("conditions", {})
     return {
         **found,
-        **_guidance(settings, guidance_in(facts)),
-        **_conditions(settings, conditions),
-        **_noise_level(settings, conditions),
+        **_guidance(settings, card.weight),
+        **_conditions(settings, card.conditions),
+        **_noise_level(settings, card.conditions.noise_level),
     }
 
 
-def _times(settings: DistillationSettings, facts: Mapping[str, Any]) -> dict[str, float]:
+def _times(settings: DistillationSettings, card: StudentCard) -> dict[str, float]:
     """The ends of the student's path, which are the run's."""
-    for key in ("t_min", "t_max"):
+    for key, learned in zip(("t_min", "t_max"), card.times, strict=True):
         asked = getattr(settings, key)
-        if asked is not None and abs(asked - facts[key]) > 1e-4:
-            raise _learned_another(settings, f"{key} = {facts[key]:g}", f"{asked:g}")
-    return {key: float(facts[key]) for key in ("t_min", "t_max")}
+        if asked is not None and abs(asked - learned) > 1e-4:
+            raise _learned_another(settings, f"{key} = {learned:g}", f"{asked:g}")
+    return dict(zip(("t_min", "t_max"), map(float, card.times), strict=True))
 
 
-def _target_limit(settings: DistillationSettings, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _target_limit(settings: DistillationSettings, card: StudentCard) -> dict[str, Any]:
     """The settings that limit the targets as the student's were, unless another limit is asked."""
-    if "targets" not in facts or "target_limit" in settings.model_fields_set:
+    if card.targets is None or "target_limit" in settings.model_fields_set:
         return {}
-    limit = limit_from(facts["targets"])
+    limit = limit_from(card.targets)
     if isinstance(limit, DynamicThreshold):
         return {"target_limit": "dynamic", "dynamic_ratio": limit.ratio, "dynamic_maximum": limit.maximum}
     return {"target_limit": "clip" if isinstance(limit, Clip) else "none"}
 
 
-def _guidance(settings: DistillationSettings, learned: float | tuple[float, float] | None) -> dict[str, Any]:
+def _guidance(settings: DistillationSettings, learned: GuidanceWeight) -> dict[str, Any]:
     """The guidance weight, or the range of weights, that the student learned; nothing where it learned none."""
-    asked = tuple(settings.guidance_range) if settings.guidance_range else settings.guidance_scale
+    asked = GuidanceWeight.of(settings.guidance_range or settings.guidance_scale).plain
     if asked is not None:
-        if asked != (1.0 if learned is None else learned):
-            guidance = "no guidance" if learned is None else f"guidance {learned}"
+        if asked != (1.0 if learned.plain is None else learned.plain):
+            guidance = "no guidance" if learned.plain is None else f"guidance {learned.plain}"
             raise _learned_another(settings, guidance, asked, "leave it out, or start from another")
         return {}
-    if isinstance(learned, tuple):
-        return {"guidance_range": list(learned)}
-    return {} if learned is None else {"guidance_scale": learned}
+    if learned.is_range:
+        return {"guidance_range": learned.as_json}
+    return {} if learned.fixed is None else {"guidance_scale": learned.fixed}
 
 
-def _conditions(settings: DistillationSettings, remembered: Mapping[str, Any]) -> dict[str, Any]:
+def _conditions(settings: DistillationSettings, learned: LearnedConditions) -> dict[str, Any]:
     """Labels, and what guidance leads away from, where the settings do not say."""
+    remembered = learned.model_dump(exclude_none=True)
     return {
         key: remembered[word]
         for word, key in REMEMBERED.items()
@@ -83,11 +85,10 @@ def _conditions(settings: DistillationSettings, remembered: Mapping[str, Any]) -
     }
 
 
-def _noise_level(settings: DistillationSettings, remembered: Mapping[str, Any]) -> dict[str, int]:
+def _noise_level(settings: DistillationSettings, level: int | None) -> dict[str, int]:
     """That of a super-resolution student's inputs."""
-    if "noise_level" not in remembered:
+    if level is None:
         return {}
-    level = int(remembered["noise_level"])
     if "noise_level" in settings.model_fields_set and settings.noise_level != level:
         raise _learned_another(settings, f"noise_level = {level}", settings.noise_level)
     return {"noise_level": level}
@@ -99,14 +100,14 @@ def _learned_another(
     return BootdiffError(f"the student in {settings.start} learned {learned}, and {asked} is asked; {cure}.")
 
 
-def _check_kind(name: str | None, facts: Mapping[str, Any], teacher: Teacher) -> None:
+def _check_kind(name: str | None, card: StudentCard, teacher: Teacher) -> None:
     adapter = adapter_of(teacher)
     if adapter is None:  # conditions are given from Python, and its weights are compared later
         return
-    own, labelled = adapter.parts.pipeline_class, "labels" in facts.get("conditions", {})
-    if facts.get("pipeline", own) != own or (labelled and adapter.takes != "classes"):
+    own, labelled = adapter.parts.pipeline_class, card.conditions.labels is not None
+    if (card.pipeline or own) != own or (labelled and adapter.takes != "classes"):
         raise BootdiffError(
-            f"the student in {name} is one of {facts.get('teacher')}, and {teacher.name} is another kind of teacher; "
+            f"the student in {name} is one of {card.teacher}, and {teacher.name} is another kind of teacher; "
             "start from one of its own students."
         )
 
@@ -117,7 +118,7 @@ def started_from(folder: Path | str, teacher: Teacher, settings: DistillationSet
     Raises:
         BootdiffError: if it does not fit.
     """
-    student = Student.from_teacher(teacher, settings.t_min, settings.t_max, learned_weight(settings, teacher))
+    student = Student.from_teacher(teacher, settings.t_min, settings.t_max, learned_weight(settings, teacher).plain)
     try:
         student.load_state_dict(load_student(folder, teacher).state_dict())
     except RuntimeError as error:

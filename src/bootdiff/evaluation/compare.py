@@ -1,116 +1,132 @@
-"""What a student's table is of: its teacher's samplers, and the rows of the student and of what belongs to it."""
+"""Students of one teacher side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from bootdiff.data.conditions import Cascade
-from bootdiff.evaluation.curve import Chooser, Stock
+import torch
+from torch import Tensor
+
+from bootdiff.core.errors import BootdiffError, Interrupted
+from bootdiff.evaluation.comparison_files import write_comparison
+from bootdiff.evaluation.curve import Chooser, is_shown
 from bootdiff.evaluation.engine import Engine, Entry
-from bootdiff.evaluation.evaluate import teachers_conditions
-from bootdiff.evaluation.measure import Listed
-from bootdiff.samplers.cascades import BothStages, Remembered
-from bootdiff.samplers.refine import refined_rows
-from bootdiff.samplers.rows import FIRST, ONE_CALL, REFINED, Candidate, Row, path_end, starts_elsewhere
-from bootdiff.samplers.students import open_student
-from bootdiff.sampling.opening import Opened, base_teacher
-from bootdiff.storage.runs import STAGE, Run
-from bootdiff.teachers.guidance import calls_an_answer
+from bootdiff.evaluation.entries import chooser_of, student_entries
+from bootdiff.evaluation.measurement import Measurement, notes
+from bootdiff.evaluation.processes import join
+from bootdiff.evaluation.references import Reference
+from bootdiff.evaluation.table import measured_table, table_entries
+from bootdiff.samplers.choice import Choice
+from bootdiff.samplers.rows import Candidate
+from bootdiff.samplers.stock import all_samplers, read_samplers
+from bootdiff.sampling.belonging import Opened
+from bootdiff.sampling.opening import open_group
+from bootdiff.storage.lock import lock
+from bootdiff.storage.runs import Run, environment
+from bootdiff.system.progress import is_first_process
+from bootdiff.teachers.loading.weights import tensors_hash, weights_hash
+
+#: samples in a row of the picture
+SHOWN = 10
 
 
-def chooser_of(student: str, opened: Opened, engine: Engine, labels: Sequence[int] | None) -> Chooser:
-    """What decides on the samplers of a student's teacher; of a cascade both its teachers are sampled.
-
-    Args:
-        student: its run or folder.
-        opened: the same with its teacher.
-        labels: the classes that its prompts ask for.
-    """
-    conditions = teachers_conditions(opened.teacher, opened.conditions)
-    base = base_teacher(student, opened.conditions)
-    if base is None or not isinstance(opened.conditions, Cascade):
-        return Chooser(engine, Stock(opened.teacher), opened.teacher, Listed(conditions, labels, opened.texts))
-    remembered = Remembered(**vars(opened.conditions))
-    samplers = BothStages(remembered, base, opened.teacher)
-    return Chooser(engine, samplers, opened.teacher, Listed(remembered, labels, opened.texts))
-
-
-def rows_beside(
-    student: str, opened: Opened, listed: Listed, labels: Sequence[int] | None, ends: bool = False
-) -> list[Entry]:
-    """The student's row, after those of its run's first stage and of its own path's exact end, where there are any.
-
-    Args:
-        student: its run or folder.
-        opened: the same with its teacher.
-        listed: what the teacher is sampled on.
-        labels: the classes that its prompts ask for.
-        ends: whether the exact end of the student's path is a row, where it starts elsewhere than the teacher's.
-    """
-    first = first_stage_entry(student, opened, labels)
-    rows = [] if first is None else [first]
-    if ends and starts_elsewhere(opened.teacher, opened.t_range):
-        rows.insert(0, Entry(path_end(opened.path_of, opened.t_range), opened.path_of, listed))
-    return [*rows, *student_entries([student], [opened], labels, titles=[None])]
-
-
-def student_entries(
-    names: Sequence[str],
-    group: Sequence[Opened],
-    labels: Sequence[int] | None = None,
+def compare_students(
+    students: Sequence[str],
+    asked: Measurement,
+    output: Path,
+    teacher: str | None = None,
+    samplers: Sequence[str] = (),
     refine: Sequence[int] = (),
     level: float | None = None,
-    titles: Sequence[str | None] | None = None,
-) -> Iterator[Entry]:
-    """A row for every student; each is compared with the end of the path that it learned.
+) -> dict[str, Any]:
+    """Measure students of one teacher, and write table, plot and pictures; the same call resumes.
 
     Args:
-        labels: the classes that their prompts ask for.
-        refine: further rows, of the student and so many steps of its teacher.
-        level: the time at which the teacher takes over; by default where sigma / alpha is 1/3.
-        titles: of the rows; by default the last parts of the folders' names.
+        students: runs or student folders.
+        asked: how many samples of what, who judges them, and beside which rows.
+        output: a folder.
+        teacher: where the students do not say.
+        samplers: ``name:steps,steps`` words: rows beside DDIM's and the teacher's best.
+        refine: also each student with so many steps of its teacher.
+        level: the time at which the teacher takes over.
+
+    Returns:
+        What ``compare.json`` holds; every process of several has its rows.
+
+    Raises:
+        BootdiffError: for students that do not belong together, or a folder that holds another comparison.
     """
-    for name, title, opened in zip(names, titles or short_names(names), group, strict=True):
-        listed, path = listed_of(opened, labels), (opened.path_of, opened.t_range)
-        calls = 1 + isinstance(opened.conditions, Cascade)
-        row = Row("student", ONE_CALL, 1, calls, method=method_of(name), title=title)
-        yield Entry(Candidate(row, opened.sampler), opened.teacher, listed, path)
-        cost = calls_an_answer(opened.teacher)
-        for count, refined in zip(refine, refined_rows(opened.sampler, opened.teacher, refine, level), strict=True):
-            more = Row(
-                "student", REFINED, count, calls + count * cost, method=row.method, start=refined.level, title=title
-            )
-            yield Entry(Candidate(more, refined), opened.teacher, listed, path)
+    twice = next((name for name in students if students.count(name) > 1), None)
+    if twice is not None:
+        raise BootdiffError(f"{twice} is named twice; name every student once.")
+    join()
+    group = open_group(students, teacher, asked.choice)
+    model, labels = group[0].teacher, asked.labels_of(students[0])
+    named = read_samplers(samplers, all_samplers(model), model.schedule.num_timesteps)
+    judges, reference = asked.judges(model, group[0].texts)
+    config = {
+        "task": "compare", "students": list(students), "teacher": model.name, "choice": _plain(asked.choice),
+        "features": judges.features.name if judges.features else None, "reference": reference, "num": asked.num,
+        "seed": asked.seed, "repeats": asked.repeats, "clip": asked.clip, "refine": ",".join(map(str, refine)),
+        "refine_from": level,
+    }  # fmt: skip
+    sources = {"teacher": weights_hash(model.denoiser), **_identities(students, group)}
+    sources |= _measures(judges.reference, labels)
+    run = Run(output)
+    run.check(config, sources)
+    chooser = chooser_of(students[0], group[0], Engine(judges, asked.noises), labels)
+    further = list(student_entries(students, group, labels, refine, level))
+    with lock(output):
+        if is_first_process():  # nothing can be refused any more
+            run.check(config, sources)
+            run.start(config, sources)
+        try:
+            entries = table_entries(chooser, further, asked.calls, asked.heun, _named(chooser, named))
+            table = measured_table(chooser, entries, latencies=True)
+            pictures = _pictures(chooser.engine, entries, table["rows"]) if is_first_process() else {}
+        except KeyboardInterrupt:
+            raise Interrupted("stopped; finished rows are kept, so run the same command to go on.") from None
+        result = {**config, "notes": notes(judges.reference, asked.num), **table, **environment()}
+        if is_first_process():
+            write_comparison(output, result, pictures)
+    return result
 
 
-def first_stage_entry(student: str, opened: Opened, labels: Sequence[int] | None = None) -> Entry | None:
-    """The student of a run's first stage; None where the run has none."""
-    folder = Path(student) / STAGE
-    if not (folder / "student-path").is_dir():
-        return None
-    calls = 1 + isinstance(opened.conditions, Cascade)
-    row = Row("student", ONE_CALL, 1, calls, method=method_of(str(folder)), stage=FIRST)
-    candidate = Candidate(row, open_student(str(folder))[0])
-    return Entry(candidate, opened.teacher, listed_of(opened, labels), (opened.path_of, opened.t_range))
+def _named(chooser: Chooser, named: Mapping[str, Sequence[int]]) -> list[Candidate]:
+    """The teacher's rows that were asked for by name."""
+    found = [chooser.named(name, count) for name, steps in named.items() for count in steps]
+    return [one for one in found if one is not None]
 
 
-def listed_of(opened: Opened, labels: Sequence[int] | None) -> Listed:
-    """What a student's samples are conditioned on."""
-    return Listed(opened.conditions, labels, opened.texts)
+def _pictures(engine: Engine, entries: Sequence[Entry], rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """The first samples of the rows that are shown, as images."""
+    return {
+        row["name"]: engine.samples(entry, SHOWN) for entry, row in zip(entries, rows, strict=True) if is_shown(row)
+    }
 
 
-def method_of(student: str) -> str | None:
-    """The method of a student's run, where there is one around it."""
-    run = Run.around(student)
-    return run.config.get("method") if run.started else None
+def _plain(choice: Choice) -> dict[str, Any]:
+    """What ``config.yaml`` says of a choice."""
+    return {
+        key: list(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for key, v in asdict(choice).items()
+    }
 
 
-def short_names(names: Sequence[str]) -> list[str]:
-    """The last parts of folders, as many as tell them apart."""
-    parts = [Path(name).resolve().parts for name in names]
-    for count in range(1, max(map(len, parts)) + 1):
-        short = ["/".join(part[-count:]) for part in parts]
-        if len(set(short)) == len(short):
-            return short
-    return list(names)
+def _identities(students: Sequence[str], group: Sequence[Opened]) -> dict[str, str]:
+    """Of every student's weights: another one in the same folder is another comparison."""
+    named = zip(students, group, strict=True)
+    networks = {name: getattr(o.sampler, "student", None) or getattr(o.sampler, "network", None) for name, o in named}
+    return {f"student {name}": weights_hash(network) for name, network in networks.items() if network is not None}
+
+
+def _measures(reference: Reference | None, labels: Sequence[int] | None) -> dict[str, str]:
+    """Of what the samples are held against: other images under the same name are another comparison."""
+    known: dict[str, dict[str, Tensor]] = {}
+    if reference is not None:
+        known["reference"] = {"mean": reference.statistics.mean, "covariance": reference.statistics.covariance}
+    if labels is not None:
+        known["labels"] = {"labels": torch.tensor(list(labels))}
+    return {name: tensors_hash(tensors) for name, tensors in known.items()}

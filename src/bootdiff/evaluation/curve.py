@@ -9,7 +9,7 @@ at that led at the number of calls before.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from bootdiff.evaluation.engine import Engine, Entry, Noises
 from bootdiff.evaluation.measure import Listed
 from bootdiff.evaluation.tally import Judges
 from bootdiff.samplers import stock as stock_samplers
-from bootdiff.samplers.rows import Candidate, path_end
+from bootdiff.samplers.rows import PATH, Candidate, path_end
 from bootdiff.system.processes import word_of_first
 from bootdiff.teachers import Teacher
 
@@ -174,3 +174,12 @@ def teacher_entries(
         end = chooser.samplers.path
         entries[repr(end.row.identity)] = Entry(end, teacher, listed)
     return sorted(entries.values(), key=lambda entry: (entry.candidate.row.calls, entry.candidate.row.name))
+
+
+def is_shown(row: Mapping[str, Any]) -> bool:
+    """Whether a measured row is one of those that the terminal shows by default.
+
+    Those are students, DDIM with the paper's steps, the teacher's best within as many calls, and exact ends of paths.
+    """
+    paper = row["sampler"] == "ddim" and row["steps"] in PAPER
+    return row["kind"] == "student" or row["sampler"] == PATH or paper or row["best_of"] in (None, *PAPER)

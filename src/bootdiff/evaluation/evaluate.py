@@ -6,23 +6,33 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bootdiff.data.conditions import Conditions, Unconditional, Weighted
-from bootdiff.evaluation.curve import LADDER, Chooser, Stock, teacher_entries
+from bootdiff.core.errors import BootdiffError
+from bootdiff.data.conditions import Unconditional
+from bootdiff.evaluation.curve import LADDER, Chooser, Stock
 from bootdiff.evaluation.engine import Engine, Entry, Noises
-from bootdiff.evaluation.equivalence import equivalence
+from bootdiff.evaluation.entries import chooser_of, rows_beside
 from bootdiff.evaluation.measure import Listed
+from bootdiff.evaluation.measurement import Measurement, notes
+from bootdiff.evaluation.processes import join
+from bootdiff.evaluation.table import measured_table, table_entries, teachers_conditions
 from bootdiff.evaluation.tally import Judges
+from bootdiff.export.card import model_card
 from bootdiff.samplers.base import Sampler
-from bootdiff.samplers.rows import ONE_CALL, Candidate, Row, path_end, starts_elsewhere, student_row
-from bootdiff.storage.files import read_json
-from bootdiff.system.out_of_memory import told_when_out_of_memory
-from bootdiff.teachers import Teacher, adapter_of
+from bootdiff.samplers.rows import ONE_CALL, Candidate, Row, path_end, starts_elsewhere
+from bootdiff.sampling.opening import is_teacher, open_alone, open_pair
+from bootdiff.storage.files import write_json, write_text
+from bootdiff.storage.lock import lock
+from bootdiff.storage.runs import Run, environment
+from bootdiff.students.card import FILE, read_card
+from bootdiff.system.progress import is_first_process
+from bootdiff.teachers import Teacher
+from bootdiff.teachers.adapters import adapter_for
+from bootdiff.teachers.loading.parts import Parts
+
+#: seconds that another process, which puts its figures into the same run, is waited for
+PATIENCE = 10.0
 
 NOBODY = Judges()
-#: what to do where the memory does not suffice
-LOWER = "lower --num, or leave --clip and large --features out"
-#: of what a table is as a file; a file of another one is made anew
-FORMAT = 2
 
 
 def evaluate(
@@ -67,62 +77,69 @@ def evaluate(
     return measured_table(chooser, table_entries(chooser, [*ends, *entries], calls, heun))
 
 
-@told_when_out_of_memory(LOWER)
-def table_entries(
-    chooser: Chooser,
-    further: Sequence[Entry],
-    calls: Sequence[int] = LADDER,
-    path: bool = True,
-    more: Sequence[Candidate] = (),
-) -> list[Entry]:
-    """The teacher's rows, chosen now, and further ones.
+def evaluate_student(
+    name: str,
+    asked: Measurement,
+    output: Path,
+    teacher: str | None = None,
+    teacher_options: Mapping[str, str] | None = None,
+    end: bool = False,
+) -> dict[str, Any]:
+    """Measure a student beside its teacher, or a teacher alone, and write JSON.
+
+    A run also keeps its figures for its report and its model card.
 
     Args:
-        further: students, and other rows.
-        calls, path, more: of the teacher's rows (``teacher_entries``).
-    """
-    return [*teacher_entries(chooser, calls, path, more), *further]
+        name: a run, a student or a teacher.
+        asked: how many samples of what, who judges them, and beside which rows.
+        output: a JSON file.
+        teacher: another one than the student names.
+        teacher_options: revision, variant and dtype, over those that the student's own teacher was loaded with.
+        end: whether the exact end of the student's own path is a row, where it starts elsewhere.
 
-
-@told_when_out_of_memory(LOWER)
-def measured_table(chooser: Chooser, entries: Sequence[Entry], latencies: bool = False) -> dict[str, Any]:
-    """The rows as JSON holds them; a student's says how many of its teacher's calls its call is worth.
-
-    Args:
-        chooser: of the teacher's samplers, with the engine.
-        latencies: whether milliseconds for one image are measured, too.
-    """
-    engine = chooser.engine
-    rows = engine.rows(entries, latencies)
-    for row in rows:
-        row["call_equivalence"] = equivalence(row, rows).as_json() if row["kind"] == "student" else None
-    features, student, noises = engine.judges.features, student_row(rows), engine.noises
-    return {
-        "format": FORMAT,
-        "teacher": chooser.teacher.name,
-        "features": features.name if features is not None else None,
-        "num": noises.num,
-        "seed": noises.seed,
-        "repeats": noises.repeats,
-        "call_equivalence": None if student is None else student["call_equivalence"],
-        "rows": rows,
-        "choice": chooser.tried,
-    }
-
-
-def teachers_conditions(teacher: Teacher, conditions: Conditions) -> Conditions:
-    """A student's conditions without a guidance weight that only the student must be told."""
-    adapter = adapter_of(teacher)
-    told = adapter is not None and adapter.guidance == "embedded"
-    return conditions.inner if isinstance(conditions, Weighted) and not told else conditions
-
-
-def read_evaluation(folder: Path) -> dict[str, Any] | None:
-    """What a run keeps of its evaluation; None where it has none, or one of an earlier version.
+    Returns:
+        What the file holds; every process of several has it.
 
     Raises:
-        BootdiffError: if the file cannot be read.
+        BootdiffError: if the student or its teacher cannot be opened, or something does not fit them.
     """
-    path = folder / "evaluation.json"
-    held = read_json(path) if path.is_file() else {}
-    return held if held.get("format") == FORMAT else None
+    if output.suffix != ".json":
+        raise BootdiffError(f"--output {output}: expected a file that ends in .json.")
+    join()
+    alone = is_teacher(name)
+    if alone:
+        model, conditions = open_alone(name, teacher_options, asked.choice)
+        judges, reference = asked.judges(model, asked.choice.prompts)
+        listed = Listed(conditions, asked.labels_of(name), asked.choice.prompts)
+        chooser = Chooser(Engine(judges, asked.noises), Stock(model), model, listed)
+        further: list[Entry] = []
+    else:
+        pair = open_pair(name, teacher, teacher_options, asked.choice)
+        judges, reference = asked.judges(pair.teacher, pair.texts)
+        labels = asked.labels_of(name)
+        chooser = chooser_of(name, pair, Engine(judges, asked.noises), labels)
+        further = rows_beside(name, pair, chooser.listed, labels, end)
+    result = measured_table(chooser, table_entries(chooser, further, asked.calls, asked.heun))
+    asked_for = {"student": None if alone else name, "reference": reference, "clip": asked.clip}
+    result = {**asked_for, "notes": notes(judges.reference, asked.num), **result, **environment()}
+    if is_first_process():
+        write_json(output, result)
+        if Run(name).started:
+            keep(Path(name), result)
+    return result
+
+
+def keep(folder: Path, result: Mapping[str, Any]) -> None:
+    """Put the figures into the run: ``evaluation.json`` and the student's model card."""
+    with lock(folder, PATIENCE):
+        _keep(folder, result)
+
+
+def _keep(folder: Path, result: Mapping[str, Any]) -> None:
+    run = Run(folder)
+    write_json(run.figures, result)
+    if (run.student / FILE).exists():
+        card, config = read_card(run.student), run.config
+        adapter = adapter_for(str(card.pipeline), str(folder))(Parts(run.student, size=card.origin.size))
+        words = {"method": config["method"], "settings": config["settings"], "figures": result}
+        write_text(run.student / "README.md", model_card(card, adapter, words))

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bootdiff.data.conditions import NOISE_LEVEL
+from bootdiff.config.mixins import NOISE_LEVEL
 from bootdiff.storage.runs import HARMLESS
+from bootdiff.students.card import StudentCard
 from bootdiff.teachers.adapters.base import Adapter
 
 _TEMPLATE = """---
@@ -50,26 +51,29 @@ The student knows what its teacher knows, and inherits its licence, its data and
 """
 
 
-def model_card(words: Mapping[str, Any], adapter: Adapter) -> str:
-    """A README for the hub from the run's facts; ``figures`` are an evaluation's rows, if there is one."""
+def model_card(card: StudentCard, adapter: Adapter, words: Mapping[str, Any]) -> str:
+    """A README for the hub.
+
+    Args:
+        words: what its run says: ``method``, ``settings``, ``student_step``, and ``figures``, its evaluation.
+    """
     private = ("prompts", "base", "lpips_weights")  # names of somebody's files
     left_out = (*private, *HARMLESS, "t_min", "t_max")
     settings = {k: v for k, v in words.get("settings", {}).items() if v is not None and k not in left_out}
-    own = ("t_min", "t_max", "guidance", "folded_weight")
     files = ("lora", "pipeline_config")
-    options = words.get("teacher_options", {})
-    asked = {key: _public(value) if key in files else value for key, value in options.items()}
-    facts = {"teacher": _public(words["teacher"]), **asked, **{key: words[key] for key in own if key in words}}
+    asked = {key: _public(value) if key in files else value for key, value in card.teacher_options.items()}
+    said = card.as_json
+    own = {key: said[key] for key in ("t_min", "t_max", "guidance", "folded_weight") if key in said}
     kept = {key: words[key] for key in ("student_step",) if key in words}
-    rows = {**facts, **settings, **kept}
+    rows = {"teacher": _public(card.teacher), **asked, **own, **settings, **kept}
     return _TEMPLATE.format(
-        teacher=escaped(_public(words["teacher"])),
+        teacher=escaped(_public(card.teacher)),
         tag="text-to-image" if adapter.takes == "prompts" else "unconditional-image-generation",
         method=escaped(words.get("method", "boot")),
         absent="".join(f", {part}=None" for part in adapter.absent),
         prepare=adapter.prepare,
-        usage=_usage(words, adapter),
-        steps=" ".join(_steps(words, adapter)),
+        usage=_usage(card, adapter),
+        steps=" ".join(_steps(card, adapter)),
         facts="\n".join(f"| {escaped(key)} | {escaped(_short(value))} |" for key, value in rows.items()),
         figures=_figures(words.get("figures")),
     )
@@ -93,33 +97,32 @@ def _short(value: Any) -> Any:
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
-def _usage(words: Mapping[str, Any], adapter: Adapter) -> str:
-    learned = words.get("guidance")
-    weight = 1.0
-    if adapter.weight_slot and learned is not None:
-        weight = sum(learned) / 2 if isinstance(learned, list) else learned
-    if adapter.weight_slot and adapter.guidance == "free" and not isinstance(learned, list):
-        weight = 1.0  # a fixed weight is in the network: more of it would come on top
-    known = words.get("conditions", {})
-    label = (known.get("labels") or [0])[0]
-    return adapter.usage.format(weight=f"{weight:g}", noise_level=known.get("noise_level", NOISE_LEVEL), label=label)
+def _usage(card: StudentCard, adapter: Adapter) -> str:
+    learned, weight = card.weight, 1.0
+    # A fixed weight is in the network: of a second pass more would come on top.
+    if adapter.weight_slot and learned.middle is not None and (adapter.guidance != "free" or learned.is_range):
+        weight = learned.middle
+    known = card.conditions
+    level = NOISE_LEVEL if known.noise_level is None else known.noise_level
+    return adapter.usage.format(weight=f"{weight:g}", noise_level=level, label=(known.labels or [0])[0])
 
 
-def _steps(words: Mapping[str, Any], adapter: Adapter) -> list[str]:
+def _steps(card: StudentCard, adapter: Adapter) -> list[str]:
     """What a caller must know of steps and guidance."""
     if adapter.flow:
         lines = ["One step is all: more cost time and change nothing."]
     else:
         lines = ["More than one step is refused: the student answers for one noise level only."]
-    learned: Any = words.get("guidance")
-    if "folded_weight" in words:
-        here = f"{words['folded_weight']:g} is folded in"
-        lines.append(f"It learned guidance weights from {learned[0]:g} to {learned[1]:g}; here {here}.")
-    elif isinstance(learned, list):
-        lines.append(f"Any guidance_scale from {learned[0]:g} to {learned[1]:g} may be asked for, at no cost.")
-    elif learned is not None:
-        lines.append(f"Guidance of weight {learned:g} is folded in.")
-    if learned is not None and adapter.takes == "prompts" and not (isinstance(learned, list) and adapter.weight_slot):
+    learned, folded = card.weight, card.folded_weight
+    if folded is not None:
+        here = f"{folded:g} is folded in"
+        lines.append(f"It learned guidance weights from {learned.low:g} to {learned.high:g}; here {here}.")
+    elif learned.is_range:
+        lines.append(f"Any guidance_scale from {learned.low:g} to {learned.high:g} may be asked for, at no cost.")
+    elif learned.fixed is not None:
+        lines.append(f"Guidance of weight {learned.fixed:g} is folded in.")
+    served = learned.is_range and adapter.weight_slot
+    if learned.plain is not None and adapter.takes == "prompts" and not served:
         lines.append("Leave guidance_scale as above: more would come on top.")
     return lines
 

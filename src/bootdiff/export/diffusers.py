@@ -10,7 +10,8 @@ from bootdiff.core.errors import BootdiffError
 from bootdiff.export.card import model_card
 from bootdiff.storage.files import read_json, write_json, write_text, write_whole
 from bootdiff.students import Student
-from bootdiff.students.files import FILE, student_facts
+from bootdiff.students.card import write_card
+from bootdiff.students.files import card_of
 from bootdiff.system.quiet import quietly
 from bootdiff.teachers.adapters.base import Adapter
 
@@ -48,17 +49,17 @@ def export_student(student: Student, folder: Path | str, words: Mapping[str, Any
     network, scheduler = one_step_network(student, weight), one_step_scheduler(student)
     with quietly():
         pipeline = adapter.stock(network, scheduler)
-    facts = student_facts(student)
-    if isinstance(student.guidance, tuple) and not adapter.weight_slot:
-        facts["folded_weight"] = student.weight(weight)
+    card = card_of(student)
+    if student.learned.is_range and not adapter.weight_slot:
+        card = card.model_copy(update={"folded_weight": student.weight(weight)})
 
     def write(temporary: Path) -> None:
         with quietly():
             pipeline.save_pretrained(temporary, safe_serialization=True)
         for config in (temporary / "model_index.json", *temporary.glob("*/config.json")):
             write_json(config, {key: value for key, value in read_json(config).items() if key != "_name_or_path"})
-        write_json(temporary / FILE, facts)
-        write_text(temporary / "README.md", model_card({**facts, **words}, adapter))
+        write_card(card, temporary)
+        write_text(temporary / "README.md", model_card(card, adapter, words))
 
     write_whole(Path(folder), write)
 

@@ -1,4 +1,7 @@
-"""Distances between images: (b, ...) twice to (b,), a mean over pixels so that the rate does not depend on size."""
+"""Distances between images: (b, ...) twice to (b,), a mean over pixels so that the rate does not depend on size.
+
+Source: docs/method.md, "Distances".
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ class AbsoluteError:
 
 
 class PseudoHuber:
-    """sqrt(mean squared difference + c²) − c with c = 0.03 (Song & Dhariwal, 2023, scaled to a mean over pixels)."""
+    """sqrt(mean squared difference + c²) − c with c = 0.03 for a pixel (Song & Dhariwal, 2023, with another c)."""
 
     degree = 1
     c = 0.03

@@ -2,6 +2,8 @@
 
 With ``r = (y_s − target) / kappa`` every weight below is a function of ``d(y_s, target) = kappa^p d(r, 0)``, where p is
 the distance's degree (2 for squared error), so that any distance can be weighted.
+
+Source: docs/method.md, "Loss weights".
 """
 
 from __future__ import annotations

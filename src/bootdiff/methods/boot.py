@@ -1,15 +1,20 @@
-"""BOOT: data-free distillation with bootstrapping (Gu et al., arXiv 2306.05544)."""
+"""BOOT: data-free distillation with bootstrapping (Gu et al., arXiv 2306.05544).
+
+The equations are the paper's; they stand in docs/method.md, "Bootstrapping" and "The boundary", too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from bootdiff.config.mixins import Times
+from bootdiff.core.errors import BootdiffError
 from bootdiff.core.turn import Turn
 from bootdiff.data.conditions import Conditions, Unconditional
 from bootdiff.data.sources import Batch, Noise
@@ -22,22 +27,31 @@ from bootdiff.solvers import SOLVERS, Euler, Solver, noisy
 from bootdiff.students import Student
 from bootdiff.teachers import Teacher, limited
 
+if TYPE_CHECKING:
+    from bootdiff.methods.corrections.settings import CorrectionSettings
 
-class BootSettings(DistillationSettings):
-    """BOOT's own settings; the defaults are the paper's where it states them."""
 
-    delta: float = Field(0.04, gt=0, lt=1, description="step t − s of the bootstrap, in units of t in [0, 1]")
-    solver: Literal["euler", "heun"] = Field("euler", description="of the target: first or second order")
-    loss_weight: Literal["uniform", "signal", "adaptive"] = Field("uniform", description="of the bootstrap loss")
-    time_sampling: Literal["uniform", "progressive"] = Field("uniform", description="how t is drawn")
-    boundary_weight: float = Field(1.0, ge=0, le=1e6, description="beta, of the boundary loss; 0 = none")
-    boundary_every: int = Field(4, ge=1, description="steps between boundary losses")
+class BootLoss(Times):
+    """The settings of BOOT's loss; the defaults are the paper's where it states them."""
+
+    delta: float = Field(default=0.04, gt=0, lt=1, description="step t − s of the bootstrap, in units of t in [0, 1]")
+    solver: Literal["euler", "heun"] = Field(default="euler", description="of the target: first or second order")
+    loss_weight: Literal["uniform", "signal", "adaptive"] = Field(
+        default="uniform", description="of the bootstrap loss"
+    )
+    time_sampling: Literal["uniform", "progressive"] = Field(default="uniform", description="how t is drawn")
+    boundary_weight: float = Field(default=1.0, ge=0, le=1e6, description="beta, of the boundary loss; 0 = none")
+    boundary_every: int = Field(default=4, ge=1, description="steps between boundary losses")
 
     @model_validator(mode="after")
-    def _step_fits(self) -> BootSettings:
+    def _step_fits(self) -> Self:
         if self.delta >= self.span:
-            raise ValueError(f"delta must be below t_max − t_min = {self.span:g}, got {self.delta:g}")
+            raise BootdiffError(f"delta must be below t_max − t_min = {self.span:g}, got {self.delta:g}.")
         return self
+
+
+class BootSettings(BootLoss, DistillationSettings):
+    """BOOT's settings."""
 
 
 @dataclass
@@ -75,13 +89,13 @@ class Boot(Stateless):
     def from_settings(
         cls,
         teacher: Teacher,
-        settings: BootSettings,
+        settings: BootSettings | CorrectionSettings,
         conditions: Conditions | None = None,
         student: Student | None = None,
     ) -> Boot:
         """The student, grown from the teacher where none is given, and what the settings' words stand for."""
         weight = learned_weight(settings, teacher)
-        student = student or Student.from_teacher(teacher, settings.t_min, settings.t_max, weight)
+        student = student or Student.from_teacher(teacher, settings.t_min, settings.t_max, weight.plain)
         student.target_limit = target_limit(settings, teacher)
         return cls(
             teacher=limited(teacher, student.target_limit),

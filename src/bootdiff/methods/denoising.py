@@ -1,4 +1,4 @@
-"""Plain denoising on images: how a teacher is trained (Ho et al., 2020; Salimans & Ho, 2022)."""
+"""Plain denoising on images, Eq. 1: how a teacher is trained (Ho et al., 2020; Salimans & Ho, 2022)."""
 
 from __future__ import annotations
 

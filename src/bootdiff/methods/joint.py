@@ -2,6 +2,8 @@
 
 Not in the paper, which names "distillation-aware" training as future work. The teacher learns by denoising; the student
 learns BOOT's loss from the teacher as it stands at each step.
+
+Source: docs/method.md, "A student trained with its teacher".
 """
 
 from __future__ import annotations

@@ -1,12 +1,16 @@
-"""Two stages as one run: BOOT, then a correction (``--method boot+dm``)."""
+"""Two stages as one run: BOOT, then a correction (``--method boot+dm``).
+
+Source: docs/method.md, "BOOT, then a correction".
+"""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from typing import Any, Self, cast
 
-from pydantic import BaseModel, Field, create_model, model_validator
+from pydantic import Field, create_model, model_validator
 
+from bootdiff.config.base import Settings
 from bootdiff.core.errors import BootdiffError
 from bootdiff.methods.boot import BootSettings
 from bootdiff.methods.corrections.settings import CorrectionSettings
@@ -22,7 +26,7 @@ MAY_DIFFER = (
 OWN = ("steps", "learning_rate", "lr_schedule", "warmup_steps", "ema_decay", "stop_when")
 
 
-class BootFirst(BaseModel):
+class BootFirst(Settings):
     """Settings of a correction that comes after BOOT in the same run."""
 
     boot: dict[str, Any] = Field(

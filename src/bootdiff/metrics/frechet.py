@@ -29,11 +29,6 @@ class Statistics:
     covariance: Tensor
     count: int
 
-    @property
-    def singular(self) -> bool:
-        """Whether there are too few samples for a covariance of full rank: no more than features."""
-        return 0 < self.count <= len(self.mean)
-
     @cached_property
     def factor(self) -> Tensor:
         """F (d, d) with F Fᵀ = covariance, kept: Cholesky's, and for a singular covariance the eigenvectors'."""
@@ -141,11 +136,6 @@ class Accumulator:
             raise BootdiffError(f"statistics need at least two samples, got {self.count}.")
         return Statistics(self.mean, self.scatter / (self.count - 1), self.count)
 
-    @property
-    def singular(self) -> bool:
-        """Whether there are too few samples so far for a covariance of full rank."""
-        return self.mean is None or self.count <= len(self.mean)
-
     def _join(self, count: int, mean: Tensor, scatter: Tensor) -> None:
         """Chan et al. (1979): deviations from means, so no digits cancel. Takes ``scatter`` for its own."""
         if self.mean is None or self.scatter is None:
@@ -175,11 +165,6 @@ class GroupedAccumulator:
     def count(self) -> int:
         """Samples so far."""
         return sum(part.count for part in self.parts)
-
-    @property
-    def singular(self) -> bool:
-        """Whether there are too few samples so far for a covariance of full rank: no more than features."""
-        return _together(self.parts).singular
 
     def add(self, features: Tensor, first_index: int) -> None:
         """Count features (b, d) of the samples ``first_index``, ``first_index`` + 1, ….

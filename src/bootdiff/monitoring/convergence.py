@@ -2,6 +2,8 @@
 
 A loss that bootstraps from itself only oscillates; what the student makes from the same noises, beside what its
 teacher's path makes of them, does not.
+
+Source: docs/method.md, "Looking without data".
 """
 
 from __future__ import annotations

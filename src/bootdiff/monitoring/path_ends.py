@@ -1,4 +1,7 @@
-"""The ends of the teacher's path from fixed noises, and what a student's are compared with."""
+"""The ends of the teacher's path from fixed noises, and what a student's are compared with.
+
+Source: docs/method.md, "Looking without data".
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,7 @@ class PathEnds:
 
     Args:
         ends: of the teacher's path, y at t_min, (n, *shape).
-        starts: of the first of them, f(x_T, t_max), (m ≤ n, *shape) (method: Eq. 9).
+        starts: of the first of them, f(x_T, t_max), (m ≤ n, *shape) (Eq. 9).
         views: of the ends, (n, d): what the middle of the teacher's network makes of them, or their own values.
         textures: of the ends, (n, c): what its last block makes of them; empty where it has none.
     """

@@ -15,7 +15,8 @@ from bootdiff.report.settings import commands, differences_table, settings_table
 from bootdiff.report.tables import figures_table, students_table
 from bootdiff.report.verdicts import leaders, verdict_box
 from bootdiff.storage.files import write_text
-from bootdiff.students.files import FILE, read_facts
+from bootdiff.storage.runs import Run
+from bootdiff.students.card import read_card
 
 #: where several runs' report goes
 SEVERAL = Path("report.html")
@@ -90,6 +91,6 @@ def _first_stage(run: Finished) -> list[str]:
 
 def _samples(run: Finished, teacher: str | None) -> str:
     """The pictures; a note for the student of a plain module, which only its own program can build."""
-    if "pipeline" not in read_facts(run.folder / "student-path" / FILE):
+    if read_card(Run(run.folder).student_path).pipeline is None:
         return note("No samples here: the teacher is a module of your own, so draw them from Python.")
     return samples_and_path(run, teacher)

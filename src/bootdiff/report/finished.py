@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bootdiff.core.errors import BootdiffError, first_line
-from bootdiff.evaluation.evaluate import read_evaluation
+from bootdiff.evaluation.table import read_evaluation
 from bootdiff.storage.runs import STAGE, Run
 from bootdiff.training.log import read_log
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,37 +12,27 @@ from PIL import Image
 from torch import Tensor
 
 from bootdiff.core.condition import Condition
-from bootdiff.core.device import best_device
 from bootdiff.core.errors import BootdiffError
-from bootdiff.core.randomness import sample_noise
-from bootdiff.data.pictures import data_uri, grid, is_picture, rows_grid
+from bootdiff.data.pictures import data_uri, grid, rows_grid
 from bootdiff.report.finished import Finished
 from bootdiff.report.page import figure, note, picture, section
 from bootdiff.report.privacy import without_place
-from bootdiff.samplers.rows import reference_path
 from bootdiff.samplers.students import PathSampler
-from bootdiff.sampling.opening import Opened, open_pair, run_conditions
-from bootdiff.solvers import ddim, even_times, trailing_times
+from bootdiff.sampling import gallery
+from bootdiff.sampling.belonging import Opened
+from bootdiff.sampling.gallery import TEACHER
+from bootdiff.sampling.opening import open_pair, run_conditions
 from bootdiff.storage.runs import Run
 from bootdiff.students import Student
-from bootdiff.students.files import load_student, student_facts
+from bootdiff.students.files import card_of, load_student
 from bootdiff.system import notes
 from bootdiff.teachers import Teacher
 
-COLUMNS = 10
-PATH_TIMES = 8
 PATH_ROWS = 4
-#: values of a sample up to which ten columns are shown; of larger ones there are few
-SMALL = 2**12
-FEW = 4
 #: pixels of the side of an image that is enlarged without smoothing
 TINY = 16
 #: pixels of a picture's width
 WIDEST = 1600
-#: parameters of a teacher that is not sampled on a CPU for a picture
-LARGE = 100_000_000
-TEACHER_STEPS = 50
-TEACHER = f"Teacher, {TEACHER_STEPS} DDIM steps"
 PATH_END = "The path's exact end, what BOOT learns (50 Heun steps)"
 STUDENT = "Student, one call"
 FIRST = "Student of the first stage (BOOT), one call"
@@ -78,7 +67,7 @@ class Asked:
 
     def teacher_row(self, teacher: Teacher, low: float, high: float) -> Tensor:
         """The teacher's own samples over a range of times, as images."""
-        return self.shown(ddim(teacher, self.eps, trailing_times(TEACHER_STEPS, low, high), self.condition))
+        return self.shown(gallery.teacher_samples(teacher, self.eps, self.condition, low, high))
 
 
 def open_asked(run: Finished, named: str | None = None, alone: bool = False) -> Asked | None:
@@ -91,18 +80,16 @@ def open_asked(run: Finished, named: str | None = None, alone: bool = False) -> 
     Raises:
         BootdiffError: if the student or a needed teacher cannot be opened.
     """
-    student = load_student(run.folder / "student-path")
-    if not is_picture(student.shape) and (student.adapter is None or not student.adapter.latent):
+    student = gallery.open_shown(run.folder)
+    if student is None:
         return None
-    device, columns = best_device(), COLUMNS if math.prod(student.shape) <= SMALL else FEW
-    facts, pair = student_facts(student), _pair(run, named, alone)
-    conditions = pair.conditions if pair else run_conditions(str(run.folder), PathSampler(student), facts)
-    eps = sample_noise(0, 0, columns, student.shape).to(device)
-    condition = conditions.listed(0, 0, columns).to(device)
-    words = _words(Run(run.folder).prompts, facts.get("conditions", {}).get("labels"), columns)
-    teacher = _affordable(pair.teacher.to(device)) if pair else None
-    negative = facts.get("conditions", {}).get("negative_prompt")
-    return Asked(student.to(device), teacher, eps, condition, words, _weight(student), negative)
+    card, pair = card_of(student), _pair(run, named, alone)
+    conditions = pair.conditions if pair else run_conditions(str(run.folder), PathSampler(student), card)
+    eps, condition = gallery.row_inputs(student.shape, conditions)
+    words = _words(Run(run.folder).prompts, card.conditions.labels, len(eps))
+    teacher = gallery.affordable(pair.teacher) if pair else None
+    negative = card.conditions.negative_prompt
+    return Asked(student.to(eps.device), teacher, eps, condition, words, _weight(student), negative)
 
 
 def _pair(run: Finished, named: str | None, alone: bool) -> Opened | None:
@@ -115,11 +102,6 @@ def _pair(run: Finished, named: str | None, alone: bool) -> Opened | None:
         return None
 
 
-def _affordable(teacher: Teacher) -> Teacher | None:
-    large = sum(p.numel() for p in teacher.parameters()) > LARGE
-    return None if large and best_device().type == "cpu" else teacher
-
-
 def _words(prompts: Sequence[str] | None, labels: Sequence[int] | None, count: int) -> str:
     """What the columns were asked for."""
     words: Sequence[Any] = prompts if prompts is not None else labels or ()
@@ -130,7 +112,7 @@ def _words(prompts: Sequence[str] | None, labels: Sequence[int] | None, count: i
 def _weight(student: Student) -> float | None:
     """The guidance weight of the columns: the one that is asked for, or the only one that was learned."""
     told = student.told_weight(None)
-    return student.guidance if told is None and isinstance(student.guidance, int | float) else told
+    return student.learned.fixed if told is None else told
 
 
 @torch.no_grad()
@@ -145,7 +127,7 @@ def samples_and_path(run: Finished, named: str | None = None) -> str:
         earlier = load_student(run.first.folder).to(asked.eps.device).sample(asked.eps, asked.condition)
         rows.insert(0, (FIRST, asked.shown(earlier)))
     if asked.teacher is not None:  # 150 calls of the teacher
-        end = reference_path(asked.teacher, low, high)(asked.eps, asked.condition)
+        end = gallery.path_end(asked.teacher, asked.eps, asked.condition, low, high)
         rows = [(TEACHER, asked.teacher_row(asked.teacher, low, high)), (PATH_END, asked.shown(end)), *rows]
     guided = "" if asked.weight is None else f"Guidance weight {asked.weight:g}."
     words = " ".join([SAME, *([TOO_LARGE] if asked.teacher is None else []), asked.words, guided])
@@ -153,11 +135,9 @@ def samples_and_path(run: Finished, named: str | None = None) -> str:
 
 
 def _path(asked: Asked) -> str:
-    student = asked.student
-    times = even_times(PATH_TIMES - 1, student.t_min, student.t_max)
     few = asked.eps[:PATH_ROWS], asked.condition.index(slice(PATH_ROWS))
-    steps = torch.stack([asked.shown(student.sample(*few, t=t)) for t in times], dim=1)
-    labels = ", ".join(f"{t:.2f}" for t in times)
+    steps = gallery.path_images(asked.student, *few)
+    labels = ", ".join(f"{t:.2f}" for t in gallery.path_times(asked.student))
     caption = f"y_t of one noise a row, for t = {labels}."
     return figure(_shown(rows_grid(list(steps)), caption, steps), caption)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bootdiff.core.device import best_device
 from bootdiff.core.errors import BootdiffError
 from bootdiff.data.conditions import Classes, Conditions, Prompts, Unconditional, Weighted
 from bootdiff.samplers.base import Told
+from bootdiff.students.card import StudentCard
 from bootdiff.teachers.adapters.base import Adapter
 from bootdiff.teachers.encoding import PromptEncoder
 
@@ -33,11 +33,11 @@ class Choice:
 ANY = Choice()
 
 
-def conditions_for(sampler: Told, facts: dict[str, Any], choice: Choice = ANY) -> Conditions:
+def conditions_for(sampler: Told, card: StudentCard, choice: Choice = ANY) -> Conditions:
     """What a sampler's samples are conditioned on, by number.
 
     Args:
-        facts: of the student; they say which classes it learned.
+        card: of the student; it says which classes it learned.
 
     Raises:
         BootdiffError: for words that mean nothing to this student, or that it needs and are missing.
@@ -48,7 +48,7 @@ def conditions_for(sampler: Told, facts: dict[str, Any], choice: Choice = ANY) -
         raise BootdiffError(f"this student is conditioned on {takes}, not on prompts; leave them out.")
     if choice.classes is not None and takes != "classes":
         raise BootdiffError(f"this student is conditioned on {takes}, not on classes; leave them out.")
-    learned = facts.get("conditions", {}).get("negative_prompt")
+    learned = card.conditions.negative_prompt
     if choice.negative is not None and choice.negative != (learned or ""):
         words = f"'{learned}'" if learned else "none"
         raise BootdiffError(
@@ -57,7 +57,7 @@ def conditions_for(sampler: Told, facts: dict[str, Any], choice: Choice = ANY) -
         )
     conditions: Conditions = Unconditional()
     if adapter is not None and takes == "classes":
-        conditions = Classes(_labels(adapter, facts, choice.classes))
+        conditions = Classes(_labels(adapter, card.conditions.labels, choice.classes))
     elif adapter is not None and takes == "prompts":
         if choice.prompts is None:
             raise BootdiffError("this student is conditioned on text; give --prompt TEXT or --prompts FILE.")
@@ -67,8 +67,8 @@ def conditions_for(sampler: Told, facts: dict[str, Any], choice: Choice = ANY) -
     return conditions if told is None else Weighted(conditions, told, told, told)
 
 
-def _labels(adapter: Adapter, facts: dict[str, Any], asked: Sequence[int] | None) -> list[int]:
-    learned = facts.get("conditions", {}).get("labels") or list(range(adapter.classes))
+def _labels(adapter: Adapter, learned: Sequence[int] | None, asked: Sequence[int] | None) -> list[int]:
+    learned = learned or list(range(adapter.classes))
     for label in asked or []:
         if label not in learned:
             raise BootdiffError(f"class {label} is none that this student learned: {_span(learned)}.")

@@ -1,5 +1,7 @@
 """A few teacher calls after the student's one: its image, noised again and finished by the teacher (cf. SDEdit,
 arXiv 2108.01073), and the same with a picture of which a part must stay.
+
+Source: docs/method.md, "More than one call".
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def starts_elsewhere(teacher: Teacher, t_range: tuple[float, float]) -> bool:
 
 
 def reference_path(teacher: Teacher, t_min: float, t_max: float, steps: int = HEUN_STEPS) -> Sampling:
-    """The Signal-ODE's Heun solution: the ground truth of the distillation for each noise (method: Eqs. 6 and 16)."""
+    """The Signal-ODE's Heun solution: the ground truth of the distillation for each noise (Eqs. 6 and 16)."""
     times = even_times(steps, t_min, t_max)
     return lambda eps, condition: solve(teacher, eps, times, Heun(), condition)[-1]
 

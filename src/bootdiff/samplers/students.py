@@ -15,7 +15,9 @@ from bootdiff.core.errors import BootdiffError, first_line
 from bootdiff.core.transfer import settled
 from bootdiff.samplers.base import Sampler
 from bootdiff.students import Student
-from bootdiff.students.files import FILE, guidance_in, load_student, path_folder, read_facts, student_facts
+from bootdiff.students.card import StudentCard
+from bootdiff.students.files import card_of, load_student
+from bootdiff.students.folder import StudentFolder
 from bootdiff.system.out_of_memory import let_pass
 from bootdiff.system.quiet import quietly
 from bootdiff.teachers.adapters import adapter_for
@@ -30,10 +32,9 @@ class StockStudent:
     def __init__(self, folder: Path) -> None:
         import diffusers
 
-        self.facts = read_facts(folder / FILE) if (folder / FILE).exists() else {}
+        self.card = StudentFolder(folder, is_export=True).card
         try:
-            parts = Parts(folder)
-            parts.size = self.facts.get("teacher_options", {}).get("size")
+            parts = Parts(folder, size=self.card.origin.size)
             self.adapter: Adapter = adapter_for(parts.pipeline_class, f"{folder} is a {parts.pipeline_class}")(parts)
             self.network: Any = self.adapter.load()
             words = parts.scheduler
@@ -63,16 +64,12 @@ class StockStudent:
 
     def told_weight(self, weight: float | None) -> float | None:
         """Where the network has a slot for it: a weight from the range that was learned."""
-        learned, embedded = guidance_in(self.facts), self.adapter.guidance == "embedded"
-        if isinstance(learned, tuple) and embedded:
-            if weight is not None and not learned[0] <= weight <= learned[1]:
-                raise BootdiffError(f"guidance weight {weight:g} is outside what it learned, {list(learned)}.")
-            return sum(learned) / 2 if weight is None else weight
-        usual = self.adapter.usual_weight if embedded else 1.0
-        here = self.facts.get("folded_weight", usual if learned is None else learned)
-        if weight is not None and weight != here:
-            raise BootdiffError(f"this student has guidance weight {here:g} folded in; it cannot serve {weight:g}.")
-        return here if embedded else None
+        folded, usual = self.card.folded_weight, self.adapter.embedded_weight
+        if folded is None:
+            return self.card.weight.embedded(weight, usual)
+        if weight is not None and weight != folded:
+            raise BootdiffError(f"this student has guidance weight {folded:g} folded in; it cannot serve {weight:g}.")
+        return None if usual is None else folded
 
 
 class PathSampler:
@@ -90,22 +87,22 @@ class PathSampler:
         return self.student.told_weight(weight)
 
 
-def open_student(name: str) -> tuple[Sampler, dict[str, Any]]:
-    """A one-step sampler from a run, a ``student-path`` or an exported student, and what its ``bootdiff.json`` says.
+def open_student(name: str) -> tuple[Sampler, StudentCard]:
+    """A one-step sampler from a run, a ``student-path`` or an exported student, and what its card says.
 
     Raises:
         BootdiffError: if the folder is none of them, or its run is not finished.
     """
-    folder = Path(name)
-    if not folder.is_dir():
+    if not Path(name).is_dir():
         more = (
             f" {name} is a builtin teacher: bootdiff distill {name} --output RUN makes one."
             if name in BUILTIN_TEACHERS
             else ""
         )
         raise BootdiffError(f"no folder at '{name}'; expected a run or a student.{more}")
-    if (folder / "model_index.json").exists() and not (folder / "student").exists():
-        stock = StockStudent(folder)
-        return stock, stock.facts
-    student = load_student(path_folder(folder))
-    return PathSampler(student), student_facts(student)
+    folder = StudentFolder.at(name)
+    if folder.is_export:
+        stock = StockStudent(folder.path)
+        return stock, stock.card
+    student = load_student(folder.path)
+    return PathSampler(student), card_of(student)

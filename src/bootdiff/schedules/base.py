@@ -1,4 +1,7 @@
-"""What a noise schedule is: ``x_t = alpha_t x_0 + sigma_t eps``, t in [0, 1], t = 0 clean."""
+"""What a noise schedule is: ``x_t = alpha_t x_0 + sigma_t eps``, t in [0, 1], t = 0 clean.
+
+Source: docs/method.md, "Conventions".
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """The Signal-ODE (Eq. 6), solved along one noise.
 
 ``dy/dt = −lambda'_t (f(x_t, t) − y_t)`` with ``x_t = alpha_t y_t + sigma_t eps`` and the same eps all the way.
+
+Source: docs/method.md, "The signal part and its ODE" and "Solving the Signal-ODE".
 """
 
 from __future__ import annotations

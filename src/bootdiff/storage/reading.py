@@ -67,7 +67,7 @@ def read_text(path: Path, most: int, noun: str = "file") -> str:
 def parse_json(text: str, nan: bool = False) -> Any:
     """A JSON value, of at most ``DEEPEST`` levels, its integers of at most 40 digits.
 
-    Infinity is read, because stock schedulers' configs say it.
+    Infinity is read, because stock schedulers' configs say it. A name that is said twice must mean the same.
 
     Args:
         nan: whether NaN is read, too, as our own logs hold it.
@@ -76,7 +76,7 @@ def parse_json(text: str, nan: bool = False) -> Any:
         ValueError: saying why not.
     """
     try:
-        value = json.loads(text, parse_int=_integer)
+        value = json.loads(text, parse_int=_integer, object_pairs_hook=_mapping)
     except RecursionError:
         raise ValueError(f"recursion: its lists are nested more than {DEEPEST} deep") from None
     # A text without that many brackets, and without NaN, needs no look at what it holds.
@@ -124,6 +124,16 @@ def _integer(digits: str) -> int:
     if len(digits) > MOST_DIGITS:
         raise ValueError(f"an integer of {len(digits)} digits")
     return int(digits)
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Python keeps the last of two values for a name, others the first: nobody knows what was meant."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        twice = next((name for name, inner in pairs if inner != value[name]), None)
+        if twice is not None:
+            raise ValueError(f"it says {shown(twice, 60)} twice; remove one of them")
+    return value
 
 
 def _check_inner(value: Any, nan: bool) -> None:

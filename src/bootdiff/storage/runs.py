@@ -6,7 +6,7 @@ import json
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -113,6 +113,31 @@ class Run:
         return words
 
     @property
+    def student(self) -> Path:
+        """Of its stock pipeline."""
+        return self.folder / "student"
+
+    @property
+    def student_path(self) -> Path:
+        """Of its student that answers for every time."""
+        return self.folder / "student-path"
+
+    @property
+    def figures(self) -> Path:
+        """Of what it keeps of its evaluation."""
+        return self.folder / "evaluation.json"
+
+    @property
+    def first_stage(self) -> Run:
+        """The stage before it, in a run of two."""
+        return Run(self.folder / STAGE)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What its method was asked; nothing where no run has started."""
+        return self.config.get("settings", {}) if self.started else {}
+
+    @property
     def started(self) -> bool:
         """Whether the folder holds a run."""
         return (self.folder / "config.yaml").is_file()
@@ -147,11 +172,16 @@ class Run:
         there = Path(self.meta.get("folder", ".")) / name if self.started else Path(name)
         return str(there) if there.exists() else name
 
-    def check(self, config: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+    def locate_all(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """A teacher's options, their files as seen from where the run was started."""
+        return {k: self.locate(value) if k in ("lora", "pipeline_config") else value for k, value in options.items()}
+
+    def check(self, config: Mapping[str, Any], sources: Mapping[str, str], former: Collection[str] = ()) -> None:
         """Refuse to mix runs: the folder must be new, or hold this very run.
 
         Args:
             sources: hashes of what the run reads: teacher, prompts, base, data.
+            former: settings that had no effect and are no more, which a run of an earlier version still names.
 
         Raises:
             BootdiffError: naming what differs, and how to resume or choose anew.
@@ -173,7 +203,7 @@ class Run:
         same = {key for key, source in PLACES.items() if source in sources and then.get(source) == sources[source]}
         if then.get(COMPONENTS) != sources.get(COMPONENTS):  # two pipelines may share their networks only
             same -= {"teacher"}
-        found = _differences(self.config, config)
+        found = [(key, words) for key, words in _differences(self.config, config) if key not in former]
         differences = [words for key, words in found if key not in same]
         if not differences:
             self._check_sources(sources)

@@ -5,44 +5,37 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from bootdiff.core.errors import BootdiffError
-from bootdiff.storage.files import load_tensors, read_json, save_tensors, write_json, write_whole
+from bootdiff.storage.files import load_tensors, save_tensors, write_json, write_whole
 from bootdiff.storage.runs import Run
 from bootdiff.students import Student
+from bootdiff.students.card import LearnedConditions, StudentCard, read_card, write_card
+from bootdiff.students.parts import StudentParts
 from bootdiff.students.pipeline import GrownPipelineNetwork
 from bootdiff.system.out_of_memory import let_pass
 from bootdiff.teachers import PipelineTeacher, Teacher
 from bootdiff.teachers.adapters import adapter_for
-from bootdiff.teachers.base import Origin
 from bootdiff.teachers.limits import limit_from
-from bootdiff.teachers.loading.hub import resolve_pipeline
-from bootdiff.teachers.loading.load import DTYPES
-from bootdiff.teachers.loading.parts import Parts
-from bootdiff.teachers.loading.weights import aligned, check_finite_tensors, load_network
+from bootdiff.teachers.loading.weights import check_finite_tensors
 
-FILE = "bootdiff.json"
 WEIGHTS = "student.safetensors"
 #: the embeddings of the target time and the guidance weight, beside the pipeline's network
 SLOTS = "slots.safetensors"
 
 
-def student_facts(student: Student) -> dict[str, Any]:
-    """What a student says of itself in ``bootdiff.json``."""
-    facts: dict[str, Any] = {"teacher": student.teacher_name}
-    if student.adapter is not None:
-        facts["pipeline"] = student.adapter.parts.pipeline_class
-    if student.origin and student.origin.pinned:
-        facts["teacher_options"] = student.origin.pinned
-    if student.target_limit != student.limit:
-        facts["targets"] = student.target_limit.scheduler_fields()
-    if student.guidance is not None:
-        facts["guidance"] = list(student.guidance) if isinstance(student.guidance, tuple) else student.guidance
-    if student.conditions:
-        facts["conditions"] = dict(student.conditions)
-    return {**facts, "t_min": student.t_min, "t_max": student.t_max}
+def card_of(student: Student) -> StudentCard:
+    """What a student says of itself."""
+    options = student.origin.pinned if student.origin is not None else {}
+    return StudentCard(
+        teacher=student.teacher_name,
+        pipeline=None if student.adapter is None else student.adapter.parts.pipeline_class,
+        teacher_options=options,
+        targets=None if student.target_limit == student.limit else student.target_limit.scheduler_fields(),
+        guidance=student.learned.as_json,
+        conditions=LearnedConditions(**student.conditions),
+        t_min=student.t_min,
+        t_max=student.t_max,
+    )
 
 
 def save_student(student: Student, folder: Path) -> None:
@@ -62,7 +55,7 @@ def save_student(student: Student, folder: Path) -> None:
             write_json(temporary / "scheduler" / "scheduler_config.json", grown.adapter.parts.scheduler)
         else:
             save_tensors(temporary / WEIGHTS, student.state_dict())
-        write_json(temporary / FILE, student_facts(student))
+        write_card(card_of(student), temporary)
 
     write_whole(folder, write)
 
@@ -76,102 +69,22 @@ def load_student(folder: Path | str, teacher: Teacher | None = None) -> Student:
     Raises:
         BootdiffError: if it is none, or its files are damaged or do not fit the teacher.
     """
-    folder = Path(folder)
-    folder = folder / "student-path" if (folder / "student-path").is_dir() else folder
-    facts = read_facts(folder / FILE)
-    student = _load_pipeline(folder, facts) if "pipeline" in facts else _load_plain(folder, teacher, facts)
-    if "targets" in facts:
-        student.target_limit = limit_from(facts["targets"])
-    student.conditions = dict(facts.get("conditions", {}))
+    path = Run(folder).student_path
+    path = path if path.is_dir() else Path(folder)
+    card = read_card(path)
+    student = _load_plain(path, teacher, card) if card.pipeline is None else _load_pipeline(path, card)
+    if card.targets is not None:
+        student.target_limit = limit_from(card.targets)
+    student.conditions = card.conditions.model_dump(exclude_none=True)
     return student.eval()
 
 
-def read_facts(path: Path) -> dict[str, Any]:
-    """``bootdiff.json``, checked.
-
-    Raises:
-        BootdiffError: naming what it lacks, or what is of another kind.
-    """
-    words = read_json(path)
-    kinds: dict[str, Any] = {"teacher": str, "t_min": float | int, "t_max": float | int}
-    optional = {"teacher_options": dict, "targets": dict, "conditions": dict, "pipeline": str}
-    kinds.update({key: kind for key, kind in optional.items() if key in words})
-    if "guidance" in words:
-        kinds["guidance"] = list if isinstance(words["guidance"], list) else float | int
-    for key, kind in kinds.items():
-        if not isinstance(words.get(key), kind) or isinstance(words[key], bool):
-            raise BootdiffError(f"{path}: '{key}' is missing or no {kind}; it is damaged, so repeat the run's command.")
-    unknown = set(words.get("teacher_options", {})) - (set(Origin.__dataclass_fields__) - {"name"})
-    if unknown:
-        raise BootdiffError(f"{path}: teacher_options holds '{unknown.pop()}', which is none; repeat its command.")
-    return words
-
-
-def guidance_in(facts: dict[str, Any]) -> float | tuple[float, float] | None:
-    """What a student learned of the guidance weight, from its facts."""
-    known = facts.get("guidance")
-    return (float(known[0]), float(known[1])) if isinstance(known, list) else known
-
-
-def path_folder(folder: Path) -> Path:
-    """The unfolded student of a run, or the folder itself if it is one.
-
-    Raises:
-        BootdiffError: if there is none.
-    """
-    for candidate in (folder, folder / "student-path"):
-        if (candidate / FILE).exists() and not (candidate / "model_index.json").exists():
-            return candidate
-    if (folder / "model_index.json").exists() and (folder / FILE).exists():
-        raise BootdiffError(
-            f"{folder} is an exported student, which answers for the image's time only; name its run instead."
-        )
-    if (folder / "config.yaml").exists():
-        raise BootdiffError(f"the run in {folder} has no student yet; repeat its command to finish it.")
-    raise BootdiffError(f"{folder} holds neither a run, an unfolded student (student-path) nor an exported student.")
-
-
-class StudentParts(Parts):
-    """The pipeline of an unfolded student: its own network and scheduler, the rest from its export or its teacher."""
-
-    def __init__(self, path: Path, facts: dict[str, Any]) -> None:
-        self.path = path
-        origin = Origin(str(facts["teacher"]), **facts.get("teacher_options", {}))
-        kind = adapter_for(facts["pipeline"], f"{path} is the student of a {facts['pipeline']}")
-        exported, dtype = path.parent / "student", DTYPES[origin.dtype]
-        if kind.alone:  # nothing but the network and the scheduler, which are here
-            self.folder, self.variant, self.dtype, self._loaded = path, None, torch.float32, {}
-            self.index = {kind.network_part: ["diffusers", kind.network_class]}
-        elif (exported / "model_index.json").is_file():
-            super().__init__(exported, None, dtype)
-        else:
-            folder = resolve_pipeline(Run.around(path).locate(origin.name), origin.revision, origin.variant)
-            super().__init__(folder, origin.variant, dtype)
-        self.index["_class_name"] = facts["pipeline"]
-        self.size = origin.size
-
-    def where(self, part: str) -> Path:
-        """In the student's own folder if it is there."""
-        own = self.path / part
-        return own if own.is_dir() else super().where(part)
-
-    def network(self, part: str, kind: type[Any]) -> nn.Module:
-        """The student's, in float32."""
-        return aligned(load_network(kind, self.where(part)))
-
-    @property
-    def scheduler(self) -> dict[str, Any]:
-        """The teacher's, which lies beside the network; the export's index names that of the export."""
-        return read_json(self.where("scheduler") / "scheduler_config.json")
-
-
-def _load_pipeline(folder: Path, facts: dict[str, Any]) -> Student:
-    adapter = adapter_for(facts["pipeline"], str(folder))(StudentParts(folder, facts))
+def _load_pipeline(folder: Path, card: StudentCard) -> Student:
+    adapter = adapter_for(str(card.pipeline), str(folder))(StudentParts(folder, card))
     network = adapter.load()
-    reading = PipelineTeacher(adapter, network, str(facts["teacher"]))
-    reading.origin = Origin(str(facts["teacher"]), **facts.get("teacher_options", {}))
-    guidance = guidance_in(facts)
-    grown = GrownPipelineNetwork(network, adapter, guided=isinstance(guidance, tuple))
+    reading = PipelineTeacher(adapter, network, str(card.teacher))
+    reading.origin = card.origin
+    grown = GrownPipelineNetwork(network, adapter, guided=card.weight.is_range)
     slots = load_tensors(folder / SLOTS)
     check_finite_tensors(slots, folder / SLOTS)
     try:
@@ -180,17 +93,17 @@ def _load_pipeline(folder: Path, facts: dict[str, Any]) -> Student:
         let_pass(error)
         line = str(error).splitlines()[0]
         raise BootdiffError(f"{folder / SLOTS} does not fit its network ({line}); repeat the run's command.") from error
-    low, high = facts["t_min"], facts["t_max"]
-    return Student(grown, reading, low, high, reading.one_call(high), guidance)
+    low, high = card.times
+    return Student(grown, reading, low, high, reading.one_call(high), card.weight.plain)
 
 
-def _load_plain(folder: Path, teacher: Teacher | None, facts: dict[str, Any]) -> Student:
+def _load_plain(folder: Path, teacher: Teacher | None, card: StudentCard) -> Student:
     if teacher is None:
         raise BootdiffError(
             f"{folder} holds the student of a plain nn.Module, which bootdiff cannot build; from Python: "
             "bootdiff.load_student(folder, teacher)."
         )
-    student = Student.from_teacher(teacher, facts["t_min"], facts["t_max"], guidance_in(facts))
+    student = Student.from_teacher(teacher, *card.times, card.weight.plain)
     tensors = load_tensors(folder / WEIGHTS)
     check_finite_tensors(tensors, folder / WEIGHTS)
     try:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError
 from bootdiff.students.growth import GrownNetwork
-from bootdiff.teachers import NetworkTeacher, adapter_of
+from bootdiff.teachers import NetworkTeacher
 
 
 class LowRank(GrownNetwork):
@@ -44,40 +43,17 @@ class LowRank(GrownNetwork):
     def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor, condition: Condition) -> Tensor:
         """The teacher's network with the updates in place; the target time is not looked at."""
         teacher = self._teacher[0]
-        with self._updated(_adder):
+        with self._updated():
             return teacher.call(teacher.network, x_T, timestep, condition)
-
-    def beside(
-        self, x_T: Tensor, timestep: Tensor, condition: Condition, plain: Sequence[Condition]
-    ) -> Sequence[Tensor]:
-        """The network's outputs to each of ``plain`` without the updates, and last its output with them, (b, …) each.
-
-        In one call, on a batch of len(plain) + 1 times the size.
-        """
-        teacher, count = self._teacher[0], len(plain) + 1
-        with self._updated(partial(_adder_to_the_last, count)):
-            conditions = Condition.cat([*plain, condition])
-            together = teacher.call(teacher.network, torch.cat([x_T] * count), timestep.repeat(count), conditions)
-        return together.chunk(count)
-
-    @property
-    def batches(self) -> bool:
-        """Whether every layer is known to see the samples along its first dimension, which ``beside`` asks for.
-
-        Of this project's own adapters it is (tests/test_corrections.py).
-        """
-        return type(adapter_of(self._teacher[0])).__module__.startswith("bootdiff.")
 
     def fold(self, timestep: float, target: float, weight: float | None = None) -> nn.Module:
         """Not a student's network."""
         raise NotImplementedError("a fake denoiser is not exported")
 
     @contextmanager
-    def _updated(self, adder: Callable[[nn.Module], Callable[..., Tensor]]) -> Iterator[None]:
-        hooks = [
-            layer.register_forward_hook(adder(update))
-            for layer, update in zip(self._layers(), self.updates, strict=True)
-        ]
+    def _updated(self) -> Iterator[None]:
+        pairs = zip(self._layers(), self.updates, strict=True)
+        hooks = [layer.register_forward_hook(_adder(update)) for layer, update in pairs]
         try:
             yield
         finally:
@@ -112,15 +88,3 @@ def _adder(update: nn.Module) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor
         return output + update(inputs[0].to(torch.float32)).to(output.dtype)
 
     return add
-
-
-def _adder_to_the_last(count: int, update: nn.Module) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-    add = _adder(update)
-
-    def add_to_the_last(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        *plain, updated = output.chunk(count)
-        if len(plain) != count - 1 or len(output) % count:
-            raise RuntimeError(f"{type(module).__name__} does not see the samples along its first dimension")
-        return torch.cat([*plain, add(module, (inputs[0].chunk(count)[-1],), updated)])
-
-    return add_to_the_last

@@ -1,4 +1,7 @@
-"""The student ``y_theta(eps, t)``: from noise and a target time to the signal part of the teacher's path."""
+"""The student ``y_theta(eps, t)``: from noise and a target time to the signal part of the teacher's path.
+
+Source: docs/method.md, "The student".
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from torch import Tensor, nn
 
 from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError
+from bootdiff.core.guidance import GuidanceWeight, Plain
 from bootdiff.schedules import check_times
 from bootdiff.students.growth import GrownNetwork, grow
 from bootdiff.students.plain import PlainNetwork
@@ -38,7 +42,7 @@ class Student(nn.Module):
         t_min: float,
         t_max: float,
         call: OneCall | None = None,
-        guidance: float | tuple[float, float] | None = None,
+        guidance: Plain = None,
     ) -> None:
         super().__init__()
         check_times(t_min, t_max)
@@ -49,7 +53,7 @@ class Student(nn.Module):
         # How the targets that it learned were limited; the images are limited as the teacher's scheduler says.
         self.target_limit: Limit = self.limit
         self.teacher_name, self.origin, self.adapter = teacher.name, teacher.denoiser.origin, adapter_of(teacher)
-        self.guidance = guidance
+        self.learned = GuidanceWeight.of(guidance)
         # What the distillation was asked of conditions: classes, negative prompt, noise level, …
         self.conditions: dict[str, Any] = {}
         self.own_timestep = self.schedule.timestep(torch.tensor([t_max])).item()
@@ -60,7 +64,7 @@ class Student(nn.Module):
         teacher: Teacher,
         t_min: float | None = None,
         t_max: float | None = None,
-        guidance: float | tuple[float, float] | None = None,
+        guidance: Plain = None,
     ) -> Student:
         """Grow a student that equals its teacher without guidance; an analytic teacher's gets a network of its own.
 
@@ -72,7 +76,7 @@ class Student(nn.Module):
         low, high = teacher.t_range
         low, high = low if t_min is None else t_min, high if t_max is None else t_max
         if isinstance(denoiser, NetworkTeacher):
-            network = grow(denoiser, guided=isinstance(guidance, tuple))
+            network = grow(denoiser, guided=GuidanceWeight.of(guidance).is_range)
             return cls(network, teacher, low, high, denoiser.one_call(high), guidance)
         span = denoiser.schedule.timestep(torch.tensor([low, high])).tolist()
         return cls(PlainNetwork(denoiser.shape, (span[0], span[1])), teacher, low, high)
@@ -93,11 +97,8 @@ class Student(nn.Module):
         Raises:
             BootdiffError: for a weight that it did not learn.
         """
-        served = self.weight(weight)
-        embedded = self.adapter is not None and self.adapter.guidance == "embedded"
-        if self.adapter is not None and embedded and served is None:
-            return self.adapter.usual_weight
-        return served if embedded or isinstance(self.guidance, tuple) else None
+        usual = None if self.adapter is None else self.adapter.embedded_weight
+        return self.learned.embedded(weight, usual)
 
     def weight(self, weight: float | None = None) -> float | None:
         """The guidance weight of its images: the one asked for, or the one it learned, or the middle of its range.
@@ -105,18 +106,12 @@ class Student(nn.Module):
         Raises:
             BootdiffError: for a weight that it did not learn.
         """
-        known = self.guidance
-        if isinstance(known, tuple):
-            if weight is not None and not known[0] <= weight <= known[1]:
-                learned = f"{known[0]:g} to {known[1]:g}"
-                raise BootdiffError(f"guidance weight {weight:g} is outside what this student learned, {learned}.")
-            return sum(known) / 2 if weight is None else weight
-        if weight is not None and weight != (1.0 if known is None else known):
-            learned = "without guidance" if known is None else f"at guidance weight {known:g} only"
-            raise BootdiffError(
-                f"this student learned {learned}, so it cannot serve {weight:g}; distil with --guidance-range."
-            )
-        return known
+        return self.learned.served(weight)
+
+    @property
+    def guidance(self) -> float | tuple[float, float] | None:
+        """What it learned of the guidance weight: None, one weight, or (lowest, highest)."""
+        return self.learned.plain
 
     @torch.no_grad()
     def sample(self, eps: Tensor, condition: Condition = NO_CONDITION, t: float | None = None) -> Tensor:

@@ -1,4 +1,7 @@
-"""Teachers with a closed form: what every method is tested against."""
+"""Teachers with a closed form: what every method is tested against.
+
+Source: docs/method.md, "Closed forms".
+"""
 
 from __future__ import annotations
 

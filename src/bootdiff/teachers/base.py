@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bootdiff.config.teacher import TeacherOptions
 from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError
 from bootdiff.schedules import Schedule, expand
@@ -23,33 +24,18 @@ from bootdiff.teachers.prediction import Prediction
 
 NO_CONDITION = Condition()
 
-# Below this alpha a noise prediction says too little about x_0: its error is amplified by 1 / alpha.
+# Below this alpha a noise prediction says too little about x_0: its error is amplified by 1 / alpha
+# (docs/method.md, "The ends of the path").
 SMALLEST_ALPHA = 0.02
 
 
 @dataclass(frozen=True)
-class Origin:
+class Origin(TeacherOptions):
     """Where a teacher comes from, so that it can be loaded again: the arguments of ``load_teacher``."""
 
     name: str
-    revision: str | None = None
-    variant: str | None = None
-    dtype: str = "float32"
-    lora: str | None = None
-    lora_scale: float = 1.0
-    pipeline_config: str | None = None
-    size: int | None = None
     #: of a hub id: the commit that its revision stood for when it was loaded
     commit: str | None = None
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What was asked beside the name, and differs from the defaults."""
-        asked = {
-            field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("name", "commit")
-        }
-        defaults = {field.name: field.default for field in fields(self)}
-        return {key: value for key, value in asked.items() if value != defaults[key]}
 
     @property
     def pinned(self) -> dict[str, Any]:

@@ -58,8 +58,9 @@ class PipelineTeacher(NetworkTeacher):
     def blank(self, batch: int, device: torch.device | str = "cpu") -> Condition:
         """Zeros in the shape of this teacher's condition, with its usual guidance weight where it takes one."""
         blank = self.adapter.blank(batch)
-        if self.adapter.guidance == "embedded":
-            blank = blank.add(guidance=torch.full((batch,), self.adapter.usual_weight))
+        usual = self.adapter.embedded_weight
+        if usual is not None:
+            blank = blank.add(guidance=torch.full((batch,), usual))
         return blank.to(device)
 
 

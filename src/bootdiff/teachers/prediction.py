@@ -1,6 +1,8 @@
 """What a network's output means: from output to ``x_0``, and from ``x_0`` and noise to the output it should give.
 
 Every kind is linear in the noisy image and the output, ``x_0 = a x_t + b out``; a kind is its two factors.
+
+Source: docs/method.md, "The teacher as a denoiser".
 """
 
 from __future__ import annotations

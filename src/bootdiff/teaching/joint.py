@@ -89,5 +89,5 @@ def save_beside(student: Student, output: Path, settings: TeacherSettings) -> No
         plain = make_settings(DistillationSettings)
         own.conditions = {"labels": class_labels(adapter, plain), "null_class": null_class(adapter, plain)}
     save_student(own, output / FOLDER / "student-path")
-    words = {"method": f"trained with its teacher ({settings.with_student})", "settings": settings.model_dump()}
+    words = {"method": f"trained with its teacher ({settings.with_student})", "settings": settings.of_its_kind}
     export_student(own, output / FOLDER / "student", words)

@@ -17,10 +17,11 @@ from bootdiff.solvers import ddim, trailing_times
 from bootdiff.storage.files import write_json, write_parts, write_whole
 from bootdiff.storage.lock import lock
 from bootdiff.storage.runs import Run
+from bootdiff.system.notes import note
 from bootdiff.system.processes import word_of_first
 from bootdiff.system.quiet import quietly
 from bootdiff.teachers.loading.parts import LABELS
-from bootdiff.teaching.settings import TeacherSettings
+from bootdiff.teaching.settings import FORMER, TeacherSettings
 from bootdiff.teaching.training_data import hash_data, load_data
 from bootdiff.teaching.untrained import UNTRAINED, Data, Untrained
 
@@ -48,18 +49,21 @@ def train_teacher(data: str, output: Path | str, settings: TeacherSettings, repo
     known = load_data(data, settings)
     asked = student_settings(settings)
     run = Run(output)
-    config = {"task": "train-teacher", "data": data, "settings": settings.model_dump()}
+    config = {"task": "train-teacher", "data": data, "settings": settings.of_its_kind}
     sources = {"data": hash_data(known)}
-    run.check(config, sources)
+    former = FORMER[settings.kind]
+    run.check(config, sources, former)
     if word_of_first(_finished(output, asked)):
         run.tidy()
         return False
     from bootdiff.training.accelerator import own_state
 
     with own_state(), lock(output):
-        run.check(config, sources)  # another process may have been there since
+        run.check(config, sources, former)  # another process may have been there since
         if word_of_first(_finished(output, asked)):
             return False
+        for key in sorted(former & settings.model_fields_set):
+            note(f"a teacher of kind {settings.kind} has no {key}, so it has no effect; leave it out.")
         _train(known, run, settings, asked, (config, sources), report_to)
     return True
 

@@ -2,6 +2,8 @@
 
 A correction moves the distribution of the student's images to the teacher's; which noise makes which image is BOOT's
 business, and is kept as far as its loss is (``boot_weight``).
+
+Source: docs/method.md, "Corrections" and "Settings that corrections share".
 """
 
 from __future__ import annotations
@@ -26,8 +28,7 @@ from bootdiff.methods.corrections.settings import CorrectionSettings
 from bootdiff.schedules import expand
 from bootdiff.solvers import noisy
 from bootdiff.students import Student
-from bootdiff.teachers import Limited, Teacher, guided_within, limit_of
-from bootdiff.teachers.guidance import Guided
+from bootdiff.teachers import Teacher, guided_within, limit_of
 
 
 @dataclass
@@ -59,11 +60,6 @@ class Correction(Stateless):
         #: r at which the fake learns (no noise, nothing to learn); it is compared within them
         self.fake_levels = max(low, 1e-3), high
         self.levels = max(self.levels[0], self.fake_levels[0]), min(self.levels[1], high)
-        bare = self.teacher.inner if isinstance(self.teacher, Limited) else self.teacher
-        self.guidance = bare if isinstance(bare, Guided) else None
-        raw = bare.inner if isinstance(bare, Guided) else bare
-        #: whether teacher and fake answer in one call
-        self.together = isinstance(self.fake.module, Fake) and self.fake.module.shares and raw is raw.denoiser
 
     @classmethod
     def from_settings(
@@ -84,7 +80,7 @@ class Correction(Stateless):
         boot.student = replace(
             boot.student, betas=betas, ema_from_start=settings.ema_from_start, starts=settings.fake_warmup
         )
-        fake = Fake.from_teacher(teacher, isinstance(learner.guidance, tuple), settings.fake_rank)
+        fake = Fake.from_teacher(teacher, learner.learned.is_range, settings.fake_rank)
         return cls(
             boot,
             guided_within(boot.teacher, settings.guidance_interval),
@@ -155,14 +151,8 @@ class Correction(Stateless):
         return networks["student"](eps, torch.full((len(eps),), self.boot.t_min, device=eps.device), condition)
 
     def answers(self, networks: Networks, x_r: Tensor, r: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """(f, f_psi) at x_r, both limited in the same way; in one call where they share a network."""
-        if not self.together:
-            return self.teacher.x0(x_r, r, condition), self.limit(networks["fake"](x_r, r, condition))
-        fake, guidance = cast("Fake", self.fake.module), self.guidance
-        asked = [condition] if guidance is None else [guidance.unconditional(condition), condition]
-        *plain, f_psi = fake.beside(x_r, r, condition, asked)
-        f = plain[0] if guidance is None else guidance.combine(plain[0], plain[1], r, condition)
-        return self.limit(f), self.limit(f_psi)
+        """(f, f_psi) at x_r, both limited in the same way."""
+        return self.teacher.x0(x_r, r, condition), self.limit(networks["fake"](x_r, r, condition))
 
     def _kept(self, term: Callable[[], Loss]) -> Loss:
         loss = term()
@@ -170,5 +160,8 @@ class Correction(Stateless):
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
-    """Means over a sample, floored and detached, as wide as ``like``: the normaliser mean |x − f| of C1 and C2."""
+    """Means over a sample, floored and detached, as wide as ``like``: the normaliser mean |x − f|.
+
+    Source: docs/method.md, "Distribution matching (C1)".
+    """
     return expand(values.detach().abs().flatten(1).mean(1).clamp(min=1e-5), like)

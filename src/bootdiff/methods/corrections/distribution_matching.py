@@ -1,4 +1,7 @@
-"""Distribution matching (Yin et al., arXiv 2311.18828; Luo et al., arXiv 2305.18455): C1 of the method's section 5."""
+"""Distribution matching (Yin et al., arXiv 2311.18828; Luo et al., arXiv 2305.18455).
+
+Source: docs/method.md, "Distribution matching (C1)".
+"""
 
 from __future__ import annotations
 

@@ -2,12 +2,11 @@
 
 A correction compares it with the teacher: where both agree at every noise level, the student's samples are distributed
 as the teacher's (Yin et al., arXiv 2311.18828; Zhou et al., arXiv 2404.04057).
+
+Source: docs/method.md, "The fake denoiser".
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -58,24 +57,9 @@ class Fake(nn.Module):
 
     def forward(self, x_r: Tensor, r: Tensor, condition: Condition) -> Tensor:
         """f_psi(x_r, r), (b, *shape)."""
-        scale, a, b = self._factors(x_r, r)
+        scale, a, b = (expand(v.to(x_r.device, torch.float32), x_r) for v in self.factors(r))
         timestep = self.schedule.timestep(r)
         return a * x_r + b * self.network(scale * x_r, timestep, timestep, condition).float()
-
-    def beside(self, x_r: Tensor, r: Tensor, condition: Condition, plain: Sequence[Condition]) -> list[Tensor]:
-        """[f of each of ``plain``, …, f_psi], each (b, *shape), not limited: one call of the shared network."""
-        scale, a, b = self._factors(x_r, r)
-        network = cast("LowRank", self.network)
-        outputs = network.beside(scale * x_r, self.schedule.timestep(r), condition, plain)
-        return [a * x_r + b * output.float() for output in outputs]
-
-    @property
-    def shares(self) -> bool:
-        """Whether ``beside`` can be called: its weights are the teacher's but for low-rank updates."""
-        return isinstance(self.network, LowRank) and self.network.batches
-
-    def _factors(self, x_r: Tensor, r: Tensor) -> list[Tensor]:
-        return [expand(v.to(x_r.device, torch.float32), x_r) for v in self.factors(r)]
 
     def weight(self, r: Tensor) -> Tensor:
         """Of the squared error of x_0 at r, (b,): 1 / b², which makes it the error of the network's own output.

@@ -1,4 +1,7 @@
-"""FreeFlow (Tong et al., 2025): prediction and correction in one batch, balanced; C3 of the method's section 5."""
+"""FreeFlow (Tong et al., arXiv 2511.19428): prediction and correction in one batch, balanced.
+
+Source: docs/method.md, "FreeFlow (C3)".
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError
 from bootdiff.core.transfer import to_device
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch
@@ -26,9 +30,13 @@ from bootdiff.solvers import noisy
 class FreeFlowSettings(CorrectionSettings):
     """FreeFlow's own."""
 
-    boot_weight: float = Field(0.0, ge=0, le=1e6, description="of the BOOT loss beside the prediction; 0 = none")
-    correction_share: float = Field(0.25, gt=0, lt=1, description="of the batch that corrects; the rest predicts")
-    balance: float = Field(1.0, ge=0, le=1000, description="a, of the correction against the prediction")
+    boot_weight: float = Field(
+        default=0.0, ge=0, le=1e6, description="of the BOOT loss beside the prediction; 0 = none"
+    )
+    correction_share: float = Field(
+        default=0.25, gt=0, lt=1, description="of the batch that corrects; the rest predicts"
+    )
+    balance: float = Field(default=1.0, ge=0, le=1000, description="a, of the correction against the prediction")
 
     @property
     def own(self) -> dict[str, Any]:
@@ -39,9 +47,9 @@ class FreeFlowSettings(CorrectionSettings):
     def _a_batch_holds_both(self) -> Self:
         fewest = math.ceil(1 / min(self.correction_share, 1 - self.correction_share))
         if not 0 < math.floor(self.batch_size * self.correction_share) < self.batch_size:
-            raise ValueError(
+            raise BootdiffError(
                 f"a batch must hold predictions and corrections: batch_size is {self.batch_size}, and "
-                f"correction_share {self.correction_share:g} needs {fewest} or more"
+                f"correction_share {self.correction_share:g} needs {fewest} or more."
             )
         return self
 
@@ -51,7 +59,7 @@ class FreeFlowSettings(CorrectionSettings):
         used = self.boot_weight > 0 or "boot" in type(self).model_fields
         for name in () if used else ("loss_weight", "solver"):
             if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} is of BOOT's loss, which boot_weight 0 leaves out; leave {name} out, too")
+                raise BootdiffError(f"{name} is of BOOT's loss, which boot_weight 0 leaves out; leave {name} out, too.")
         return self
 
 
@@ -116,7 +124,7 @@ class FreeFlow(Correction):
             y_t = student(eps, t, condition)
             f = boot.teacher.x0(noisy(y_t, eps, t, schedule), t, condition)
         y_s = student(eps, s, condition)
-        # Differs from the formula, which learns y_t itself: by a difference towards t_min, every step would raise an
+        # Differs from the paper, which learns y_t itself: by a difference towards t_min, every step would raise an
         # error of y_t 1/kappa − 1 fold, for what is known of the path is its end at t_max. f and 1/t are those of y_t.
         target = f + (y_t - y_s.detach()) * (1 / expand(schedule.kappa(t, s), y_t) - 1)
         residual = y_s - target

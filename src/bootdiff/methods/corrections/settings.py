@@ -9,39 +9,49 @@ import torch
 from pydantic import Field, model_validator
 
 from bootdiff.core.errors import BootdiffError
-from bootdiff.methods.boot import BootSettings
+from bootdiff.methods.boot import BootLoss
+from bootdiff.methods.settings import DistillationSettings
 from bootdiff.teachers import Teacher, adapter_of
 from bootdiff.teachers.guidance import guidance_of
 
 
-class CorrectionSettings(BootSettings):
-    """A correction's own settings; those of the BOOT loss that is kept are BOOT's."""
+class CorrectionSettings(BootLoss, DistillationSettings):
+    """A correction's own settings, and those of the BOOT loss that is kept."""
 
-    steps: int = Field(400, ge=1, description="steps, of which the first fake_warmup are the fake denoiser's alone")
-    ema_decay: float = Field(0.99, ge=0, lt=1, description="of the averaged weights that are sampled; 0 = none")
-    ema_from_start: bool = Field(
-        False, description="average with ema_decay from the first step on, instead of a decay that rises to it"
+    steps: int = Field(
+        default=400, ge=1, description="steps, of which the first fake_warmup are the fake denoiser's alone"
     )
-    learning_rate: float = Field(1e-4, gt=0, le=1, description="AdamW's rate of the student")
-    lr_schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="how the rates fall to 0")
-    fake_learning_rate: float = Field(4e-4, gt=0, le=1, description="AdamW's rate of the fake denoiser")
-    fake_updates: int = Field(3, ge=1, le=100, description="updates of the fake denoiser before each of the student")
-    fake_warmup: int = Field(50, ge=0, description="first steps, in which the fake denoiser alone learns")
+    ema_decay: float = Field(default=0.99, ge=0, lt=1, description="of the averaged weights that are sampled; 0 = none")
+    ema_from_start: bool = Field(
+        default=False, description="average with ema_decay from the first step on, instead of a decay that rises to it"
+    )
+    learning_rate: float = Field(default=1e-4, gt=0, le=1, description="AdamW's rate of the student")
+    lr_schedule: Literal["constant", "linear", "cosine"] = Field(
+        default="cosine", description="how the rates fall to 0"
+    )
+    fake_learning_rate: float = Field(default=4e-4, gt=0, le=1, description="AdamW's rate of the fake denoiser")
+    fake_updates: int = Field(
+        default=3, ge=1, le=100, description="updates of the fake denoiser before each of the student"
+    )
+    fake_warmup: int = Field(default=50, ge=0, description="first steps, in which the fake denoiser alone learns")
     fake_rank: int = Field(
-        0,
+        default=0,
         ge=0,
         description="of low-rank updates that make the fake of the teacher (not with guidance_range); 0 = a copy",
     )
-    beta1: float = Field(0.5, ge=0, lt=1, description="AdamW's first beta, of both")
-    boot_weight: float = Field(0.2, ge=0, le=1e6, description="of the BOOT loss that is kept; 0 = none")
+    beta1: float = Field(default=0.5, ge=0, lt=1, description="AdamW's first beta, of both")
+    boot_weight: float = Field(default=0.2, ge=0, le=1e6, description="of the BOOT loss that is kept; 0 = none")
     noise_levels: list[float] = Field(
-        [0.35, 0.95],
+        default=[0.35, 0.95],
         min_length=2,
         max_length=2,
         description="[LOW, HIGH]: times at which teacher and fake are compared",
     )
     guidance_interval: list[float] | None = Field(
-        None, min_length=2, max_length=2, description="[LOW, HIGH]: times at which the compared teacher is guided"
+        default=None,
+        min_length=2,
+        max_length=2,
+        description="[LOW, HIGH]: times at which the compared teacher is guided",
     )
 
     @property
@@ -62,9 +72,9 @@ class CorrectionSettings(BootSettings):
     @model_validator(mode="after")
     def _the_student_learns(self) -> Self:
         if self.fake_warmup >= self.steps:
-            raise ValueError(
+            raise BootdiffError(
                 f"the fake denoiser learns alone in the first {self.fake_warmup} steps (fake_warmup), which are all "
-                f"of the {self.steps}; take more steps, or a shorter fake_warmup"
+                f"of the {self.steps}; take more steps, or a shorter fake_warmup."
             )
         return self
 
@@ -72,11 +82,13 @@ class CorrectionSettings(BootSettings):
     def _ranges_rise(self) -> Self:
         for name, pair in (("noise_levels", self.noise_levels), ("guidance_interval", self.guidance_interval)):
             if pair is not None and not 0 <= pair[0] < pair[1] <= 1:
-                raise ValueError(f"{name} should be [LOW, HIGH] with 0 ≤ LOW < HIGH ≤ 1, got {pair}")
+                raise BootdiffError(f"{name} should be [LOW, HIGH] with 0 ≤ LOW < HIGH ≤ 1, got {pair}.")
         if self.fake_rank and self.compile:
-            raise ValueError("fake_rank and compile exclude each other; a compiled network does not see the updates")
+            raise BootdiffError(
+                "fake_rank and compile exclude each other; a compiled network does not see the updates."
+            )
         if self.fake_rank and self.guidance_range is not None:
-            raise ValueError("fake_rank and guidance_range exclude each other; a shared network takes one weight")
+            raise BootdiffError("fake_rank and guidance_range exclude each other; a shared network takes one weight.")
         return self
 
     def check_teacher(self, teacher: Teacher) -> None:

@@ -1,4 +1,7 @@
-"""Score identity distillation (Zhou et al., arXiv 2404.04057): C2 of the method's section 5."""
+"""Score identity distillation (Zhou et al., arXiv 2404.04057).
+
+Source: docs/method.md, "Score identity distillation (C2)".
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from bootdiff.methods.corrections.settings import CorrectionSettings
 class SidSettings(CorrectionSettings):
     """SiD's own."""
 
-    sid_alpha: float = Field(1.0, ge=0, le=2, description="a of the loss; SiD has 1 to 1.2")
+    sid_alpha: float = Field(default=1.0, ge=0, le=2, description="a of the loss; SiD has 1 to 1.2")
 
     @property
     def own(self) -> dict[str, Any]:

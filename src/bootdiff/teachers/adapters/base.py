@@ -18,7 +18,7 @@ from bootdiff.core.errors import BootdiffError
 from bootdiff.core.transfer import settled
 from bootdiff.schedules import Schedule
 from bootdiff.teachers.limits import Limit
-from bootdiff.teachers.loading.parts import Parts
+from bootdiff.teachers.loading.components import Components
 from bootdiff.teachers.loading.scheduler import SchedulerConfig, checked
 from bootdiff.teachers.one_call import OneCall, stock_scheduler
 
@@ -86,7 +86,7 @@ class Adapter(ABC):
     #: lines that the model card needs before that call
     prepare: str = ""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Components) -> None:
         self.parts = parts
         self._decoder: Any = None
         self.fields = known(parts.config(self.network_part))
@@ -143,6 +143,11 @@ class Adapter(ABC):
     #: how many classes there are, and the one that stands for "no class"
     classes: int = 0
     null_class: int | None = None
+
+    @property
+    def embedded_weight(self) -> float | None:
+        """The usual weight of a network that is told one as an input; None for any other network."""
+        return self.usual_weight if self.guidance == "embedded" else None
 
     def blank(self, batch: int) -> Condition:
         """Zeros in the shape of a condition: to try a network, or to measure it."""

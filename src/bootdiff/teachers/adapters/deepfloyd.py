@@ -13,7 +13,7 @@ from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError
 from bootdiff.teachers.adapters.base import dtype_of
 from bootdiff.teachers.adapters.stable_diffusion import ConditionalUNet, device_of
-from bootdiff.teachers.loading.parts import Parts
+from bootdiff.teachers.loading.components import Components
 from bootdiff.teachers.one_call import OneCall, stock_scheduler
 
 
@@ -24,7 +24,7 @@ class DeepFloyd(ConditionalUNet):
     windows = (("tokenizer", 77),)
     cleaners = ("bs4", "ftfy")
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Components) -> None:
         super().__init__(parts)
         given, made = self.channels, self.config.out_channels
         if made != 2 * given:
@@ -66,7 +66,7 @@ class DeepFloydUpscaler(DeepFloyd):
         "noise_level={noise_level}, generator=generator)"
     )
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Components) -> None:
         super().__init__(parts)
         parts.check("image_noising_scheduler")
         if self.config.class_embed_type != "timestep":

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError
 from bootdiff.teachers.adapters.base import Adapter, Clock, dtype_of, square
-from bootdiff.teachers.loading.parts import Parts
+from bootdiff.teachers.loading.components import Components
 from bootdiff.teachers.loading.scheduler import checked
 
 
@@ -36,7 +36,7 @@ class DiT(Adapter):
     guidance = "free"
     usage = "pipe(class_labels=[{label}], num_inference_steps=1, guidance_scale=1, generator=generator)"
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Components) -> None:
         super().__init__(parts)
         parts.check("vae")
         self.config = checked(DiTConfig, self.fields, parts.where("transformer") / "config.json")

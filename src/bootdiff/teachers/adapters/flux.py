@@ -13,7 +13,7 @@ from bootdiff.core.condition import Condition
 from bootdiff.teachers.adapters.base import Clock, dtype_of
 from bootdiff.teachers.adapters.stable_diffusion import device_of
 from bootdiff.teachers.adapters.stable_diffusion_3 import FlowTransformer
-from bootdiff.teachers.loading.parts import Parts
+from bootdiff.teachers.loading.components import Components
 from bootdiff.teachers.loading.scheduler import checked
 from bootdiff.teachers.one_call import OneCall
 
@@ -40,7 +40,7 @@ class Flux(FlowTransformer):
     encoders = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
     windows = (("tokenizer_2", 512),)
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Components) -> None:
         super().__init__(parts)
         self.config = checked(FluxConfig, self.fields, parts.where("transformer") / "config.json")
         self.guidance = "free"

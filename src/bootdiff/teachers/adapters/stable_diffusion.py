@@ -23,7 +23,7 @@ from bootdiff.teachers.adapters.base import (
     weight_embedding,
 )
 from bootdiff.teachers.adapters.unet2d import rescale_unet
-from bootdiff.teachers.loading.parts import Parts
+from bootdiff.teachers.loading.components import Components
 from bootdiff.teachers.loading.scheduler import checked
 from bootdiff.teachers.one_call import OneCall, stock_scheduler
 
@@ -53,7 +53,7 @@ class ConditionalUNet(Adapter):
     guidance: Guidance = "free"
     encoders: tuple[str, ...] = ("tokenizer", "text_encoder")
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Components) -> None:
         super().__init__(parts)
         if self.fields.get("sample_size") is None:
             where = parts.where("unet")
@@ -102,7 +102,7 @@ class StableDiffusion(ConditionalUNet):
     weight_slot = True
     resizable = True
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Components) -> None:
         super().__init__(parts)
         made = self.config.out_channels
         if made != self.channels:

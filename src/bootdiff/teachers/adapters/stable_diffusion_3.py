@@ -13,7 +13,7 @@ from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError
 from bootdiff.teachers.adapters.base import Adapter, Clock, Guidance, Size, dtype_of, square
 from bootdiff.teachers.adapters.stable_diffusion import device_of
-from bootdiff.teachers.loading.parts import Parts
+from bootdiff.teachers.loading.components import Components
 from bootdiff.teachers.loading.scheduler import checked
 from bootdiff.teachers.one_call import OneCall, flow_scheduler
 
@@ -26,7 +26,7 @@ class FlowTransformer(Adapter):
     flow = True
     resizable = True
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Components) -> None:
         super().__init__(parts)
         parts.check("vae")
 
@@ -77,7 +77,7 @@ class StableDiffusion3(FlowTransformer):
     )
     windows = (("tokenizer_3", 256),)
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Components) -> None:
         super().__init__(parts)
         self.config = checked(SD3Config, self.fields, parts.where("transformer") / "config.json")
         if parts.kind("text_encoder_3") is None:  # the pipeline runs without T5, on CLIP's window

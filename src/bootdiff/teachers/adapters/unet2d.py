@@ -13,7 +13,7 @@ from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError
 from bootdiff.schedules import Schedule
 from bootdiff.teachers.adapters.base import LONGEST_SIDE, Adapter, Clock, dtype_of, square
-from bootdiff.teachers.loading.parts import Parts
+from bootdiff.teachers.loading.components import Components
 from bootdiff.teachers.loading.scheduler import BetaConfig, SchedulerConfig, checked
 
 
@@ -46,7 +46,7 @@ class UNet2D(Adapter):
     alone = True
     usage = "pipe(num_inference_steps=1, generator=generator)"
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Components) -> None:
         super().__init__(parts)
         where = parts.where("unet")
         coder = next((part for part in ("vae", "vqvae", "movq") if parts.kind(part) is not None), None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,14 @@ from typing import Any
 import torch
 
 from bootdiff.core.errors import BootdiffError, choose
-from bootdiff.teachers.adapters import adapter_for, adapter_of_index
+from bootdiff.teachers.adapters import adapter_of_index
 from bootdiff.teachers.base import Limited, Origin, Teacher
 from bootdiff.teachers.limits import NoLimit
+from bootdiff.teachers.loading.components import Components
 from bootdiff.teachers.loading.hub import commit_of, resolve_pipeline
+from bootdiff.teachers.loading.loaded import LoadedParts
 from bootdiff.teachers.loading.lora import with_lora
-from bootdiff.teachers.loading.parts import LoadedParts, Parts, network_parts
+from bootdiff.teachers.loading.parts import Parts
 from bootdiff.teachers.loading.single_file import single_file
 from bootdiff.teachers.pipeline import PipelineTeacher
 
@@ -52,9 +53,18 @@ def load_teacher(
     """
     if not isinstance(name, str):
         return from_pipeline(name, size)
-    origin = Origin(name, revision, variant, choose(dtype, DTYPES, "dtype"), lora, lora_scale, pipeline_config, size)
+    origin = Origin(
+        name,
+        revision=revision,
+        variant=variant,
+        dtype=choose(dtype, DTYPES, "dtype"),
+        lora=lora,
+        lora_scale=lora_scale,
+        pipeline_config=pipeline_config,
+        size=size,
+    )
     if name.endswith((".safetensors", ".ckpt")):
-        parts: Parts = LoadedParts(single_file(name, DTYPES[dtype], pipeline_config))
+        parts: Components = LoadedParts(single_file(name, DTYPES[dtype], pipeline_config), size=size)
     else:
         if pipeline_config is not None:
             raise BootdiffError(f"--pipeline-config is for single .safetensors files; {name} brings its own.")
@@ -63,11 +73,10 @@ def load_teacher(
             origin = replace(origin, commit=commit_of(folder))
         if (folder / "bootdiff.json").exists():
             raise BootdiffError(f"{name} is a one-step student that bootdiff made, not a teacher; name its teacher.")
-        parts = Parts(folder, variant, DTYPES[dtype])
+        parts = Parts(folder, variant, DTYPES[dtype], size)
     if lora is not None:
         adapter_of_index(parts.index, name)  # before the whole pipeline is loaded
-        parts = LoadedParts(with_lora(parts, lora, lora_scale))
-    parts.size = size
+        parts = LoadedParts(with_lora(parts, lora, lora_scale), size=size)
     return read_parts(parts, name, origin)
 
 
@@ -80,18 +89,10 @@ def from_pipeline(pipeline: Any, size: int | None = None) -> Teacher:
             f"expected a folder, a hub id or a diffusers pipeline as the teacher, got {type(pipeline).__name__}; wrap "
             "a module as bootdiff.CallableTeacher(module, …)."
         )
-    parts = LoadedParts(pipeline, borrowed=True)
-    parts.size = size
-    return read_parts(parts, type(pipeline).__name__, None)
+    return read_parts(LoadedParts(pipeline, borrowed=True, size=size), type(pipeline).__name__, None)
 
 
-def from_network(network: Any, scheduler: Mapping[str, Any], name: str) -> PipelineTeacher:
-    """A UNet2DModel in memory with a scheduler's config, its limit not applied."""
-    parts = network_parts("DDPMPipeline", "unet", network, scheduler)
-    return PipelineTeacher(adapter_for("DDPMPipeline", name)(parts), network, name)
-
-
-def read_parts(parts: Parts, name: str, origin: Origin | None) -> Teacher:
+def read_parts(parts: Components, name: str, origin: Origin | None) -> Teacher:
     """The teacher that a pipeline's parts make."""
     kind = adapter_of_index(parts.index, name)
     if parts.pipeline_class not in kind.pipelines:  # somebody's own class, read as one that is known

@@ -15,8 +15,8 @@ from bootdiff.core.errors import BootdiffError, first_line
 from bootdiff.storage.files import load_tensors, read_json
 from bootdiff.system.out_of_memory import let_pass
 from bootdiff.system.quiet import quietly
+from bootdiff.teachers.loading.components import Components
 from bootdiff.teachers.loading.hub import one_file
-from bootdiff.teachers.loading.parts import Parts
 from bootdiff.teachers.loading.weights import check_finite_tensors
 
 #: the names by which trainers call the file in a folder
@@ -37,7 +37,7 @@ DOWN, UP = (".lora_down.weight", "lora_A.weight", ".down.weight"), (".lora_up.we
 PEFT = "base_model.model."
 
 
-def with_lora(parts: Parts, lora: str, scale: float) -> Any:
+def with_lora(parts: Components, lora: str, scale: float) -> Any:
     """The whole pipeline with a LoRA added to its weights.
 
     Raises:
@@ -74,7 +74,7 @@ def with_lora(parts: Parts, lora: str, scale: float) -> Any:
     return pipeline
 
 
-def _lost(lora: str, parts: Parts, added: int, asked: int) -> BootdiffError:
+def _lost(lora: str, parts: Components, added: int, asked: int) -> BootdiffError:
     """Of the LoRA's layers, some or all are not the pipeline's."""
     kind, expected = parts.pipeline_class, "expected one that was trained for the same architecture."
     if added == 0:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,12 +13,13 @@ from bootdiff.core.errors import BootdiffError, first_line, shown
 from bootdiff.storage.files import read_json
 from bootdiff.system.out_of_memory import let_pass
 from bootdiff.system.quiet import quietly
+from bootdiff.teachers.loading.components import Components, assembled, plain
 from bootdiff.teachers.loading.index import component_class, read_index
 from bootdiff.teachers.loading.safety import check_files
 from bootdiff.teachers.loading.scheduler import as_stock_reads
 from bootdiff.teachers.loading.shell import shell
 from bootdiff.teachers.loading.stored import stored
-from bootdiff.teachers.loading.weights import aligned, load_network, weights_hash
+from bootdiff.teachers.loading.weights import aligned, load_network
 
 #: networks that stock diffusers builds by another name where an old index says this one
 REMAPPED = {"Transformer2DModel": "DiTTransformer2DModel"}
@@ -31,32 +29,28 @@ LABELS = "labels.json"
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
 
 
-class Parts:
+class Parts(Components):
     """A pipeline in a folder.
 
     Args:
         folder: holds ``model_index.json``.
         variant: of the weight files, such as ``"fp16"``.
         dtype: of every component.
+        size: the side of the images in pixels, where it is another than the pipeline's default.
+        index: what a ``model_index.json`` would say, of a folder without one.
     """
 
-    #: the side of the images in pixels, where it is another than the pipeline's default
-    size: int | None = None
-
-    def __init__(self, folder: Path, variant: str | None = None, dtype: torch.dtype = torch.float32) -> None:
-        self.folder, self.variant, self.dtype = folder, variant, dtype
-        self.index = read_index(folder)
+    def __init__(
+        self,
+        folder: Path,
+        variant: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        size: int | None = None,
+        index: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder, self.variant, self.dtype, self.size = folder, variant, dtype, size
+        self.index = read_index(folder) if index is None else dict(index)
         self._loaded: dict[str, Any] = {}
-
-    @property
-    def pipeline_class(self) -> str:
-        """The stock pipeline's class name."""
-        return str(self.index.get("_class_name", "?"))
-
-    def kind(self, part: str) -> str | None:
-        """The class name of a component, None where the pipeline has none."""
-        entry = self.index.get(part)
-        return entry[1] if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str) else None
 
     def where(self, part: str) -> Path:
         """Its folder; in the hub's oldest pipelines the network and the scheduler lie in the pipeline's own."""
@@ -165,11 +159,6 @@ class Parts:
                     "belong together."
                 )
 
-    @property
-    def components(self) -> list[str]:
-        """Every component that the pipeline has."""
-        return [part for part in self.index if self.kind(part) is not None]
-
     def load(self, part: str) -> Any:
         """A component, kept until ``release``.
 
@@ -229,126 +218,6 @@ class Parts:
         except Exception as error:  # both libraries raise many kinds; each means a part that is damaged
             let_pass(error)
             raise BootdiffError(f"the {part} in {where} cannot be read ({first_line(error)}).") from error
-
-
-class LoadedParts(Parts):
-    """A pipeline that is in memory already: with a LoRA, from a single file, or made in Python.
-
-    Args:
-        pipeline: a diffusers pipeline.
-        borrowed: whether it is the user's own, which must stay as it is.
-    """
-
-    def __init__(self, pipeline: Any, borrowed: bool = False) -> None:
-        self.stock, self.borrowed = pipeline, borrowed
-        self.folder, self.variant, self.dtype = Path(type(pipeline).__name__), None, pipeline.dtype
-        self.index = {"_class_name": type(pipeline).__name__}
-        for name, component in pipeline.components.items():
-            module = type(component).__module__.split(".")[0]
-            self.index[name] = [None, None] if component is None else [module, type(component).__name__]
-        self._loaded = {}
-
-    def where(self, part: str) -> Path:
-        """A name for messages."""
-        return self.folder / part
-
-    def config(self, part: str) -> dict[str, Any]:
-        """The component's own config."""
-        return plain(getattr(self.stock, part).config)
-
-    def full_config(self, part: str) -> dict[str, Any]:
-        """The same: it was built already."""
-        return self.config(part)
-
-    @property
-    def scheduler(self) -> dict[str, Any]:
-        """The scheduler's config."""
-        kind = type(self.stock.scheduler).__name__
-        return as_stock_reads(
-            {**plain(self.stock.scheduler.config), "_class_name": kind}, kind, self.where("scheduler")
-        )
-
-    def digest(self, network_part: str) -> str:
-        """Of the other networks' weights and the tokenizers' words."""
-        others = {name: part for name, part in self.stock.components.items() if name != network_part}
-        words = []
-        for name, part in others.items():
-            if isinstance(part, nn.Module):
-                config = {key: value for key, value in plain(part.config).items() if not key.startswith("_")}
-                words.append(f"{name} {weights_hash(part)} {sorted(config.items())}")
-            elif hasattr(part, "get_vocab"):
-                words.append(f"{name} {sorted(part.get_vocab().items())}")
-        return "\n".join(words)
-
-    def network(self, part: str, kind: type[Any]) -> nn.Module:
-        """The network that the pipeline holds."""
-        network = getattr(self.stock, part)
-        return aligned(copy.deepcopy(network) if self.borrowed else network)
-
-    def try_out(self, *parts: str) -> None:
-        """They were built already."""
-        self.check(*parts)
-
-    def check(self, *parts: str) -> None:
-        """Refuse a pipeline without one of these components."""
-        for part in parts:
-            if self.kind(part) is None:
-                raise BootdiffError(f"this {self.pipeline_class} has no {part}, which it needs here.")
-
-    def load(self, part: str) -> Any:
-        """The component."""
-        self.check(part)
-        return getattr(self.stock, part)
-
-    def pipeline(self, dtype: torch.dtype | None = None, **replaced: Any) -> Any:
-        """A pipeline of the same class with these components in place; in another precision, of copies."""
-        known = {**plain(self.stock.config), **self.stock.components, **replaced}
-        for name, value in known.items():
-            other = dtype is not None and isinstance(value, nn.Module) and next(value.parameters()).dtype != dtype
-            known[name] = copy.deepcopy(value).to(dtype) if other else value
-        return assembled(type(self.stock), known)
-
-
-def assembled(kind: type[Any], words: Mapping[str, Any]) -> Any:
-    """A stock pipeline of its components and settings, without progress bars; what its class does not take is left."""
-    wanted = inspect.signature(kind.__init__).parameters
-    return silent(kind(**{name: value for name, value in words.items() if name in wanted}))
-
-
-def network_parts(pipeline_class: str, part: str, network: nn.Module, scheduler: Mapping[str, Any]) -> Parts:
-    """The parts of a pipeline that consists of a network in memory and a scheduler's config."""
-    parts = object.__new__(_NetworkParts)
-    parts.folder, parts.variant, parts.dtype = Path(pipeline_class), None, next(network.parameters()).dtype
-    parts.index = {"_class_name": pipeline_class, part: ["diffusers", type(network).__name__]}
-    parts._loaded, parts.held, parts.words = {}, network, dict(scheduler)
-    return parts
-
-
-class _NetworkParts(Parts):
-    held: nn.Module
-    words: dict[str, Any]
-
-    def config(self, part: str) -> dict[str, Any]:
-        return plain(self.held.config)
-
-    @property
-    def scheduler(self) -> dict[str, Any]:
-        return self.words
-
-    def network(self, part: str, kind: type[Any]) -> nn.Module:
-        return self.held
-
-
-def plain(config: Any) -> dict[str, Any]:
-    """A config as its JSON file would say it: lists for tuples."""
-    words = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-    return json.loads(json.dumps(words, default=str))
-
-
-def silent(pipeline: Any) -> Any:
-    """A pipeline without progress bars."""
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def has_weights(kind: str) -> bool:

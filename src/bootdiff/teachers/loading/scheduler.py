@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from bootdiff.core.errors import BootdiffError
 from bootdiff.schedules import EDM, BetaTable, RectifiedFlow, Schedule
 from bootdiff.system.notes import note
-from bootdiff.teachers.limits import Limit, limit_from
 from bootdiff.teachers.prediction import FlowVelocity, Noise, Preconditioned, Prediction, Signal, Velocity
 
 #: schedulers whose config is a table of betas and a prediction type
@@ -191,15 +190,6 @@ def as_stock_reads(config: Mapping[str, Any], kind: str | None, where: Path | st
     return words
 
 
-def read_scheduler(config: Mapping[str, Any], where: Path | str) -> tuple[Schedule, Prediction]:
-    """The schedule and prediction type that a scheduler's config describes.
-
-    Raises:
-        BootdiffError: for a scheduler class or a field that cannot be read, by its name.
-    """
-    return read_config(config, where).read(where)
-
-
 def read_config(config: Mapping[str, Any], where: Path | str) -> SchedulerConfig:
     """The config's fields, checked.
 
@@ -229,16 +219,6 @@ def read_config(config: Mapping[str, Any], where: Path | str) -> SchedulerConfig
     raise BootdiffError(f"{where} is a {kind}, which cannot be read; supported schedulers: {known}.")
 
 
-def read_limit(config: Mapping[str, Any], where: Path | str) -> Limit:
-    """How the scheduler limits x_0.
-
-    Raises:
-        BootdiffError: for a field that cannot be read.
-    """
-    words = read_config(config, where)
-    return limit_from(words.model_dump())
-
-
 def betas_of(words: BetaConfig, where: Path | str) -> list[float]:
     """The beta table that diffusers itself builds from the config (N values in float32)."""
     from diffusers import DDPMScheduler
@@ -257,24 +237,6 @@ def betas_of(words: BetaConfig, where: Path | str) -> list[float]:
             "gives betas outside (0, 1]; check beta_start, beta_end and num_train_timesteps."
         )
     return betas
-
-
-def spaced_timesteps(config: Mapping[str, Any], steps: int) -> list[int] | None:
-    """The ``steps`` timesteps, falling, that a DDIM sampler with this scheduler's own spacing visits.
-
-    None if the table is shorter than that, or the scheduler has no table.
-    """
-    if config.get("_class_name") not in BETA_SCHEDULERS:
-        return None
-    from diffusers import DDIMScheduler
-
-    # The betas are left out: DDIMScheduler does not know every schedule, and spacing does not depend on them.
-    names = ("num_train_timesteps", "timestep_spacing", "steps_offset")
-    scheduler = DDIMScheduler(**{name: config[name] for name in names if name in config})
-    if steps > scheduler.config.num_train_timesteps:
-        return None
-    scheduler.set_timesteps(steps)
-    return [int(t) for t in scheduler.timesteps]
 
 
 def checked(kind: type[Model], fields: Mapping[str, Any], where: Path | str) -> Model:

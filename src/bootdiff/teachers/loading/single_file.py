@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from bootdiff.core.errors import BootdiffError, first_line
 from bootdiff.system.out_of_memory import let_pass
 from bootdiff.system.quiet import quietly
+from bootdiff.teachers.loading.components import silent
 from bootdiff.teachers.loading.hub import config_folder
 from bootdiff.teachers.loading.index import component_class, read_index
-from bootdiff.teachers.loading.parts import silent
 from bootdiff.teachers.loading.safety import check_files
 from bootdiff.teachers.loading.shell import shell
 from bootdiff.teachers.loading.stored import Stored, stored_shapes

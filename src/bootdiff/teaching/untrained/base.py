@@ -18,7 +18,7 @@ from bootdiff.data.sources import Description, Undescribed
 from bootdiff.methods.denoising import TextEncoder
 from bootdiff.teachers import PipelineTeacher
 from bootdiff.teachers.adapters import adapter_for
-from bootdiff.teachers.loading.parts import LoadedParts
+from bootdiff.teachers.loading.loaded import LoadedParts
 from bootdiff.teaching.settings import TeacherSettings
 
 #: conditions of the samples that a training shows on its way

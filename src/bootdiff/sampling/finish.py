@@ -1,21 +1,21 @@
-"""``bootdiff sample --refine``: what the teacher does after the student."""
+"""What the teacher does after the student."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from bootdiff.cli.words import read_classes
 from bootdiff.core.condition import Condition
 from bootdiff.core.device import best_device
 from bootdiff.core.errors import BootdiffError, shown
+from bootdiff.data.classes import read_classes
 from bootdiff.data.prompts import check_words
 from bootdiff.samplers.base import Sampler
 from bootdiff.samplers.choice import Choice, conditions_for
 from bootdiff.samplers.refine import EDITED, REFINED, Kept, Refined, level_of, open_kept
 from bootdiff.sampling.opening import teacher_beside
+from bootdiff.students.card import StudentCard
 
 
 @dataclass(frozen=True)
@@ -62,23 +62,23 @@ def finish_of(
     return Finish(steps, level, edit, image, mask, teacher)
 
 
-def refined(student: str, sampler: Sampler, facts: dict[str, Any], weight: float | None, finish: Finish) -> Refined:
+def refined(student: str, sampler: Sampler, card: StudentCard, weight: float | None, finish: Finish) -> Refined:
     """The student with its teacher after it.
 
     Raises:
         BootdiffError: if the teacher is not there, or what was asked does not fit it.
     """
-    teacher = teacher_beside(student, sampler, facts, finish.teacher, weight=weight).to(best_device())
+    teacher = teacher_beside(student, sampler, card, finish.teacher, weight=weight).to(best_device())
     kept: Kept | None = None
     if finish.image is not None:
         kept = open_kept(finish.image, finish.mask, tuple(sampler.shape), sampler.adapter)
     changed = finish.edit is not None or kept is not None
     level = level_of(teacher.schedule, EDITED if changed else REFINED) if finish.level is None else finish.level
-    asked = None if finish.edit is None else _edit(sampler, facts, finish.edit)
+    asked = None if finish.edit is None else _edit(sampler, card, finish.edit)
     return Refined(sampler, teacher, finish.steps, level, kept, asked)
 
 
-def _edit(sampler: Sampler, facts: Mapping[str, Any], words: str) -> Condition:
+def _edit(sampler: Sampler, card: StudentCard, words: str) -> Condition:
     takes = sampler.adapter.takes if sampler.adapter is not None else "nothing"
     if takes == "nothing":
         raise BootdiffError("--edit: this student is conditioned on nothing; leave it out.")
@@ -86,7 +86,7 @@ def _edit(sampler: Sampler, facts: Mapping[str, Any], words: str) -> Condition:
         raise BootdiffError(f"--edit expects one class of this student, such as 3, got {shown(words)}.")
     check_words(words, "--edit")
     choice = Choice(classes=read_classes(words)) if takes == "classes" else Choice(prompts=[words])
-    listed = conditions_for(sampler, dict(facts), choice).listed(0, 0, 1)
+    listed = conditions_for(sampler, card, choice).listed(0, 0, 1)
     return Condition({name: value for name, value in listed.items() if name != "guidance"})
 
 

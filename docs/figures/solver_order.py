@@ -1,6 +1,6 @@
 """How fast the Signal-ODE's error falls with the number of steps, on the Gaussian teacher whose path is known.
 
-python examples/solver_order.py
+python docs/figures/solver_order.py
 """
 
 import math

@@ -1,7 +1,7 @@
 """The pictures of docs/gallery.md, from finished runs.
 
-    python examples/gallery.py FOLDER --quickstart RUN --classes RUN --text RUN --cascade BASE LARGE --fashion RUN \\
-        --corrected RUN
+    python docs/figures/gallery.py FOLDER --quickstart RUN --classes RUN --text RUN --cascade BASE LARGE \\
+        --fashion RUN --corrected RUN
 
 Each option is one or two runs of ``bootdiff distill``; those that learned a range of guidance weights show it.
 """
@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bootdiff.cli.sample import draw
 from bootdiff.cli.words import read_pattern
 from bootdiff.core.condition import Condition
 from bootdiff.core.device import best_device
@@ -23,8 +22,10 @@ from bootdiff.core.randomness import sample_noise
 from bootdiff.data.pictures import rows_grid
 from bootdiff.samplers.choice import Choice
 from bootdiff.samplers.refine import REFINED, Refined, level_of
+from bootdiff.sampling.belonging import Opened
 from bootdiff.sampling.layouts import Canvas, Interpolation, Layout, Swap
-from bootdiff.sampling.opening import Opened, open_pair
+from bootdiff.sampling.opening import open_pair
+from bootdiff.sampling.sample import draw
 from bootdiff.solvers import ddim, even_times, trailing_times
 from bootdiff.students.files import load_student
 

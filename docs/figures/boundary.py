@@ -1,6 +1,6 @@
 """What the boundary loss (Eq. 9) changes: students of eight Gaussians on a ring, with it and without it.
 
-python examples/boundary.py [picture.png]      six minutes on two cores
+python docs/figures/boundary.py [picture.png]      six minutes on two cores
 """
 
 import math

@@ -1,4 +1,4 @@
-"""What ``evaluate`` and ``compare`` are asked for: how many samples of what, who judges them, beside which rows."""
+"""What a measurement is asked for: how many samples of what, who judges them, beside which rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bootdiff.teachers import Teacher
 
 @dataclass(frozen=True)
 class Measurement:
-    """The words of the options.
+    """How many samples of what are measured, by whom, and beside which rows.
 
     Args:
         features, reference: of the Fréchet distance; the builtin teachers come with theirs.
@@ -33,7 +33,6 @@ class Measurement:
         labels: the classes that the prompts ask for.
         calls: network calls at which the teacher's best sampler is looked for.
         heun: whether the exact end of the teacher's path is a row.
-        everything: whether the terminal shows every measured row.
     """
 
     features: str | None = None
@@ -46,7 +45,6 @@ class Measurement:
     labels: Sequence[int] | None = None
     calls: Sequence[int] = LADDER
     heun: bool = True
-    everything: bool = False
 
     @property
     def noises(self) -> Noises:

@@ -1,6 +1,6 @@
 """The plots of docs/choosing.md that set distance against calls and against path error, from a finished comparison.
 
-python examples/choosing.py runs/compared FOLDER
+python docs/figures/choosing.py runs/compared FOLDER
 """
 
 import json

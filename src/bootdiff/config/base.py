@@ -1,0 +1,61 @@
+"""What all settings have in common: they are frozen, and whatever they refuse, they refuse in one line."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from bootdiff.core.errors import BootdiffError, nearest, shown
+
+
+class Settings(BaseModel):
+    """The base of every group of settings.
+
+    A method's settings class lists the groups that it has. Pydantic puts the fields of the last group first.
+
+    A check of several fields (``model_validator(mode="after")``) raises a ``BootdiffError`` itself.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    # Not in an __init__, which would hide the settings' names from editors and type checkers.
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refused_in_one_line(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        # Pydantic's report has many lines; ours names the setting in one, from Python as from the command line.
+        try:
+            return validate(values)
+        except ValidationError as error:
+            raise BootdiffError(_one_line(cls, error)) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _within_64_bits(cls, value: Any) -> Any:
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ValueError("should be an integer of 64 bits")
+        return value
+
+
+def yaml_no(value: Any) -> Any:
+    """YAML 1.1 reads an unquoted no as false; for settings that have the choice ``no``."""
+    return "no" if value is False else value
+
+
+def _one_line(kind: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return f"{message}."
+    key = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        hint = nearest(key, kind.model_fields) or " The command's --help lists the settings."
+        return f"there is no setting {shown(key)}.{hint}"
+    return f"setting {key}: {message[0].lower() + message[1:]}, got {shown(first['input'])}."

@@ -1,0 +1,199 @@
+"""Groups of settings. A method's settings class lists those that it has, the last one's fields first."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
+
+from bootdiff.config.base import Settings, yaml_no
+from bootdiff.core.errors import BootdiffError
+
+Weight = Annotated[float, Field(ge=0, le=1000)]
+
+#: timestep of the noise on a cascade's small images where none is named: DeepFloyd IF's own default
+NOISE_LEVEL = 250
+
+
+class Optimiser(Settings):
+    """How long and how fast a network learns."""
+
+    steps: int = Field(default=3000, ge=1, description="optimiser steps")
+    batch_size: int = Field(default=128, ge=1, description="samples a step, over all processes and accumulation steps")
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="of every random value in training")
+    learning_rate: float = Field(default=1e-4, gt=0, le=1, description="AdamW's rate")
+    lr_schedule: Literal["constant", "linear", "cosine"] = Field(
+        default="constant", description="how the rate falls to 0"
+    )
+    warmup_steps: int = Field(default=0, ge=0, description="steps over which the rate rises from 0")
+    weight_decay: float = Field(default=0.0, ge=0, le=100, description="AdamW's")
+    ema_decay: float = Field(
+        default=0.9999,
+        ge=0,
+        lt=1,
+        description="of the averaged weights that are sampled, reached by (1 + n) / (10 + n); 0 = none",
+    )
+    gradient_clip: float = Field(default=1.0, ge=0, description="largest gradient norm; 0 = no clipping")
+    gradient_accumulation: int = Field(default=1, ge=1, description="passes a step is split into, to save memory")
+
+
+class Passes(Settings):
+    """How the networks are run: the precision, and what is kept for the backward pass."""
+
+    mixed_precision: Literal["no", "fp16", "bf16"] = Field(default="no", description="autocast of the networks")
+    gradient_checkpointing: bool = Field(default=False, description="compute activations twice instead of keeping them")
+    compile: bool = Field(
+        default=False, description="torch.compile the diffusers networks: a minute of waiting, then faster"
+    )
+
+    _no = field_validator("mixed_precision", mode="before")(yaml_no)
+
+
+class Records(Settings):
+    """What a training writes on its way."""
+
+    log_every: int = Field(default=20, ge=1, description="steps between log lines")
+    sample_every: int = Field(default=500, ge=0, description="steps between sample grids; 0 = none")
+    checkpoint_every: int = Field(default=500, ge=1, description="steps between checkpoints")
+    keep_last: int = Field(default=2, ge=1, description="checkpoints that are kept")
+
+
+class Times(Settings):
+    """The ends of the path that a student learns."""
+
+    t_min: float | None = Field(
+        default=None, ge=0, le=1, description="time of the image; none = the teacher's first step"
+    )
+    t_max: float | None = Field(
+        default=None, ge=0, le=1, description="time of the noise; none = the last with alpha ≥ 0.02"
+    )
+
+    @property
+    def span(self) -> float:
+        """t_max − t_min, as far as they are known."""
+        return (1.0 if self.t_max is None else self.t_max) - (self.t_min or 0.0)
+
+    @model_validator(mode="after")
+    def _times_rise(self) -> Self:
+        if self.span <= 0:
+            raise BootdiffError(
+                f"t_min must be below t_max, got t_min = {self.t_min or 0:g} and t_max = {self.t_max:g}."
+            )
+        return self
+
+
+class Distance(Settings):
+    """How far a prediction is from its target."""
+
+    distance: Literal["l2", "l1", "huber", "lpips", "digits"] = Field(
+        default="l2", description="between prediction and target; digits: perceptual, by the builtin digit classifier"
+    )
+    lpips_weights: str | None = Field(
+        default=None, description="for distance lpips: a file or folder with VGG's and LPIPS's"
+    )
+
+
+class Targets(Settings):
+    """The range of the targets."""
+
+    target_limit: Literal["teacher", "none", "clip", "dynamic"] = Field(
+        default="teacher",
+        description="how the targets' x_0 is limited: as the teacher's scheduler says (or start's were), or otherwise",
+    )
+    dynamic_ratio: float = Field(
+        default=0.995, gt=0, le=1, description="for target_limit dynamic: the quantile of |x_0|"
+    )
+    dynamic_maximum: float = Field(default=100.0, ge=1, description="for target_limit dynamic: the largest divisor")
+
+
+class Start(Settings):
+    """What a student's training begins with."""
+
+    start: str | None = Field(
+        default=None, description="a saved student to go on from; none = the teacher's own weights"
+    )
+
+
+class Conditioning(Settings):
+    """What the samples are conditioned on, and how the teacher is guided."""
+
+    prompts: str | None = Field(default=None, description="a file of prompts: text, CSV, TSV, JSON lines or parquet")
+    prompt_column: str | None = Field(default=None, description="of the prompts file, where it has several")
+    classes: list[NonNegativeInt] | None = Field(
+        default=None, min_length=1, description="class labels; none = all of them"
+    )
+    null_class: int | None = Field(
+        default=None, ge=0, description="the label of a class teacher that stands for no class"
+    )
+    guidance_scale: float | None = Field(default=None, ge=0, le=1000, description="w of Eq. 10; none = no guidance")
+    guidance_range: list[Weight] | None = Field(
+        default=None,
+        min_length=2,
+        max_length=2,
+        description="[MIN, MAX]: the student takes w as an input, drawn from here",
+    )
+    export_guidance: float | None = Field(
+        default=None,
+        ge=0,
+        le=1000,
+        description="w in the export where its pipeline has no slot; none = the range's middle",
+    )
+    negative_prompt: str | None = Field(
+        default=None, description="what guidance leads away from; none = the empty prompt"
+    )
+    base: str | None = Field(
+        default=None, description="for a super-resolution teacher: the run of its distilled base stage"
+    )
+    noise_level: int = Field(
+        default=NOISE_LEVEL, ge=0, lt=100_000, description="of the base's images, as a super-resolution timestep"
+    )
+    prompt_cache_gib: float = Field(
+        default=8.0, ge=0, description="prompts are encoded once if that fits; 0 = in the loop"
+    )
+
+    @model_validator(mode="after")
+    def _weights_agree(self) -> Self:
+        if self.guidance_range is None:
+            if self.export_guidance is not None:
+                raise BootdiffError("export_guidance chooses a weight from guidance_range, which is not given.")
+            return self
+        low, high = self.guidance_range
+        if self.guidance_scale is not None:
+            raise BootdiffError("guidance_scale and guidance_range exclude each other; give one of them.")
+        if low >= high:
+            raise BootdiffError(f"guidance_range should be [MIN, MAX] with MIN below MAX, got {self.guidance_range}.")
+        if self.export_guidance is not None and not low <= self.export_guidance <= high:
+            raise BootdiffError(
+                f"export_guidance {self.export_guidance:g} is outside guidance_range {self.guidance_range}."
+            )
+        return self
+
+
+class Monitoring(Settings):
+    """Looks at the student on its way: how often, and what follows from them."""
+
+    watch_every: int | None = Field(
+        default=None,
+        ge=0,
+        description="steps between looks at the convergence; none = what 2 % of the time pays for; 0 = never",
+    )
+    stop_when: Literal["steps", "converged"] = Field(
+        default="steps", description="end at the last step, or at the first look that says converged"
+    )
+    keep: Literal["best", "last"] = Field(
+        default="best",
+        description="which state becomes the student: the best look's, where five looks or more say that it beats "
+        "the last by more than noise; or always the last",
+    )
+
+    @model_validator(mode="after")
+    def _looks_before_it_stops(self) -> Self:
+        if self.stop_when == "converged" and self.watch_every == 0:
+            raise BootdiffError("stop_when converged needs looks; leave watch_every out, or set it above 0.")
+        return self
+
+
+class Encoders(Settings):
+    """Where the text encoders run."""
+
+    offload_encoders: bool = Field(default=False, description="keep text encoders on the CPU")

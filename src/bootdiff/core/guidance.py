@@ -1,0 +1,98 @@
+"""The guidance weight that a student learned: none, one, or every weight of a range."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bootdiff.core.errors import BootdiffError
+
+#: a weight as Python, settings and JSON hold it: nothing, one weight, or the two ends of a range
+Plain = float | Sequence[float] | None
+
+
+@dataclass(frozen=True)
+class GuidanceWeight:
+    """w of Eq. 10, as far as a student learned it.
+
+    Args:
+        low, high: the ends of the range that it takes as an input, equal for one weight that is in its network;
+            None where it learned no guidance, which is a weight of 1.
+    """
+
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def of(cls, plain: Plain) -> GuidanceWeight:
+        """From None, one weight, or (lowest, highest)."""
+        if plain is None:
+            return cls()
+        if isinstance(plain, Sequence):
+            return cls(float(plain[0]), float(plain[1]))
+        return cls(plain, plain)
+
+    @property
+    def plain(self) -> float | tuple[float, float] | None:
+        """None, one weight, or (lowest, highest): what ``of`` takes."""
+        if self.low is None or self.high is None:
+            return None
+        return (self.low, self.high) if self.is_range else self.low
+
+    @property
+    def as_json(self) -> float | list[float] | None:
+        """The same for a JSON file."""
+        plain = self.plain
+        return list(plain) if isinstance(plain, tuple) else plain
+
+    @property
+    def is_range(self) -> bool:
+        """Whether the student takes the weight as an input."""
+        return self.low != self.high
+
+    @property
+    def fixed(self) -> float | None:
+        """The one weight that is in the network; None for none and for a range."""
+        return None if self.is_range else self.low
+
+    @property
+    def middle(self) -> float | None:
+        """The range's, or the one weight, or None: what is served where nobody asks for a weight."""
+        return None if self.low is None or self.high is None else (self.low + self.high) / 2
+
+    @property
+    def guides(self) -> bool:
+        """Whether it differs from a network without guidance, whose weight is 1."""
+        return self.plain not in (None, 1.0)
+
+    def served(self, asked: float | None = None) -> float | None:
+        """The weight of the images: the one asked for, or the one that was learned, or the range's middle.
+
+        Raises:
+            BootdiffError: for a weight that was not learned.
+        """
+        if self.low is not None and self.high is not None and self.is_range:
+            if asked is not None and not self.low <= asked <= self.high:
+                learned = f"{self.low:g} to {self.high:g}"
+                raise BootdiffError(f"guidance weight {asked:g} is outside what this student learned, {learned}.")
+            return self.middle if asked is None else asked
+        if asked is not None and asked != (1.0 if self.low is None else self.low):
+            learned = "without guidance" if self.low is None else f"at guidance weight {self.low:g} only"
+            raise BootdiffError(
+                f"this student learned {learned}, so it cannot serve {asked:g}; distil with --guidance-range."
+            )
+        return self.low
+
+    def embedded(self, asked: float | None = None, usual: float | None = None) -> float | None:
+        """The weight that the condition must hold; None where the network has no input for one.
+
+        Args:
+            usual: of a network that has an input for a weight: its pipeline's usual one (``Adapter.embedded_weight``).
+
+        Raises:
+            BootdiffError: for a weight that was not learned.
+        """
+        served = self.served(asked)
+        if usual is not None and served is None:
+            return usual
+        return served if usual is not None or self.is_range else None

@@ -1,0 +1,55 @@
+"""The pipeline around an unfolded student: what it has itself, and what it takes from its export or its teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bootdiff.storage.files import read_json
+from bootdiff.storage.runs import Run
+from bootdiff.students.card import StudentCard
+from bootdiff.teachers.adapters import adapter_for
+from bootdiff.teachers.loading.hub import resolve_pipeline
+from bootdiff.teachers.loading.load import DTYPES
+from bootdiff.teachers.loading.parts import Parts
+from bootdiff.teachers.loading.weights import aligned, load_network
+
+
+class StudentParts(Parts):
+    """The pipeline of an unfolded student: its own network and scheduler, the rest from its export or its teacher.
+
+    Args:
+        path: the student's folder.
+        card: what it says of itself.
+    """
+
+    def __init__(self, path: Path, card: StudentCard) -> None:
+        self.path, origin = path, card.origin
+        kind = adapter_for(str(card.pipeline), f"{path} is the student of a {card.pipeline}")
+        exported, dtype = Run(path.parent).student, DTYPES[origin.dtype]
+        if kind.alone:  # nothing but the network and the scheduler, which are here
+            network = {kind.network_part: ["diffusers", kind.network_class]}
+            super().__init__(path, None, torch.float32, origin.size, network)
+        elif (exported / "model_index.json").is_file():
+            super().__init__(exported, None, dtype, origin.size)
+        else:
+            folder = resolve_pipeline(Run.around(path).locate(origin.name), origin.revision, origin.variant)
+            super().__init__(folder, origin.variant, dtype, origin.size)
+        self.index["_class_name"] = card.pipeline
+
+    def where(self, part: str) -> Path:
+        """In the student's own folder if it is there."""
+        own = self.path / part
+        return own if own.is_dir() else super().where(part)
+
+    def network(self, part: str, kind: type[Any]) -> nn.Module:
+        """The student's, in float32."""
+        return aligned(load_network(kind, self.where(part)))
+
+    @property
+    def scheduler(self) -> dict[str, Any]:
+        """The teacher's, which lies beside the network; the export's index names that of the export."""
+        return read_json(self.where("scheduler") / "scheduler_config.json")
