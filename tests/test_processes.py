@@ -39,12 +39,12 @@ Watch.enough = property(lambda self: bool(self._looks))
 BLIND = """
 import os
 from pathlib import Path
-from bootdiff.training import loop
+from bootdiff.training import saved_state
 
 if os.environ["RANK"] == "1":
     is_dir = Path.is_dir
     Path.is_dir = lambda path: not path.name.startswith("step-") and is_dir(path)
-    loop.latest_checkpoint = lambda folder: None
+    saved_state.latest_checkpoint = lambda folder: None
     Watch.enough = property(lambda self: False)
 """
 

@@ -96,7 +96,7 @@ def test_memory_that_runs_out_is_no_damaged_file(cli, tmp_path, run, tiny, monke
         with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
             encoder(["a"])
     with monkeypatch.context() as patch:
-        patch.setattr("bootdiff.training.loop.load_checkpoint", too_much)
+        patch.setattr("bootdiff.training.saved_state.load_checkpoint", too_much)
         again = tmp_path / "again"
         cli("distill", tiny, "--output", again, *SMALL)
         (again / "done.json").unlink()

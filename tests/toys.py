@@ -9,15 +9,15 @@ import torch
 #: the command line, which says a line whenever a checkpoint is there
 TELLING = """
 from bootdiff.cli.main import run
-from bootdiff.training import loop
+from bootdiff.training import saved_state
 
-write = loop.save_checkpoint
+write = saved_state.save_checkpoint
 
 def save(folder, step, *rest):
     write(folder, step, *rest)
     print("checkpoint", step, flush=True)
 
-loop.save_checkpoint = save
+saved_state.save_checkpoint = save
 run()
 """
 

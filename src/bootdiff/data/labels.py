@@ -15,7 +15,8 @@ from bootdiff.core.errors import BootdiffError, shown
 from bootdiff.data.idx import read_idx
 from bootdiff.data.images import digit_labels, find_data, load_digits
 from bootdiff.data.parquet import class_names, column_names, read_column
-from bootdiff.data.prompts import check_words, text_lines
+from bootdiff.data.prompts import check_words
+from bootdiff.data.text_lines import text_lines
 from bootdiff.storage.reading import parse_json
 
 #: columns of parquet files, and keys of metadata.jsonl

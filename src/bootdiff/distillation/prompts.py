@@ -62,24 +62,30 @@ def encode_prompts(
     if same is not None and same.digest == digest:
         encoder.release()
         return same
+    if _cached_for_all(file, encoder, folder, digest, settings.prompt_cache_gib):
+        encoder.release()
+        return Encoded(Prompts(len(prompts), PromptCache(folder).rows), null, digest)
+    if settings.offload_encoders and is_first_process():
+        print("warning: prompts are encoded on the CPU at every step; raise prompt_cache_gib?", file=sys.stderr)
+    kept = () if settings.offload_encoders else encoder.modules
+    return Encoded(Prompts(len(prompts), InLoop(encoder, prompts), kept), null, digest)
+
+
+def _cached_for_all(file: PromptFile, encoder: PromptEncoder, folder: Path, digest: str, gib: float) -> bool:
+    """Whether every process sees a cache of these prompts, which is written first where there is none and it fits."""
+    prompts = file.prompts
     needed = row_bytes(encoder(prompts[:1])) * len(prompts)
     # One process decides for all: what it writes changes what another would find free.
     ready = is_first_process() and _cached(folder, digest, len(prompts))
-    ready, fit = word_of_first((ready, ready or fits(folder, needed, settings.prompt_cache_gib)))
+    ready, fit = word_of_first((ready, ready or fits(folder, needed, gib)))
     if not ready and is_first_process():
         _report(file, encoder)
     if fit and not ready:
         _written_by_first(folder, encoder, prompts, digest)
     blind = [n for n, sees in enumerate(gathered(fit and _cached(folder, digest, len(prompts)))) if not sees]
-    if blind:
-        if fit:
-            note(f"process {blind[0]} does not see {folder}, so prompts are encoded at every step.")
-        if settings.offload_encoders and is_first_process():
-            print("warning: prompts are encoded on the CPU at every step; raise prompt_cache_gib?", file=sys.stderr)
-        kept = () if settings.offload_encoders else encoder.modules
-        return Encoded(Prompts(len(prompts), InLoop(encoder, prompts), kept), null, digest)
-    encoder.release()
-    return Encoded(Prompts(len(prompts), PromptCache(folder).rows), null, digest)
+    if blind and fit:
+        note(f"process {blind[0]} does not see {folder}, so prompts are encoded at every step.")
+    return not blind
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from bootdiff.students import Student
 from bootdiff.teachers import Teacher, limited
 
 if TYPE_CHECKING:
-    from bootdiff.methods.corrections.base import CorrectionSettings
+    from bootdiff.methods.corrections.settings import CorrectionSettings
 
 
 class BootLoss(Times):

@@ -13,7 +13,7 @@ from pydantic import Field, create_model, model_validator
 from bootdiff.config.base import Settings
 from bootdiff.core.errors import BootdiffError
 from bootdiff.methods.boot import BootSettings
-from bootdiff.methods.corrections.base import CorrectionSettings
+from bootdiff.methods.corrections.settings import CorrectionSettings
 from bootdiff.methods.settings import DistillationSettings
 
 #: how long and how fast a stage learns is its own; what the path is, and what it is conditioned on, is both's

@@ -8,35 +8,26 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
 from bootdiff.config.settings import TrainingSettings
-from bootdiff.core.errors import BootdiffError, Interrupted, first_line
+from bootdiff.core.errors import Interrupted
 from bootdiff.core.randomness import Draw
 from bootdiff.core.turn import Turn
 from bootdiff.methods.base import Objective
-from bootdiff.storage.whole import sync
-from bootdiff.system.out_of_memory import let_pass, told_when_out_of_memory
-from bootdiff.system.processes import gathered, word_of_first
+from bootdiff.system.out_of_memory import told_when_out_of_memory
+from bootdiff.system.processes import word_of_first
 from bootdiff.system.progress import Progress, progress
 from bootdiff.system.streams import unheard
-from bootdiff.training.checkpoint import (
-    check_state,
-    check_tensors,
-    checkpoint_before,
-    drop_old_checkpoints,
-    latest_checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-)
 from bootdiff.training.health import Health, Watched
 from bootdiff.training.learner_state import LearnerState
 from bootdiff.training.log import Meter, append_line, truncate_log
 from bootdiff.training.networks import checkpoint_networks, compile_networks
+from bootdiff.training.saved_state import SavedState
 from bootdiff.training.stopping import Stopping
 
 #: called with (step, networks with averaged weights) to draw samples on the way
@@ -99,6 +90,7 @@ class Loop:
         self.networks = {name: learner.raw for name, learner in self.learners.items()}
         self.what = " and ".join(self.learners)
         self.meter = Meter(accelerator)
+        self.state = SavedState(folder, settings.keep_last, objective, self.learners, self.meter, accelerator)
         self.step, self.seconds, self.saved, self.rate = 0, 0.0, -1, 0.0
         self.health = Health(folder, accelerator)
         self.stopping = Stopping(accelerator)
@@ -195,65 +187,22 @@ class Loop:
             return
         self.health.check()
         self.saved = self.step
-        counted = self.meter.state_dict()
-        if self.accelerator.is_main_process:
-            tensors = {"objective": self.objective.state_dict(), **({"meter": counted} if counted else {})}
-            for name, learner in self.learners.items():
-                tensors.update({f"{name}.{file}": values for file, values in learner.tensors().items()})
-            state = {
-                "seconds": self.seconds,
-                "learners": {name: learner.counts() for name, learner in self.learners.items()},
-                "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
-            }
-            for log in self.folder.glob("*.jsonl"):  # what a checkpoint stands for is on the disk before it
-                sync(log)
-            save_checkpoint(self.folder / "checkpoints", self.step, tensors, state, self.settings.keep_last)
-        self.accelerator.wait_for_everyone()
+        self.state.save(self.step, self.seconds)
 
     def _resume(self) -> None:
-        path = word_of_first(latest_checkpoint(self.folder / "checkpoints"))
+        path = self.state.latest()
         if path is not None:
-            try:
-                self._restore(*self._loaded(path))
-            except (BootdiffError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-                let_pass(error)
-                if isinstance(error.__cause__, OSError):  # it cannot be read here and now; it may be whole
-                    raise
-                why = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
-                before = checkpoint_before(path)
-                then = "start anew" if before is None else f"resume from {before.name}"
-                raise BootdiffError(
-                    f"the checkpoint {path} is damaged ({why.split(';')[0]:.200}); remove that folder to {then}."
-                ) from error
+            self.step, self.seconds = self.state.restore(path)
+            self.saved = self.step
             if self.accelerator.is_main_process and self.step < self.settings.steps:
                 print(f"resuming {self.what} from step {self.step}.", file=sys.stderr)
         if self.accelerator.is_main_process:
             if path is not None:
-                drop_old_checkpoints(path.parent, self.settings.keep_last)
+                self.state.drop_old()
             truncate_log(self.folder / "log.jsonl", self.step)
             if self.watch is not None:
                 self.watch.begin(self.step)
         self.enough = word_of_first(self.watch is not None and self.watch.enough)
-
-    def _loaded(self, path: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]:
-        """The checkpoint, from the first process where another one does not see that folder."""
-        if all(gathered(path.is_dir())):
-            return load_checkpoint(path)
-        return word_of_first(load_checkpoint(path) if self.accelerator.is_main_process else ({}, {}))
-
-    def _restore(self, tensors: dict[str, dict[str, torch.Tensor]], state: dict[str, Any]) -> None:
-        for name, learner in self.learners.items():
-            prefix = f"{name}."
-            files = {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
-            learner.check(name, files, state["learners"][name], state["step"])
-            learner.restore(files, state["learners"][name])
-        check_tensors("objective", tensors["objective"], self.objective.state_dict())
-        self.objective.load_state_dict(tensors["objective"])
-        self.meter.load_state_dict(tensors.get("meter", {}))
-        if self.accelerator.scaler and state["scaler"]:
-            check_state(state["scaler"], **{key: type(v) for key, v in self.accelerator.scaler.state_dict().items()})
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.step, self.seconds, self.saved = state["step"], state["seconds"], state["step"]
 
     def _report(self, bar: Progress) -> None:
         """Log and preview, where they are due."""

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from bootdiff.core.condition import Condition
 from bootdiff.methods.base import Networks
-from bootdiff.methods.corrections.base import Correction, CorrectionSettings, per_sample
+from bootdiff.methods.corrections.base import Correction, per_sample
+from bootdiff.methods.corrections.settings import CorrectionSettings
 
 
 class DistributionMatchingSettings(CorrectionSettings):

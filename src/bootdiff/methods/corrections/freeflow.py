@@ -21,7 +21,8 @@ from bootdiff.core.transfer import to_device
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch
 from bootdiff.methods.base import Loss, Networks, Reset
-from bootdiff.methods.corrections.base import Correction, CorrectionSettings
+from bootdiff.methods.corrections.base import Correction
+from bootdiff.methods.corrections.settings import CorrectionSettings
 from bootdiff.schedules import expand
 from bootdiff.solvers import noisy
 

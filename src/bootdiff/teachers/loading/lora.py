@@ -69,17 +69,19 @@ def with_lora(parts: Components, lora: str, scale: float) -> Any:
             f"the LoRA {lora} does not fit this {parts.pipeline_class} ({first_line(error)}); expected one that was "
             "trained for the same architecture."
         ) from error
-    if added == 0:
-        raise BootdiffError(
-            f"the LoRA {lora} changes nothing in this {parts.pipeline_class}: none of its {asked} layers is there; "
-            "expected one that was trained for the same architecture."
-        )
     if added < asked:
-        raise BootdiffError(
-            f"the LoRA {lora} does not fit this {parts.pipeline_class}: only {added} of its {asked} layers are there; "
-            "expected one that was trained for the same architecture."
-        )
+        raise _lost(lora, parts, added, asked)
     return pipeline
+
+
+def _lost(lora: str, parts: Components, added: int, asked: int) -> BootdiffError:
+    """Of the LoRA's layers, some or all are not the pipeline's."""
+    kind, expected = parts.pipeline_class, "expected one that was trained for the same architecture."
+    if added == 0:
+        met = f"changes nothing in this {kind}: none of its {asked} layers is there"
+    else:
+        met = f"does not fit this {kind}: only {added} of its {asked} layers are there"
+    return BootdiffError(f"the LoRA {lora} {met}; {expected}")
 
 
 def _file(lora: str) -> Path:

@@ -75,16 +75,18 @@ def single_file(name: str, dtype: torch.dtype, config: str | None = None) -> Any
             pipeline = silent(getattr(diffusers, kind).from_single_file(str(path), **options))
     except Exception as error:  # diffusers raises many kinds; to the user each means that it cannot be read
         let_pass(error)
-        if "meta tensor" in str(error):
-            raise BootdiffError(
-                f"{path} lacks tensors that the U-Net or the autoencoder of its configs need."
-            ) from error
-        raise BootdiffError(
-            f"{path} cannot be read as a {kind} ({first_line(error)}); where its configs cannot be fetched from the "
-            "hub, name a folder that has them with --pipeline-config."
-        ) from error
+        raise _unreadable(path, kind, error) from error
     _check_taken(path, pipeline)
     return pipeline
+
+
+def _unreadable(path: Path, kind: str, error: Exception) -> BootdiffError:
+    if "meta tensor" in str(error):
+        return BootdiffError(f"{path} lacks tensors that the U-Net or the autoencoder of its configs need.")
+    return BootdiffError(
+        f"{path} cannot be read as a {kind} ({first_line(error)}); where its configs cannot be fetched from the hub, "
+        "name a folder that has them with --pipeline-config."
+    )
 
 
 def _check_whole(held: Stored) -> None:

@@ -15,7 +15,7 @@ from bootdiff.system.out_of_memory import let_pass
 from bootdiff.system.quiet import quietly
 from bootdiff.teachers.loading.safety import check_files
 from bootdiff.teachers.loading.shell import shell
-from bootdiff.teachers.loading.stored import stored
+from bootdiff.teachers.loading.stored import Stored, stored
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -43,24 +43,29 @@ def load_network(
     check_files(folder)
     held = stored(folder, variant, kind.__name__, strict)
     shell(kind, folder, held)
-    ours = hasattr(kind, "load_config")  # diffusers; transformers calls the precision otherwise
     try:
-        with quietly(), held.unwrapped() as place:
-            network, info = kind.from_pretrained(  # type: ignore[attr-defined]  # every such class has it
-                place,
-                use_safetensors=held.safe,
-                variant=held.variant,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # looked at below: the libraries' own errors do not name them
-                local_files_only=True,
-                **{"torch_dtype" if ours else "dtype": dtype},
-            )
+        network, info = _read(kind, held, dtype)
     except Exception as error:  # both raise many kinds here; every one means that the file cannot be read
         let_pass(error)
         raise BootdiffError(f"the weights in {folder} cannot be read ({first_line(error)}); save them anew.") from error
     check_complete(info, folder)
     check_finite(network, folder)
     return network
+
+
+def _read(kind: type[Network], held: Stored, dtype: torch.dtype) -> tuple[Network, Mapping[str, Any]]:
+    """The network as its library reads it, and the library's account of that."""
+    ours = hasattr(kind, "load_config")  # diffusers; transformers calls the precision otherwise
+    with quietly(), held.unwrapped() as place:
+        return kind.from_pretrained(  # type: ignore[attr-defined]  # every such class has it
+            place,
+            use_safetensors=held.safe,
+            variant=held.variant,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # looked at later: the libraries' own errors do not name them
+            local_files_only=True,
+            **{"torch_dtype" if ours else "dtype": dtype},
+        )
 
 
 def check_complete(info: Mapping[str, Any], where: Path | str) -> None:
