@@ -21,6 +21,7 @@ from bootdiff.data.pictures import grid, is_picture
 from bootdiff.distillation.conditioning import ConditionPlan, conditions_hash, given_conditions, plan_conditions
 from bootdiff.distillation.ending import Ended, check_best, divergence, first_pulse, save_results, take_best
 from bootdiff.distillation.start import adopted, started_from
+from bootdiff.export.schedulers import scheduler_for
 from bootdiff.losses.distances import make_distance
 from bootdiff.methods.registry import load_method
 from bootdiff.methods.settings import DistillationSettings, target_limit
@@ -160,7 +161,7 @@ def _check(teacher: Teacher, settings: TrainingSettings, example: Condition) -> 
     if isinstance(denoiser, NetworkTeacher) and t_max is not None:
         call, adapter = denoiser.one_call(t_max), adapter_of(teacher)
         if adapter is not None:
-            adapter.scheduler(call, teacher.limit, t_max)
+            scheduler_for(adapter, call, teacher.limit, t_max)
     check_answers(teacher, t_max, example)
     if isinstance(settings, DistillationSettings):
         settings.check_teacher(teacher)

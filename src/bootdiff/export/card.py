@@ -12,6 +12,13 @@ from bootdiff.data.conditions import NOISE_LEVEL
 from bootdiff.storage.runs import HARMLESS
 from bootdiff.teachers.adapters.base import Adapter
 
+#: how a pipeline is called, by what it takes, where its adapter says nothing else
+USAGE = {
+    "nothing": "pipe(num_inference_steps=1, generator=generator)",
+    "classes": "pipe(class_labels={label}, num_inference_steps=1, generator=generator)",
+    "prompts": 'pipe("a prompt", num_inference_steps=1, guidance_scale={weight}, generator=generator)',
+}
+
 _TEMPLATE = """---
 library_name: diffusers
 pipeline_tag: {tag}
@@ -102,7 +109,8 @@ def _usage(words: Mapping[str, Any], adapter: Adapter) -> str:
         weight = 1.0  # a fixed weight is in the network: more of it would come on top
     known = words.get("conditions", {})
     label = (known.get("labels") or [0])[0]
-    return adapter.usage.format(weight=f"{weight:g}", noise_level=known.get("noise_level", NOISE_LEVEL), label=label)
+    level = known.get("noise_level", NOISE_LEVEL)
+    return (adapter.usage or USAGE[adapter.takes]).format(weight=f"{weight:g}", noise_level=level, label=label)
 
 
 def _steps(words: Mapping[str, Any], adapter: Adapter) -> list[str]:
