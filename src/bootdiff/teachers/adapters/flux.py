@@ -47,10 +47,8 @@ class Flux(FlowTransformer):
         if self.config.guidance_embeds:
             self.guidance, self.usual_weight, self.weight_slot = "embedded", 3.5, True
         if parts.size is not None:  # no config of the pipeline holds a default size
-            sides = f"height={parts.size}, width={parts.size}"
-            self.usage = (
-                f'pipe("a prompt", {sides}, num_inference_steps=1, guidance_scale={{weight}}, generator=generator)'
-            )
+            asked = f'"a prompt", height={parts.size}, width={parts.size}, num_inference_steps=1'
+            self.usage = f"pipe({asked}, guidance_scale={{weight}}, generator=generator)"
 
     @property
     def shape(self) -> tuple[int, ...]:
