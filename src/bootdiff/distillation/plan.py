@@ -16,6 +16,7 @@ from bootdiff.distillation.conditioning import ConditionPlan, plan_conditions
 from bootdiff.distillation.fingerprints import sources_of
 from bootdiff.distillation.given_conditions import given_conditions
 from bootdiff.distillation.start import adopted
+from bootdiff.export.schedulers import scheduler_for
 from bootdiff.losses.distances import make_distance
 from bootdiff.methods.registry import load_method
 from bootdiff.methods.settings import DistillationSettings
@@ -126,7 +127,7 @@ def _check(teacher: Teacher, settings: DistillationSettings, example: Condition)
     if isinstance(denoiser, NetworkTeacher):
         call = denoiser.one_call(t_max)
         if adapter is not None:
-            adapter.scheduler(call, teacher.limit, t_max)
+            scheduler_for(adapter, call, teacher.limit, t_max)
     check_answers(teacher, t_max, example)
     settings.check_teacher(teacher)
     make_distance(settings.distance, teacher.shape, settings.lpips_weights)

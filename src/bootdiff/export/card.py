@@ -13,6 +13,13 @@ from bootdiff.storage.runs import HARMLESS
 from bootdiff.students.card import StudentCard
 from bootdiff.teachers.adapters.base import Adapter
 
+#: how a pipeline is called, by what it takes, where its adapter says nothing else
+USAGE = {
+    "nothing": "pipe(num_inference_steps=1, generator=generator)",
+    "classes": "pipe(class_labels={label}, num_inference_steps=1, generator=generator)",
+    "prompts": 'pipe("a prompt", num_inference_steps=1, guidance_scale={weight}, generator=generator)',
+}
+
 _TEMPLATE = """---
 library_name: diffusers
 pipeline_tag: {tag}
@@ -104,7 +111,8 @@ def _usage(card: StudentCard, adapter: Adapter) -> str:
         weight = learned.middle
     known = card.conditions
     level = NOISE_LEVEL if known.noise_level is None else known.noise_level
-    return adapter.usage.format(weight=f"{weight:g}", noise_level=level, label=(known.labels or [0])[0])
+    usage = adapter.usage or USAGE[adapter.takes]
+    return usage.format(weight=f"{weight:g}", noise_level=level, label=(known.labels or [0])[0])
 
 
 def _steps(card: StudentCard, adapter: Adapter) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from bootdiff.core.errors import BootdiffError
 from bootdiff.export.card import model_card
+from bootdiff.export.schedulers import output_scale, scheduler_for
 from bootdiff.storage.files import read_json, write_json, write_text, write_whole
 from bootdiff.students import Student
 from bootdiff.students.card import write_card
@@ -22,15 +23,17 @@ def one_step_scheduler(student: Student) -> Any:
     Raises:
         BootdiffError: where no stock scheduler can say the student's call.
     """
-    return adapter_of_student(student).scheduler(student.call, student.limit, student.t_max)
+    return scheduler_for(adapter_of_student(student), student.call, student.limit, student.t_max)
 
 
 def one_step_network(student: Student, weight: float | None = None) -> Any:
     """The folded network, scaled to what ``one_step_scheduler`` expects of it; where nothing is to scale, as it is."""
     network: Any = student.fold(weight)
-    call = student.call
-    if call.scale != 1 or abs(call.output_scale - 1) > 1e-6:
-        adapter_of_student(student).rescale(network, call.scale, call.output_scale)
+    adapter, scales = adapter_of_student(student), (student.call.scale, output_scale(student.call))
+    if scales[0] != 1 or abs(scales[1] - 1) > 1e-6:
+        adapter.rescale(network, *scales)
+    if adapter.parts.size is not None and getattr(network.config, "sample_size", None) is not None:
+        network.register_to_config(sample_size=adapter.shape[1])  # what was distilled becomes the default
     return network
 
 

@@ -1,16 +1,16 @@
-"""One network call at a fixed time, as three numbers, and how a stock scheduler says the same."""
+"""One network call at a fixed time, as three numbers."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from bootdiff.core.errors import BootdiffError
-from bootdiff.teachers.limits import Limit, NoLimit
+from bootdiff.teachers.limits import Limit
 
 #: how far ``exportable_time`` may move a time
 REACH = 0.02
@@ -36,19 +36,29 @@ class OneCall:
             return math.sqrt(0.5)
         return None if self.a == 1 else min(self.a, 1 / self.a)
 
-    @property
-    def prediction_type(self) -> str:
-        """What a stock scheduler calls it."""
-        return "sample" if self.a == 0 else "epsilon" if self.a > 1 else "v_prediction"
 
-    @property
-    def output_scale(self) -> float:
-        """What the network's output must be multiplied by for that scheduler; 1 for its own kinds of network."""
-        if self.a == 0:
-            return self.b
-        if self.a == 1:  # a flow scheduler's step from sigma = 1
-            return -self.b
-        return -self.b / math.sqrt(abs(1 - self.a**2))
+class StockCall(OneCall, ABC):
+    """A call that knows which stock scheduler says the same: what an adapter is asked to choose one for."""
+
+    @abstractmethod
+    def scheduler(self, kind: str, limit: Limit, t_max: float, **fields: Any) -> Any:
+        """A variance-preserving scheduler with a single timestep, 0: one step returns exactly x_0, more are refused.
+
+        Args:
+            kind: ``"DDIMScheduler"`` or ``"DDPMScheduler"``.
+            fields: of this class of scheduler.
+
+        Raises:
+            BootdiffError: for rectified flow, or a t_max whose alpha it cannot hold in float32.
+        """
+
+    @abstractmethod
+    def flow_scheduler(self, limit: Limit) -> Any:
+        """A flow scheduler with one step from sigma = 1: ``x_0 = x_T − out``.
+
+        Raises:
+            BootdiffError: for a call of another kind, or where x_0 is to be clipped.
+        """
 
 
 def exportable_time(alpha_at: Callable[[float], float | None], t: float) -> float:
@@ -74,67 +84,3 @@ def exportable_time(alpha_at: Callable[[float], float | None], t: float) -> floa
         below = here is not None and 1 - here**2 < float(wanted.double())
         low, high = (middle, high) if below else (low, middle)
     return low
-
-
-def check_exportable(call: OneCall, t_max: float) -> float:
-    """The beta with which a stock scheduler says this call.
-
-    Raises:
-        BootdiffError: for rectified flow, whose ``x_T − t out`` no variance-preserving scheduler can say, or where the
-            float32 beta stands for another alpha.
-    """
-    if call.alpha is None:
-        raise BootdiffError(
-            "a student that adds its noise as it is (a flow model's) cannot be exported to a pipeline whose scheduler "
-            "is variance-preserving; flow models are supported as StableDiffusion3Pipeline and FluxPipeline."
-        )
-    beta = torch.tensor(1 - call.alpha**2, dtype=torch.float64)
-    held = (1 - beta.float().double()).sqrt().item()
-    if abs(held / call.alpha - 1) > 1e-4:
-        raise BootdiffError(
-            f"a stock scheduler would hold alpha = {held:.4g} where t_max = {t_max:g} needs {call.alpha:.4g}; lower "
-            "t_max, or from Python take teacher.nearest_start(t_max)."
-        )
-    return beta.item()
-
-
-def stock_scheduler(kind: str, call: OneCall, limit: Limit, t_max: float, **fields: Any) -> Any:
-    """A variance-preserving scheduler with a single timestep, 0: one step returns exactly x_0, more are refused.
-
-    Args:
-        kind: ``"DDIMScheduler"`` or ``"DDPMScheduler"``.
-        fields: of this class of scheduler.
-
-    Raises:
-        BootdiffError: for rectified flow, or a t_max whose alpha it cannot hold in float32.
-    """
-    import diffusers
-
-    own = {"DDIMScheduler": {"set_alpha_to_one": True}}.get(kind, {})
-    words = {"steps_offset": 0, "timestep_spacing": "trailing", **own, **limit.scheduler_fields(), **fields}
-    return getattr(diffusers, kind)(
-        num_train_timesteps=1,
-        trained_betas=[check_exportable(call, t_max)],
-        prediction_type=call.prediction_type,
-        **words,
-    )
-
-
-#: of the one-step flow scheduler: its second sigma is 1 − 1e-5
-STANDSTILL = 316.0
-
-
-def flow_scheduler(call: OneCall, limit: Limit) -> Any:
-    """A flow scheduler with one step from sigma = 1: ``x_0 = x_T − out``.
-
-    It cannot refuse more steps. Its shift packs all of them between sigma = 1 and 1 − 1e-5, where next to nothing
-    moves, and the last one leads to the image: they cost time and change nothing.
-
-    Raises:
-        BootdiffError: for a call of another kind, or where x_0 is to be clipped.
-    """
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
-    if call.a != 1 or not isinstance(limit, NoLimit):
-        raise BootdiffError("a flow pipeline can be exported with a flow model's scheduler only, without clipping.")
-    return FlowMatchEulerDiscreteScheduler(num_train_timesteps=2, shift=STANDSTILL)

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import copy
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError
-from bootdiff.core.transfer import settled
 from bootdiff.schedules import Schedule
+from bootdiff.teachers.adapters.autoencoder import Autoencoder, VAEConfig
 from bootdiff.teachers.limits import Limit
 from bootdiff.teachers.loading.components import Components
-from bootdiff.teachers.loading.scheduler import SchedulerConfig, checked
-from bootdiff.teachers.one_call import OneCall, stock_scheduler
+from bootdiff.teachers.loading.scheduler import SchedulerConfig
+from bootdiff.teachers.one_call import StockCall
 
 #: of an embedded guidance weight, as in LCM
 WEIGHT_DIM = 256
-#: latents that a decoder gets at a time: it needs far more memory than the network
-DECODED_AT_ONCE = 4
-#: held while a decoder is loaded: several threads may ask for it first
-_DECODER = threading.Lock()
 
 Guidance = Literal["none", "free", "embedded"]
 
@@ -61,9 +56,9 @@ class Adapter(ABC):
     takes: Literal["nothing", "classes", "prompts"] = "nothing"
     #: the components that turn prompts into embeddings, and the longest prompt each tokenizer takes
     encoders: tuple[str, ...] = ()
+    windows: tuple[tuple[str, int], ...] = ()
     #: modules without which the stock pipeline does not clean its prompts
     cleaners: ClassVar[tuple[str, ...]] = ()
-    windows: tuple[tuple[str, int], ...] = ()
     #: how a guidance weight enters: two answers of the network (free), as its own input (embedded), or not at all
     guidance: Guidance = "none"
     #: the weight of a network that must be told one, where the user names none
@@ -78,24 +73,12 @@ class Adapter(ABC):
     resizable: ClassVar[bool] = False
     #: whether the pipeline is a network and a scheduler, and nothing else
     alone: ClassVar[bool] = False
-    #: components without which its stock pipeline opens only if told so, as its card shows
-    absent: tuple[str, ...] = ()
-    #: how the exported pipeline is called, for the model card
-    usage: str = 'pipe("a prompt", num_inference_steps=1, guidance_scale={weight}, generator=generator)'
-
-    #: lines that the model card needs before that call
-    prepare: str = ""
 
     def __init__(self, parts: Components) -> None:
         self.parts = parts
-        self._decoder: Any = None
         self.fields = known(parts.config(self.network_part))
-        self.vae: VAEConfig | None = None
-        if parts.kind("vae") is not None:
-            parts.check("vae")
-            where = parts.where("vae") / "config.json"
-            checked(VAEConfig, parts.config("vae"), where)  # names the field that would only fail its class
-            self.vae = checked(VAEConfig, parts.full_config("vae"), where)
+        self.coder = Autoencoder(parts) if parts.kind("vae") is not None else None
+        self.vae: VAEConfig | None = None if self.coder is None else self.coder.config
         if parts.size is not None and not self.resizable:
             raise BootdiffError(f"the {parts.pipeline_class} makes images of one size only; leave --size out.")
 
@@ -208,65 +191,37 @@ class Adapter(ABC):
             )
         return size // self.factor
 
-    def decoder(self) -> Any:
-        """The VAE, kept until ``release_decoder``; some overflow in float16, so those run in float32."""
-        with _DECODER:
-            if self._decoder is None:
-                vae = self.parts.load("vae")
-                self._decoder = copy.deepcopy(vae).float() if vae.dtype == torch.float16 else vae
-            return self._decoder
-
     def release_decoder(self) -> None:
         """Give the decoder's memory back."""
-        if self._decoder is not None:
-            self._decoder.to("cpu")
-        self._decoder = None
-        self.parts.release("vae")
+        if self.coder is not None:
+            self.coder.release()
 
     @torch.no_grad()
     def decode(self, sample: Tensor) -> Tensor:
-        """Images in [−1, 1], (b, c, h, w) in float32, from samples of the network, a few at a time."""
-        if len(sample) > DECODED_AT_ONCE and self.vae is not None:
-            return torch.cat([self.decode(part) for part in sample.split(DECODED_AT_ONCE)])
-        if self.vae is None:
-            return sample
-        vae = settled(self.decoder(), sample.device)
-        latents = sample / self.vae.scaling_factor
-        mean, deviation = (getattr(vae.config, name, None) for name in ("latents_mean", "latents_std"))
-        if mean is not None and deviation is not None:
-            view = (1, -1, 1, 1)
-            latents = latents * torch.tensor(deviation).view(view).to(latents) + torch.tensor(mean).view(view).to(
-                latents
-            )
-        latents = latents + (self.vae.shift_factor or 0.0)
-        return vae.decode(latents.to(vae.dtype)).sample.float()
+        """Images in [−1, 1], (b, c, h, w) in float32, from samples of the network."""
+        return sample if self.coder is None else self.coder.decode(sample)
 
     @torch.no_grad()
     def latents(self, images: Tensor) -> Tensor:
         """Samples of the network from images (b, c, h, w) in [−1, 1]: ``decode``'s inverse, as far as there is one."""
-        if self.vae is None:
-            return images
-        vae = settled(self.decoder(), images.device)
-        encoded = vae.encode(images.to(vae.dtype))  # an AutoencoderTiny answers latents themselves
-        latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
-        latents = latents.float() - (self.vae.shift_factor or 0.0)
-        mean, deviation = (getattr(vae.config, name, None) for name in ("latents_mean", "latents_std"))
-        if mean is not None and deviation is not None:
-            view = (1, -1, 1, 1)
-            latents = (latents - torch.tensor(mean).view(view).to(latents)) / torch.tensor(deviation).view(view).to(
-                latents
-            )
-        return latents * self.vae.scaling_factor
+        return images if self.coder is None else self.coder.encode(images)
 
-    # --- the stock pipeline ------------------------------------------------------------------------------------------
+    # --- what the export asks of this kind of pipeline ---------------------------------------------------------------
 
-    def scheduler(self, call: OneCall, limit: Limit, t_max: float) -> Any:
-        """A stock scheduler with a single timestep that turns the folded network's output into the image.
+    #: how the exported pipeline is called, where that is otherwise than by what it takes (``export/card.py``)
+    usage: str | None = None
+    #: lines that the model card needs before that call
+    prepare: str = ""
+    #: components without which its stock pipeline opens only if told so, as its card shows
+    absent: tuple[str, ...] = ()
+
+    def scheduler(self, call: StockCall, limit: Limit, t_max: float) -> Any:
+        """The stock scheduler, of those that ``call`` can make, which this kind of pipeline runs with.
 
         Raises:
             BootdiffError: if none can say this call.
         """
-        return stock_scheduler("DDIMScheduler", call, limit, t_max)
+        return call.scheduler("DDIMScheduler", limit, t_max)
 
     def rescale(self, network: nn.Module, input_scale: float, output_scale: float) -> None:
         """Change the weights so that the network gives ``output_scale · network(input_scale · x)``.
@@ -285,18 +240,6 @@ class Adapter(ABC):
         parts in several precisions; whoever wants it smaller says so when loading.
         """
         return self.parts.pipeline(torch.float32, **{self.network_part: network, "scheduler": scheduler})
-
-
-class VAEConfig(BaseModel):
-    """What of an autoencoder's config latents depend on; the defaults are the class's own."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-    scaling_factor: float = Field(0.18215, gt=0, allow_inf_nan=False)
-    shift_factor: float | None = Field(None, allow_inf_nan=False)
-    block_out_channels: list[int] = Field([64], min_length=1)
-    latent_channels: int = Field(4, ge=1)
-    in_channels: int = Field(3, ge=1)
 
 
 #: of a sample: no weight says how large images are, and a batch of larger ones fits no memory

@@ -14,7 +14,7 @@ from bootdiff.core.errors import BootdiffError
 from bootdiff.teachers.adapters.base import dtype_of
 from bootdiff.teachers.adapters.stable_diffusion import ConditionalUNet, device_of
 from bootdiff.teachers.loading.components import Components
-from bootdiff.teachers.one_call import OneCall, stock_scheduler
+from bootdiff.teachers.one_call import StockCall
 
 
 class DeepFloyd(ConditionalUNet):
@@ -47,9 +47,9 @@ class DeepFloyd(ConditionalUNet):
         text, _ = pipeline.encode_prompt(list(prompts), False, device=device_of(pipeline), clean_caption=True)
         return Condition({"text": text})
 
-    def scheduler(self, call: OneCall, limit: Any, t_max: float) -> Any:
+    def scheduler(self, call: StockCall, limit: Any, t_max: float) -> Any:
         """The pipeline asks its scheduler for a variance_type; with a fixed one it drops the learned variance."""
-        return stock_scheduler("DDPMScheduler", call, limit, t_max, variance_type="fixed_small")
+        return call.scheduler("DDPMScheduler", limit, t_max, variance_type="fixed_small")
 
 
 class DeepFloydUpscaler(DeepFloyd):

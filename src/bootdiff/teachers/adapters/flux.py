@@ -15,7 +15,7 @@ from bootdiff.teachers.adapters.stable_diffusion import device_of
 from bootdiff.teachers.adapters.stable_diffusion_3 import FlowTransformer
 from bootdiff.teachers.loading.components import Components
 from bootdiff.teachers.loading.scheduler import checked
-from bootdiff.teachers.one_call import OneCall
+from bootdiff.teachers.one_call import StockCall
 
 #: latents of the pipeline's default size
 SIDE = 128
@@ -47,7 +47,8 @@ class Flux(FlowTransformer):
         if self.config.guidance_embeds:
             self.guidance, self.usual_weight, self.weight_slot = "embedded", 3.5, True
         if parts.size is not None:  # no config of the pipeline holds a default size
-            self.usage = self.usage.replace("num_inf", f"height={parts.size}, width={parts.size}, num_inf")
+            asked = f'"a prompt", height={parts.size}, width={parts.size}, num_inference_steps=1'
+            self.usage = f"pipe({asked}, guidance_scale={{weight}}, generator=generator)"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -86,7 +87,7 @@ class Flux(FlowTransformer):
         text, pooled, _ = pipeline.encode_prompt(list(prompts), device=device_of(pipeline))
         return Condition({"text": text, "pooled": pooled})
 
-    def scheduler(self, call: OneCall, limit: Any, t_max: float) -> Any:
+    def scheduler(self, call: StockCall, limit: Any, t_max: float) -> Any:
         """This pipeline spaces its steps itself, unless its scheduler says that it uses flow sigmas."""
         scheduler = super().scheduler(call, limit, t_max)
         scheduler.register_to_config(use_flow_sigmas=True)

@@ -25,7 +25,7 @@ from bootdiff.teachers.adapters.base import (
 from bootdiff.teachers.adapters.unet2d import rescale_unet
 from bootdiff.teachers.loading.components import Components
 from bootdiff.teachers.loading.scheduler import checked
-from bootdiff.teachers.one_call import OneCall, stock_scheduler
+from bootdiff.teachers.one_call import StockCall
 
 
 class ConditionalConfig(BaseModel):
@@ -119,12 +119,6 @@ class StableDiffusion(ConditionalUNet):
         halvings = 2 ** (len(self.config.block_out_channels) - 1)
         return self.channels, self.side(height, halvings), self.side(width, halvings)
 
-    def stock(self, network: Any, scheduler: Any) -> Any:
-        """With the size that was distilled as its default."""
-        if self.parts.size is not None:
-            network.register_to_config(sample_size=self.shape[1])
-        return super().stock(network, scheduler)
-
     def blank(self, batch: int) -> Condition:
         """An empty embedding."""
         return Condition({"text": torch.zeros(batch, *self.text_shape())})
@@ -142,9 +136,9 @@ class StableDiffusion(ConditionalUNet):
         """With ``cond_proj`` at zero for the weight, as LCM has it: the stock pipeline feeds it."""
         return with_weight_slot(network) if guided else super().trainable(network, guided)
 
-    def scheduler(self, call: OneCall, limit: Any, t_max: float) -> Any:
+    def scheduler(self, call: StockCall, limit: Any, t_max: float) -> Any:
         """The pipeline insists on steps_offset 1, which trailing spacing ignores."""
-        return stock_scheduler("DDIMScheduler", call, limit, t_max, steps_offset=1)
+        return call.scheduler("DDIMScheduler", limit, t_max, steps_offset=1)
 
 
 class StableDiffusionXL(StableDiffusion):

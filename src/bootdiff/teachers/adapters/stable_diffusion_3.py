@@ -15,7 +15,7 @@ from bootdiff.teachers.adapters.base import Adapter, Clock, Guidance, Size, dtyp
 from bootdiff.teachers.adapters.stable_diffusion import device_of
 from bootdiff.teachers.loading.components import Components
 from bootdiff.teachers.loading.scheduler import checked
-from bootdiff.teachers.one_call import OneCall, flow_scheduler
+from bootdiff.teachers.one_call import StockCall
 
 
 class FlowTransformer(Adapter):
@@ -35,9 +35,9 @@ class FlowTransformer(Adapter):
         embedding = network.time_text_embed
         return [Clock(embedding.time_proj, embedding.timestep_embedder)]
 
-    def scheduler(self, call: OneCall, limit: Any, t_max: float) -> Any:
+    def scheduler(self, call: StockCall, limit: Any, t_max: float) -> Any:
         """A flow scheduler with one step from sigma = 1 to 0."""
-        return flow_scheduler(call, limit)
+        return call.flow_scheduler(limit)
 
     @torch.no_grad()
     def rescale(self, network: Any, input_scale: float, output_scale: float) -> None:
@@ -95,12 +95,6 @@ class StableDiffusion3(FlowTransformer):
                 f"--size {self.parts.size} is above {patch * largest * self.factor}, this model's limit."
             )
         return shape
-
-    def stock(self, network: Any, scheduler: Any) -> Any:
-        """With the size that was distilled as its default."""
-        if self.parts.size is not None:
-            network.register_to_config(sample_size=self.shape[1])
-        return super().stock(network, scheduler)
 
     @property
     def tokens(self) -> int:

@@ -44,7 +44,6 @@ class UNet2D(Adapter):
 
     pipelines = ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline", "KarrasVePipeline", "ConsistencyModelPipeline")
     alone = True
-    usage = "pipe(num_inference_steps=1, generator=generator)"
 
     def __init__(self, parts: Components) -> None:
         super().__init__(parts)
@@ -74,7 +73,6 @@ class UNet2D(Adapter):
             if known is not None and known >= self.classes:
                 raise BootdiffError(f"{parts.folder}: the null class {known} is none of its {self.classes} labels.")
             self.null_class = known
-            self.usage = "pipe(class_labels={label}, num_inference_steps=1, generator=generator)"
 
     @property
     def shape(self) -> tuple[int, ...]:

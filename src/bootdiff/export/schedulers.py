@@ -1,0 +1,80 @@
+"""How a stock scheduler says a student's one call: it has a single timestep, whose step returns exactly x_0."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from bootdiff.core.errors import BootdiffError
+from bootdiff.teachers.adapters.base import Adapter
+from bootdiff.teachers.limits import Limit, NoLimit
+from bootdiff.teachers.one_call import OneCall, StockCall
+
+#: of the one-step flow scheduler: its second sigma is 1 − 1e-5
+STANDSTILL = 316.0
+
+
+def scheduler_for(adapter: Adapter, call: OneCall, limit: Limit, t_max: float) -> Any:
+    """The family's scheduler with a single timestep, at t_max.
+
+    Raises:
+        BootdiffError: where no stock scheduler can say this call.
+    """
+    return adapter.scheduler(ExportedCall(call.scale, call.a, call.b), limit, t_max)
+
+
+def output_scale(call: OneCall) -> float:
+    """What the network's output must be multiplied by for that scheduler; 1 for its own kinds of network."""
+    if call.a == 0:
+        return call.b
+    if call.a == 1:  # a flow scheduler's step from sigma = 1
+        return -call.b
+    return -call.b / math.sqrt(abs(1 - call.a**2))
+
+
+class ExportedCall(StockCall):
+    """A call as diffusers' own schedulers say it."""
+
+    def scheduler(self, kind: str, limit: Limit, t_max: float, **fields: Any) -> Any:
+        """A variance-preserving scheduler, its one beta chosen so that its alpha is the call's."""
+        import diffusers
+
+        own = {"DDIMScheduler": {"set_alpha_to_one": True}}.get(kind, {})
+        words = {"steps_offset": 0, "timestep_spacing": "trailing", **own, **limit.scheduler_fields(), **fields}
+        return getattr(diffusers, kind)(
+            num_train_timesteps=1,
+            trained_betas=[self._beta(t_max)],
+            prediction_type="sample" if self.a == 0 else "epsilon" if self.a > 1 else "v_prediction",
+            **words,
+        )
+
+    def flow_scheduler(self, limit: Limit) -> Any:
+        """A flow scheduler that cannot refuse more steps.
+
+        Its shift packs all of them between sigma = 1 and 1 − 1e-5, where next to nothing moves, and the last one leads
+        to the image: they cost time and change nothing.
+        """
+        from diffusers import FlowMatchEulerDiscreteScheduler
+
+        if self.a != 1 or not isinstance(limit, NoLimit):
+            raise BootdiffError("a flow pipeline can be exported with a flow model's scheduler only, without clipping.")
+        return FlowMatchEulerDiscreteScheduler(num_train_timesteps=2, shift=STANDSTILL)
+
+    def _beta(self, t_max: float) -> float:
+        """The beta of the one step: refused for rectified flow, and where float32 would hold another alpha."""
+        if self.alpha is None:
+            raise BootdiffError(
+                "a student that adds its noise as it is (a flow model's) cannot be exported to a pipeline whose "
+                "scheduler is variance-preserving; flow models are supported as StableDiffusion3Pipeline and "
+                "FluxPipeline."
+            )
+        beta = torch.tensor(1 - self.alpha**2, dtype=torch.float64)
+        held = (1 - beta.float().double()).sqrt().item()
+        if abs(held / self.alpha - 1) > 1e-4:
+            raise BootdiffError(
+                f"a stock scheduler would hold alpha = {held:.4g} where t_max = {t_max:g} needs {self.alpha:.4g}; "
+                "lower t_max, or from Python take teacher.nearest_start(t_max)."
+            )
+        return beta.item()
