@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from bootdiff.ablation.variants import Design, Job, make_design
 from bootdiff.errors import BootdiffError, NonFiniteLossError, first_line
 from bootdiff.evaluation.processes import several
 from bootdiff.evaluation.references import default_features, find_reference, open_features
+from bootdiff.progress import progress
 from bootdiff.teachers import Teacher, load_teacher
 from bootdiff.training.distill import Plan, plan_distillation, run_plan
 from bootdiff.training.settings import TrainingSettings
@@ -24,6 +26,8 @@ from bootdiff.training.settings import TrainingSettings
 Measure = Callable[[Path, Evaluation], Mapping[str, Any]]
 #: what a folder may hold that is no ablation yet
 OWN = ("runs", "ablation.json")
+#: runs whose planning is waited for without a word
+FEW = 50
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class AblationPlan:
     resolved: Mapping[Path, TrainingSettings]
     finished: frozenset[Path]
 
-    @property
+    @cached_property
     def jobs(self) -> list[Job]:
         """Every run, in order."""
         return list(self.design.jobs(self.folder))
@@ -77,9 +81,12 @@ def plan_ablation(path: Path, folder: Path) -> AblationPlan:
         if plan.finished:
             finished.add(job.folder)
         resolved[job.folder] = plan.settings
+        bar.advance()
         return plan.settings
 
-    design = design.merged(resolve, folder)
+    count = len(design.variants) * len(design.seeds)
+    with progress("planning", count, show=count > FEW) as bar:
+        design = design.merged(resolve, folder)
     return AblationPlan(ablation, design, folder, teacher, resolved, frozenset(finished))
 
 
