@@ -456,6 +456,16 @@ def test_every_command_reads_a_run_so(cli, run, words):
     assert "config.yaml" in done.err
 
 
+def test_more_samples_than_the_disk_has_room_for_are_refused_and_others_written_one_by_one(cli, run, monkeypatch):
+    free = shutil.disk_usage("/")._replace(free=40_000)
+    monkeypatch.setattr("shutil.disk_usage", lambda place: free)
+    done = cli("sample", "run", "--num", 10, "--output", "new/files")
+    assert done.code == 2 and "10 images may need" in done.err and done.err.count("\n") == 1, done.err
+    assert not Path("new").exists()
+    assert cli("sample", "run", "--num", 9, "--batch-size", 4, "--output", "new/files").code == 0
+    assert sorted(path.name for path in Path("new/files").iterdir()) == [f"{number:05d}.png" for number in range(9)]
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
