@@ -201,6 +201,24 @@ def test_json_nested_without_end_is_one_line(copy, teachers, file):
     assert Path(file).name in says(folder, teachers / "words.txt")
 
 
+MARKED = {
+    **dict.fromkeys(["model_index.json", "scheduler/scheduler_config.json"], "read"),
+    **dict.fromkeys(["unet/config.json", "vae/config.json", "text_encoder/config.json", "tokenizer/tokenizer.json",
+                     "tokenizer/tokenizer_config.json"], "refused"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("file", MARKED)
+def test_a_config_that_begins_with_a_byte_order_mark_is_read_or_refused_for_it(copy, teachers, file):
+    folder = copy()
+    (folder / file).write_text((folder / file).read_text(), encoding="utf-8-sig")
+    if MARKED[file] == "read":
+        assert plan(folder, teachers / "words.txt").teacher is not None
+    else:
+        line = says(folder, teachers / "words.txt")
+        assert file in line and "begins with a byte order mark" in line and "without one" in line
+
+
 # --- the class that stock builds -------------------------------------------------------------------------------------
 
 

@@ -31,6 +31,7 @@ from bootdiff.reading import parse_yaml
 from bootdiff.report.privacy import command_without_places, sentence_without_places, without_place
 from bootdiff.runs import Run
 from bootdiff.terminal import show_every_character
+from bootdiff.training.log import read_log
 from bootdiff.training.settings import TeacherSettings, make_settings, read_config
 from toys import command
 
@@ -111,6 +112,22 @@ def test_a_config_must_be_a_regular_file_of_a_stated_size(tmp_path):
             (tmp_path / name).write_text("#" * (2**21 + 1))
         with pytest.raises(BootdiffError, match=words):
             read_config(tmp_path / name)
+
+
+def test_a_config_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "a.yaml").write_text("steps: 2\nprompts: 'a cât'\n", encoding="utf-8-sig")
+    assert read_config(tmp_path / "a.yaml") == {"steps": 2, "prompts": "a cât"}
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "meta.json", "done.json", "log.jsonl", "evaluation.json"])
+def test_a_run_s_files_may_begin_with_a_byte_order_mark(cli, run, name):
+    """As some editors save them."""
+    if name == "evaluation.json":
+        assert cli("evaluate", run, "--num", 2, "--no-heun", "--calls", 1, "--output", run / name).code == 0
+    lines = read_log(run / "log.jsonl")
+    (run / name).write_text((run / name).read_text(encoding="utf-8"), encoding="utf-8-sig")
+    done = cli("report", run)
+    assert done.code == 0 and read_log(run / "log.jsonl") == lines, done.err
 
 
 def test_aliases_and_merges_that_stay_small_are_read():
