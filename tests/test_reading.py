@@ -531,6 +531,58 @@ def test_another_teacher_is_another_run_still(cli, run):
     assert done.code == 2 and "holds another run" in done.err
 
 
+#: a name of one byte, which is no UTF-8
+BYTE = "\udcff"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sample", "run", "--num", 2, "--output", f"{BYTE}.png"),
+        ("sample", "run", "--num", 2, "--output", BYTE),
+        ("report", "run", "--output", f"{BYTE}.html"),
+        ("evaluate", "run", "--num", 2, "--no-heun", "--calls", 1, "--output", f"{BYTE}.json"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_results_may_have_any_name(cli, run, words):
+    done = cli(*words)
+    assert done.code == 0 and Path(words[-1]).exists(), done.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("distill", "teacher", *SMALL),
+        ("train-teacher", "digits", *SMALL),
+        ("export", "run"),
+        ("compare", "run", "--num", 2),
+    ],
+    ids=lambda words: words[0],
+)
+def test_what_holds_weights_has_a_name_in_utf_8(cli, run, words):
+    done = cli(*words, "--output", f"out-{BYTE}")
+    assert done.code == 2 and "no name in UTF-8" in done.err and done.err.count("\n") == 1, done.err
+    assert sorted(path.name for path in Path().iterdir()) == ["run", "teacher"]
+
+
+def test_weights_in_a_folder_that_is_not_called_in_utf_8_are_not_called_damaged(cli, run):
+    Path("run").rename(BYTE)
+    Path("teacher").rename(f"teacher-{BYTE}")
+    for words in (("sample", BYTE, "--num", 2, "--output", "a.png"), ("inspect", f"teacher-{BYTE}")):
+        done = cli(*words)
+        assert done.code == 2 and "no name in UTF-8" in done.err and done.err.count("\n") == 1, done.err
+
+
+def test_a_command_typed_in_bytes_is_kept_as_it_was(cli, run):
+    """In the record of the run that it makes."""
+    Path("settings.yaml").write_text("steps: 2\nbatch_size: 2\n")
+    Path("settings.yaml").rename(f"{BYTE}.yaml")
+    assert cli("distill", "teacher", "--output", "other", "--config", f"{BYTE}.yaml").code == 0
+    assert BYTE in Run("other").meta["command"]
+    assert cli("report", "other").code == 0
+
+
 # -- reports and terminals ---------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from bootdiff.errors import BootdiffError, first_line, one_line, shown
 from bootdiff.files import has_leftovers, read_json, write_json, write_text
 from bootdiff.lock import LOCK, lock, tidy
 from bootdiff.notes import note, said
-from bootdiff.reading import check_kinds, parse_json, read_text
+from bootdiff.reading import check_kinds, check_name, parse_json, read_text
 from bootdiff.training.settings import read_config
 
 #: settings that change how a run is watched and kept, not what comes out of it
@@ -157,6 +157,7 @@ class Run:
         Raises:
             BootdiffError: naming what differs, and how to resume or choose anew.
         """
+        check_name(self.folder)
         if not self.folder.exists():
             return
         if not self.folder.is_dir():

@@ -7,6 +7,7 @@ from pathlib import Path
 from bootdiff.errors import BootdiffError
 from bootdiff.pipelines.export import export_student
 from bootdiff.pipelines.student_files import load_student, path_folder
+from bootdiff.reading import check_name
 from bootdiff.runs import Run
 
 
@@ -16,6 +17,7 @@ def run_export(student: str, output: Path, weight: float | None) -> None:
     Raises:
         BootdiffError: if there is no such student, or it did not learn the weight.
     """
+    check_name(output)
     if output.exists():
         raise BootdiffError(f"{output} exists; choose a new folder.")
     unfolded = load_student(path_folder(Path(student)))

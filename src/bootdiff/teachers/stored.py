@@ -17,7 +17,7 @@ import torch
 from bootdiff.errors import BootdiffError, first_line
 from bootdiff.files import read_json
 from bootdiff.notes import note
-from bootdiff.reading import check_regular
+from bootdiff.reading import check_name, check_regular
 
 #: what torch's own wrappers (compile, FSDP, activation checkpointing) leave in the names of what they wrap
 WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -139,6 +139,7 @@ def stored_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         BootdiffError: if it is damaged.
     """
+    check_name(file)
     check_regular(file, "file of weights")
     try:
         with file.open("rb"):
