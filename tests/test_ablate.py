@@ -13,7 +13,7 @@ from PIL import Image
 from bootdiff.ablation import run as running
 from bootdiff.ablation.config import read_ablation
 from bootdiff.ablation.pictures import rows_figure
-from bootdiff.ablation.variants import folder_name, make_design
+from bootdiff.ablation.variants import Design, folder_name, make_design
 from bootdiff.core.errors import BootdiffError, Interrupted
 from tiny_unet import save_teacher
 
@@ -61,6 +61,16 @@ def copied(finished, tmp_path):
     path, folder = finished
     shutil.copytree(folder, tmp_path / "out")
     return Path(shutil.copy(path, tmp_path / "c.yaml")), tmp_path / "out"
+
+
+def test_the_planning_of_many_runs_is_shown_and_takes_each_once(cli, tiny, tmp_path, monkeypatch):
+    made = []
+    place = Design._place
+    monkeypatch.setattr(Design, "_place", lambda *words: made.append(words) or place(*words))
+    path = write(tmp_path / "c.yaml", tiny, vary={"log_every": list(range(1, 61))})
+    done = cli("ablate", path, "--output", tmp_path / "out", "--dry-run")
+    assert done.code == 0 and "planning: 60/60" in done.err and "time: 60 runs" in done.out
+    assert len(made) == 2 * 60  # while they are planned, and once more for all that is done after that
 
 
 def test_vary_changes_one_setting_and_the_baseline_comes_once(tmp_path):

@@ -182,6 +182,8 @@ BAD = {
     "sample: times no numbers": (["sample", "RUN", "--times", "a,b", "--output", "a.png"], "numbers"),
     "sample: num zero": (["sample", "RUN", "--num", "0", "--output", "a.png"], "num"),
     "sample: other suffix": (["sample", "RUN", "--output", "a.tiff"], "png"),
+    "sample: only a suffix": (["sample", "RUN", "--output", "m/.png"], "a suffix without a name"),
+    "sample: a grid too large": (["sample", "RUN", "--num", "60000", "--output", "a.png"], "a grid of 60,000 images"),
     "sample: folder in use": (["sample", "RUN", "--output", "HERE"], "other files"),
     "evaluate: no json": (["evaluate", "RUN", "--output", "a.txt"], "json"),
     "evaluate: no features": (["evaluate", "RUN", "--features", "inception", "--reference", "digits", "--output",

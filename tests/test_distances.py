@@ -68,6 +68,13 @@ def test_both_namings_and_two_files_are_read(weights, tmp_path):
     assert torch.equal(first(a, b), second(a, b))
 
 
+def test_a_weight_in_two_files_is_refused(weights, tmp_path):
+    for name in ("a.safetensors", "b.safetensors"):
+        save_file(weights, tmp_path / name)
+    with pytest.raises(BootdiffError, match=r"holds conv0\.bias in two files, a\.safetensors and b\.safetensors"):
+        make_distance("lpips", (3, 32, 32), str(tmp_path))
+
+
 def test_small_and_grey_images_are_enlarged_and_made_rgb(weights, tmp_path):
     save_file(weights, tmp_path / "lpips.safetensors")
     distance, (a, b) = make_distance("lpips", (1, 8, 8), str(tmp_path / "lpips.safetensors")), images(2, 1, 8, 8)
@@ -91,8 +98,10 @@ def test_the_digits_distance_teaches_images_and_not_its_own_network(shape):
 @pytest.mark.parametrize(
     "change, words",
     [(lambda s: s.pop("features.5.weight"), "lacks conv5.weight"), (lambda s: s.pop("lin3.model.1.weight"), "lin3"),
-     (lambda s: s.update({"features.0.weight": torch.zeros(64, 1, 3, 3)}), "conv0.weight .* expected")],
-    ids=["a layer less", "a linear layer less", "another shape"],
+     (lambda s: s.update({"features.0.weight": torch.zeros(64, 1, 3, 3)}), "conv0.weight .* expected"),
+     (lambda s: s.update({"features.2.bias": torch.full((64,), torch.nan)}), "conv2.bias .* not finite"),
+     (lambda s: s.update({"lin2.model.1.weight": torch.full((1, 256, 1, 1), torch.inf)}), "lin2 .* not finite")],
+    ids=["a layer less", "a linear layer less", "another shape", "NaN in a layer", "infinity in a linear layer"],
 )  # fmt: skip
 def test_other_weights_are_refused_by_name(weights, tmp_path, change, words):
     state = dict(weights)

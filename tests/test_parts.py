@@ -152,6 +152,25 @@ def test_old_weights_and_variants_are_checked_the_same(copy, teachers):
     assert "decoder.conv_in.bias" in says(folder, words, variant="fp16")
 
 
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_a_tensor_in_two_shards_is_refused_with_both_their_names(copy, teachers, suffix):
+    folder, name = copy(), "diffusion_pytorch_model"
+    tensors = load_file(folder / VAE)
+    (folder / VAE).unlink()
+    shards = [f"{name}-0000{number}-of-00002.{suffix}" for number in (1, 2)]
+    half = dict(list(tensors.items())[: len(tensors) // 2])
+    parts = half, {key: value for key, value in tensors.items() if key not in half}
+    write = save_file if suffix == "safetensors" else torch.save
+    for file, part in zip(shards, parts, strict=True):
+        write(part, folder / "vae" / file)
+    places = {key: shards[key not in half] for key in tensors}
+    write_json(folder / "vae" / f"{name}.{suffix}.index.json", {"metadata": {}, "weight_map": places})
+    assert plan(folder, teachers / "words.txt").teacher is not None
+    shared = next(iter(half))
+    write({**parts[1], shared: half[shared] + 1}, folder / "vae" / shards[1])
+    assert f"holds '{shared}' in two files, {shards[0]} and {shards[1]}" in says(folder, teachers / "words.txt")
+
+
 #: configs that ask for more than there is: the file, its fields
 LARGE = {
     "layers": ("unet/config.json", {"layers_per_block": 10**9}),
@@ -181,6 +200,24 @@ def test_json_nested_without_end_is_one_line(copy, teachers, file):
     folder = copy()
     (folder / file).write_text('{"a":' * 100_000)
     assert Path(file).name in says(folder, teachers / "words.txt")
+
+
+MARKED = {
+    **dict.fromkeys(["model_index.json", "scheduler/scheduler_config.json"], "read"),
+    **dict.fromkeys(["unet/config.json", "vae/config.json", "text_encoder/config.json", "tokenizer/tokenizer.json",
+                     "tokenizer/tokenizer_config.json"], "refused"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("file", MARKED)
+def test_a_config_that_begins_with_a_byte_order_mark_is_read_or_refused_for_it(copy, teachers, file):
+    folder = copy()
+    (folder / file).write_text((folder / file).read_text(), encoding="utf-8-sig")
+    if MARKED[file] == "read":
+        assert plan(folder, teachers / "words.txt").teacher is not None
+    else:
+        line = says(folder, teachers / "words.txt")
+        assert file in line and "begins with a byte order mark" in line and "without one" in line
 
 
 # --- the class that stock builds -------------------------------------------------------------------------------------

@@ -83,15 +83,26 @@ def test_a_process_is_silent_when_it_was_not_heard_for_the_time_that_is_set():
     assert it.silent(now + 111) == 1
 
 
+@pytest.mark.parametrize("count", ["1", "2"])
 @pytest.mark.parametrize("words", ["soon", "0", "-5", "inf", "nan"])
-def test_the_time_is_checked_before_anything_begins(cli, monkeypatch, words):
-    for name, value in {"WORLD_SIZE": "2", "RANK": "0", presence.VARIABLE: words}.items():
+def test_the_time_is_checked_before_anything_begins(cli, monkeypatch, words, count):
+    for name, value in {"WORLD_SIZE": count, "RANK": "0", presence.VARIABLE: words}.items():
         monkeypatch.setenv(name, value)
     done = cli("inspect", "digits")
     assert done.code == 2
     assert done.err == (
         f"bootdiff: error: BOOTDIFF_PROCESS_TIMEOUT should be a number of seconds from 1 on, got '{words}'.\n"
     )
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK", "MASTER_PORT"])
+@pytest.mark.parametrize("words", ["two", "-2", "1e3"])
+def test_what_the_launcher_says_is_checked_before_anything_begins(cli, monkeypatch, name, words):
+    for key, value in {"WORLD_SIZE": "2", "RANK": "0", name: words}.items():
+        monkeypatch.setenv(key, value)
+    done = cli("inspect", "digits")
+    assert done.code == 2 and done.err.count("\n") == 1, done.err
+    assert f"{name} should be a whole number, as torchrun sets it, got '{words}'" in done.err
 
 
 def test_one_process_is_not_kept_waiting_by_anybody(monkeypatch):

@@ -33,6 +33,7 @@ from bootdiff.storage.files import read_json
 from bootdiff.storage.reading import parse_yaml, read_config
 from bootdiff.storage.runs import Run
 from bootdiff.teaching.settings import TeacherSettings
+from bootdiff.training.log import read_log
 from toys import command
 
 SOURCE = Path(bootdiff.__file__).parent
@@ -112,6 +113,22 @@ def test_a_config_must_be_a_regular_file_of_a_stated_size(tmp_path):
             (tmp_path / name).write_text("#" * (2**21 + 1))
         with pytest.raises(BootdiffError, match=words):
             read_config(tmp_path / name)
+
+
+def test_a_config_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "a.yaml").write_text("steps: 2\nprompts: 'a cât'\n", encoding="utf-8-sig")
+    assert read_config(tmp_path / "a.yaml") == {"steps": 2, "prompts": "a cât"}
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "meta.json", "done.json", "log.jsonl", "evaluation.json"])
+def test_a_run_s_files_may_begin_with_a_byte_order_mark(cli, run, name):
+    """As some editors save them."""
+    if name == "evaluation.json":
+        assert cli("evaluate", run, "--num", 2, "--no-heun", "--calls", 1, "--output", run / name).code == 0
+    lines = read_log(run / "log.jsonl")
+    (run / name).write_text((run / name).read_text(encoding="utf-8"), encoding="utf-8-sig")
+    done = cli("report", run)
+    assert done.code == 0 and read_log(run / "log.jsonl") == lines, done.err
 
 
 def test_aliases_and_merges_that_stay_small_are_read():
@@ -460,6 +477,16 @@ def test_every_command_reads_a_run_so(cli, run, words):
     assert "config.yaml" in done.err
 
 
+def test_more_samples_than_the_disk_has_room_for_are_refused_and_others_written_one_by_one(cli, run, monkeypatch):
+    free = shutil.disk_usage("/")._replace(free=40_000)
+    monkeypatch.setattr("shutil.disk_usage", lambda place: free)
+    done = cli("sample", "run", "--num", 10, "--output", "new/files")
+    assert done.code == 2 and "10 images may need" in done.err and done.err.count("\n") == 1, done.err
+    assert not Path("new").exists()
+    assert cli("sample", "run", "--num", 9, "--batch-size", 4, "--output", "new/files").code == 0
+    assert sorted(path.name for path in Path("new/files").iterdir()) == [f"{number:05d}.png" for number in range(9)]
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -506,6 +533,58 @@ def test_another_teacher_is_another_run_still(cli, run):
     save_teacher(run.parent / "another", seed=3)
     done = cli("distill", "another", "--output", run, *SMALL)
     assert done.code == 2 and "holds another run" in done.err
+
+
+#: a name of one byte, which is no UTF-8
+BYTE = "\udcff"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sample", "run", "--num", 2, "--output", f"{BYTE}.png"),
+        ("sample", "run", "--num", 2, "--output", BYTE),
+        ("report", "run", "--output", f"{BYTE}.html"),
+        ("evaluate", "run", "--num", 2, "--no-heun", "--calls", 1, "--output", f"{BYTE}.json"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_results_may_have_any_name(cli, run, words):
+    done = cli(*words)
+    assert done.code == 0 and Path(words[-1]).exists(), done.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("distill", "teacher", *SMALL),
+        ("train-teacher", "digits", *SMALL),
+        ("export", "run"),
+        ("compare", "run", "--num", 2),
+    ],
+    ids=lambda words: words[0],
+)
+def test_what_holds_weights_has_a_name_in_utf_8(cli, run, words):
+    done = cli(*words, "--output", f"out-{BYTE}")
+    assert done.code == 2 and "no name in UTF-8" in done.err and done.err.count("\n") == 1, done.err
+    assert sorted(path.name for path in Path().iterdir()) == ["run", "teacher"]
+
+
+def test_weights_in_a_folder_that_is_not_called_in_utf_8_are_not_called_damaged(cli, run):
+    Path("run").rename(BYTE)
+    Path("teacher").rename(f"teacher-{BYTE}")
+    for words in (("sample", BYTE, "--num", 2, "--output", "a.png"), ("inspect", f"teacher-{BYTE}")):
+        done = cli(*words)
+        assert done.code == 2 and "no name in UTF-8" in done.err and done.err.count("\n") == 1, done.err
+
+
+def test_a_command_typed_in_bytes_is_kept_as_it_was(cli, run):
+    """In the record of the run that it makes."""
+    Path("settings.yaml").write_text("steps: 2\nbatch_size: 2\n")
+    Path("settings.yaml").rename(f"{BYTE}.yaml")
+    assert cli("distill", "teacher", "--output", "other", "--config", f"{BYTE}.yaml").code == 0
+    assert BYTE in Run("other").meta["command"]
+    assert cli("report", "other").code == 0
 
 
 # -- reports and terminals ---------------------------------------------------------------------------------------------

@@ -114,7 +114,9 @@ def mark_evaluation(folder: Path, result: Mapping[str, Any], evaluation: Evaluat
 
 def lines(design: Design, outcomes: Sequence[Outcome]) -> list[Line]:
     """The table: the teacher's rows, then every variant once."""
-    by_variant = {v.name: [o for o in outcomes if o.job.variant.name == v.name] for v in design.variants}
+    by_variant: dict[str, list[Outcome]] = {variant.name: [] for variant in design.variants}
+    for outcome in outcomes:
+        by_variant[outcome.job.variant.name].append(outcome)
     return [
         *_teacher_lines(design, outcomes),
         *(_variant_line(variant, by_variant[variant.name]) for variant in design.variants),

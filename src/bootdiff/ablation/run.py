@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,15 @@ from bootdiff.distillation.plan import Plan, plan_distillation
 from bootdiff.distillation.run import run_plan
 from bootdiff.evaluation.processes import several
 from bootdiff.evaluation.references import default_features, find_reference, open_features
+from bootdiff.system.progress import progress
 from bootdiff.teachers import Teacher, load_teacher
 
 #: measures the student of a run, writes its ``evaluation.json`` and returns what it holds
 Measure = Callable[[Path, Evaluation], Mapping[str, Any]]
 #: what a folder may hold that is no ablation yet
 OWN = ("runs", "ablation.json")
+#: runs whose planning is waited for without a word
+FEW = 50
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class AblationPlan:
     resolved: Mapping[Path, TrainingSettings]
     finished: frozenset[Path]
 
-    @property
+    @cached_property
     def jobs(self) -> list[Job]:
         """Every run, in order."""
         return list(self.design.jobs(self.folder))
@@ -79,9 +83,12 @@ def plan_ablation(path: Path, folder: Path) -> AblationPlan:
         if plan.finished:
             finished.add(job.folder)
         resolved[job.folder] = plan.settings
+        bar.advance()
         return plan.settings
 
-    design = design.merged(resolve, folder)
+    count = len(design.variants) * len(design.seeds)
+    with progress("planning", count, show=count > FEW) as bar:
+        design = design.merged(resolve, folder)
     return AblationPlan(ablation, design, folder, teacher, resolved, frozenset(finished))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -54,10 +55,10 @@ def print_ablation_plan(plan: AblationPlan) -> None:
     for key, value in first.model_dump().items():
         print(f"  {key}: {shown(value)}")
     print("variants:")
+    finished = Counter(job.variant.name for job in plan.jobs if job.folder in plan.finished)
     for number, variant in enumerate(plan.design.variants, 1):
-        jobs = [job for job in plan.jobs if job.variant == variant]
-        done = sum(job.folder in plan.finished for job in jobs)
-        told = f"  ({done} of {len(jobs)} trained)" if done else ""
+        done = finished[variant.name]
+        told = f"  ({done} of {len(plan.design.seeds)} trained)" if done else ""
         print(f"  {number}. {variant.label}: {plan.folder}/runs/{variant.name}{told}")
     print(f"seeds: {', '.join(map(str, plan.design.seeds))}")
     count, minutes = len(plan.jobs) - len(plan.finished), _minutes(plan)

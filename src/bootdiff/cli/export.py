@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bootdiff.core.errors import BootdiffError
 from bootdiff.export.diffusers import export_student
+from bootdiff.storage.reading import check_name
 from bootdiff.storage.runs import Run
 from bootdiff.students.files import load_student
 from bootdiff.students.folder import StudentFolder
@@ -17,6 +18,7 @@ def run_export(student: str, output: Path, weight: float | None) -> None:
     Raises:
         BootdiffError: if there is no such student, or it did not learn the weight.
     """
+    check_name(output)
     if output.exists():
         raise BootdiffError(f"{output} exists; choose a new folder.")
     unfolded = load_student(StudentFolder.unfolded(student).path)

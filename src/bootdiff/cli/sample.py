@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bootdiff.cli.words import read_times
-from bootdiff.sampling.sample import Wanted, draw_samples
-from bootdiff.sampling.saving import check_output, save_images
+from bootdiff.sampling.sample import Wanted, plan_samples
+from bootdiff.sampling.saving import check_output, check_room, save_images
 
 
 def run_sample(students: Sequence[str], wanted: Wanted, times: str | None, output: Path) -> None:
@@ -17,8 +17,9 @@ def run_sample(students: Sequence[str], wanted: Wanted, times: str | None, outpu
         BootdiffError: for students, words or an output that do not fit.
     """
     check_output(output)
-    samples = draw_samples(students, wanted, None if times is None else read_times(times))
-    save_images(samples.images, output, samples.columns)
-    print(f"{len(samples.images)} images: {output}")
-    for line in samples.told:
+    drawing = plan_samples(students, wanted, None if times is None else read_times(times))
+    check_room(drawing.shape, drawing.count, drawing.columns, output)
+    save_images(drawing.batches, output, drawing.columns)
+    print(f"{drawing.count} images: {output}")
+    for line in drawing.told:
         print(line)

@@ -24,17 +24,29 @@ def to_image(image: Tensor) -> Image.Image:
 
 def grid(images: Tensor, columns: int | None = None) -> Image.Image:
     """Images (n, c, h, w) side by side, row by row; without ``columns`` roughly square, and whole if it can be."""
-    square = math.ceil(math.sqrt(len(images)))
-    columns = columns or next((n for n in range(square, 2 * square) if len(images) % n == 0), square)
-    rows = math.ceil(len(images) / columns)
     height, width = images.shape[-2:]
-    scale = max(1, math.ceil(SMALLEST_SIDE / width))
-    size = (columns * (width * scale + GAP) - GAP, rows * (height * scale + GAP) - GAP)
-    canvas = Image.new("RGB", size, "white")
+    columns, scale = columns or _columns(len(images)), _scale(width)
+    canvas = Image.new("RGB", grid_size(len(images), height, width, columns), "white")
     for i, image in enumerate(images):
         tile = to_image(image).convert("RGB").resize((width * scale, height * scale), Image.Resampling.NEAREST)
         canvas.paste(tile, ((i % columns) * (width * scale + GAP), (i // columns) * (height * scale + GAP)))
     return canvas
+
+
+def grid_size(count: int, height: int, width: int, columns: int | None = None) -> tuple[int, int]:
+    """(width, height) of the grid of so many images."""
+    columns, scale = columns or _columns(count), _scale(width)
+    rows = math.ceil(count / columns)
+    return columns * (width * scale + GAP) - GAP, rows * (height * scale + GAP) - GAP
+
+
+def _columns(count: int) -> int:
+    square = math.ceil(math.sqrt(count))
+    return next((n for n in range(square, 2 * square) if count % n == 0), square)
+
+
+def _scale(width: int) -> int:
+    return max(1, math.ceil(SMALLEST_SIDE / width))
 
 
 def rows_grid(rows: Sequence[Tensor]) -> Image.Image:

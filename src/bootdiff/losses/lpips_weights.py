@@ -29,14 +29,29 @@ def read_lpips(path: Path) -> dict[str, Tensor]:
     if not files:
         raise BootdiffError(f"lpips_weights: no .safetensors or .pth file at {path}.")
     found: dict[str, Tensor] = {}
+    holders: dict[str, Path] = {}
     for file in files:
-        for key, value in load_state(file).items():
-            if match := re.fullmatch(r"(?:net\.slice\d\.|features\.)(\d+)\.(weight|bias)", key):
-                found[f"conv{match[1]}.{match[2]}"] = value
-            elif match := re.fullmatch(r"lins?\.?(\d)\.model\.1\.weight", key):
-                found[f"lin{match[1]}"] = value
+        own = _named(load_state(file))
+        twice = next((name for name in own if name in found), None)
+        if twice is not None:
+            raise BootdiffError(
+                f"lpips_weights: {path} holds {twice} in two files, {holders[twice].name} and {file.name}; remove one."
+            )
+        found.update(own)
+        holders.update(dict.fromkeys(own, file))
     _check_shapes(found, path)
     return {name: value.float() for name, value in found.items()}
+
+
+def _named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A file's weights by our names; ``lpips`` keeps its linear layers under two, and both hold the same."""
+    found: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if match := re.fullmatch(r"(?:net\.slice\d\.|features\.)(\d+)\.(weight|bias)", key):
+            found[f"conv{match[1]}.{match[2]}"] = value
+        elif match := re.fullmatch(r"lins?\.?(\d)\.model\.1\.weight", key):
+            found[f"lin{match[1]}"] = value
+    return found
 
 
 def _check_shapes(found: Mapping[str, Tensor], path: Path) -> None:

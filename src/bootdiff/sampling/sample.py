@@ -51,8 +51,27 @@ PLAIN = Wanted()
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """Samples that are drawn when they are asked for.
+
+    Args:
+        shape: of an image, (c, h, w).
+        count: of all images.
+        columns: of a grid; None where any number will do.
+        told: what the pictures cannot say, a line each.
+        batches: the images in [−1, 1], (b, c, h, w) at a time; they can be drawn once.
+    """
+
+    shape: tuple[int, ...]
+    count: int
+    columns: int | None
+    told: Sequence[str]
+    batches: Iterator[torch.Tensor]
+
+
+@dataclass(frozen=True)
 class Samples:
-    """What was drawn.
+    """Samples that were drawn.
 
     Args:
         images: (n, c, h, w) in [−1, 1].
@@ -78,6 +97,18 @@ def draw_samples(
     Raises:
         BootdiffError: for students or words that do not fit.
     """
+    drawing = plan_samples(students, wanted, times)
+    return Samples(torch.cat(list(drawing.batches)), drawing.columns, drawing.told)
+
+
+def plan_samples(
+    students: str | Path | Sequence[str | Path], wanted: Wanted = PLAIN, times: Sequence[float] | None = None
+) -> Drawing:
+    """The same, of which nothing has been drawn yet.
+
+    Raises:
+        BootdiffError: for students or words that do not fit.
+    """
     names = [str(students)] if isinstance(students, str | Path) else [str(student) for student in students]
     if not 1 <= len(names) <= 2:
         raise BootdiffError(f"expected a student, or a base and its super-resolution student, got {len(names)}.")
@@ -94,11 +125,18 @@ def draw_samples(
     size = min(wanted.batch_size, batch_for(samplers[0].shape))
     canvas = Canvas(samplers[0], conditions, wanted.num, wanted.seed, len(named or ()), size)
     total, columns = wanted.layout.shape(canvas)
-    with told_when_out_of_memory(f"lower --batch-size (it draws {size} at a time) or --num (now {wanted.num})"):
-        made = draw(samplers, wanted.layout.work(canvas), total)
-    if not is_picture(made.shape[1:]):
-        raise BootdiffError(f"samples of shape {tuple(made.shape[1:])} are no pictures; sample from Python instead.")
-    return Samples(made, columns if times is None else len(samplers), list(describe(card, samplers[0], wanted)))
+    return Drawing(
+        shape=picture_shape(samplers[0]),
+        count=total * len(samplers),
+        columns=columns if times is None else len(samplers),
+        told=list(describe(card, samplers[0], wanted)),
+        batches=_within_memory(drawn(samplers, wanted.layout.work(canvas), total), size, wanted.num),
+    )
+
+
+def _within_memory(batches: Iterator[torch.Tensor], size: int, num: int) -> Iterator[torch.Tensor]:
+    with told_when_out_of_memory(f"lower --batch-size (it draws {size} at a time) or --num (now {num})"):
+        yield from batches
 
 
 def _open(name: str, times: Sequence[float] | None) -> tuple[list[Sampler], StudentCard]:
@@ -146,13 +184,34 @@ def _conditions(name: str, base: str | None, sampler: Sampler, card: StudentCard
 
 def draw(samplers: Sequence[Sampler], work: Work, total: int) -> torch.Tensor:
     """All samples as images, (n · samplers, c, h, w): of each noise one for every sampler."""
+    return torch.cat(list(drawn(samplers, work, total)))
+
+
+def drawn(samplers: Sequence[Sampler], work: Work, total: int) -> Iterator[torch.Tensor]:
+    """The same, a batch at a time."""
     first = samplers[0]
     adapter = first.adapter if first.adapter is not None and first.adapter.latent else None
-    made = []
     with progress("sampling", total, 0, total > 4 * batch_for(first.shape)) as bar:
         for eps, condition in work:
             rows = [sampler(eps, condition.to(eps.device)) for sampler in samplers]
             images = rows if adapter is None else [adapter.decode(row) for row in rows]
-            made.append(torch.stack(images, dim=1).flatten(0, 1).cpu())
+            _check_picture(images[0].shape[1:])
+            yield torch.stack(images, dim=1).flatten(0, 1).cpu()
             bar.advance(len(eps))
-    return torch.cat(made)
+
+
+def picture_shape(sampler: Sampler) -> tuple[int, ...]:
+    """(c, h, w) of the images that its samples become; a decoder's have three channels at most.
+
+    Raises:
+        BootdiffError: if they become none.
+    """
+    if sampler.adapter is not None and sampler.adapter.latent:
+        return 3, *(side * sampler.adapter.factor for side in sampler.shape[-2:])
+    _check_picture(sampler.shape)
+    return tuple(sampler.shape)
+
+
+def _check_picture(shape: Sequence[int]) -> None:
+    if not is_picture(shape):
+        raise BootdiffError(f"samples of shape {tuple(shape)} are no pictures; sample from Python instead.")

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 
 from bootdiff.core.errors import BootdiffError
-from bootdiff.data.pictures import grid, to_image
+from bootdiff.data.decode import MOST_PIXELS
+from bootdiff.data.pictures import grid, grid_size, to_image
 from bootdiff.storage.files import write_whole
+
+#: bytes that the smallest file takes on most disks
+BLOCK = 4096
 
 
 def check_output(output: Path) -> None:
@@ -17,7 +24,11 @@ def check_output(output: Path) -> None:
     Raises:
         BootdiffError: for another kind of file, or a folder that holds other files.
     """
-    if output.suffix.lower() == ".png":
+    if output.name.lower() == ".png":
+        raise BootdiffError(
+            f"--output {output} is a suffix without a name; expected one such as grid.png, or a folder."
+        )
+    if is_grid(output):
         return
     if output.suffix:
         raise BootdiffError(f"--output {output}: expected a file that ends in .png, or a folder.")
@@ -25,15 +36,47 @@ def check_output(output: Path) -> None:
         raise BootdiffError(f"{output} exists and holds other files; choose a new folder.")
 
 
-def save_images(images: torch.Tensor, output: Path, columns: int | None) -> None:
-    """A grid where ``output`` ends in .png, else a folder with one file a sample."""
-    if output.suffix.lower() == ".png":
-        write_whole(output, grid(images, columns).save)
+def check_room(shape: Sequence[int], count: int, columns: int | None, output: Path) -> None:
+    """Refuse more images than a picture may have pixels for, or than the disk has room for.
+
+    Args:
+        shape: of an image, (c, h, w).
+        columns: of the grid, if they matter.
+
+    Raises:
+        BootdiffError: saying how much it would be.
+    """
+    if is_grid(output):
+        width, height = grid_size(count, shape[-2], shape[-1], columns)
+        if width * height > MOST_PIXELS:
+            raise BootdiffError(
+                f"a grid of {count:,} images would have {width:,}×{height:,} pixels; expected at most {MOST_PIXELS:,}: "
+                "lower --num, or name a folder, which gets a file for each."
+            )
+        return
+    there = next(parent for parent in output.absolute().parents if parent.is_dir())
+    needed, free = count * max(BLOCK, math.prod(shape)), shutil.disk_usage(there).free
+    if needed > free:
+        raise BootdiffError(
+            f"{count:,} images may need {needed / 1e9:,.0f} GB and {there} has {free / 1e9:,.0f} GB free; lower --num, "
+            "or choose another disk."
+        )
+
+
+def is_grid(output: Path) -> bool:
+    """Whether all images go into one file."""
+    return output.suffix.lower() == ".png"
+
+
+def save_images(batches: Iterable[torch.Tensor], output: Path, columns: int | None) -> None:
+    """A grid where ``output`` ends in .png, else a folder with one file a sample, each written when it is drawn."""
+    if is_grid(output):
+        write_whole(output, grid(torch.cat(list(batches)), columns).save)
         return
 
     def write(folder: Path) -> None:
         folder.mkdir()
-        for i, image in enumerate(images):
+        for i, image in enumerate(image for batch in batches for image in batch):
             to_image(image).save(folder / f"{i:05d}.png")
 
     write_whole(output, write)

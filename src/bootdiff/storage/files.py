@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bootdiff.core.errors import BootdiffError, first_line
-from bootdiff.storage.reading import MOST_JSON, check_regular, parse_json, read_text
+from bootdiff.storage.reading import MOST_JSON, check_name, check_regular, parse_json, read_text
 from bootdiff.storage.whole import has_leftovers as has_leftovers
 from bootdiff.storage.whole import remove as remove
 from bootdiff.storage.whole import remove_leftovers as remove_leftovers
@@ -61,6 +61,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    check_name(path)
     check_regular(path, "file of tensors")
     try:
         return load_file(path)
@@ -109,5 +110,9 @@ def file_hash(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file aside and rename it into place, so that readers see the old one or the new one, whole."""
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write a text file aside and rename it into place, so that readers see the old one or the new one, whole.
+
+    The bytes of a name that is not UTF-8 are half characters to Python. They are written as JSON and YAML escape them,
+    and so come back from there as they were.
+    """
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))

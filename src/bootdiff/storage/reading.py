@@ -50,6 +50,16 @@ def check_regular(path: Path, noun: str = "file") -> None:
         raise BootdiffError(f"{path} is {found}; expected a {noun}, which is a regular file.")
 
 
+def check_name(path: Path) -> None:
+    """Refuse a name that is not UTF-8 for what holds weights: safetensors would look for them under another.
+
+    Raises:
+        BootdiffError: then.
+    """
+    if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
+        raise BootdiffError(f"{path} is no name in UTF-8, and weights cannot be read from there; choose another one.")
+
+
 def read_text(path: Path, most: int, noun: str = "file") -> str:
     """A UTF-8 text of at most ``most`` bytes, with or without a byte order mark.
 

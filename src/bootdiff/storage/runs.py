@@ -17,7 +17,7 @@ import yaml
 from bootdiff.core.errors import BootdiffError, first_line, one_line, shown
 from bootdiff.storage.files import has_leftovers, read_json, write_json, write_text
 from bootdiff.storage.lock import LOCK, lock, tidy
-from bootdiff.storage.reading import check_kinds, parse_json, read_config, read_text
+from bootdiff.storage.reading import check_kinds, check_name, parse_json, read_config, read_text
 from bootdiff.system.notes import note, said
 
 #: settings that change how a run is watched and kept, not what comes out of it
@@ -186,6 +186,7 @@ class Run:
         Raises:
             BootdiffError: naming what differs, and how to resume or choose anew.
         """
+        check_name(self.folder)
         if not self.folder.exists():
             return
         if not self.folder.is_dir():

@@ -16,10 +16,12 @@ from datetime import timedelta
 from typing import Any
 
 from bootdiff.core.errors import BootdiffError
-from bootdiff.system.processes import several
+from bootdiff.system.processes import launched, several
 
 #: seconds of silence; another number by this variable of the environment
 VARIABLE, SECONDS = "BOOTDIFF_PROCESS_TIMEOUT", 300.0
+#: torchrun's own
+PORT = 29500
 #: added to a process's count when it has ended well, and need not be heard any more
 _LEFT = 2**40
 
@@ -51,11 +53,13 @@ def kept() -> Iterator[None]:
     Raises:
         BootdiffError: for a time that is none.
     """
+    seconds = patience()  # also where this process is alone: a word that cannot be read is told the first time
     if not several() or not _kept.acquire(blocking=False):  # alone, or within it already
         yield
         return
     try:
-        with Presence(int(os.environ.get("RANK", "0")), int(os.environ["WORLD_SIZE"]), patience()).among_others():
+        launched("MASTER_PORT", PORT)  # which is told here, and not in a thread
+        with Presence(launched("RANK", 0), launched("WORLD_SIZE", 1), seconds).among_others():
             yield
     finally:
         _kept.release()
@@ -148,7 +152,7 @@ def _meeting_place(first: bool, patience: timedelta) -> Any:
     """The store that the launcher named, by a connection of its own; the first process opens it where nobody has."""
     import torch
 
-    address, port = os.environ.get("MASTER_ADDR", "127.0.0.1"), int(os.environ.get("MASTER_PORT", "29500"))
+    address, port = os.environ.get("MASTER_ADDR", "127.0.0.1"), launched("MASTER_PORT", PORT)
     opens = first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE", "False") != "True"
     store = torch.distributed.TCPStore(
         address, port, is_master=opens, wait_for_workers=False, timeout=patience, multi_tenant=True

@@ -31,7 +31,22 @@ class LostProcessError(BootdiffError):
 
 def several() -> bool:
     """Whether torchrun or accelerate started more than one."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return launched("WORLD_SIZE", 1) > 1
+
+
+def launched(name: str, alone: int) -> int:
+    """A number that the launcher has put into the environment.
+
+    Args:
+        alone: what it is without one.
+
+    Raises:
+        BootdiffError: if something else stands there.
+    """
+    words = os.environ.get(name, "").strip()
+    if words and not (words.isdecimal() and len(words) < 10):
+        raise BootdiffError(f"{name} should be a whole number, as torchrun sets it, got '{words:.40}'; unset it.")
+    return int(words) if words else alone
 
 
 def place() -> tuple[int, int]:

@@ -82,6 +82,7 @@ class Parts(Components):
     def full_config(self, part: str) -> dict[str, Any]:
         """A network's config with all that its class adds by itself: what stock pipelines read."""
         where, kind = self.where(part), self._class(part)
+        check_files(where)
         return plain(shell(kind, where, stored(where, self.variant, kind.__name__, strict=False)).config)
 
     @property

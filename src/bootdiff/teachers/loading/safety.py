@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ CODE = ("auto_map", "custom_pipelines", "custom_pipeline", "custom_objects")
 IMPLEMENTATIONS = ("attn_implementation", "experts_implementation")
 #: the JSON files that diffusers, transformers and tokenizers read by themselves
 READ = ("config.json", "*_config.json", "*.index*.json", "tokenizer.json", "vocab.json", "added_tokens.json")
+#: what is read here, and handed on as words
+SCHEDULER = "scheduler_config.json"
 
 
 def check_files(folder: Path) -> None:
@@ -37,6 +40,18 @@ def check_files(folder: Path) -> None:
     for pattern in (*READ, "special_tokens_map.json"):
         for path in sorted(folder.glob(pattern)):
             _check_words(read_json(path), path)
+            _check_mark(path)
+
+
+def _check_mark(path: Path) -> None:
+    """Refuse a byte order mark where a library reads a file by itself: to all of them it is no JSON."""
+    with path.open("rb") as file:
+        marked = file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+    if marked and path.name != SCHEDULER:
+        raise BootdiffError(
+            f"{path} begins with a byte order mark, which neither diffusers nor transformers reads; save it as UTF-8 "
+            "without one."
+        )
 
 
 def _check_words(words: Mapping[str, Any], path: Path) -> None:

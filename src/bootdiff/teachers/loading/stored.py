@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -16,13 +16,15 @@ import torch
 
 from bootdiff.core.errors import BootdiffError, first_line
 from bootdiff.storage.files import read_json
-from bootdiff.storage.reading import check_regular
+from bootdiff.storage.reading import check_name, check_regular
 from bootdiff.system.notes import note
 
 #: what torch's own wrappers (compile, FSDP, activation checkpointing) leave in the names of what they wrap
 WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 #: kinds of tensors that no weights have; positions and counts are 64-bit integers
 QUANTISED = ("I8", "U8", "I16", "U16", "I32", "U32")
+#: the part of a file's name that says which part of a network it holds
+SHARD = re.compile(r"-\d{5}-of-\d{5}")
 #: what DataParallel puts before all names
 PARALLEL = "module."
 
@@ -112,8 +114,23 @@ def stored(folder: Path, variant: str | None, kind: str, strict: bool = True) ->
     if not plain and not (variant and chosen):
         raise BootdiffError(f"{folder} holds only variants of the weights ({listed}); name one with --variant.")
     files = tuple(chosen if variant is not None and chosen else plain)
-    shapes = {name: shape for file in files for name, shape in stored_shapes(file).items()}
-    return Stored(folder, files, variant if chosen else None, shapes)
+    return Stored(folder, files, variant if chosen else None, _together(files))
+
+
+def _together(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
+    """The shapes of all files' tensors; of the shards of one network each holds its own."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    holders: dict[tuple[str, str], Path] = {}
+    for file in files:
+        for name, shape in stored_shapes(file).items():
+            other = holders.setdefault((SHARD.sub("", file.name), name), file)
+            if other is not file:
+                raise BootdiffError(
+                    f"{file.parent} holds '{name:.80}' in two files, {other.name} and {file.name}; "
+                    "nobody knows which is meant, so fetch or save them again."
+                )
+            shapes[name] = shape
+    return shapes
 
 
 def stored_shapes(file: Path) -> dict[str, tuple[int, ...]]:
@@ -122,6 +139,7 @@ def stored_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         BootdiffError: if it is damaged.
     """
+    check_name(file)
     check_regular(file, "file of weights")
     try:
         with file.open("rb"):
