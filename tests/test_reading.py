@@ -306,7 +306,7 @@ def test_images_yaml_and_json_are_opened_in_one_place_each():
         "np.load": {"data/prompt_cache.py"},  # our own arrays, mapped
         "json.loads": {
             "storage/reading.py",
-            "teachers/loading/parts.py",
+            "teachers/loading/components.py",
         },  # the second: what json.dumps has just written
         "json.load": set(),
         "yaml.safe_load": set(),
