@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bootdiff.errors import BootdiffError, first_line
 from bootdiff.out_of_memory import let_pass
 from bootdiff.quiet import quietly
+from bootdiff.reading import check_regular
 from bootdiff.teachers.hub import config_folder
 from bootdiff.teachers.index import component_class, read_index
 from bootdiff.teachers.parts import silent
@@ -57,8 +58,7 @@ def single_file(name: str, dtype: torch.dtype, config: str | None = None) -> Any
     path = Path(name)
     if path.suffix != ".safetensors":
         raise BootdiffError(f"{path}: a .ckpt file can run code when it is loaded; expected a .safetensors file.")
-    if not path.is_file():
-        raise BootdiffError(f"no file at {path}; expected a .safetensors file of a whole Stable Diffusion model.")
+    check_regular(path, "file of a whole Stable Diffusion model")
     held = Stored(path, (path,), None, stored_shapes(path))
     _check_whole(held)
     kind = (
