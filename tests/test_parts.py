@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -18,7 +19,9 @@ from bootdiff.data.conditions import Classes
 from bootdiff.distillation.distill import distill
 from bootdiff.distillation.plan import plan_distillation
 from bootdiff.export.card import escaped
+from bootdiff.losses.distances import make_distance
 from bootdiff.methods.boot import BootSettings
+from bootdiff.metrics.features import load_features
 from bootdiff.storage.files import write_json
 from bootdiff.students import Student
 from bootdiff.students.files import load_student, save_student
@@ -521,6 +524,65 @@ def test_a_single_file_is_whole_or_refused_for_what_it_is(teachers, tmp_path, na
     with pytest.raises(BootdiffError) as error:
         load_teacher(str(path), pipeline_config=str(teachers / "sd"))
     assert words in str(error.value) and "\n" not in str(error.value), error.value
+
+
+# --- weights that cannot be read -------------------------------------------------------------------------------------
+
+#: who reads a file of weights: its name, and how it is opened
+READERS = {
+    "a component": (f"my-sd/{UNET}", lambda file: load_teacher(str(file.parents[1]))),
+    "an old component": ("my-sd/vae/diffusion_pytorch_model.bin", lambda file: load_teacher(str(file.parents[1]))),
+    "a single file": (
+        "a.safetensors",
+        lambda file: load_teacher(str(file), pipeline_config=str(file.parent / "my-sd")),
+    ),
+    "a LoRA": ("lora.safetensors", lambda file: load_teacher(str(file.parent / "my-sd"), lora=str(file))),
+    "Inception": ("a.pth", lambda file: load_features(f"inception:{file}", (3, 8, 8))),
+    "Inception in safetensors": ("i.safetensors", lambda file: load_features(f"inception:{file}", (3, 8, 8))),
+    "ONNX": ("a.onnx", lambda file: load_features(str(file), (3, 8, 8))),
+    "LPIPS": ("lpips.pth", lambda file: make_distance("lpips", (3, 32, 32), str(file))),
+}
+#: what is done to the file, and what is to be done about it
+SPOILT = {
+    "forbidden": (lambda file: None, "permissions"),
+    "a folder": (lambda file: (file.unlink(), file.mkdir()), "name another|name the file|check the name"),
+    "a link to nothing": (
+        lambda file: (file.unlink(), file.symlink_to("nothing")),
+        "mend or remove it|expected a .safetensors|check the name",
+    ),
+    "empty": (lambda file: file.write_bytes(b""), "again|restore"),
+    "cut": (lambda file: os.truncate(file, file.stat().st_size // 2), "again|restore"),
+    "text": (lambda file: file.write_text("404: Not Found"), "again|restore"),
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+@pytest.mark.parametrize("who", READERS)
+def test_a_file_of_weights_that_cannot_be_read_is_named_with_what_to_do(copy, tmp_path, monkeypatch, who, how):
+    if who == "ONNX":
+        pytest.importorskip("onnxruntime")
+    folder, (name, read), (spoil, cure) = copy(), READERS[who], SPOILT[how]
+    file = tmp_path / name
+    tensors = load_file(folder / VAE)
+    if name.endswith(".bin"):
+        (folder / VAE).unlink()
+    if file.suffix == ".safetensors":
+        save_file(tensors, file)
+    else:
+        torch.save(tensors, file)
+    spoil(file)
+    if how == "forbidden":  # whoever may do everything is forbidden nothing, so the system's answer is given here
+        opened = Path.open
+
+        def forbid(path, *words, **options):
+            if path == file:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return opened(path, *words, **options)
+
+        monkeypatch.setattr(Path, "open", forbid)
+    with pytest.raises(BootdiffError, match=cure) as error:
+        adapter_of(read(file)).decoder()
+    assert file.name in str(error.value) and "\n" not in str(error.value), error.value
 
 
 # --- the hub's cache -------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ def read_lpips(path: Path) -> dict[str, Tensor]:
         [path] if path.is_file() else sorted(p for p in path.glob("*") if p.suffix in (".safetensors", ".pth", ".pt"))
     )
     if not files:
-        raise BootdiffError(f"lpips_weights: no .safetensors or .pth file at {path}.")
+        raise BootdiffError(f"lpips_weights: no .safetensors or .pth file at {path}; expected one: check the name.")
     found: dict[str, Tensor] = {}
     holders: dict[str, Path] = {}
     for file in files:

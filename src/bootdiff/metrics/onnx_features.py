@@ -12,6 +12,7 @@ from torch import Tensor
 from bootdiff.builtin import FASHION, builtin_folder
 from bootdiff.core.errors import BootdiffError, first_line
 from bootdiff.storage.files import file_hash
+from bootdiff.storage.reading import check_regular
 from bootdiff.system.out_of_memory import let_pass
 
 
@@ -78,8 +79,7 @@ class OnnxFeatures:
 
 
 def _session(path: Path) -> Any:
-    if not path.is_file():
-        raise BootdiffError(f"no ONNX file at {path}.")
+    check_regular(path, "ONNX file")
     try:
         import onnxruntime
     except ImportError:
@@ -89,7 +89,9 @@ def _session(path: Path) -> Any:
         return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own kinds for a damaged file
         let_pass(error)
-        raise BootdiffError(f"{path} cannot be read as an ONNX file ({first_line(error)}).") from error
+        raise BootdiffError(
+            f"{path} cannot be read as an ONNX file ({first_line(error)}); fetch or export it again."
+        ) from error
 
 
 def _check_data(path: Path) -> None:

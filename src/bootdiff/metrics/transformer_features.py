@@ -180,7 +180,9 @@ def _network(kind: Any, folder: Path, config_class: Any) -> Any:
             )
     except Exception as error:  # transformers raises many kinds; each means that the files do not fit
         let_pass(error)
-        raise BootdiffError(f"the {kind.__name__} in {folder} cannot be read ({first_line(error)}).") from error
+        raise BootdiffError(
+            f"the {kind.__name__} in {folder} cannot be read ({first_line(error)}); fetch it again."
+        ) from error
     wrong = sorted({*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])})
     if wrong:
         raise BootdiffError(

@@ -66,7 +66,9 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise BootdiffError(f"{path} cannot be read as safetensors ({error}); remove it or restore it.") from error
+        raise BootdiffError(
+            f"{path} cannot be read as safetensors ({first_line(error)}); remove it or restore it."
+        ) from error
 
 
 def load_state(path: Path) -> Mapping[str, Tensor]:
@@ -77,19 +79,22 @@ def load_state(path: Path) -> Mapping[str, Tensor]:
     """
     import torch
 
-    if not path.is_file():
-        raise BootdiffError(f"no file of weights at {path}; expected .safetensors or .pth.")
+    check_regular(path, "file of weights")
     if path.suffix == ".safetensors":
         return load_tensors(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged, or a pickle that asks for more than tensors
         let_pass(error)
-        raise BootdiffError(f"{path} cannot be read as weights ({str(error).splitlines()[0][:120]}).") from error
+        raise BootdiffError(
+            f"{path} cannot be read as weights ({first_line(error)}); fetch or save it again."
+        ) from error
     if not isinstance(state, dict) or not all(
         isinstance(value, torch.Tensor) and isinstance(name, str) for name, value in state.items()
     ):
-        raise BootdiffError(f"{path} should hold named weights, found a {type(state).__name__}.")
+        raise BootdiffError(
+            f"{path} should hold named weights, found a {type(state).__name__}; save the network's state_dict() there."
+        )
     return state
 
 

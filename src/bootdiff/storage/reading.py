@@ -28,7 +28,7 @@ MOST_NUMBER = 64
 
 
 def check_regular(path: Path, noun: str = "file") -> None:
-    """Refuse what is no regular file: a device never ends, and a pipe waits for somebody to write into it.
+    """Refuse what is no regular file, or not ours to read: a device never ends, and a pipe waits for a writer.
 
     Args:
         noun: what is expected, as a message calls it.
@@ -47,7 +47,14 @@ def check_regular(path: Path, noun: str = "file") -> None:
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
         found = kinds.get(stat.S_IFMT(mode), "no file of any kind")
-        raise BootdiffError(f"{path} is {found}; expected a {noun}, which is a regular file.")
+        raise BootdiffError(f"{path} is {found}; expected a {noun}, which is a regular file: name another.")
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise BootdiffError(
+            f"{path} cannot be read ({error.strerror}); expected a {noun}: check its permissions, or name another."
+        ) from error
 
 
 def check_name(path: Path) -> None:

@@ -218,7 +218,9 @@ class Parts(Components):
                 return kind.from_pretrained(where, local_files_only=True)  # type: ignore[attr-defined]
         except Exception as error:  # both libraries raise many kinds; each means a part that is damaged
             let_pass(error)
-            raise BootdiffError(f"the {part} in {where} cannot be read ({first_line(error)}).") from error
+            raise BootdiffError(
+                f"the {part} in {where} cannot be read ({first_line(error)}); fetch it again."
+            ) from error
 
 
 def has_weights(kind: str) -> bool:

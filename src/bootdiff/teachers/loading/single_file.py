@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bootdiff.core.errors import BootdiffError, first_line
+from bootdiff.storage.reading import check_regular
 from bootdiff.system.out_of_memory import let_pass
 from bootdiff.system.quiet import quietly
 from bootdiff.teachers.loading.components import silent
@@ -57,8 +58,7 @@ def single_file(name: str, dtype: torch.dtype, config: str | None = None) -> Any
     path = Path(name)
     if path.suffix != ".safetensors":
         raise BootdiffError(f"{path}: a .ckpt file can run code when it is loaded; expected a .safetensors file.")
-    if not path.is_file():
-        raise BootdiffError(f"no file at {path}; expected a .safetensors file of a whole Stable Diffusion model.")
+    check_regular(path, "file of a whole Stable Diffusion model")
     held = Stored(path, (path,), None, stored_shapes(path))
     _check_whole(held)
     kind = (

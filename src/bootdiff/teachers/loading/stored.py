@@ -18,6 +18,7 @@ from bootdiff.core.errors import BootdiffError, first_line
 from bootdiff.storage.files import read_json
 from bootdiff.storage.reading import check_name, check_regular
 from bootdiff.system.notes import note
+from bootdiff.system.out_of_memory import let_pass
 
 #: what torch's own wrappers (compile, FSDP, activation checkpointing) leave in the names of what they wrap
 WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -141,11 +142,6 @@ def stored_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     """
     check_name(file)
     check_regular(file, "file of weights")
-    try:
-        with file.open("rb"):
-            pass
-    except OSError as error:
-        raise BootdiffError(f"{file} cannot be read ({error.strerror}); check its permissions.") from error
     if file.suffix == ".bin":
         return {name: tuple(value.shape) for name, value in _unpickled(file).items()}
     from safetensors import SafetensorError, safe_open
@@ -178,9 +174,14 @@ def _unpickled(file: Path) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=_zipped(file))
     except Exception as error:  # damaged, or a pickle that asks for more than tensors
-        raise BootdiffError(f"{file} cannot be read as weights ({first_line(error)}).") from error
+        let_pass(error)
+        raise BootdiffError(
+            f"{file} cannot be read as weights ({first_line(error)}); fetch or save it again."
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise BootdiffError(f"{file} should hold named tensors and nothing else.")
+        raise BootdiffError(
+            f"{file} should hold named tensors and nothing else; save the network's state_dict() there."
+        )
     return {str(name): value for name, value in state.items()}
 
 
