@@ -1,4 +1,6 @@
-"""Distances between images: (b, ...) twice to (b,), a mean over pixels so that the rate does not depend on size.
+"""Distances between images: from two tensors (b, ...) to one number a sample, (b,).
+
+Each is a mean over pixels, so that the learning rate does not depend on the image's size.
 
 Source: docs/method.md, "Distances".
 """
@@ -11,9 +13,10 @@ from torch import Tensor
 
 
 class Distance(Protocol):
-    """A per-sample distance.
+    """A distance between two batches of images (b, ...), one number a sample: (b,).
 
-    ``degree`` is its power law, d(a, a + k h) ∝ k^degree: by it a weight brings steps of other sizes to one scale.
+    ``degree`` says how the distance grows with a difference: d(a, a + k h) ∝ k^degree. A weight uses it to bring steps
+    of different sizes to one scale.
     """
 
     degree: int
@@ -22,7 +25,7 @@ class Distance(Protocol):
 
 
 class SquaredError:
-    """Mean squared difference: the paper's choice."""
+    """The mean squared difference of each sample, (b,): the paper's choice."""
 
     degree = 2
 
@@ -31,7 +34,7 @@ class SquaredError:
 
 
 class AbsoluteError:
-    """Mean absolute difference."""
+    """The mean absolute difference of each sample, (b,)."""
 
     degree = 1
 
@@ -40,7 +43,10 @@ class AbsoluteError:
 
 
 class PseudoHuber:
-    """sqrt(mean squared difference + c²) − c with c = 0.03 for a pixel (Song & Dhariwal, 2023, with another c)."""
+    """The pseudo-Huber distance: sqrt(mean squared difference + c²) − c, with c = 0.03 in units of a pixel.
+
+    Source: Song & Dhariwal, 2023, who take another c.
+    """
 
     degree = 1
     c = 0.03
@@ -53,14 +59,14 @@ SIMPLE: dict[str, Distance] = {"l2": SquaredError(), "l1": AbsoluteError(), "hub
 
 
 def make_distance(name: str, shape: tuple[int, ...], lpips_weights: str | None = None) -> Distance:
-    """The distance that a setting names.
+    """Return the distance that a setting names.
 
     Args:
-        shape: of the images, without the batch.
-        lpips_weights: for ``lpips``, where its weights are.
+        shape: the images' shape, without the batch.
+        lpips_weights: the file or folder with LPIPS's weights; only ``lpips`` needs it.
 
     Raises:
-        BootdiffError: for a distance that does not take such images, or without its weights.
+        BootdiffError: if the distance does not take such images, or needs weights and got none.
     """
     if name in SIMPLE:
         return SIMPLE[name]

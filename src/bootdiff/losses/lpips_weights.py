@@ -12,16 +12,20 @@ from torch import Tensor
 from bootdiff.core.errors import BootdiffError
 from bootdiff.storage.files import load_state
 
-#: VGG-16's convolutions by their place in torchvision's ``features``; a stage ends where LPIPS looks
+#: VGG-16's convolutions, by their place in torchvision's ``features``; LPIPS compares the output of each stage
 VGG_STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 VGG_CHANNELS = (64, 128, 256, 512, 512)
 
 
 def read_lpips(path: Path) -> dict[str, Tensor]:
-    """``conv0.weight`` … ``conv28.bias`` and ``lin0`` … ``lin4``, from either naming.
+    """Return LPIPS's weights by our names, whichever of the two usual namings the files have.
+
+    The names are ``conv0.weight`` … ``conv28.bias`` (the convolutions of VGG-16) and ``lin0`` … ``lin4`` (LPIPS's own
+    linear layers). All values are float32.
 
     Raises:
-        BootdiffError: if the path holds no such weights, naming the first one that is missing or of another shape.
+        BootdiffError: if the path holds no such weights; the message names the first one that is missing or has another
+            shape.
     """
     files = (
         [path] if path.is_file() else sorted(p for p in path.glob("*") if p.suffix in (".safetensors", ".pth", ".pt"))
@@ -44,7 +48,10 @@ def read_lpips(path: Path) -> dict[str, Tensor]:
 
 
 def _named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A file's weights by our names; ``lpips`` keeps its linear layers under two, and both hold the same."""
+    """Return a file's weights by our names.
+
+    The package ``lpips`` stores its linear layers under two names, which hold the same values.
+    """
     found: dict[str, Tensor] = {}
     for key, value in state.items():
         if match := re.fullmatch(r"(?:net\.slice\d\.|features\.)(\d+)\.(weight|bias)", key):

@@ -1,4 +1,7 @@
-"""Perceptual distances: between the activations of a frozen classifier (LPIPS: Zhang et al., 2018)."""
+"""Perceptual distances: how far apart the activations of two images are in a frozen classifier.
+
+Source: LPIPS, Zhang et al., 2018.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +15,26 @@ from bootdiff.builtin.classifier import DigitsClassifier
 from bootdiff.core.errors import BootdiffError
 from bootdiff.losses.lpips_weights import VGG_CHANNELS, VGG_STAGES, read_lpips
 
-#: ImageNet's mean and deviation, for images in [−1, 1]
+#: ImageNet's mean and standard deviation of each channel, for images in [−1, 1]
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-#: VGG halves its input four times
+#: the least height and width that VGG takes, because it halves its input four times
 SMALLEST = 32
 
 
 class Perceptual(nn.Module):
-    """sum over stages of mean over pixels of ``weights · (â − b̂)²``, â and b̂ of unit length in each pixel's channels.
+    """A perceptual distance: the sum over stages of the mean over pixels of ``weights · (â − b̂)²``.
+
+    â and b̂ are the stage's outputs for the two images, scaled to unit length over the channels of each pixel.
 
     Args:
-        stages: applied one after another; each one's output (b, c, h, w) or (b, c) is compared.
-        weights: (c,) a stage, not negative.
-        prepare: from images in [−1, 1] to the first stage's input.
-        softness: share of the batch's mean length that is added to each length. LPIPS has none; a small network is
+        stages: the network's parts, applied one after another; each one's output, (b, c, h, w) or (b, c), is compared.
+        weights: one tensor (c,) for each stage, with values that are not negative.
+        prepare: turns images in [−1, 1] into the first stage's input.
+        softness: the share of the batch's mean length that is added to each length. LPIPS has none. A small network is
             silent on the background, where unit length would make noise as loud as the image.
     """
 
-    #: about quadratic in small differences
+    #: the distance is about quadratic in small differences
     degree = 2
 
     def __init__(
@@ -42,7 +47,7 @@ class Perceptual(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """The distance, (b,), of images (b, c, h, w) in [−1, 1]."""
+        """Return the distance (b,) of two batches of images (b, c, h, w) in [−1, 1]."""
         both = self.prepare(torch.cat([a, b]))
         total = torch.zeros(len(a), device=a.device)
         for stage, weight in zip(self.stages, self.weights, strict=True):
@@ -56,7 +61,7 @@ class Perceptual(nn.Module):
 
 
 class ForVGG(nn.Module):
-    """Grey to RGB, small images enlarged, and ImageNet's normalisation."""
+    """Prepares images for VGG: grey ones become RGB, small ones are enlarged, and ImageNet's normalisation follows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +71,7 @@ class ForVGG(nn.Module):
         self.register_buffer("scale", torch.tensor(SCALE)[:, None, None])
 
     def forward(self, images: Tensor) -> Tensor:
-        """(b, 3, h, w), h and w at least 32."""
+        """Return images (b, 1 or 3, h, w) in [−1, 1] as VGG takes them: (b, 3, h, w), h and w at least 32."""
         side = min(images.shape[-2:])
         if side < SMALLEST:
             images = nn.functional.interpolate(images, scale_factor=SMALLEST / side, mode="bilinear")
@@ -74,15 +79,15 @@ class ForVGG(nn.Module):
 
 
 def lpips(shape: tuple[int, ...], where: str | None) -> Perceptual:
-    """LPIPS with VGG-16 from local weights; images smaller than 32 are enlarged, grey ones made RGB.
+    """Return LPIPS with VGG-16, from local weights; images smaller than 32 are enlarged, and grey ones made RGB.
 
     Args:
-        shape: of the images.
+        shape: the images' shape, without the batch: 1 or 3 channels, height, width.
         where: a ``.safetensors``, ``.pth`` or ``.pt`` file with the state of ``lpips.LPIPS(net="vgg")``, or a folder
             with torchvision's VGG-16 and LPIPS's own linear layers in two such files.
 
     Raises:
-        BootdiffError: for other images, or if the weights are missing or are something else.
+        BootdiffError: if the images have another shape, or if the weights are missing or belong to another network.
     """
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise BootdiffError(f"distance lpips takes images of 1 or 3 channels, got {tuple(shape)}; use l2, l1 or huber.")
@@ -103,10 +108,12 @@ def lpips(shape: tuple[int, ...], where: str | None) -> Perceptual:
 
 
 def digits_distance(shape: tuple[int, ...]) -> Perceptual:
-    """The same with the builtin digit classifier, softly normalised; its stages count alike.
+    """Return a perceptual distance like LPIPS with the builtin digit classifier as its network.
+
+    Lengths are softened (``softness`` of ``Perceptual``), and every channel of every stage has weight 1.
 
     Raises:
-        BootdiffError: for images that are not 1×8×8.
+        BootdiffError: if the images are not of shape 1×8×8.
     """
     if tuple(shape) != DigitsClassifier.shape:
         raise BootdiffError(f"distance digits takes images of shape {DigitsClassifier.shape}, got {tuple(shape)}.")

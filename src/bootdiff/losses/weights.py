@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class Weight(Protocol):
-    """A per-sample factor, detached, (b,)."""
+    """A factor for each sample's distance, (b,), through which no gradient flows."""
 
     #: whether the factor grows without bound as s is clipped to t_min, so that t must stay delta above it
     singular: bool
@@ -26,7 +26,10 @@ class Weight(Protocol):
 
 @dataclass(frozen=True)
 class UniformWeight:
-    """The paper's default, 1 / delta² with the nominal delta (Eq. 14); the constant is dropped: plain regression."""
+    """The paper's default, 1 / delta² with the nominal delta (Eq. 14).
+
+    The constant is dropped, so the factor is 1 and the loss is plain regression.
+    """
 
     singular = False
 
@@ -36,7 +39,10 @@ class UniformWeight:
 
 @dataclass(frozen=True)
 class SignalWeight:
-    """1 / kappa² for squared error, so that the loss is ‖r‖²: Algorithm 1, and the paper's text-to-image runs."""
+    """A weight of 1 / kappa² for squared error, so that the loss is ‖r‖².
+
+    It is what Algorithm 1 and the paper's text-to-image runs use.
+    """
 
     singular = True
 
@@ -46,7 +52,7 @@ class SignalWeight:
 
 @dataclass(frozen=True)
 class AdaptiveWeight:
-    """kappa ‖r‖² · SG[(‖r/t‖²/d + c)^−k]: FreeFlow's weight, up to a factor 1/t²."""
+    """FreeFlow's weight up to a factor 1/t²: kappa ‖r‖² · SG[(‖r/t‖²/d + c)^−k]."""
 
     power: float = 1.0
     floor: float = 1e-3
