@@ -1,4 +1,4 @@
-"""Rows of a cascade: both stages sampled by their teachers, beside the students' two calls."""
+"""Table rows of a cascade whose two stages are both sampled by their teachers, beside the students' two calls."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from bootdiff.samplers.stock import candidates, deterministic
 from bootdiff.teachers import Teacher
 from bootdiff.teachers.guidance import calls_an_answer
 
-#: entries that a base stage's condition has beside the second stage's own
+#: begins the names of entries that belong to the base stage, in a condition that holds the second stage's, too
 BASE = "base "
 
 
 @dataclass(frozen=True)
 class Remembered(Cascade):
-    """A cascade whose listed conditions also hold what another base stage would start from."""
+    """A cascade whose listed conditions also hold what the base stage's teacher starts from."""
 
     def listed(self, seed: int, start: int, stop: int) -> Condition:
-        """With the base's noises and conditions, and the noise on its images."""
+        """Return the conditions start … stop − 1, with the base's noises and conditions and the noise on its images."""
         own = self.base_conditions.listed(seed, start, stop)
         noise = sample_noise(seed, start, stop, self.base_shape)
         again = sample_noise(seed, start, stop, self.stage.shape, after=self.stage.shape)
@@ -36,11 +36,13 @@ class Remembered(Cascade):
 
 @dataclass(frozen=True)
 class BothStages:
-    """A cascade's two teachers by diffusers' samplers: the same one, with as many steps, for each stage.
+    """A cascade's two teachers, sampled by diffusers' samplers.
+
+    Both stages use the same sampler with the same number of steps.
 
     Args:
-        cascade: whose listed conditions hold what the base starts from.
-        base, teacher: of the first stage and of the second.
+        cascade: the cascade; its listed conditions hold what the base stage starts from.
+        base, teacher: the teachers of the first stage and of the second.
     """
 
     cascade: Remembered
@@ -48,13 +50,13 @@ class BothStages:
     teacher: Teacher
 
     def named(self, name: str, steps: int) -> list[Candidate]:
-        """One sampler with so many steps a stage, by every spacing that both stages take."""
+        """Return one sampler with so many steps in each stage, once for every spacing that both stages take."""
         first = {one.row.spacing: one for one in candidates(self.base, name, steps)}
         second = candidates(self.teacher, name, steps)
         return [self._both(first[one.row.spacing], one) for one in second if one.row.spacing in first]
 
     def within(self, calls: int) -> Iterator[Candidate]:
-        """Every sampler and spacing with as many steps a stage as fit into so many calls."""
+        """Yield every sampler and spacing with as many steps in each stage as fit into so many network calls."""
         cost = calls_an_answer(self.base) + calls_an_answer(self.teacher)
         for name in deterministic(self.teacher):
             for steps in range(calls // cost, 0, -1):
@@ -65,7 +67,7 @@ class BothStages:
 
     @property
     def path(self) -> Candidate:
-        """50 Heun steps of each."""
+        """Return the path's exact end: 50 Heun steps in each stage."""
         stages = (self.base, self.teacher)
         calls = sum(path_end(stage, stage.t_range).row.calls for stage in stages)
         first, second = (reference_path(stage, *stage.t_range) for stage in stages)
@@ -77,7 +79,7 @@ class BothStages:
         return Candidate(row, self._sampling(first.sample, second.sample), same_path=False)
 
     def _sampling(self, first: Sampling, second: Sampling) -> Sampling:
-        """The second stage on what the first has made."""
+        """Return a function that samples the first stage, then the second stage on the first one's images."""
 
         def sample(eps: Tensor, condition: Condition) -> Tensor:
             known = {name.removeprefix(BASE): value for name, value in condition.items() if name.startswith(BASE)}

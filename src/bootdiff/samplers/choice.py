@@ -1,4 +1,4 @@
-"""What samples are asked for: words, classes, a guidance weight, and the conditions that they become."""
+"""What samples the user asks for (prompts, classes, a guidance weight), and the conditions that these become."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from bootdiff.teachers.encoding import PromptEncoder
 
 @dataclass(frozen=True)
 class Choice:
-    """What samples are asked for.
+    """What samples the user asks for.
 
     Args:
-        prompts, classes: one after the other; by default those of the run, or all classes.
-        weight: guidance weight, of a student that learned a range; its middle by default.
-        negative: what guidance leads away from; a student learned one, and can be asked for that only.
+        prompts, classes: the conditions to sample, one after the other; by default the run's prompts, or all classes.
+        weight: the guidance weight, for a student that learned a range; the range's middle by default.
+        negative: the prompt that guidance leads away from. A student learned one, and can be asked for that one only.
     """
 
     prompts: Sequence[str] | None = None
@@ -34,13 +34,13 @@ ANY = Choice()
 
 
 def conditions_for(sampler: Told, card: StudentCard, choice: Choice = ANY) -> Conditions:
-    """What a sampler's samples are conditioned on, by number.
+    """Return the conditions of a sampler's samples, by the sample's number.
 
     Args:
-        card: of the student; it says which classes it learned.
+        card: the student's card, which says what classes it learned.
 
     Raises:
-        BootdiffError: for words that mean nothing to this student, or that it needs and are missing.
+        BootdiffError: if the choice means nothing to this student, or lacks what the student needs.
     """
     adapter = sampler.adapter
     takes = adapter.takes if adapter is not None else "nothing"
@@ -76,5 +76,5 @@ def _labels(adapter: Adapter, learned: Sequence[int] | None, asked: Sequence[int
 
 
 def _span(labels: Sequence[int]) -> str:
-    """A few labels as they are, many by their ends."""
+    """Return labels as text: all of them up to twelve, and otherwise the first and the last."""
     return ", ".join(map(str, labels)) if len(labels) <= 12 else f"{labels[0]} … {labels[-1]}"

@@ -1,4 +1,4 @@
-"""Which of diffusers' schedulers sample which teachers, and how their timesteps are spaced."""
+"""The schedulers of diffusers that fit each kind of teacher, and how their timesteps are spaced."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from bootdiff.teachers import Teacher
 
 @dataclass(frozen=True)
 class Kind:
-    """One of diffusers' schedulers.
+    """One of diffusers' schedulers, with its settings.
 
     Args:
-        name: what its rows are called.
-        scheduler: the class.
-        fields: what it is told beside the betas.
-        spacings: of its timesteps.
+        name: what its rows are called in tables.
+        scheduler: the name of its class in diffusers.
+        fields: the settings that it is given besides the betas.
+        spacings: the ways to space its timesteps.
         random: whether it draws noise at every step.
     """
 
@@ -29,9 +29,9 @@ class Kind:
     random: bool = False
 
 
-#: spacings of a sampler that steps between any two noise levels
+#: the spacings of a sampler that can step between any two noise levels
 ALL = ("trailing", "leading", "karras")
-#: for teachers with a table of betas
+#: the samplers for teachers with a table of betas
 VARIANCE_PRESERVING = {
     "ddpm": Kind("DDPM", "DDPMScheduler", {"variance_type": "fixed_small"}, random=True),
     "ddim": Kind("DDIM", "DDIMScheduler", {"set_alpha_to_one": True}),
@@ -48,24 +48,24 @@ VARIANCE_PRESERVING = {
     "heun": Kind("Heun", "HeunDiscreteScheduler"),
     "edm": Kind("EDM", "HeunDiscreteScheduler", spacings=("karras",)),
 }
-#: for EDM's own teachers
+#: the samplers for EDM's own teachers
 PRECONDITIONED = {
     "euler": Kind("Euler", "EDMEulerScheduler", spacings=("own",)),
     "dpm-solver++": Kind("DPM-Solver++", "EDMDPMSolverMultistepScheduler", spacings=("own",)),
     "dpm-solver++3": Kind("DPM-Solver++ (3)", "EDMDPMSolverMultistepScheduler", {"solver_order": 3}, spacings=("own",)),
 }
-#: for rectified flow
+#: the samplers for rectified flow
 FLOW = {
     "euler": Kind("Euler", "FlowMatchEulerDiscreteScheduler", spacings=("own",)),
     "heun": Kind("Heun", "FlowMatchHeunDiscreteScheduler", spacings=("own",)),
 }
-#: what the samplers are called; Euler's steps of a flow or of EDM's schedule are DDIM's
+#: what the samplers are called in tables; for a flow or EDM's schedule, Euler's steps equal DDIM's
 NAMES = {name: kind.name for kinds in (VARIANCE_PRESERVING, PRECONDITIONED, FLOW) for name, kind in kinds.items()}
 NAMES["path"] = "Heun's exact path"
 
 
 def kinds_for(teacher: Teacher) -> Mapping[str, Kind]:
-    """The samplers that fit a teacher's schedule; none for a schedule that diffusers does not have."""
+    """Return the samplers that fit a teacher's schedule, by name; none for a schedule that diffusers does not have."""
     schedule = teacher.schedule
     if isinstance(schedule, VariancePreserving):
         return VARIANCE_PRESERVING

@@ -1,5 +1,6 @@
-"""A few teacher calls after the student's one: its image, noised again and finished by the teacher (cf. SDEdit,
-arXiv 2108.01073), and the same with a picture of which a part must stay.
+"""Refinement: the student's image is noised again, and a few calls of its teacher finish it.
+
+The same is done with a user's picture of which a part must stay (cf. SDEdit, arXiv 2108.01073).
 
 Source: docs/method.md, "More than one call".
 """
@@ -25,7 +26,7 @@ from bootdiff.teachers import Teacher
 from bootdiff.teachers.adapters.base import Adapter
 from bootdiff.teachers.base import NO_CONDITION
 
-#: sigma / alpha from which a student's image is refined, and from which a picture is edited
+#: sigma / alpha of the noise that is added to a student's image to refine it, and to a picture to edit it
 REFINED, EDITED = 1 / 3, 2.0
 
 
@@ -35,7 +36,8 @@ class Kept:
 
     Args:
         sample: the picture as the network sees it, (1, *shape): pixels in [−1, 1], or latents.
-        hole: where it is to be filled, (1, 1, h, w) in [0, 1]; None: everywhere, and the picture is only the start.
+        hole: the part to be filled, (1, 1, h, w) in [0, 1], where 1 is filled. None fills everything, and the picture
+            is only the start.
     """
 
     sample: Tensor
@@ -44,7 +46,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Refined:
-    """A student and k steps of its teacher: k + 1 calls.
+    """A student followed by k steps of its teacher, which makes k + 1 calls.
 
     The noise that is added is the one that the student's image was made of, for which the teacher needs few steps: its
     path of that noise ends near that image. Fresh noise would have to be removed, which no teacher does well in so few
@@ -52,11 +54,11 @@ class Refined:
 
     Args:
         sampler: the student.
-        teacher: with the guidance that the student learned.
-        steps: k.
+        teacher: the teacher, with the guidance that the student learned.
+        steps: k, the number of teacher steps.
         level: r, the time at which the teacher takes over.
-        kept: what the samples must agree with.
-        asked: the teacher's condition where it is another than the student's, a batch of one: an edit.
+        kept: the picture that the samples must agree with, if there is one.
+        asked: the teacher's condition, a batch of one, where it differs from the student's: an edit.
     """
 
     sampler: Sampler
@@ -73,21 +75,21 @@ class Refined:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The student's."""
+        """Return the shape of one of the student's samples, without the batch."""
         return self.sampler.shape
 
     @property
     def adapter(self) -> Adapter | None:
-        """The student's."""
+        """Return the student's adapter; None if it belongs to no pipeline."""
         return self.sampler.adapter
 
     def told_weight(self, weight: float | None) -> float | None:
-        """The student's."""
+        """Return the guidance weight that the student's condition must hold; None where it holds none."""
         return self.sampler.told_weight(weight)
 
     @torch.no_grad()
     def __call__(self, eps: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
-        """Samples, (b, *shape)."""
+        """Return refined samples, (b, *shape)."""
         teacher = settled(self.teacher, eps.device)
         start = self._start(eps, condition)
         theirs = condition if self.asked is None else condition.add(**_spread(self.asked, eps))
@@ -104,7 +106,7 @@ class Refined:
         return self._agreed(self.sampler(eps, condition), eps, None)
 
     def _agreed(self, x: Tensor, eps: Tensor, t: Tensor | None) -> Tensor:
-        """With the picture, noised to t, outside the hole."""
+        """Return x with its part outside the hole replaced by the picture, noised to time t (None: not noised)."""
         if self.kept is None or self.kept.hole is None:
             return x
         hole, sample = self.kept.hole.to(x), self.kept.sample.to(x).expand(len(x), *self.shape)
@@ -117,16 +119,16 @@ def _spread(condition: Condition, eps: Tensor) -> dict[str, Tensor]:
 
 
 def level_of(schedule: Schedule, ratio: float = REFINED) -> float:
-    """The time at which sigma / alpha is ``ratio``, to a thousandth."""
+    """Return the time t at which sigma / alpha is ``ratio``, to a thousandth."""
     t = torch.linspace(0, 1, 1001, dtype=torch.float64)
     return t[(schedule.lambda_(t).exp() - ratio).abs().nan_to_num(torch.inf).argmin()].item()
 
 
 def open_kept(image: Path, mask: Path | None, shape: tuple[int, ...], adapter: Adapter | None) -> Kept:
-    """A picture, and the part of it that is to be filled (white), as a network of this shape sees them.
+    """Open a picture and its mask (white is filled), and return both as a network of this shape sees them.
 
     Raises:
-        BootdiffError: if a file is no picture.
+        BootdiffError: if a file is no picture, or if the student's images have neither one channel nor three.
     """
     latent = adapter is not None and adapter.latent
     factor = adapter.factor if adapter is not None and latent else 1
@@ -143,7 +145,7 @@ def open_kept(image: Path, mask: Path | None, shape: tuple[int, ...], adapter: A
 
 
 def _pixels(path: Path, mode: str, width: int, height: int, mask: bool = False) -> Tensor:
-    """(1, c, height, width) in [0, 1]."""
+    """Return a picture's values, (1, c, height, width) in [0, 1]."""
     import numpy
     from PIL import Image
 
@@ -153,6 +155,6 @@ def _pixels(path: Path, mode: str, width: int, height: int, mask: bool = False) 
 
 
 def refined_rows(sampler: Sampler, teacher: Teacher, steps: Sequence[int], level: float | None) -> Iterator[Refined]:
-    """The student with each of these numbers of teacher steps."""
+    """Yield the student refined with each of these numbers of teacher steps."""
     start = level_of(teacher.schedule) if level is None else level
     return (Refined(sampler, teacher, count, start) for count in steps)

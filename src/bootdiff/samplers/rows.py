@@ -1,4 +1,7 @@
-"""What a row of a table is of. It is a value, and its name is made of it: no name is ever read."""
+"""The rows of a table: what was sampled, and how.
+
+A row is a value, and its name is made from it. The code never reads a name.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,17 @@ from bootdiff.core.condition import Condition
 from bootdiff.solvers import Heun, ddim, even_times, solve
 from bootdiff.teachers import Teacher
 
-#: steps of the path's exact end
+#: the number of steps in which Heun's solver finds the path's exact end
 HEUN_STEPS = 50
-#: the sampler of the path's exact end
+#: the name of the sampler that finds the path's exact end
 PATH = "path"
-#: the sampler of a student, and of a student and a few steps of its teacher
+#: the names of the samplers of a student, and of a student with a few steps of its teacher
 ONE_CALL, REFINED = "one call", "refined"
-#: the stage of a run's first student
+#: the stage of the student that a run of two stages makes first
 FIRST = "first"
 
 Kind = Literal["teacher", "student"]
-#: from noises (b, *shape) and their conditions to samples
+#: a function from noises (b, *shape) and their conditions to samples (b, *shape)
 Sampling = Callable[[Tensor, Condition], Tensor]
 
 
@@ -32,18 +35,18 @@ class Row:
 
     Args:
         kind: ``"teacher"`` or ``"student"``.
-        sampler: of the teacher: ``"ddim"``, ``"dpm-solver++"``, …, or ``"path"``, 50 Heun steps of the Signal-ODE; of a
-            student ``"one call"`` or ``"refined"``.
-        steps: of the sampler; of a refined student those of its teacher.
+        sampler: a teacher's: ``"ddim"``, ``"dpm-solver++"``, …, or ``"path"``, which is 50 Heun steps of the
+            Signal-ODE; a student's: ``"one call"`` or ``"refined"``.
+        steps: the sampler's steps; for a refined student the steps of its teacher.
         calls: evaluations of the network for one image. Guidance by a second pass counts two a step.
         spacing: how the sampler's times are spaced; None where there is nothing to space.
-        method: that trained a student.
-        stage: ``"first"``: the student of a run's first stage; ``"both"``: both teachers of a cascade.
-        start: the time at which it starts, where that is another than the teacher's own; of a refined student the time
-            at which its teacher takes over.
-        end: the time at which it ends, where ``start`` is given and it is a path.
-        title: a student's, where several are compared.
-        best_of: of the teacher's rows: the calls within which no other sampler and spacing was better.
+        method: the method that trained a student.
+        stage: ``"first"`` for the student of a run's first stage, ``"both"`` for both teachers of a cascade.
+        start: the time at which sampling starts, where it is not the teacher's own; for a refined student the time at
+            which its teacher takes over.
+        end: the time at which a path ends, where ``start`` is given.
+        title: a student's title, where several are compared.
+        best_of: for a teacher's row: the number of calls within which no other sampler and spacing was better.
     """
 
     kind: Kind
@@ -60,12 +63,12 @@ class Row:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the samples depend on: everything but the row's part in a table."""
+        """Return what the samples depend on: every field but ``title`` and ``best_of``, which only concern a table."""
         return {key: value for key, value in asdict(self).items() if key not in ("title", "best_of")}
 
     @property
     def name(self) -> str:
-        """The row's name in tables and messages, such as ``"DDIM 10"``; it is never read."""
+        """Return the row's name in tables and messages, such as ``"DDIM 10"``; the code never reads it."""
         if self.kind == "student":
             title = self.title or ("first stage" if self.stage == FIRST else "student")
             return f"{title} + {self.steps} DDIM" if self.sampler == REFINED else title
@@ -77,7 +80,7 @@ class Row:
 
 
 def sampler_name(sampler: str) -> str:
-    """What a teacher's sampler is called."""
+    """Return what a teacher's sampler is called in tables."""
     from bootdiff.samplers.kinds import NAMES
 
     return NAMES.get(sampler, sampler)
@@ -88,9 +91,9 @@ class Candidate:
     """A row that can be measured.
 
     Args:
-        row: what it is.
-        sample: from noises and their conditions to samples.
-        same_path: whether its samples are compared with the path of the same noises.
+        row: the row that says what is sampled, and how.
+        sample: the function from noises and their conditions to samples.
+        same_path: whether its samples are compared with the exact path of the same noises.
     """
 
     row: Row
@@ -98,22 +101,28 @@ class Candidate:
     same_path: bool = True
 
     def best_within(self, calls: int) -> Candidate:
-        """The same as the teacher's best row within so many calls."""
+        """Return this candidate marked as the teacher's best row within so many calls."""
         return replace(self, row=replace(self.row, best_of=calls))
 
 
 def is_student(row: Mapping[str, Any]) -> bool:
-    """Whether a measured row is a finished student's own: not that of a first stage, and without its teacher's help."""
+    """Return whether a measured row is a finished student's own.
+
+    It is not if the student is that of a first stage, or was helped by its teacher.
+    """
     return row["kind"] == "student" and row["sampler"] == ONE_CALL and row["stage"] != FIRST
 
 
 def student_row(rows: Any) -> Mapping[str, Any] | None:
-    """The first finished student's row, of measured rows."""
+    """Return the first row of a finished student among measured rows; None if there is none."""
     return next((row for row in rows if is_student(row)), None)
 
 
 def path_end(teacher: Teacher, t_range: tuple[float, float]) -> Candidate:
-    """50 Heun steps of the Signal-ODE over this range: the ground truth of a student that learned it."""
+    """Return 50 Heun steps of the Signal-ODE over this range of times.
+
+    Their result is the ground truth of a student that learned the range.
+    """
     from bootdiff.teachers.guidance import calls_an_answer
 
     start = t_range[1] if starts_elsewhere(teacher, t_range) else None
@@ -123,16 +132,19 @@ def path_end(teacher: Teacher, t_range: tuple[float, float]) -> Candidate:
 
 
 def starts_elsewhere(teacher: Teacher, t_range: tuple[float, float]) -> bool:
-    """Whether a path starts at another time than the teacher's own."""
+    """Return whether a path starts at another time than the teacher's own."""
     return abs(t_range[1] - teacher.t_range[1]) > 1e-3
 
 
 def reference_path(teacher: Teacher, t_min: float, t_max: float, steps: int = HEUN_STEPS) -> Sampling:
-    """The Signal-ODE's Heun solution: the ground truth of the distillation for each noise (Eqs. 6 and 16)."""
+    """Return a sampler that solves the Signal-ODE by Heun's method (Eqs. 6 and 16).
+
+    Its answer is the ground truth of the distillation for each noise.
+    """
     times = even_times(steps, t_min, t_max)
     return lambda eps, condition: solve(teacher, eps, times, Heun(), condition)[-1]
 
 
 def ddim_sampler(teacher: Teacher, times: list[float]) -> Sampling:
-    """DDIM at these times."""
+    """Return a sampler that takes DDIM steps at these times."""
     return lambda eps, condition: ddim(teacher, eps, times, condition)

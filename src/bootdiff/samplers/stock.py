@@ -1,6 +1,6 @@
-"""A teacher under diffusers' own samplers: none is written here, each scheduler is asked for its steps.
+"""Teachers sampled by diffusers' own schedulers, which are asked for their steps; none is written here.
 
-Every teacher is one function to them, guidance and limits included: it answers with the velocity
+To a scheduler every teacher is one function, guidance and limits included: it answers with the velocity
 ``v = alpha eps − sigma x_0`` (or the flow's), from which a scheduler finds x_0 without dividing by a small alpha.
 """
 
@@ -25,11 +25,11 @@ from bootdiff.system.quiet import quietly
 from bootdiff.teachers import Teacher
 from bootdiff.teachers.guidance import calls_an_answer
 
-#: of the preconditioning between an EDM scheduler and us; any value will do
+#: sigma_data of the preconditioning that an EDM scheduler expects and undoes; any value will do
 SIGMA_DATA = 0.5
-#: of a table made from a continuous schedule: the square root of its smallest beta
+#: the square root of the smallest beta in a table made from a continuous schedule
 SMALLEST_SIGMA = 1e-3
-#: fields of a scheduler by the name of a spacing of its timesteps
+#: the settings of a scheduler for each way to space its timesteps
 SPACINGS: dict[str, dict[str, Any]] = {
     "trailing": {"timestep_spacing": "trailing"},
     "leading": {"timestep_spacing": "leading", "steps_offset": 1},
@@ -37,21 +37,21 @@ SPACINGS: dict[str, dict[str, Any]] = {
     "karras": {"use_karras_sigmas": True, "timestep_spacing": "leading", "steps_offset": 1},
     "own": {},
 }
-#: our own spacing of DDIM: even, between the first and the last time at which the teacher is asked
+#: our own spacing for DDIM: even steps between the first and the last time at which the teacher may be asked
 EVEN = "even"
-#: what diffusers raises where a sampler cannot make so few steps, or such a table
+#: the errors that diffusers raises where a sampler cannot make so few steps, or cannot use the table
 UNFIT = (ValueError, IndexError, ZeroDivisionError, AssertionError)
 
 
 def read_samplers(words: Sequence[str], known: Sequence[str], most: int = 1000) -> dict[str, tuple[int, ...]]:
-    """``ddim:2,20`` and the like, as names and steps.
+    """Read words such as ``ddim:2,20``, and return the numbers of steps by the sampler's name.
 
     Args:
-        known: the samplers that fit.
-        most: timesteps of the teacher's table, and so steps that a sampler can make.
+        known: the names of the samplers that fit the teacher.
+        most: the number of timesteps in the teacher's table, which no sampler's steps can exceed.
 
     Raises:
-        BootdiffError: for a sampler that does not exist or does not fit, or steps that are no numbers.
+        BootdiffError: if a sampler does not exist or does not fit, or if steps are no numbers from 1 to ``most``.
     """
     asked: dict[str, tuple[int, ...]] = {}
     for word in " ".join(words).split():
@@ -72,10 +72,10 @@ def read_samplers(words: Sequence[str], known: Sequence[str], most: int = 1000) 
 
 
 def candidates(teacher: Teacher, name: str, steps: int) -> list[Candidate]:
-    """A sampler with so many steps, once with every spacing that it can make them with.
+    """Return a sampler with so many steps, once for every spacing with which it can make them.
 
-    ``"ddim"`` is there for every teacher: diffusers' own where the schedule has a table of betas, and ours, evenly
-    spaced within the times at which the teacher may be asked.
+    ``"ddim"`` is there for every teacher: diffusers' own where the schedule has a table of betas, and ours, with even
+    steps between the times at which the teacher may be asked.
     """
     cost, kind = calls_an_answer(teacher), kinds_for(teacher).get(name)
     found = [] if kind is None else list(_stock(teacher, name, kind, steps, cost))
@@ -86,7 +86,7 @@ def candidates(teacher: Teacher, name: str, steps: int) -> list[Candidate]:
 
 
 def _stock(teacher: Teacher, name: str, kind: Kind, steps: int, cost: int) -> Iterator[Candidate]:
-    """One of diffusers' schedulers by each of its spacings, but for those that cannot make so many steps."""
+    """Yield one of diffusers' schedulers with each of its spacings, except those that cannot make so many steps."""
     for spacing in kind.spacings:
         try:
             scheduler = _scheduler(teacher, kind, spacing)
@@ -100,18 +100,18 @@ def _stock(teacher: Teacher, name: str, kind: Kind, steps: int, cost: int) -> It
 
 
 def all_samplers(teacher: Teacher) -> list[str]:
-    """The names of a teacher's samplers."""
+    """Return the names of all samplers that fit a teacher."""
     return list(dict.fromkeys(["ddim", *kinds_for(teacher)]))
 
 
 def deterministic(teacher: Teacher) -> list[str]:
-    """The samplers that a teacher's best is chosen from: all that draw no noise on the way."""
+    """Return the samplers that a teacher's best is chosen from: all that draw no noise on the way."""
     kinds = kinds_for(teacher)
     return [name for name in all_samplers(teacher) if name not in kinds or not kinds[name].random]
 
 
 def within(teacher: Teacher, calls: int) -> Iterator[Candidate]:
-    """Every sampler and spacing with as many steps as it can make within so many calls."""
+    """Yield every sampler and spacing with as many steps as it can make within so many network calls."""
     most = calls // calls_an_answer(teacher)
     for name in deterministic(teacher) if most else ():
         # Heun evaluates the network twice a step but the last, PNDM once more than it has steps.
@@ -146,7 +146,10 @@ def _sampler(teacher: Teacher, made: Any, steps: int, random: bool) -> Callable[
 
 
 def _visited(schedule: Schedule, scheduler: Any) -> Tensor:
-    """The timesteps at which the network is asked: real numbers where the scheduler rounds those of Karras's sigmas."""
+    """Return the timesteps at which a scheduler asks the network, (n,).
+
+    They are real numbers where the scheduler itself rounds those of Karras's sigmas.
+    """
     if not getattr(scheduler.config, "use_karras_sigmas", False):
         return scheduler.timesteps
     table = torch.arange(schedule.num_timesteps, dtype=torch.float64) / (schedule.num_timesteps - 1)
@@ -156,14 +159,17 @@ def _visited(schedule: Schedule, scheduler: Any) -> Tensor:
 
 
 def _level(schedule: Schedule, timestep: Tensor) -> tuple[float, float, float]:
-    """(t, alpha, sigma) at a scheduler's timestep."""
+    """Return (t, alpha, sigma) at a scheduler's timestep."""
     t = schedule.time(timestep.cpu()).reshape(1)
     alpha, sigma = schedule.alpha_sigma(t)
     return float(t), float(alpha), float(sigma)
 
 
 def _answer(teacher: Teacher, x_t: Tensor, level: tuple[float, float, float], condition: Condition) -> Tensor:
-    """The velocity at a scheduler's timestep: alpha eps − sigma x_0, the flow's eps − x_0, or EDM's raw output."""
+    """Return the velocity at a scheduler's timestep, (b, *shape).
+
+    It is alpha eps − sigma x_0, the flow's eps − x_0, or EDM's raw output.
+    """
     t, alpha, sigma = level
     x_0 = teacher.x0(x_t, torch.full((len(x_t),), t, device=x_t.device), condition)
     if isinstance(teacher.schedule, RectifiedFlow):
@@ -196,7 +202,7 @@ def _scheduler(teacher: Teacher, kind: Kind, spacing: str) -> Any:
 
 
 def _betas(schedule: Schedule) -> list[float]:
-    """The table whose running products are alpha² at the network's own timesteps."""
+    """Return the table of betas whose running products are alpha² at the network's own timesteps."""
     steps = schedule.num_timesteps
     t = torch.arange(steps, dtype=torch.float64) / (steps - 1)
     alpha, _ = schedule.split(schedule.lambda_(t))
@@ -207,6 +213,9 @@ def _betas(schedule: Schedule) -> list[float]:
 
 
 def _generators(eps: Tensor) -> list[torch.Generator]:
-    """One for every sample, seeded by its noise: what is drawn does not depend on the batch that it is drawn in."""
+    """Return a random generator for every sample, seeded by its noise.
+
+    What a sample draws therefore does not depend on the batch that it is in.
+    """
     seeds = eps.flatten(1)[:, :2].float().cpu().contiguous().view(torch.int32).long().sum(1).abs().tolist()
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]

@@ -1,4 +1,4 @@
-"""Students as samplers, exported or unfolded: one network call for a batch."""
+"""Students as samplers: exported or unfolded, they answer a batch of noises in one network call."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class StockStudent:
 
     @torch.no_grad()
     def __call__(self, eps: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
-        """One network call and one scheduler step."""
+        """Return samples (b, *shape), made by one network call and one scheduler step."""
         network, scheduler = settled(self.network, eps.device), copy.copy(self.scheduler)  # which counts its steps
         scheduler.set_timesteps(1)
         t = scheduler.timesteps[0].to(eps.device)
@@ -63,7 +63,10 @@ class StockStudent:
         return scheduler.step(out, t, eps).prev_sample
 
     def told_weight(self, weight: float | None) -> float | None:
-        """Where the network has a slot for it: a weight from the range that was learned."""
+        """Return the guidance weight that the network's condition must hold; None where it has no slot for one.
+
+        A weight that is asked for must be in the range that was learned, or the one that is folded in.
+        """
         folded, usual = self.card.folded_weight, self.adapter.embedded_weight
         if folded is None:
             return self.card.weight.embedded(weight, usual)
@@ -73,25 +76,25 @@ class StockStudent:
 
 
 class PathSampler:
-    """An unfolded student, asked for t_min or another time."""
+    """An unfolded student as a sampler: it answers for t_min, or for the time ``t`` that is given."""
 
     def __init__(self, student: Student, t: float | None = None) -> None:
         self.student, self.shape, self.adapter, self.t = student, student.shape, student.adapter, t
 
     def __call__(self, eps: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
-        """Samples in one call."""
+        """Return samples (b, *shape), made by one network call."""
         return settled(self.student, eps.device).sample(eps, condition, self.t)
 
     def told_weight(self, weight: float | None) -> float | None:
-        """The student's."""
+        """Return the guidance weight that the student's condition must hold; None where it holds none."""
         return self.student.told_weight(weight)
 
 
 def open_student(name: str) -> tuple[Sampler, StudentCard]:
-    """A one-step sampler from a run, a ``student-path`` or an exported student, and what its card says.
+    """Open a run, a ``student-path`` or an exported student; return its one-step sampler and its card.
 
     Raises:
-        BootdiffError: if the folder is none of them, or its run is not finished.
+        BootdiffError: if the folder is none of these, or its run is not finished.
     """
     if not Path(name).is_dir():
         more = (
