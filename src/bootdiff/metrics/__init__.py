@@ -1,1 +1,1 @@
-"""Metrics on feature tensors and on images."""
+"""The figures by which samples are judged, computed from feature tensors and from images."""

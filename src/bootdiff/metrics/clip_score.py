@@ -1,4 +1,4 @@
-"""How well images fit their texts, by a CLIP model of the user's choice."""
+"""CLIPScore: how well images fit their texts, judged by a CLIP model that the user chooses."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from bootdiff.system.quiet import quietly
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
-#: images that the model is shown at a time
+#: the number of images that the model is shown at a time
 PART = 64
 
 
 class ClipScore:
-    """100 · max(cos, 0) between the embeddings of an image and its text.
+    """CLIPScore: 100 · max(cos, 0), with the cosine between the embeddings of an image and of its text.
 
     The model is loaded when it is first asked, from safetensors only, and kept in float32.
 
@@ -36,7 +36,7 @@ class ClipScore:
             the network; or the name of one on the Hugging Face hub, such as ``openai/clip-vit-large-patch14``.
 
     Raises:
-        BootdiffError: if there is no such folder and it is no hub's name either.
+        BootdiffError: if the name is neither a folder nor a possible name on the hub.
 
     Source: Hessel et al. (2021), "CLIPScore", whose factor is 2.5; 100 is usual with generated images.
     """
@@ -48,11 +48,11 @@ class ClipScore:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, texts: Sequence[str]) -> Tensor:
-        """Scores (b,) in [0, 100], in float64 on the CPU.
+        """Return the images' scores, (b,) in [0, 100], in float64 on the CPU.
 
         Args:
-            images: (b, c, h, w) in [−1, 1], with three channels or one, on the device that the model works on.
-            texts: b of them; what is beyond the model's longest text is cut off.
+            images: (b, c, h, w) in [−1, 1], with one channel or three, on the device that the model works on.
+            texts: one text for each image; what exceeds the model's longest text is cut off.
 
         Raises:
             BootdiffError: if the model cannot be loaded, or the images and texts do not fit.
@@ -63,10 +63,10 @@ class ClipScore:
         return torch.cat([self._scores(images[i : i + PART], texts[i : i + PART]) for i in starts])
 
     def load(self) -> ClipScore:
-        """Load the model now, so that a missing one is told before anything else is done.
+        """Load the model now, so that a missing one is reported before anything else is done.
 
         Raises:
-            BootdiffError: if it cannot be.
+            BootdiffError: if the model cannot be loaded.
         """
         _ = self._model, self._tokenizer, self._scale
         return self
@@ -84,10 +84,12 @@ class ClipScore:
         return 100 * cosines.clamp(0, 1).cpu()
 
     def prepare(self, images: Tensor) -> Tensor:
-        """What the model sees (b, 3, side, side): the shorter edge resized, the middle cut out, and normalised.
+        """Return images as the model sees them, (b, 3, side, side): resized, cut to the middle, and normalised.
+
+        The shorter edge is resized to ``side``.
 
         Raises:
-            BootdiffError: if the images have other channels than three or one, or values that are not finite.
+            BootdiffError: if the images have neither one channel nor three, or hold values that are not finite.
         """
         as_rows(images.flatten(1), "images")
         if images.ndim != 4 or images.shape[1] not in (1, 3):
@@ -103,17 +105,17 @@ class ClipScore:
         return (cut - mean) / std
 
     def estimate(self, scores: Tensor) -> Estimate:
-        """The mean of the samples' scores (n,), ± 1.96 standard errors.
+        """Return the mean of the samples' scores (n,), with an interval of ± 1.96 standard errors.
 
         Raises:
-            BootdiffError: if there are none.
+            BootdiffError: if there are no scores.
         """
         model = Path(self.name).name if self.local else self.name
         return Estimate.of_samples(scores.tolist(), f"mean 100 · max(cos, 0) by {model}")
 
     @cached_property
     def _model(self) -> Any:
-        """A CLIPModel whose weights are all from the file."""
+        """Return the CLIPModel, after checking that every weight came from the file."""
         from transformers import CLIPConfig, CLIPModel
 
         # A missing config.json is an empty one to transformers.
@@ -138,7 +140,7 @@ class ClipScore:
 
     @cached_property
     def _scale(self) -> dict[str, Any]:
-        """``image_mean`` and ``image_std``, three values each for pixels in [0, 1]."""
+        """Return ``image_mean`` and ``image_std``, three values each, for pixels in [0, 1]."""
         from transformers.image_processing_base import ImageProcessingMixin
 
         def read() -> dict[str, Any]:
@@ -148,7 +150,7 @@ class ClipScore:
         return self._read(read)
 
     def _read(self, read: Any) -> Any:
-        """Call ``read``; transformers and the hub raise many kinds of errors, each of which means the same."""
+        """Call ``read``, and turn every error of transformers and the hub into one that says what was expected."""
         try:
             with quietly():
                 return read()

@@ -1,4 +1,7 @@
-"""How far apart two samples of the same condition are: near zero where a student answers every noise alike."""
+"""Diversity: how far apart two samples of the same condition are.
+
+It is near zero where a student answers every noise alike.
+"""
 
 from __future__ import annotations
 
@@ -15,34 +18,39 @@ from bootdiff.metrics.rows import as_rows
 
 @dataclass
 class _Cluster:
-    """Samples of one condition: how many, their mean (d,), and the sum of squared distances to it."""
+    """The samples of one condition: their number, their mean (d,), and the sum of squared distances to it."""
 
     count: int
     mean: Tensor
     scatter: float
 
     def join(self, other: _Cluster) -> _Cluster:
-        """Both together (Chan et al. 1979): no digits cancel, wherever the mean lies."""
+        """Return the cluster of both clusters' samples.
+
+        The formula of Chan et al. (1979) loses no digits to cancellation, wherever the mean lies.
+        """
         count, gap = self.count + other.count, other.mean - self.mean
         between = float(gap.square().sum()) * self.count * other.count / count
         return _Cluster(count, self.mean + gap * (other.count / count), self.scatter + other.scatter + between)
 
 
 class Diversity:
-    """Gathers features, or flattened images, batch by batch; one mean is kept for each condition.
+    """Gathers features, or flattened images, batch by batch, and keeps one mean for each condition.
 
     Two independent samples x, y of a condition have E |x − y|² = 2 tr Cov. The covariance is pooled over the
-    conditions, each weighted by its samples less one, so the square is unbiased.
+    conditions, each weighted by the number of its samples minus one, so the squared figure is unbiased.
     """
 
     def __init__(self) -> None:
         self.clusters: dict[int, _Cluster] = {}
 
     def add(self, features: Tensor, labels: Tensor | None = None) -> None:
-        """Count features (b, d) of these conditions (b,); of one and the same without labels.
+        """Add a batch of features (b, d) with their conditions' labels (b,).
+
+        Without labels all samples belong to one condition.
 
         Raises:
-            BootdiffError: if the features are not finite, or the labels are not one a sample.
+            BootdiffError: if the features are not finite, or if there is not one label for each sample.
         """
         rows = as_rows(features).cpu()
         labels = torch.zeros(len(rows), dtype=torch.long) if labels is None else labels.cpu()
@@ -54,14 +62,14 @@ class Diversity:
             self._join(int(label), _Cluster(len(own), mean, float((own - mean).square().sum())))
 
     def merge(self, other: Diversity) -> None:
-        """Count what another process gathered."""
+        """Add what another process gathered."""
         for label, cluster in other.clusters.items():
             self._join(label, cluster)
 
     def estimate(self) -> Estimate:
-        """The root mean square distance between two samples of the same condition, √(2 tr Cov).
+        """Return the root mean square distance between two samples of the same condition, √(2 tr Cov).
 
-        It has no interval of its own; several noise seeds give one (``Estimate.mean_of``).
+        The estimate has no interval of its own; figures of several noise seeds give one (``Estimate.mean_of``).
 
         Raises:
             BootdiffError: if no condition has two samples.

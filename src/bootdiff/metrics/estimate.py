@@ -10,7 +10,7 @@ from typing import Any
 
 from bootdiff.core.errors import BootdiffError
 
-#: standard errors on either side of a 95 % interval
+#: the number of standard errors on either side of a 95 % interval
 Z = 1.96
 
 
@@ -20,9 +20,10 @@ class Estimate:
 
     Args:
         value: the figure.
-        num: samples that it was made of.
-        estimator: how it was made, in a few words, and after a semicolon how the interval was.
-        low, high: the interval, of 95 % unless ``estimator`` says otherwise; None where none can be given.
+        num: the number of samples that it was made from.
+        estimator: how the figure was made, in a few words; after a semicolon, how its interval was made.
+        low, high: the ends of the interval, of 95 % unless ``estimator`` says otherwise; None where there is no
+            interval.
     """
 
     value: float
@@ -32,15 +33,15 @@ class Estimate:
     high: float | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The fields as a JSON-ready dictionary."""
+        """Return the fields as a dictionary that can be written as JSON."""
         return asdict(self)
 
     @classmethod
     def around(cls, value: float, error: float | None, num: int, estimator: str, lowest: float = -math.inf) -> Estimate:
-        """A value ± 1.96 standard errors; without an interval where the error is None.
+        """Return a value with an interval of ± 1.96 standard errors; without one where the error is None.
 
         Args:
-            lowest: value that the figure can have; the interval ends there.
+            lowest: the lowest value that the figure can have; the interval ends there.
         """
         if error is None:
             return cls(value, num, estimator)
@@ -49,14 +50,15 @@ class Estimate:
 
     @classmethod
     def mean_of(cls, estimates: Sequence[Estimate]) -> Estimate:
-        """The mean of one figure over several noise seeds, each of its own samples.
+        """Return the mean of one figure over several noise seeds, each with its own samples.
 
-        Its interval is the mean ± 1.96 · s / √n of n ≥ 3 seeds, where s is their standard deviation (the normal
-        quantile, so a little narrow for few seeds), and the smallest and the largest of two. One seed alone keeps its
-        own. Several differ by the samples only: a bias that they share is in no interval.
+        For n ≥ 3 seeds the interval is the mean ± 1.96 · s / √n, where s is the seeds' standard deviation; it uses the
+        normal quantile, so it is a little narrow for few seeds. For two seeds it goes from the smaller figure to the
+        larger. One seed keeps its own interval. Seeds differ by their samples only, so a bias that they share is in no
+        interval.
 
         Raises:
-            BootdiffError: if there are none.
+            BootdiffError: if there are no estimates.
         """
         if not estimates:
             raise BootdiffError("expected the figures of at least one noise seed, got none.")
@@ -70,7 +72,7 @@ class Estimate:
 
     @classmethod
     def of_samples(cls, values: Sequence[float], estimator: str) -> Estimate:
-        """The mean of one value a sample, ± 1.96 · s / √n; no interval with one sample.
+        """Return the mean of values, one for each sample, ± 1.96 · s / √n; one sample has no interval.
 
         Raises:
             BootdiffError: if there are no values.
@@ -82,10 +84,10 @@ class Estimate:
 
     @classmethod
     def of_share(cls, hits: int, num: int, estimator: str) -> Estimate:
-        """The share ``hits / num`` with Wilson's score interval, which stays within [0, 1].
+        """Return the share ``hits / num`` with Wilson's score interval, which stays within [0, 1].
 
         Raises:
-            BootdiffError: if ``num`` is not positive, or ``hits`` not in [0, ``num``].
+            BootdiffError: if ``num`` is not positive, or ``hits`` is not in [0, ``num``].
 
         Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference".
         """

@@ -1,4 +1,4 @@
-"""How often a conditioned sample is what was asked for."""
+"""Faithfulness: how often a sample shows the class that was asked for."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from bootdiff.metrics.estimate import Estimate
 
 
 def share(correct: int, asked: int) -> Estimate:
-    """The share of samples, in [0, 1], that a classifier finds in the class that was asked for.
+    """Return the share of samples, in [0, 1], that a classifier finds in the class that was asked for.
 
     Args:
-        correct: samples found in their class.
-        asked: samples in all.
+        correct: the number of samples found in their class.
+        asked: the number of all samples.
 
     Raises:
         BootdiffError: if nothing was asked, or more was correct than asked.

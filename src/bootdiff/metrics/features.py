@@ -1,4 +1,7 @@
-"""Feature spaces: what a Fréchet distance is measured in. Figures of different spaces cannot be compared."""
+"""Feature spaces, in which Fréchet and other distances are measured.
+
+Figures of different spaces cannot be compared.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +20,24 @@ from bootdiff.core.errors import BootdiffError, nearest
 from bootdiff.data.pictures import to_pixels, to_unit
 from bootdiff.storage.files import file_hash
 
-#: images that a large network sees at a time
+#: the number of images that a large network sees at a time
 PART = 64
 
 
 class Features(Protocol):
-    """Maps images (b, c, h, w) in [−1, 1] to feature vectors (b, d)."""
+    """A feature space: it maps images (b, c, h, w) in [−1, 1] to feature vectors (b, d)."""
 
     @property
     def name(self) -> str:
-        """A readable word and a hash of the space's content, kept beside every figure."""
+        """Return the space's name, a readable word and a hash of its content, which is kept beside every figure."""
         ...
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        """(channels, height, width) of the images it takes; None: images of any size, grey or in three channels."""
+        """Return (channels, height, width) of the images it takes.
+
+        None stands for images of any size, with one channel or three.
+        """
         ...
 
     @property
@@ -42,15 +48,15 @@ class Features(Protocol):
     def __call__(self, images: Tensor) -> Tensor: ...
 
     def read(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Features, and logits (b, classes) where the space is a classifier's."""
+        """Return features (b, d), and logits (b, classes) where the space is a classifier's; otherwise None."""
         ...
 
 
 class DigitsFeatures:
-    """The 64 features of the shipped, frozen digit classifier; larger images are averaged to its size.
+    """The 64 features of the builtin, frozen digit classifier; larger images are averaged down to its 8×8 pixels.
 
     Args:
-        side: of the images, a multiple of 8.
+        side: the height and width of the images, a multiple of 8.
     """
 
     knows_labels = True
@@ -63,11 +69,11 @@ class DigitsFeatures:
         self.name = f"{DIGITS}-{file_hash(DigitsClassifier.file())}" + (f"-of-{side}" if side != own else "")
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(b, 64)."""
+        """Return the features of images (b, 1, side, side), (b, 64)."""
         return self.read(images)[0]
 
     def read(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(b, 64) and (b, 10)."""
+        """Return features (b, 64) and logits (b, 10)."""
         small = images if self.factor == 1 else avg_pool2d(images, self.factor)
         network = self.network.to(images.device)
         features = network.body(small)
@@ -75,7 +81,7 @@ class DigitsFeatures:
 
 
 class PixelFeatures:
-    """The pixels themselves, for small images: a space that no training has seen."""
+    """The feature space of the pixels themselves, for small images; it depends on no training."""
 
     LARGEST = 1024
     knows_labels = False
@@ -90,22 +96,22 @@ class PixelFeatures:
         self.name = "pixels-" + "x".join(map(str, shape))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(b, c · h · w)."""
+        """Return the images' pixels as features, (b, c · h · w)."""
         return images.flatten(1)
 
     def read(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Pixels know no classes."""
+        """Return the images' pixels as features, (b, c · h · w), and None, because pixels give no logits."""
         return self(images), None
 
 
 def load_features(name: str, shape: tuple[int, ...]) -> Features:
-    """A feature space by name.
+    """Return the feature space that a name stands for.
 
-    ``digits``, ``fashion``, ``pixels``; the path of an ``.onnx`` file; ``inception:FILE`` with the FID's weights; or
-    ``dinov2:`` and ``clip:`` with a folder or a hub id of transformers.
+    The names are ``digits``, ``fashion`` and ``pixels``; the path of an ``.onnx`` file; ``inception:FILE`` with the
+    FID's weights; or ``dinov2:`` or ``clip:`` followed by a folder or a hub id of transformers.
 
     Args:
-        shape: of the images to be measured; the pixel space is made for it.
+        shape: the shape of the images to be measured, for which the pixel space is made.
 
     Raises:
         BootdiffError: if there is no such space, or its file cannot be read.
@@ -131,13 +137,13 @@ def load_features(name: str, shape: tuple[int, ...]) -> Features:
 
 
 def as_saved(images: Tensor, name: str) -> Tensor:
-    """Images as a file of them would be read: three channels, 256 levels, (b, 3, h, w) in [−1, 1].
+    """Return images as they would be read from a saved file: (b, 3, h, w) in [−1, 1], rounded to 256 levels.
 
     Args:
-        name: of the feature space, for the message.
+        name: the feature space's name, for the message.
 
     Raises:
-        BootdiffError: if they have neither one channel nor three.
+        BootdiffError: if the images have neither one channel nor three.
     """
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise BootdiffError(f"{name} takes images (b, c, h, w) of 1 or 3 channels, got {tuple(images.shape)}.")
@@ -146,7 +152,10 @@ def as_saved(images: Tensor, name: str) -> Tensor:
 
 @torch.no_grad()
 def in_parts(ask: Callable[[Tensor], tuple[Tensor, ...]], images: Tensor) -> tuple[Tensor, ...]:
-    """What a large network answers, asked for a few images at a time and in full float32: figures are kept for long."""
+    """Return what a large network answers when it is asked for a few images at a time.
+
+    It computes in full float32 (no TF32), because figures are kept for long.
+    """
     with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
         answers = [ask(part) for part in images.split(PART)]
     return tuple(torch.cat(parts) for parts in zip(*answers, strict=True))
@@ -170,5 +179,5 @@ def _clip(where: str) -> Features:
     return clip(where)
 
 
-#: the spaces of networks that the user brings, by the word before the colon
+#: the feature spaces whose network the user brings, by the word before the colon
 NETWORKS: dict[str, Callable[[str], Features]] = {"inception": _inception, "dinov2": _dinov2, "clip": _clip}

@@ -20,7 +20,9 @@ from bootdiff.storage.arrays import read_npz
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean (d,) and covariance (d, d) of ``count`` feature vectors, in float64; the covariance divides by n − 1.
+    """The mean (d,) and covariance (d, d) of ``count`` feature vectors, in float64.
+
+    The covariance divides by n − 1.
 
     ``count`` is 0 where a file does not say it.
     """
@@ -31,7 +33,10 @@ class Statistics:
 
     @cached_property
     def factor(self) -> Tensor:
-        """F (d, d) with F Fᵀ = covariance, kept: Cholesky's, and for a singular covariance the eigenvectors'."""
+        """Return F (d, d) with F Fᵀ = covariance; it is computed once.
+
+        It is Cholesky's factor, or for a singular covariance one made from eigenvectors.
+        """
         factor, failed = torch.linalg.cholesky_ex(self.covariance)
         if not int(failed):
             return factor
@@ -39,29 +44,35 @@ class Statistics:
         return vectors * values.clamp(min=0).sqrt()
 
     def save(self, path: Path, features: str) -> None:
-        """Write ``mu``, ``sigma`` as ``.npz``, the layout of pytorch-fid, with the feature space's name and hash."""
+        """Write mean and covariance as ``.npz`` in pytorch-fid's layout, with the feature space's name.
+
+        The file holds ``mu``, ``sigma``, ``count`` and ``features``.
+        """
         np.savez(
             path, mu=self.mean.numpy(), sigma=self.covariance.numpy(), count=self.count, features=np.array(features)
         )
 
     @classmethod
     def load(cls, path: Path) -> tuple[Statistics, str | None]:
-        """(statistics, the feature space they were made with, if the file says so).
+        """Read and check statistics; return them and the feature space's name, None if the file does not say it.
 
-        Reads the files of pytorch-fid, clean-fid and EDM too, which hold ``mu`` and ``sigma`` only.
+        It reads the files of pytorch-fid, clean-fid and EDM, too, which hold only ``mu`` and ``sigma``.
 
         Raises:
-            BootdiffError: if the file is no ``.npz`` with ``mu`` and ``sigma``; of a pickle, with how to convert it.
+            BootdiffError: if the file is no ``.npz`` with ``mu`` and ``sigma``; for a pickle the message says how to
+                convert it.
         """
         statistics, features = cls.read(path)
         return statistics.checked(path), features
 
     @classmethod
     def read(cls, path: Path) -> tuple[Statistics, str | None]:
-        """What ``load`` reads, its shapes checked; whether it is a covariance is not: of many features that is slow.
+        """Read statistics and check their shapes only; return them and the feature space's name, or None.
+
+        It does not check that ``sigma`` is a covariance, which is slow for many features (``checked`` does).
 
         Raises:
-            BootdiffError: as ``load`` does.
+            BootdiffError: if the file cannot be read, or ``mu`` and ``sigma`` do not have the shapes (d,) and (d, d).
         """
         try:
             _refuse_pickle(path)
@@ -82,10 +93,10 @@ class Statistics:
         return cls(mean, covariance, count), features
 
     def checked(self, path: Path) -> Statistics:
-        """These, if they are finite and a covariance.
+        """Return these statistics after checking that they are finite and that ``covariance`` is a covariance.
 
         Raises:
-            BootdiffError: otherwise.
+            BootdiffError: if they are not.
         """
         mean, covariance = self.mean, self.covariance
         if not bool(torch.isfinite(mean).all() and torch.isfinite(covariance).all()):
@@ -97,19 +108,19 @@ class Statistics:
 
 
 class Accumulator:
-    """Gathers features batch by batch."""
+    """Gathers features batch by batch, as their number, mean and scatter."""
 
     def __init__(self) -> None:
         self.count = 0
-        #: mean (d,), and sum (d, d) of the outer products of deviations from it
+        #: the mean (d,), and below it the sum (d, d) of the outer products of deviations from that mean
         self.mean: Tensor | None = None
         self.scatter: Tensor | None = None
 
     def add(self, features: Tensor) -> None:
-        """Count features (b, d).
+        """Add a batch of features (b, d).
 
         Raises:
-            BootdiffError: if they are not finite, or of another space than those before.
+            BootdiffError: if they are not finite, or if they have another width than those before.
         """
         rows = as_rows(features.detach().cpu())
         if len(rows):
@@ -118,26 +129,29 @@ class Accumulator:
             self._join(len(rows), mean, centred.T @ centred)
 
     def merge(self, other: Accumulator) -> None:
-        """Count what another accumulator gathered, on another process for instance.
+        """Add what another accumulator gathered, on another process for instance.
 
         Raises:
-            BootdiffError: if its features are of another space.
+            BootdiffError: if its features have another width.
         """
         if other.mean is not None and other.scatter is not None:
             self._join(other.count, other.mean, other.scatter.clone())
 
     def statistics(self) -> Statistics:
-        """Mean and covariance of everything added.
+        """Return the mean and covariance of everything added.
 
         Raises:
-            BootdiffError: with fewer than two samples.
+            BootdiffError: if fewer than two samples were added.
         """
         if self.mean is None or self.scatter is None or self.count < 2:
             raise BootdiffError(f"statistics need at least two samples, got {self.count}.")
         return Statistics(self.mean, self.scatter / (self.count - 1), self.count)
 
     def _join(self, count: int, mean: Tensor, scatter: Tensor) -> None:
-        """Chan et al. (1979): deviations from means, so no digits cancel. Takes ``scatter`` for its own."""
+        """Add ``count`` samples with this mean (d,) and scatter (d, d); ``scatter`` may be kept and changed.
+
+        The formula is that of Chan et al. (1979): it uses deviations from means, so no digits cancel.
+        """
         if self.mean is None or self.scatter is None:
             self.count, self.mean, self.scatter = count, mean, scatter
             return
@@ -149,13 +163,13 @@ class Accumulator:
 
 
 class GroupedAccumulator:
-    """Gathers features in groups, which tell how sure the distance is.
+    """Gathers features in groups, from which the distance's interval is found.
 
-    A sample's group is its global number modulo the groups, so nothing depends on batches or on processes. Above 512
-    features, whose sums take megabytes a group, there is one group only, and no interval.
+    A sample's group is its global number modulo the number of groups, so nothing depends on batches or processes. Above
+    512 features, whose sums take megabytes a group, there is only one group, and no interval.
     """
 
-    #: features up to which groups are kept
+    #: the largest number of features for which groups are kept
     LARGEST = 512
 
     def __init__(self, groups: int = 10) -> None:
@@ -163,14 +177,14 @@ class GroupedAccumulator:
 
     @property
     def count(self) -> int:
-        """Samples so far."""
+        """Return the number of samples added so far."""
         return sum(part.count for part in self.parts)
 
     def add(self, features: Tensor, first_index: int) -> None:
-        """Count features (b, d) of the samples ``first_index``, ``first_index`` + 1, ….
+        """Add the features (b, d) of the samples numbered ``first_index``, ``first_index`` + 1, ….
 
         Raises:
-            BootdiffError: if they are not finite, or of another space than those before.
+            BootdiffError: if they are not finite, or if they have another width than those before.
         """
         rows = as_rows(features.detach().cpu())
         groups = len(self.parts) if rows.shape[1] <= self.LARGEST else 1
@@ -178,10 +192,10 @@ class GroupedAccumulator:
             self.parts[group].add(rows[(group - first_index) % groups :: groups])
 
     def merge(self, other: GroupedAccumulator) -> None:
-        """Count what another process gathered.
+        """Add what another process gathered.
 
         Raises:
-            BootdiffError: if it has another number of groups, or features of another space.
+            BootdiffError: if it has another number of groups, or features of another width.
         """
         if len(other.parts) != len(self.parts):
             raise BootdiffError(
@@ -191,27 +205,32 @@ class GroupedAccumulator:
             own.merge(part)
 
     def statistics(self) -> Statistics:
-        """Mean and covariance of everything added.
+        """Return the mean and covariance of everything added.
 
         Raises:
-            BootdiffError: with fewer than two samples.
+            BootdiffError: if fewer than two samples were added.
         """
         return _together(self.parts).statistics()
 
     def estimate(self, reference: Statistics) -> Estimate:
-        """The Fréchet distance with a 95 % interval, of the delete-one-group jackknife (Efron and Stein, 1981).
+        """Return the Fréchet distance with a 95 % interval.
 
-        The interval tells how much the figure varies from one draw of as many samples to another. It tells neither the
-        bias, which is upwards and falls with the number of samples, nor what another reference would change.
+        The interval is that of the delete-one-group jackknife (Efron and Stein, 1981).
+
+        It says how much the figure varies from one draw of as many samples to another. It says neither how large the
+        bias is, which is upwards and falls with the number of samples, nor what another reference would change.
 
         Raises:
-            BootdiffError: with fewer than two samples, or a reference of another feature space.
+            BootdiffError: if fewer than two samples were added, or if the reference belongs to another feature space.
         """
         value = frechet_distance(self.statistics(), reference)
         return Estimate.around(value, self._error(reference), self.count, "Fréchet distance", lowest=0)
 
     def _error(self, reference: Statistics) -> float | None:
-        """The jackknife's standard error; None with one group, or less than two samples in some group."""
+        """Return the jackknife's standard error.
+
+        It is None with one group, or with fewer than two samples in some group.
+        """
         parts = [part for part in self.parts if part.count]
         if len(parts) < 2 or min(part.count for part in parts) < 2:
             return None
@@ -221,10 +240,12 @@ class GroupedAccumulator:
 
 
 def frechet_distance(a: Statistics, b: Statistics) -> float:
-    """|mu_a − mu_b|² + tr(S_a + S_b − 2 (S_a S_b)^½): the FID, in whatever feature space (Heusel et al., 2017).
+    """Return the Fréchet distance, |mu_a − mu_b|² + tr(S_a + S_b − 2 (S_a S_b)^½), in any feature space.
+
+    In Inception's space it is the FID (Heusel et al., 2017).
 
     Args:
-        b: the reference; its factor is computed once.
+        b: the reference, whose factor is computed once.
 
     Raises:
         BootdiffError: if the two have different numbers of features.
@@ -244,7 +265,7 @@ def _together(parts: Iterable[Accumulator]) -> Accumulator:
 
 
 def _refuse_pickle(path: Path) -> None:
-    """Newer reference files of EDM are pickles."""
+    """Refuse a pickle, which newer reference files of EDM are, and say how to convert it."""
     with path.open("rb") as file:
         pickled = file.read(1) == b"\x80" or path.suffix in (".pkl", ".pickle")
     if pickled:

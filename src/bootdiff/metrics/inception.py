@@ -1,4 +1,4 @@
-"""The Inception-v3 network of the FID, and the feature space that it makes: the one of published figures."""
+"""The Inception-v3 network of the FID, and the feature space that it makes, in which published figures are measured."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ COUNTER = "num_batches_tracked"
 
 Kernel = tuple[int, int]
 ONE, THREE, FIVE, ROW, COLUMN = (1, 1), (3, 3), (5, 5), (1, 7), (7, 1)
-#: two convolutions beside each other, the end of a branch
+#: the kernels of two convolutions beside each other, with which a branch can end
 FORK = ((1, 3), (3, 1))
-#: channels and kernels, from a branch's start to its end
+#: the channels and kernel of each step of a branch, from its start to its end
 Branch = Sequence[tuple[int, Kernel | tuple[Kernel, Kernel]]]
 
 
 class Convolution(nn.Module):
-    """Convolution, normalisation, ReLU."""
+    """A convolution followed by batch normalisation and ReLU."""
 
     def __init__(self, before: int, after: int, kernel: Kernel = THREE, stride: int = 1, same: bool = False) -> None:
         super().__init__()
@@ -37,18 +37,18 @@ class Convolution(nn.Module):
         self.bn = nn.BatchNorm2d(after, eps=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, before, h, w) to (b, after, h', w')."""
+        """Return the layer's answer to x (b, before, h, w): (b, after, h', w')."""
         return self.bn(self.conv(x)).relu_()
 
 
 class Block(nn.Module):
-    """Branches beside each other and a pooled one, their channels one after the other.
+    """A block of Inception-v3: several branches and a pooled one get the same input, and their channels are joined.
 
     Args:
-        branches: by name; a branch of several steps numbers them.
-        pooled: channels of the pooled branch. None in a block that halves its images: its pooled branch is no
-            convolution, and every branch's last step has stride 2.
-        mean: pool by the mean of what lies inside the image, otherwise by the maximum.
+        branches: the branches by name; the steps of a branch that has several are numbered.
+        pooled: the channels of the pooled branch. None in a block that halves its images: there the pooled branch has
+            no convolution, and the last step of every branch has stride 2.
+        mean: whether to pool by the mean of what lies inside the image; otherwise by the maximum.
     """
 
     def __init__(self, before: int, branches: Mapping[str, Branch], pooled: int | None = None, mean: bool = True):
@@ -60,7 +60,7 @@ class Block(nn.Module):
             self.branch_pool = Convolution(before, pooled, ONE)
 
     def _add(self, name: str, width: int, branch: Branch) -> list[list[str]]:
-        """Make a branch's convolutions; their names, step by step."""
+        """Make a branch's convolutions, and return their names, step by step."""
         steps: list[list[str]] = []
         for number, (after, kernel) in enumerate(branch, 1):
             own = name if len(branch) == 1 else f"{name}_{number}"
@@ -75,7 +75,10 @@ class Block(nn.Module):
         return steps
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, before, h, w) to (b, sum of the branches, h, w), or half as high and wide."""
+        """Return the joined channels of all branches for x (b, before, h, w).
+
+        The result is (b, sum of the branches' channels, h, w), or half as high and wide in a block that halves.
+        """
         parts = []
         for branch in self.steps:
             y = x
@@ -118,10 +121,10 @@ def _block_e(before: int, mean: bool) -> Block:
 
 
 class Inception(nn.Module):
-    """Inception-v3 as TensorFlow's file of 2015-12-05 has it, its weights named as pytorch-fid names them.
+    """Inception-v3 as in TensorFlow's file of 2015-12-05, with its weights named as in pytorch-fid.
 
-    Source: Szegedy et al., 2016, "Rethinking the Inception Architecture for Computer Vision"; the pools
-    that differ from the paper (the last block's is a maximum) are those of pytorch-fid's ``inception.py``.
+    Source: Szegedy et al., 2016, "Rethinking the Inception Architecture for Computer Vision"; the pooling layers that
+    differ from the paper (the last block takes a maximum) are those of pytorch-fid's ``inception.py``.
     """
 
     def __init__(self) -> None:
@@ -152,7 +155,7 @@ class Inception(nn.Module):
         self.fc = nn.Linear(2048, 1008)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(b, 3, 299, 299) in [−1, 1] to features (b, 2048) and logits (b, 1008).
+        """Return features (b, 2048) and logits (b, 1008) of images (b, 3, 299, 299) in [−1, 1].
 
         The logits leave out the bias, as the Inception score's own code does (Salimans et al., 2016).
         """
@@ -163,9 +166,9 @@ class Inception(nn.Module):
 
 
 class InceptionFeatures:
-    """The 2,048 features of the FID, from images of any size.
+    """The 2,048 features of the FID, for images of any size.
 
-    They are resized to 299×299 bilinearly, without antialiasing and with ``align_corners=False``, as pytorch-fid does
+    The images are resized to 299×299 bilinearly, without antialiasing and with ``align_corners=False``, as pytorch-fid does
     (``pytorch_fid/inception.py``, ``InceptionV3.forward``); clean-fid and TensorFlow resize otherwise and give
     other figures. Grey images are repeated to three channels, and all are rounded to the 256 levels of a saved file.
 
@@ -177,7 +180,7 @@ class InceptionFeatures:
     """
 
     shape = None
-    #: its classes are ImageNet's, in TensorFlow's order
+    #: False, because its classes are ImageNet's, in TensorFlow's order
     knows_labels = False
 
     def __init__(self, path: Path) -> None:
@@ -185,18 +188,18 @@ class InceptionFeatures:
         self.name = f"inception-{tensors_hash(_weights(self.network.state_dict()))[:8]}"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(b, 2048)."""
+        """Return the features of images (b, 1 or 3, h, w), (b, 2048)."""
         return self.read(images)[0]
 
     def read(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(b, 2048) and (b, 1008)."""
+        """Return features (b, 2048) and logits (b, 1008)."""
         network = self.network.to(images.device)
         features, logits = in_parts(lambda part: network(_resized(as_saved(part, self.name))), images)
         return features, logits
 
 
 def load_inception(path: Path) -> Inception:
-    """The network with a file's weights, frozen.
+    """Return the network with a file's weights, frozen.
 
     Raises:
         BootdiffError: if the file cannot be read, or lacks a weight, has one too many or one of another shape.

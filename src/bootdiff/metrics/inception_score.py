@@ -1,4 +1,4 @@
-"""The Inception Score of a classifier's logits, streamed."""
+"""The Inception Score, computed batch by batch from a classifier's logits."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from bootdiff.metrics.rows import as_rows
 
 
 class InceptionScore:
-    """exp E KL(p(y|x) ‖ p(y)), between 1 and the number of classes; the mean over splits of the samples.
+    """The Inception Score, exp E KL(p(y|x) ‖ p(y)), between 1 and the number of classes.
+
+    It is the mean over splits of the samples.
 
     A sample's split is its global number modulo ``splits``, so the score depends neither on batches nor on processes.
 
     Args:
-        splits: 10 is usual. A score of few samples a split is too low: compare figures of equal sizes.
+        splits: the number of splits; 10 is usual. With few samples a split the score is too low, so compare only
+            figures of equal sizes.
 
     Source: Salimans et al. (2016), "Improved techniques for training GANs".
     """
@@ -30,7 +33,7 @@ class InceptionScore:
         self.probabilities: Tensor | None = None
 
     def add(self, logits: Tensor, first_index: int) -> None:
-        """Count logits (b, classes) of the samples ``first_index``, ``first_index`` + 1, ….
+        """Add the logits (b, classes) of the samples numbered ``first_index``, ``first_index`` + 1, ….
 
         Raises:
             BootdiffError: if they are not finite.
@@ -43,7 +46,7 @@ class InceptionScore:
         self.counts.index_add_(0, split, torch.ones_like(logs[:, 0]))
 
     def merge(self, other: InceptionScore) -> None:
-        """Count what another process gathered.
+        """Add what another process gathered.
 
         Raises:
             BootdiffError: if it has another number of splits.
@@ -56,7 +59,7 @@ class InceptionScore:
             self.counts += other.counts
 
     def estimate(self) -> Estimate:
-        """The mean over splits, ± 1.96 standard errors of that mean; no interval with one split.
+        """Return the mean over splits, ± 1.96 standard errors of that mean; one split has no interval.
 
         Raises:
             BootdiffError: if nothing was added.
@@ -73,7 +76,7 @@ class InceptionScore:
         return Estimate.around(float(scores.mean()), error, num, words, lowest=1)
 
     def _open(self, classes: int) -> Tensor:
-        """The sums (splits, classes) of probabilities."""
+        """Return the sums of probabilities (splits, classes), made at the first call."""
         if self.probabilities is None:
             self.probabilities = torch.zeros(self.splits, classes, dtype=torch.float64)
         if self.probabilities.shape[1] != classes:
@@ -84,7 +87,9 @@ class InceptionScore:
 
 
 def split_of(index: Tensor, splits: int) -> Tensor:
-    """A split for every sample's number, scattered: classes come in turn, so that a split by turns would hold one.
+    """Return each sample's split (n,), in 0 … splits − 1, from the sample's number.
+
+    The splits are scattered: where classes come in turn, splits that come in turn would hold one class each.
 
     Source: Knuth's multiplicative hash, of 32 bits.
     """

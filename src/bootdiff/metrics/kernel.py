@@ -1,4 +1,4 @@
-"""The kernel distance between two sets of features: unbiased at any number of samples."""
+"""The kernel distance between two sets of features, which is unbiased at any number of samples."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from bootdiff.core.errors import BootdiffError
 from bootdiff.metrics.estimate import Estimate
 from bootdiff.metrics.rows import as_rows, check_width
 
-#: entries of a block of the kernel: 64 MiB in float64
+#: the largest number of kernel entries that are computed at a time: 64 MiB in float64
 BLOCK = 2**23
 
 
 def kernel_distance(
     samples: Tensor, reference: Tensor, subsets: int = 100, size: int = 1000, seed: int = 0
 ) -> Estimate:
-    """The unbiased MMD² with the kernel (x · y / d + 1)³, the mean over random subsets; it can be below zero.
+    """Return the unbiased MMD² with the kernel (x · y / d + 1)³, a mean over random subsets; it can be negative.
 
     A set of no more than ``size`` samples is used whole in every subset; if both are, there is one subset.
 
-    The subsets overlap, so their spread alone says little. The standard error is that of the delete-d jackknife,
-    s² · f / (1 − f) with the standard deviation s over subsets and the share f of a set that a subset uses (of the two
-    sets the larger share, on the safe side), plus s² / subsets for having drawn only some. A set that is used whole
-    leaves it unknown.
+    The subsets overlap, so their spread alone says little. The squared standard error is that of the delete-d
+    jackknife, s² · f / (1 − f), plus s² / subsets, because only some subsets are drawn. Here s is the standard
+    deviation over subsets, and f is the share of a set that a subset uses: the larger share of the two sets, to be on
+    the safe side. Where a set is used whole, the standard error is unknown.
 
     Args:
-        samples, reference: (n, d) and (m, d), on one device, in the order of their samples.
-        subsets: that the mean is over.
-        size: of a subset.
-        seed: of the draw.
+        samples, reference: features (n, d) and (m, d), on one device, in the order of their samples.
+        subsets: the number of subsets.
+        size: the number of samples in a subset.
+        seed: the seed with which subsets are drawn.
 
     Raises:
-        BootdiffError: if the numbers of features differ, a set has less than two samples, or is not finite.
+        BootdiffError: if the numbers of features differ, or a set has fewer than two samples or values that are not
+            finite.
 
     Source: Bińkowski et al. (2018), "Demystifying MMD GANs"; Shao and Wu (1989), "A general theory for jackknife
     variance estimation".
@@ -58,7 +59,7 @@ def kernel_distance(
 
 
 def _values(x: Tensor, y: Tensor, size: int, count: int, seed: int) -> list[float]:
-    """One MMD² a subset."""
+    """Return the MMD² of each of ``count`` random subsets."""
     generator = torch.Generator().manual_seed(seed)
     draws = [(_draw(len(x), size, generator), _draw(len(y), size, generator)) for _ in range(count)]
     if max(len(x), len(y)) ** 2 > count * size**2:
@@ -72,12 +73,16 @@ def _values(x: Tensor, y: Tensor, size: int, count: int, seed: int) -> list[floa
 
 
 def _draw(num: int, size: int, generator: torch.Generator) -> Tensor:
-    """Different numbers of rows, ``size`` of them; all where there are no more."""
+    """Return ``size`` different row numbers below ``num``, or all of them where there are no more."""
     return torch.arange(num) if num <= size else torch.randperm(num, generator=generator)[:size]
 
 
 def _mmd(x: Tensor, y: Tensor, in_x: Tensor | None = None, in_y: Tensor | None = None) -> Tensor:
-    """Bińkowski et al. (2018), Eq. 4, of subsets: 1 in (subsets, n) and (subsets, m) where a row is in one, else 0."""
+    """Return the unbiased MMD² of each subset, (subsets,): Bińkowski et al. (2018), Eq. 4.
+
+    ``in_x`` (subsets, n) and ``in_y`` (subsets, m) are 1 where a row is in a subset and 0 elsewhere; None: one subset
+    of all.
+    """
     in_x = x.new_ones(1, len(x)) if in_x is None else in_x
     in_y = y.new_ones(1, len(y)) if in_y is None else in_y
     between = _sums(x, y, in_x, in_y) / (in_x.sum(1) * in_y.sum(1))
@@ -85,14 +90,14 @@ def _mmd(x: Tensor, y: Tensor, in_x: Tensor | None = None, in_y: Tensor | None =
 
 
 def _own(x: Tensor, chosen: Tensor) -> Tensor:
-    """(subsets,): the mean kernel of two different rows of each subset."""
+    """Return the mean kernel of two different rows of each subset, (subsets,)."""
     count = chosen.sum(1)
     itself = (x.square().mean(1) + 1) ** 3
     return (_sums(x, x, chosen, chosen) - chosen @ itself) / (count * (count - 1))
 
 
 def _sums(x: Tensor, y: Tensor, in_x: Tensor, in_y: Tensor) -> Tensor:
-    """(subsets,): the kernel summed over the rows of each subset, in blocks."""
+    """Return the kernel summed over the rows of each subset, (subsets,); it is computed in blocks."""
     size = max(1, BLOCK // len(y))
     total = x.new_zeros(len(in_x))
     for rows, chosen in zip(x.split(size), in_x.split(size, dim=1), strict=True):

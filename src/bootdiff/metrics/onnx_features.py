@@ -1,4 +1,4 @@
-"""A feature space from an ONNX file, the builtin ``fashion`` among them."""
+"""Feature spaces that an ONNX file computes, such as the builtin ``fashion``."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from bootdiff.system.out_of_memory import let_pass
 
 
 class OnnxFeatures:
-    """Any ONNX file with one image input and an output called ``features`` (or its first output).
+    """A feature space from any ONNX file that takes images as its one input.
 
-    An output called ``logits``, of another shape, makes it a classifier.
+    Its features are the output called ``features``, or else the first output. A further output called ``logits`` makes
+    it a classifier.
 
     Args:
-        title: the readable part of its name; the file's own by default.
+        title: the readable part of the space's name; by default the file's name.
 
     Raises:
-        BootdiffError: if the file is missing, cannot be read, or takes no images of one fixed size.
+        BootdiffError: if the file is missing, cannot be read, or does not take images of one fixed size.
     """
 
     def __init__(self, path: Path, title: str | None = None) -> None:
@@ -53,21 +54,24 @@ class OnnxFeatures:
 
     @classmethod
     def fashion(cls) -> OnnxFeatures:
-        """The shipped classifier of Fashion-MNIST: 128 features of 1×32×32 images."""
+        """Return the builtin classifier of Fashion-MNIST: 128 features of 1×32×32 images."""
         return cls(builtin_folder(FASHION) / "features.onnx", FASHION)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(b, d)."""
+        """Return the features of images (b, c, h, w), (b, d)."""
         return self.read(images)[0]
 
     def read(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(b, d), and (b, classes) where there are logits."""
+        """Return features (b, d), and logits (b, classes) where the file gives them; otherwise None."""
         parts = [self._run(part) for part in images.float().cpu().split(self.batch or len(images))]
         features, *logits = (torch.cat(values) for values in zip(*parts, strict=True))
         return features, logits[0] if logits else None
 
     def _run(self, images: Tensor) -> list[Tensor]:
-        """Every output for these images; where the file fixes their number, black ones fill up and are forgotten."""
+        """Return the outputs for these images.
+
+        Where the file fixes their number, black images fill the batch, and their outputs are dropped.
+        """
         missing = self.batch - len(images) if self.batch else 0
         full = torch.cat([images, images.new_zeros(missing, *images.shape[1:])]) if missing else images
         try:
@@ -95,9 +99,9 @@ def _session(path: Path) -> Any:
 
 
 def _check_data(path: Path) -> None:
-    """Refuse weights that an ONNX file keeps in files outside its folder; not every onnxruntime does.
+    """Refuse an ONNX file that keeps weights outside its folder, which not every version of onnxruntime does.
 
-    Such a place is written as protobuf's entry of the word "location" (field 1) and a text (field 2) with its length.
+    Such a place is stored as protobuf's entry of the word "location" (field 1) and a text (field 2) with its length.
     """
     for entry in re.finditer(rb"\n\x08location\x12([\x80-\xff]?[\x00-\x7f])", path.read_bytes()):
         low, *high = entry[1]

@@ -1,4 +1,4 @@
-"""Improved precision and recall: which share of the samples looks real, and which share of the real is covered."""
+"""Improved precision and recall: the share of samples that look real, and the share of real images that are covered."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bootdiff.core.errors import BootdiffError
 from bootdiff.metrics.estimate import Estimate
 from bootdiff.metrics.rows import as_rows, check_width
 
-#: values of a block of distances: 64 MiB in float64
+#: the largest number of distances that are computed at a time: 64 MiB in float64
 BLOCK = 2**23
 
 #: squared distances that differ by less than this share of the squared norms are equal. They are computed as
@@ -18,18 +18,19 @@ SLACK = 1e-12
 
 
 def precision_recall(samples: Tensor, reference: Tensor, k: int = 3) -> tuple[Estimate, Estimate]:
-    """(precision, recall), each in [0, 1].
+    """Return (precision, recall), each in [0, 1].
 
-    Precision is the share of samples within a ball around some reference sample that reaches its k-th nearest
-    neighbour in the reference; recall is the same with the sets exchanged. Both depend on the sizes of the sets:
-    compare figures of equal sizes. The Wilson intervals take the balls as given.
+    A sample counts for precision if it lies within the ball of some reference sample, which reaches that sample's k-th
+    nearest neighbour in the reference. Recall is the same with the sets exchanged. Both depend on the sizes of the
+    sets, so compare only figures of equal sizes. The Wilson intervals take the balls as given.
 
     Args:
-        samples, reference: (n, d) and (m, d), on one device; memory beyond float64 copies of them is bounded.
-        k: neighbours.
+        samples, reference: features (n, d) and (m, d), on one device; the memory needed beside their float64 copies is
+            bounded.
+        k: the number of the neighbour that a ball reaches.
 
     Raises:
-        BootdiffError: if the numbers of features differ, a set has no k neighbours, or is not finite.
+        BootdiffError: if the numbers of features differ, or a set has no k neighbours or values that are not finite.
 
     Source: Kynkäänniemi et al. (2019), "Improved precision and recall metric for assessing generative models".
     """
@@ -49,7 +50,7 @@ def precision_recall(samples: Tensor, reference: Tensor, k: int = 3) -> tuple[Es
 
 
 def _inside(points: Tensor, centres: Tensor, k: int) -> int:
-    """How many points are within some centre's ball."""
+    """Return how many points lie within the ball of some centre."""
     norms = centres.square().sum(1)
     reach = _squared_radii(centres, k) - (1 - SLACK) * norms
     count = 0
@@ -61,7 +62,7 @@ def _inside(points: Tensor, centres: Tensor, k: int) -> int:
 
 
 def _squared_radii(centres: Tensor, k: int) -> Tensor:
-    """(n,): the squared distance of each row to its k-th nearest other row."""
+    """Return the squared distance of each row to its k-th nearest other row, (n,)."""
     norms = centres.square().sum(1)
     radii = []
     for block in centres.split(max(1, BLOCK // len(centres))):

@@ -1,4 +1,4 @@
-"""Rows of features, one a sample: checked, and in float64."""
+"""Checks of feature tensors, which hold a row for each sample."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from bootdiff.core.errors import BootdiffError
 
 
 def as_rows(values: Tensor, what: str = "features") -> Tensor:
-    """Values (n, d) in float64, on their own device.
+    """Return values (n, d) in float64, on their own device, after checking that they are finite.
 
     Args:
-        what: they are, for the message.
+        what: what the values are, for the message.
 
     Raises:
-        BootdiffError: if they have another number of axes, or are not finite.
+        BootdiffError: if the values do not have two axes, or are not finite.
     """
     if values.ndim != 2:
         raise BootdiffError(f"expected {what} of shape (samples, d), got {tuple(values.shape)}; flatten them.")
@@ -27,10 +27,10 @@ def as_rows(values: Tensor, what: str = "features") -> Tensor:
 
 
 def check_width(ours: int, theirs: int, what: str = "the reference") -> None:
-    """Refuse features of two spaces.
+    """Refuse features of two different spaces.
 
     Args:
-        what: has ``theirs`` features, for the message.
+        what: what has ``theirs`` features, for the message.
 
     Raises:
         BootdiffError: if the numbers of features differ.

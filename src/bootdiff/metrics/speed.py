@@ -1,4 +1,4 @@
-"""How long one call takes."""
+"""Latency: how long one call takes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from bootdiff.metrics.estimate import Estimate
 
 
 def latency(call: Callable[[], object], device: torch.device, warm_up: int = 3, rounds: int = 10) -> Estimate:
-    """Milliseconds of a call: the median of ``rounds``, with the fastest and the slowest as its interval.
+    """Return the milliseconds that a call takes.
+
+    The value is the median of ``rounds`` calls, and the fastest and slowest are its interval.
 
     Args:
-        device: that the call works on; a GPU is waited for before and after each call.
-        warm_up: calls before those that count.
+        device: the device that the call works on; a GPU is waited for before and after each call.
+        warm_up: the number of calls before those that count.
 
     Raises:
-        BootdiffError: with less than one round.
+        BootdiffError: if ``rounds`` is below one.
     """
     if rounds < 1:
         raise BootdiffError(f"a latency needs at least one round, got {rounds}.")

@@ -1,4 +1,4 @@
-"""Feature spaces of transformers: DINOv2's class token and CLIP's image embedding."""
+"""Feature spaces of vision transformers: DINOv2's class token and CLIP's image embedding."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bootdiff.teachers.loading.safety import check_files
 from bootdiff.teachers.loading.stored import stored
 from bootdiff.teachers.loading.weights import aligned, check_finite, tensors_hash
 
-#: Pillow's numbers of the ways to resize
+#: the ways to resize, by Pillow's numbers for them
 MODES = {2: "bilinear", 3: "bicubic"}
 WEIGHTS = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
@@ -28,13 +28,13 @@ PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to an image before the network sees it, in this order.
+    """What is done to an image before a network sees it, in the order of the arguments.
 
     Args:
-        size: resize to (height, width), or so that the shorter side has this length; None leaves it.
-        crop: cut (height, width) from the middle; None leaves it.
-        mean, std: of the three channels in [0, 1].
-        mode: bilinear or bicubic, with antialiasing.
+        size: (height, width) to resize to, or the length that the shorter side gets; None does not resize.
+        crop: (height, width) of the middle that is cut out; None cuts nothing.
+        mean, std: the mean and standard deviation of the three channels, for pixels in [0, 1].
+        mode: the way to resize, ``bilinear`` or ``bicubic``, always with antialiasing.
     """
 
     size: int | tuple[int, int] | None
@@ -44,7 +44,7 @@ class Preprocessing:
     mode: str = "bicubic"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(b, 3, h, w) in [−1, 1] to what the network takes."""
+        """Return images (b, 3, h, w) in [−1, 1] as the network takes them, (b, 3, h', w')."""
         levels = (images + 1) * 127.5
         size = self._target(*images.shape[2:])
         # Pillow, whose images the networks know, resizes rows, then columns, and rounds each time.
@@ -69,11 +69,11 @@ OPENAI = Preprocessing(224, (224, 224), (0.48145466, 0.4578275, 0.40821073), (0.
 
 
 class TransformerFeatures:
-    """What a vision transformer says of images of any size, grey or in colour.
+    """The feature space of a vision transformer, for images of any size, grey or in colour.
 
     Args:
-        title: the readable part of its name.
-        field: of the network's output, (b, d).
+        title: the readable part of the space's name.
+        field: the field of the network's output that holds the features, (b, d).
     """
 
     shape = None
@@ -85,25 +85,25 @@ class TransformerFeatures:
         self.name = f"{title}-{blake2b(content.encode(), digest_size=4).hexdigest()}"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(b, d)."""
+        """Return the features of images (b, 1 or 3, h, w), (b, d)."""
         network = self.network.to(images.device)
         return in_parts(
             lambda part: (getattr(network(self.preprocessing(as_saved(part, self.name))), self.field),), images
         )[0]
 
     def read(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(b, d); there are no classes."""
+        """Return features (b, d) and None, because the network gives no logits."""
         return self(images), None
 
 
 def dinov2(name: str) -> TransformerFeatures:
-    """DINOv2's class token after the last normalisation (Oquab et al., 2023).
+    """Return the feature space of DINOv2's class token after the last normalisation (Oquab et al., 2023).
 
     Args:
-        name: a folder or a hub id of a ``Dinov2Model``, with or without registers.
+        name: a folder or hub id of a ``Dinov2Model``, with or without registers.
 
     Raises:
-        BootdiffError: if it cannot be had or is another model.
+        BootdiffError: if the model cannot be found or read, or is of another kind.
     """
     import transformers
 
@@ -115,13 +115,13 @@ def dinov2(name: str) -> TransformerFeatures:
 
 
 def clip(name: str) -> TransformerFeatures:
-    """CLIP's image embedding after the projection, not normalised (Radford et al., 2021).
+    """Return the feature space of CLIP's image embedding after the projection, not normalised (Radford et al., 2021).
 
     Args:
-        name: a folder or a hub id of a ``CLIPModel`` or its vision part.
+        name: a folder or hub id of a ``CLIPModel`` or of its vision part.
 
     Raises:
-        BootdiffError: if it cannot be had or is another model.
+        BootdiffError: if the model cannot be found or read, or is of another kind.
     """
     from transformers import CLIPConfig, CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -135,7 +135,7 @@ def clip(name: str) -> TransformerFeatures:
 
 
 def _folder(name: str, kind: str, example: str) -> Path:
-    """A local folder, or what the hub has under that name."""
+    """Return a local folder, or the folder to which the hub's model of that name is downloaded."""
     if Path(name).is_dir():
         return Path(name)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
@@ -161,7 +161,7 @@ def _model_type(folder: Path, known: Mapping[str, str] | tuple[str, ...]) -> str
 
 
 def _network(kind: Any, folder: Path, config_class: Any) -> Any:
-    """A transformer, complete, finite, frozen, in float32."""
+    """Return a transformer from a folder, frozen and in float32, after checking that it is complete and finite."""
     check_files(folder)
     stored(folder, None, kind.__name__)
     try:
@@ -194,10 +194,12 @@ def _network(kind: Any, folder: Path, config_class: Any) -> Any:
 
 
 def read_preprocessing(folder: Path, default: Preprocessing) -> Preprocessing:
-    """The model's own, from its ``preprocessor_config.json``; what that leaves out is as in ``default``.
+    """Return the model's own preprocessing, from its ``preprocessor_config.json``.
+
+    What the file leaves out is as in ``default``.
 
     Raises:
-        BootdiffError: if the file says something that cannot be done.
+        BootdiffError: if the file asks for something that cannot be done.
     """
     files = [folder / name for name in PROCESSORS if (folder / name).is_file()]
     if not files:
@@ -230,7 +232,10 @@ def _from_words(words: Mapping[str, Any], default: Preprocessing) -> Preprocessi
 
 
 def _side(words: Any) -> int | tuple[int, int]:
-    """``224``, ``{"shortest_edge": 224}`` or ``{"height": 224, "width": 224}``."""
+    """Return the size that a preprocessor's entry stands for: a length, or (height, width).
+
+    The entry is ``224``, ``{"shortest_edge": 224}`` or ``{"height": 224, "width": 224}``.
+    """
     if isinstance(words, Mapping) and "shortest_edge" in words:
         return int(words["shortest_edge"])
     return (int(words["height"]), int(words["width"])) if isinstance(words, Mapping) else int(words)
