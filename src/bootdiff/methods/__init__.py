@@ -1,4 +1,4 @@
-"""Objectives: one method a file, all on the contract of ``methods/base.py``."""
+"""Objectives: one file for each method, all with the contract of ``methods/base.py``."""
 
 from bootdiff.core.turn import Turn
 from bootdiff.methods.base import Learner, Loss, Networks, Objective, Reset, Stateless

@@ -14,14 +14,14 @@ from bootdiff.methods.base import Learner, Loss, Networks, Stateless
 
 
 class Autoencoder(nn.Module):
-    """A diffusers AutoencoderKL in training: images and noise to images and the posterior's divergence."""
+    """A diffusers AutoencoderKL in training: it turns images and noise into images and the posterior's divergence."""
 
     def __init__(self, vae: Any) -> None:
         super().__init__()
         self.vae = vae.requires_grad_(True).eval()
 
     def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """(reconstructions (b, c, h, w), KL from the standard normal (b,)), both in float32."""
+        """Return reconstructions (b, c, h, w) and the KL divergence from the standard normal (b,), both float32."""
         posterior = self.vae.encode(images).latent_dist
         latents = posterior.mean + posterior.std * noise
         return self.vae.decode(latents).sample.float(), posterior.kl().float()
@@ -29,11 +29,11 @@ class Autoencoder(nn.Module):
 
 @dataclass
 class Autoencoding(Stateless):
-    """E |x − x̂| + weight · KL.
+    """The objective of an autoencoder: it minimises E |x − x̂| + kl_weight · KL.
 
     Args:
-        latent_shape: of one latent.
-        kl_weight: small: latents should be smooth, not normal.
+        latent_shape: the shape of one latent, without the batch.
+        kl_weight: the weight of KL. It is small, because latents should be smooth, not normally distributed.
     """
 
     source: Images
@@ -42,23 +42,23 @@ class Autoencoding(Stateless):
     kl_weight: float
 
     def learners(self) -> Mapping[str, Learner]:
-        """The autoencoder."""
+        """Return the learners by name: the autoencoder alone."""
         return {"autoencoder": self.autoencoder}
 
     def frozen(self) -> Sequence[nn.Module]:
-        """Nothing is frozen."""
+        """Return no networks, because none is frozen."""
         return ()
 
     def turns(self, step: int) -> Sequence[str]:
-        """One turn a step."""
+        """Return the names of a step's turns: one, the autoencoder's."""
         return ("autoencoder",)
 
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
-        """One term."""
+        """Return the terms of the loss: one, the reconstruction."""
         return [lambda: self.reconstruction(networks["autoencoder"], turn, batch)]
 
     def reconstruction(self, autoencoder: nn.Module, turn: Turn, batch: Batch) -> Loss:
-        """The absolute error of every pixel, and the divergence for each of them."""
+        """Return the mean absolute error of a pixel, plus the weighted divergence divided by the number of pixels."""
         made, divergence = autoencoder(batch.images, turn.draw.normal("latent", self.latent_shape))
         error = (made - batch.images).abs().mean()
         divergence = divergence.mean() / batch.images[0].numel()

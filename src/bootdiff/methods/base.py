@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch, Source
 
-#: the loop's networks by learner: prepared (wrapped for several processes), never raw, because a backward pass through
-#: a raw module leaves gradients unsynchronised without a word
+#: the loop's networks by the learner's name. They are prepared (wrapped for several processes), never raw: a backward
+#: pass through a raw module leaves gradients unsynchronised without a word.
 Networks = Mapping[str, nn.Module]
 
 
@@ -25,12 +25,13 @@ class Learner:
     """A network that is trained, with its own optimiser settings.
 
     Args:
-        module: the raw network.
+        module: the raw network, not wrapped for several processes.
         learning_rate: AdamW's rate before its schedule.
-        betas: AdamW's.
-        ema_decay: of the averaged copy that is sampled and exported; 0 keeps none.
-        ema_from_start: whether the average begins with that decay; otherwise it rises to it, to forget the start soon.
-        starts: its first step, from which its rate warms up.
+        betas: AdamW's betas.
+        ema_decay: the decay of the averaged copy that is sampled and exported; 0 keeps no such copy.
+        ema_from_start: whether the average has that decay from the start; otherwise the decay rises to it, so that the
+            average soon forgets how training began.
+        starts: the first step in which it learns, from which its rate warms up.
     """
 
     module: nn.Module
@@ -47,9 +48,9 @@ class Loss:
     """One term of a turn's loss.
 
     Args:
-        total: the scalar to differentiate, a mean over the slice; a turn's terms add up.
-        scalars: named values to log, detached.
-        by_time: per-sample values to log by time bin, (times (b,), values (b,)) a name, detached.
+        total: the scalar to differentiate, a mean over the slice of the batch; the terms of a turn are added up.
+        scalars: values to log by name, detached.
+        by_time: values of each sample to log by time bin: (times (b,), values (b,)) for each name, detached.
     """
 
     total: Tensor
@@ -59,62 +60,67 @@ class Loss:
 
 @dataclass(frozen=True)
 class Reset:
-    """An event: a learner's optimiser, rate schedule and EMA start anew, as in progressive distillation's rounds."""
+    """An order to start a learner's optimiser, rate schedule and EMA anew, as in progressive distillation's rounds."""
 
     learner: str
 
 
 class Objective(Protocol):
-    """One method. A new method is one file that implements this."""
+    """The contract of a method: which networks learn, in what turns, and with what loss.
+
+    A new method is one file that implements this.
+    """
 
     @property
     def source(self) -> Source:
-        """What a batch holds: noise, stored pairs or images."""
+        """Return the source of batches, which says what a batch holds: noise, stored pairs or images."""
         ...
 
     def learners(self) -> Mapping[str, Learner]:
-        """The networks that learn; ``"student"`` is the one exported."""
+        """Return the networks that learn, by name; the one named ``"student"`` is exported."""
         ...
 
     def frozen(self) -> Sequence[nn.Module]:
-        """The networks that only answer, to be moved to the training device."""
+        """Return the networks that only answer and do not learn, so that they can be moved to the training device."""
         ...
 
     def turns(self, step: int) -> Sequence[str]:
-        """The learners that update in this step, in order: ``("fake", "fake", "student")``."""
+        """Return the learners that update in this step, in order, such as ``("fake", "fake", "student")``."""
         ...
 
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
-        """The terms of the turn's loss, each still to be computed; gradients reach the turn's own network only.
+        """Return the terms of the turn's loss, each still to be computed.
 
-        What needs no gradients (targets) is made at once. A term is a pass with gradients: the loop differentiates one
-        before it computes the next, so that the activations of one pass are alive at a time.
+        Gradients reach the turn's own network only.
+
+        What needs no gradients (the targets) is computed in this call. A term is one pass with gradients: the loop
+        differentiates one term before it computes the next, so that only one pass's activations are alive at a time.
         """
         ...
 
     def after_step(self, networks: Networks, step: int) -> Iterable[Reset]:
-        """Move an EMA target, hand the student over as the next teacher, …; return what must start anew."""
+        """Do what follows a step, such as moving an EMA target; return the learners that must start anew."""
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What the objective itself must find again after a resume, as tensors."""
+        """Return the tensors that the objective itself must find again after a resume."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take back ``state_dict``."""
+        """Take back what ``state_dict`` returned."""
         ...
 
 
 class Stateless:
-    """Defaults for an objective without a state of its own."""
+    """The defaults of an objective that keeps no state of its own."""
 
     def after_step(self, networks: Networks, step: int) -> Iterable[Reset]:
-        """Nothing happens between steps."""
+        """Do nothing between steps, and start no learner anew."""
         return ()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """No state."""
+        """Return no tensors, because there is no state."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """No state."""
+        """Ignore the tensors, because there is no state."""

@@ -51,20 +51,20 @@ class BootLoss(Times):
 
 
 class BootSettings(BootLoss, DistillationSettings):
-    """BOOT's settings."""
+    """All settings of BOOT: those of its loss, and those of every distillation."""
 
 
 @dataclass
 class Boot(Stateless):
-    """L = L_BS + beta L_BC (Eqs. 8 and 9).
+    """BOOT's objective: L = L_BS + beta L_BC (Eqs. 8 and 9).
 
     Args:
-        teacher: f; limited (clipped) where the targets should be.
+        teacher: f; it is limited (clipped) where the targets should be.
         student: the raw learner and its optimiser settings.
         delta: the step t − s, in units of t.
-        boundary_weight: beta.
-        boundary_every: the boundary loss is computed on every k-th step only; k divides beta's effect.
-        conditions: what the noises are conditioned on; f̃ of Eq. 10 is a teacher with guidance.
+        boundary_weight: beta, the weight of the boundary loss.
+        boundary_every: k: the boundary loss is computed in every k-th step only, which divides beta's effect by k.
+        conditions: the conditions of the noises; f̃ of Eq. 10 is a teacher with guidance.
     """
 
     teacher: Teacher
@@ -93,7 +93,10 @@ class Boot(Stateless):
         conditions: Conditions | None = None,
         student: Student | None = None,
     ) -> Boot:
-        """The student, grown from the teacher where none is given, and what the settings' words stand for."""
+        """Return the objective with the objects that the settings' words stand for.
+
+        The student is grown from the teacher where none is given.
+        """
         weight = learned_weight(settings, teacher)
         student = student or Student.from_teacher(teacher, settings.t_min, settings.t_max, weight.plain)
         student.target_limit = target_limit(settings, teacher)
@@ -113,19 +116,19 @@ class Boot(Stateless):
         )
 
     def learners(self) -> Mapping[str, Learner]:
-        """One network learns."""
+        """Return the learners by name: the student alone."""
         return {"student": self.student}
 
     def frozen(self) -> Sequence[nn.Module]:
-        """The teacher, and a perceptual distance's network."""
+        """Return the teacher, and a perceptual distance's network where there is one."""
         return (self.teacher, *([self.distance] if isinstance(self.distance, nn.Module) else []))
 
     def turns(self, step: int) -> Sequence[str]:
-        """One turn a step."""
+        """Return the names of a step's turns: one, the student's."""
         return ("student",)
 
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
-        """L_BS, and on every k-th step beta L_BC; the targets of both are made here, without gradients."""
+        """Return L_BS, and in every k-th step beta L_BC; the targets of both are computed here, without gradients."""
         student, teacher, schedule = networks["student"], self.teacher, self.teacher.schedule
         eps, condition = batch.noise, batch.condition
         boundary = self.boundary_weight > 0 and turn.step % self.boundary_every == 0
@@ -150,7 +153,7 @@ class Boot(Stateless):
         return terms
 
     def bootstrap(self, y_s: Tensor, target: Tensor, t: Tensor, s: Tensor) -> Loss:
-        """L_BS = E w(t, s) d(y_theta(eps, s), SG[y_t + kappa (f(x̂_t, t) − y_t)]), Eqs. 8, 14, 15."""
+        """Return L_BS = E w(t, s) d(y_theta(eps, s), SG[y_t + kappa (f(x̂_t, t) − y_t)]), Eqs. 8, 14, 15."""
         kappa = self.teacher.schedule.kappa(t, s)
         distance = self.distance(y_s, target)
         weight = self.weight(distance.detach(), kappa, t, self.distance.degree)
@@ -161,6 +164,6 @@ class Boot(Stateless):
         return Loss(loss, {"bootstrap": loss.detach()}, {"residual": (t, residual)})
 
     def boundary(self, y_T: Tensor, f_T: Tensor) -> Loss:
-        """beta L_BC = beta E d(f(x_T, t_max), y_theta(eps, t_max)), Eq. 9."""
+        """Return beta L_BC = beta E d(f(x_T, t_max), y_theta(eps, t_max)), Eq. 9."""
         edge = self.distance(y_T, f_T).mean()
         return Loss(self.boundary_weight * edge, {"boundary": edge.detach()})

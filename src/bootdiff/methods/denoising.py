@@ -1,4 +1,4 @@
-"""Plain denoising on images, Eq. 1: how a teacher is trained (Ho et al., 2020; Salimans & Ho, 2022)."""
+"""Plain denoising on images, Eq. 1, by which a teacher is trained (Ho et al., 2020; Salimans & Ho, 2022)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from bootdiff.teachers import NetworkTeacher
 
 
 class TextEncoder(nn.Module):
-    """A text encoder of transformers in training, asked as the stock pipelines ask it.
+    """A text encoder of transformers in training, called as the stock pipelines call it.
 
     Args:
-        model: gives the last hidden state first.
-        masked: whether padding is hidden from it, as T5 has it.
+        model: the encoder, whose first output is its last hidden state.
+        masked: whether padding is hidden from the encoder, as it is from T5.
     """
 
     def __init__(self, model: nn.Module, masked: bool = False) -> None:
@@ -30,18 +30,18 @@ class TextEncoder(nn.Module):
         self.model, self.masked = model.requires_grad_(True).eval(), masked
 
     def forward(self, condition: Condition) -> Condition:
-        """The condition with ``text`` in place of its ``tokens`` and ``mask``."""
+        """Return the condition with embeddings ``text`` in place of its ``tokens`` and ``mask``."""
         text = self.model(condition["tokens"], attention_mask=condition["mask"] if self.masked else None)[0]
         rest = {name: value for name, value in condition.items() if name not in ("tokens", "mask")}
         return Condition({**rest, "text": text})
 
 
 class Denoiser(nn.Module):
-    """A network in training, called the way its teacher will call it: (x_t, t) to the raw output in float32.
+    """A network in training, called as its teacher will call it: it turns (x_t, t) into the raw output in float32.
 
     Args:
-        reading: the teacher-to-be.
-        encoder: of captions, trained with it.
+        reading: the teacher that the network becomes.
+        encoder: the encoder of captions that is trained with it, if there is one.
     """
 
     def __init__(self, reading: NetworkTeacher, encoder: TextEncoder | None = None) -> None:
@@ -50,20 +50,21 @@ class Denoiser(nn.Module):
         self.call, self.timestep = reading.call, reading.schedule.timestep
 
     def embed(self, condition: Condition) -> Condition:
-        """What the network takes of it: captions as embeddings."""
+        """Return the condition as the network takes it, with captions as embeddings."""
         return condition if self.encoder is None else self.encoder(condition)
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """The raw output, (b, *shape)."""
+        """Return the network's raw output, (b, *shape)."""
         return self.call(self.network, x_t, self.timestep(t), self.embed(condition)).float()
 
 
 @dataclass
 class Denoising(Stateless):
-    """Regression of the network's own prediction target, with t drawn from the schedule's table.
+    """The objective of a teacher: regression of its network's prediction target, at times from the schedule's table.
 
-    Signal prediction is weighted by min(SNR, 5) + 1, which is what velocity regression amounts to, capped where the
-    noise is low (Hang et al., 2023): unweighted, fine detail would count for almost nothing.
+    Where the network predicts the signal, the error is weighted by min(SNR, 5) + 1. That equals regression of the
+    velocity, with a cap where the noise is low (Hang et al., 2023). Without a weight, fine detail would count for almost
+    nothing.
     """
 
     reading: NetworkTeacher
@@ -72,23 +73,23 @@ class Denoising(Stateless):
     snr_cap: float = 5.0
 
     def learners(self) -> Mapping[str, Learner]:
-        """The teacher-to-be."""
+        """Return the learners by name: the network that becomes the teacher."""
         return {"teacher": self.teacher}
 
     def frozen(self) -> Sequence[nn.Module]:
-        """Nothing is frozen."""
+        """Return no networks, because none is frozen."""
         return ()
 
     def turns(self, step: int) -> Sequence[str]:
-        """One turn a step."""
+        """Return the names of a step's turns: one, the teacher's."""
         return ("teacher",)
 
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
-        """One term."""
+        """Return the terms of the loss: one, the denoising."""
         return [lambda: self.denoising(networks["teacher"], turn, batch)]
 
     def denoising(self, teacher: nn.Module, turn: Turn, batch: Batch) -> Loss:
-        """E ‖out − target‖² at x_t = alpha_t x_0 + sigma_t eps."""
+        """Return E ‖out − target‖² at x_t = alpha_t x_0 + sigma_t eps."""
         schedule, draw = self.reading.schedule, turn.draw
         steps = draw.integers("t", schedule.num_timesteps)
         t = schedule.time(steps).to(draw.device)

@@ -1,6 +1,6 @@
-"""A teacher and its one-step student trained together on images: no pretrained teacher, no second stage.
+"""A teacher and its one-step student trained together on images, without a pretrained teacher or a second stage.
 
-Not in the paper, which names "distillation-aware" training as future work. The teacher learns by denoising; the student
+The paper does not do this; it names "distillation-aware" training as future work. The teacher learns by denoising; the student
 learns BOOT's loss from the teacher as it stands at each step.
 
 Source: docs/method.md, "A student trained with its teacher".
@@ -25,50 +25,56 @@ from bootdiff.methods.denoising import Denoiser, Denoising
 
 @dataclass
 class Beside(Stateless):
-    """Two networks in turns: the teacher's, and the student's beside it."""
+    """The objective of two networks that learn in turns: the teacher's, and the student's beside it."""
 
     denoising: Denoising
     boot: Boot
 
     @property
     def source(self) -> Images:
-        """Images; the student sees their noises and conditions only."""
+        """Return the source of images; the student sees only their noises and conditions."""
         return self.denoising.source
 
     def learners(self) -> Mapping[str, Learner]:
-        """The teacher and the student."""
+        """Return the learners by name: the teacher and the student."""
         return {**self.denoising.learners(), **self.boot.learners()}
 
     def frozen(self) -> Sequence[nn.Module]:
-        """What BOOT's distance asks; the teacher is not frozen here."""
+        """Return the network of BOOT's distance, where it has one; the teacher is not frozen here."""
         return self.boot.frozen()[1:]
 
     def turns(self, step: int) -> Sequence[str]:
-        """The teacher first."""
+        """Return the names of a step's turns: the teacher's, then the student's."""
         return ("teacher", "student")
 
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
-        """Denoising for the teacher, L_BS + beta L_BC for the student."""
+        """Return the terms of the turn's loss: denoising for the teacher, L_BS + beta L_BC for the student."""
         if turn.name == "teacher":
             return self.denoising.losses(networks, turn, batch)
         return self.boot.losses(networks, turn, embedded(batch, self.denoising))
 
 
 class Both(nn.Module):
-    """One network as a denoiser and, with the target time's shift, as a student."""
+    """One network that serves as a denoiser and, with the target time's shift, as a student."""
 
     def __init__(self, denoiser: Denoiser, student: nn.Module) -> None:
         super().__init__()
         self.denoiser, self.student = denoiser, student
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition, denoises: bool) -> Tensor:
-        """The denoiser's raw output, or y_theta(x, t); both by one method, as several processes need it."""
+        """Return the denoiser's raw output, or y_theta(x, t), (b, *shape).
+
+        Both are calls of one method, because training by several processes needs that.
+        """
         return (self.denoiser if denoises else self.student)(x, t, condition)
 
 
 @dataclass
 class Shared(Stateless):
-    """One network: f(x_t, t) without a target time, y_theta(eps, t) with one. Its loss is the sum of both."""
+    """The objective of one network that is teacher and student: the sum of both losses.
+
+    Without a target time it is f(x_t, t), with one y_theta(eps, t).
+    """
 
     denoising: Denoising
     boot: Boot
@@ -76,23 +82,23 @@ class Shared(Stateless):
 
     @property
     def source(self) -> Images:
-        """Images."""
+        """Return the source of images."""
         return self.denoising.source
 
     def learners(self) -> Mapping[str, Learner]:
-        """One network learns."""
+        """Return the learners by name: the one network."""
         return {"student": self.both}
 
     def frozen(self) -> Sequence[nn.Module]:
-        """What BOOT's distance asks."""
+        """Return the network of BOOT's distance, where it has one."""
         return self.boot.frozen()[1:]
 
     def turns(self, step: int) -> Sequence[str]:
-        """One turn a step."""
+        """Return the names of a step's turns: one, the network's."""
         return ("student",)
 
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
-        """Denoising + L_BS + beta L_BC."""
+        """Return the terms of the loss: denoising + L_BS + beta L_BC."""
         both = networks["student"]
         roles = {"teacher": partial(both, denoises=True), "student": partial(both, denoises=False)}
         terms = self.denoising.losses(roles, turn, batch)  # type: ignore[arg-type]
@@ -101,7 +107,10 @@ class Shared(Stateless):
 
 @torch.no_grad()
 def embedded(batch: Batch, denoising: Denoising) -> Batch:
-    """Captions as embeddings: the student does not train their encoder."""
+    """Return the batch with captions as embeddings, through which no gradient flows.
+
+    The student does not train the captions' encoder.
+    """
     denoiser = denoising.teacher.module
     assert isinstance(denoiser, Denoiser)
     return replace(batch, condition=denoiser.embed(batch.condition))

@@ -1,4 +1,4 @@
-"""Which methods there are: one line each. The modules are imported when asked for."""
+"""The list of methods, one line each; a method's module is imported when it is asked for."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from typing import Any
 
 from bootdiff.core.errors import choose
 
-#: method name to ``module:objective class:settings class``
+#: for each method's name, its ``module:objective class:settings class``
 METHODS = {
     "boot": "bootdiff.methods.boot:Boot:BootSettings",
     "dm": "bootdiff.methods.corrections.distribution_matching:DistributionMatching:DistributionMatchingSettings",
     "sid": "bootdiff.methods.corrections.sid:Sid:SidSettings",
     "freeflow": "bootdiff.methods.corrections.freeflow:FreeFlow:FreeFlowSettings",
 }
-#: those that can follow BOOT in one run
+#: the methods that can follow BOOT in one run
 CORRECTIONS = ("dm", "sid", "freeflow")
 FIRST = "boot+"
 
 
 def names() -> list[str]:
-    """Every name that ``load_method`` knows."""
+    """Return every name that ``load_method`` knows."""
     return [*METHODS, *(FIRST + name for name in CORRECTIONS)]
 
 
 def methods_with(setting: str) -> list[str]:
-    """The methods that have this setting."""
+    """Return the names of the methods that have this setting."""
     return [name for name in names() if setting in load_method(name)[1].model_fields]
 
 
 def load_method(name: str) -> tuple[Any, Any]:
-    """(objective class with ``from_settings(teacher, settings)``, settings class).
+    """Return a method's objective class, which has ``from_settings(teacher, settings)``, and its settings class.
 
     Args:
-        name: one of ``METHODS``, or ``boot+`` and the name of a correction: two stages in one run.
+        name: one of ``METHODS``, or ``boot+`` and the name of a correction for two stages in one run.
 
     Raises:
-        BootdiffError: for an unknown method, naming the nearest.
+        BootdiffError: if there is no such method; the message names the nearest one.
     """
     if name.startswith(FIRST):
         from bootdiff.methods.staged import boot_first

@@ -1,4 +1,4 @@
-"""What every distillation may be told, whatever its method."""
+"""The settings that every distillation has, whatever its method."""
 
 from __future__ import annotations
 
@@ -12,45 +12,48 @@ from bootdiff.teachers.guidance import guidance_of
 
 
 class DistillationSettings(Encoders, Monitoring, Conditioning, Start, Targets, Distance, Times, TrainingSettings):
-    """The settings that the way from a teacher to a student reads, whatever the method."""
+    """The settings that are read on the way from a teacher to a student, whatever the method."""
 
     def check_teacher(self, teacher: Teacher) -> None:
         """Refuse a teacher that these settings do not fit.
 
         Raises:
-            BootdiffError: naming the setting.
+            BootdiffError: if the teacher does not fit; the message names the setting.
         """
         return None
 
     def cautions(self, teacher: Teacher) -> Sequence[str]:
-        """What is allowed and often regretted, a sentence each, to be said before the training; none by default."""
+        """Return sentences about what is allowed and often regretted, to be said before the training.
+
+        By default there are none.
+        """
         return ()
 
     @property
     def passes(self) -> float:
-        """What a step costs, in forward passes of the batch; a pass with gradients counts as three."""
+        """Return the cost of a step in forward passes of the batch; a pass with gradients counts as three."""
         return 6.0
 
     @property
     def work(self) -> float:
-        """What the whole run costs, in forward passes of one sample."""
+        """Return the cost of the whole run in forward passes of one sample."""
         return self.passes * self.steps * self.batch_size
 
     @property
     def warm_from(self) -> int:
-        """The step from which the student learns at its full rate."""
+        """Return the step from which the student learns at its full rate."""
         return self.warmup_steps
 
 
 def target_limit(settings: DistillationSettings, teacher: Teacher) -> Limit:
-    """How the targets' x_0 is clipped or thresholded."""
+    """Return the limit by which the x_0 of the targets is clipped or thresholded."""
     dynamic = DynamicThreshold(settings.dynamic_ratio, settings.dynamic_maximum)
     limits: dict[str, Limit] = {"teacher": teacher.limit, "none": NoLimit(), "clip": Clip(), "dynamic": dynamic}
     return limits[settings.target_limit]
 
 
 def learned_weight(settings: DistillationSettings, teacher: Teacher) -> GuidanceWeight:
-    """What the student learns of the guidance weight: nothing, one weight, or a range."""
+    """Return what the student learns of the guidance weight: nothing, one weight, or a range."""
     if settings.guidance_range is not None:
         return GuidanceWeight.of(settings.guidance_range)
     if settings.guidance_scale is not None:

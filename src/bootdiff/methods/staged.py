@@ -1,4 +1,4 @@
-"""Two stages as one run: BOOT, then a correction (``--method boot+dm``).
+"""Runs of two stages: BOOT, then a correction (``--method boot+dm``).
 
 Source: docs/method.md, "BOOT, then a correction".
 """
@@ -16,7 +16,8 @@ from bootdiff.methods.boot import BootSettings
 from bootdiff.methods.corrections.settings import CorrectionSettings
 from bootdiff.methods.settings import DistillationSettings
 
-#: how long and how fast a stage learns is its own; what the path is, and what it is conditioned on, is both's
+#: the settings that the first stage may have otherwise. How long and how fast a stage learns is its own (OWN); what the
+#: path is and what it is conditioned on must be the same for both stages.
 MAY_DIFFER = (
     *("delta", "solver", "loss_weight", "time_sampling", "boundary_weight", "boundary_every", "distance"),
     *("lpips_weights", "batch_size", "seed", "weight_decay", "gradient_clip", "gradient_accumulation"),
@@ -36,13 +37,13 @@ class BootFirst(Settings):
 
     @property
     def first(self) -> BootSettings:
-        """The first stage's."""
+        """Return the settings of the first stage."""
         both = {key: value for key, value in self.model_dump().items() if key in BootSettings.model_fields}
         return BootSettings(**{key: value for key, value in both.items() if key not in OWN} | self.boot)
 
     @property
     def work(self) -> float:
-        """Of both stages, in forward passes of one sample."""
+        """Return the cost of both stages in forward passes of one sample."""
         return self.first.work + cast("DistillationSettings", super()).work
 
     @model_validator(mode="after")
@@ -59,6 +60,6 @@ class BootFirst(Settings):
 
 @lru_cache
 def boot_first(settings: type[CorrectionSettings]) -> Any:
-    """The settings of BOOT followed by the correction that has these."""
+    """Return the settings class of BOOT followed by the correction that has these settings."""
     bases: Any = (BootFirst, settings)
     return create_model(f"BootThen{settings.__name__}", __base__=bases, __doc__=settings.__doc__)

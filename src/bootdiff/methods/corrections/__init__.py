@@ -1,1 +1,1 @@
-"""Corrections: what follows BOOT and brings its samples to the teacher's own distribution."""
+"""Corrections: methods that follow BOOT and bring its samples closer to the teacher's own distribution."""

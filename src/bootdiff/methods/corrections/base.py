@@ -1,7 +1,7 @@
-"""What every data-free correction shares: a student, a fake denoiser that follows its samples, and BOOT's loss kept.
+"""What all data-free corrections share: a student, a fake denoiser that follows its samples, and BOOT's loss.
 
-A correction moves the distribution of the student's images to the teacher's; which noise makes which image is BOOT's
-business, and is kept as far as its loss is (``boot_weight``).
+A correction moves the distribution of the student's images towards the teacher's. BOOT decides which noise makes which
+image, and its loss, which is kept with the weight ``boot_weight``, holds on to that.
 
 Source: docs/method.md, "Corrections" and "Settings that corrections share".
 """
@@ -33,17 +33,17 @@ from bootdiff.teachers import Teacher, guided_within, limit_of
 
 @dataclass
 class Correction(Stateless):
-    """The student and the fake in turns.
+    """The objective of a correction, in which the fake denoiser and the student learn in turns.
 
     Args:
-        boot: BOOT on the same student; its loss is kept with ``boot_weight``.
-        teacher: f of the comparison: with guidance, and limited as the fake is.
-        fake: the raw learner f_psi and its optimiser settings.
-        fake_updates: turns of the fake before each of the student.
-        fake_warmup: first steps, in which it alone learns: a fake that still is the teacher would send the student
-            nowhere, and an optimiser that scales its gradients there at full speed.
-        boot_weight: of the BOOT loss that is kept.
-        levels: (lowest, highest) r of the comparison.
+        boot: BOOT's objective for the same student; its loss is kept with ``boot_weight``.
+        teacher: f, with which the fake is compared: with guidance, and limited as the fake is.
+        fake: the fake denoiser f_psi as a raw learner, with its optimiser settings.
+        fake_updates: the number of the fake's turns before each turn of the student.
+        fake_warmup: the number of first steps in which the fake alone learns. A fake that still equals the teacher
+            would send the student nowhere, and an optimiser that scales its gradients would do so at full speed.
+        boot_weight: the weight of the BOOT loss that is kept.
+        levels: the lowest and the highest time r at which teacher and fake are compared.
     """
 
     boot: Boot
@@ -57,7 +57,8 @@ class Correction(Stateless):
     def __post_init__(self) -> None:
         self.source, self.schedule, self.limit = self.boot.source, self.teacher.schedule, limit_of(self.teacher)
         low, high = self.teacher.t_range
-        #: r at which the fake learns (no noise, nothing to learn); it is compared within them
+        #: the lowest and highest r at which the fake learns (without noise there is nothing to learn); it is compared
+        #: at levels within them
         self.fake_levels = max(low, 1e-3), high
         self.levels = max(self.levels[0], self.fake_levels[0]), min(self.levels[1], high)
 
@@ -69,10 +70,10 @@ class Correction(Stateless):
         conditions: Conditions | None = None,
         student: Student | None = None,
     ) -> Self:
-        """A student, its fake, and the objects that the settings' words stand for.
+        """Return the objective: a student, its fake, and the objects that the settings' words stand for.
 
         Args:
-            student: to correct; grown from the teacher where none is given.
+            student: the student to correct; it is grown from the teacher where none is given.
         """
         boot = Boot.from_settings(teacher, settings, conditions, student)
         learner = cast("Student", boot.student.module)
@@ -93,20 +94,23 @@ class Correction(Stateless):
         )
 
     def learners(self) -> Mapping[str, Learner]:
-        """Two networks learn."""
+        """Return the learners by name: the student and the fake."""
         return {"student": self.boot.student, "fake": self.fake}
 
     def frozen(self) -> Sequence[nn.Module]:
-        """BOOT's."""
+        """Return the compared teacher, and the networks that BOOT asks."""
         return (self.teacher, *self.boot.frozen())
 
     def turns(self, step: int) -> Sequence[str]:
-        """The fake first, so that it knows the student that it judges."""
+        """Return the names of a step's turns: the fake's first, so that it knows the student that it judges."""
         fake = ["fake"] * self.fake_updates
         return fake if step < self.fake_warmup else [*fake, "student"]
 
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
-        """Denoising of the student's samples for the fake; the correction and BOOT's loss for the student."""
+        """Return the terms of the turn's loss.
+
+        The fake learns to denoise the student's samples. The student learns from the correction and from BOOT's loss.
+        """
         if turn.name == "fake":
             return [lambda: self.denoising(networks, turn, batch)]
         terms = [lambda: self.correction(networks, turn, batch)]
@@ -116,7 +120,7 @@ class Correction(Stateless):
         return terms
 
     def denoising(self, networks: Networks, turn: Turn, batch: Batch) -> Loss:
-        """E w(r) ‖f_psi(x_r, r) − x‖² on samples x = y_theta(eps, t_min), noised afresh."""
+        """Return E w(r) ‖f_psi(x_r, r) − x‖² for samples x = y_theta(eps, t_min), to which fresh noise is added."""
         fake, draw = networks["fake"], turn.draw
         with torch.no_grad():
             x = self.sample(networks, batch.noise, batch.condition)
@@ -128,7 +132,10 @@ class Correction(Stateless):
         return Loss(weighted.mean(), {"fake": weighted.mean().detach()}, {"fake": (r, weighted.detach())})
 
     def correction(self, networks: Networks, turn: Turn, batch: Batch) -> Loss:
-        """The difference between teacher and fake behind the student's samples, at levels r drawn here."""
+        """Return the loss made of the difference between teacher and fake at the student's noised samples.
+
+        The noise levels r are drawn here.
+        """
         x = self.sample(networks, batch.noise, batch.condition)
         r = self.draw_levels(turn)
         x_r = noisy(x, turn.draw.normal("renoise", self.teacher.shape), r, self.schedule)
@@ -139,19 +146,25 @@ class Correction(Stateless):
     def compare(
         self, networks: Networks, x: Tensor, x_r: Tensor, r: Tensor, condition: Condition
     ) -> tuple[Tensor, Tensor]:
-        """(the scalar whose gradient corrects x, the mean squared difference of the two denoisers (b,), detached)."""
+        """Return the scalar whose gradient corrects the samples x, and the denoisers' mean squared difference.
+
+        The difference, (b,), is detached. x and x_r, the noised samples, are (b, *shape); r is (b,).
+        """
 
     def draw_levels(self, turn: Turn) -> Tensor:
-        """r ~ U(levels), (b,)."""
+        """Return noise levels r ~ U(levels), (b,)."""
         low, high = self.levels
         return low + (high - low) * turn.draw.uniform("r")
 
     def sample(self, networks: Networks, eps: Tensor, condition: Condition) -> Tensor:
-        """x = y_theta(eps, t_min), not limited: what leaves the range of pixels must be pulled back."""
+        """Return samples x = y_theta(eps, t_min), (b, *shape).
+
+        They are not limited: values that leave the range of pixels must be pulled back.
+        """
         return networks["student"](eps, torch.full((len(eps),), self.boot.t_min, device=eps.device), condition)
 
     def answers(self, networks: Networks, x_r: Tensor, r: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """(f, f_psi) at x_r, both limited in the same way."""
+        """Return f and f_psi at x_r, each (b, *shape), both limited in the same way."""
         return self.teacher.x0(x_r, r, condition), self.limit(networks["fake"](x_r, r, condition))
 
     def _kept(self, term: Callable[[], Loss]) -> Loss:
@@ -160,7 +173,7 @@ class Correction(Stateless):
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
-    """Means over a sample, floored and detached, as wide as ``like``: the normaliser mean |x − f|.
+    """Return the normaliser mean |x − f| of each sample, floored and detached, in a shape that fits ``like``.
 
     Source: docs/method.md, "Distribution matching (C1)".
     """

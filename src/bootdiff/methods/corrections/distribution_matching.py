@@ -15,16 +15,22 @@ from bootdiff.methods.corrections.settings import CorrectionSettings
 
 
 class DistributionMatchingSettings(CorrectionSettings):
-    """Nothing beyond what every correction has."""
+    """The settings of distribution matching, which has none beyond those of every correction."""
 
 
 class DistributionMatching(Correction):
-    """grad = E [ (f_psi(x_r, r) − f(x_r, r)) / mean |x − f(x_r, r)| · dx/dtheta ]."""
+    """The objective of distribution matching.
+
+    Its gradient is E [ (f_psi(x_r, r) − f(x_r, r)) / mean |x − f(x_r, r)| · dx/dtheta ].
+    """
 
     def compare(
         self, networks: Networks, x: Tensor, x_r: Tensor, r: Tensor, condition: Condition
     ) -> tuple[Tensor, Tensor]:
-        """A scalar whose gradient with respect to x is that, over the number of values."""
+        """Return a scalar with the correction's gradient, and the denoisers' mean squared difference, (b,).
+
+        The gradient with respect to x is (f_psi − f) / mean |x − f|, divided by the number of values.
+        """
         with torch.no_grad():
             f, f_psi = self.answers(networks, x_r, r, condition)
             direction = (f_psi - f) / per_sample(x - f, x)

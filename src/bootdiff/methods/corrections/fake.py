@@ -1,4 +1,4 @@
-"""The fake denoiser ``f_psi``: what the student's own samples look like behind noise.
+"""The fake denoiser ``f_psi``, which learns what the student's own samples look like behind noise.
 
 A correction compares it with the teacher: where both agree at every noise level, the student's samples are distributed
 as the teacher's (Yin et al., arXiv 2311.18828; Zhou et al., arXiv 2404.04057).
@@ -18,19 +18,21 @@ from bootdiff.students.lora import LowRank
 from bootdiff.students.plain import PlainNetwork
 from bootdiff.teachers import NetworkTeacher, Teacher
 
-#: cap of the weight min(SNR, cap) + 1, as in the training of teachers
+#: the cap of the weight min(SNR, cap) + 1, as in the training of teachers
 SNR_CAP = 5.0
 
 
 class Fake(nn.Module):
-    """A denoiser in training, with the teacher's reading of a network's output: (x_r, r) to x_0 in float32.
+    """A denoiser in training, which turns (x_r, r) into x_0 in float32.
+
+    The network's output is read as the teacher's is.
 
     Its network is of the student's kind, so that it takes whatever the student takes: the guidance weight, too, because
-    the samples of another weight are others.
+    samples of another weight are distributed differently.
 
     Args:
-        network: called with r as its own time and as its target time.
-        teacher: gives the schedule, and what the output means.
+        network: the network, called with r as its own time and also as its target time.
+        teacher: the teacher that gives the schedule and says what the output means.
     """
 
     def __init__(self, network: GrownNetwork, teacher: Teacher) -> None:
@@ -40,11 +42,14 @@ class Fake(nn.Module):
 
     @classmethod
     def from_teacher(cls, teacher: Teacher, guided: bool = False, rank: int = 0) -> Fake:
-        """A fake that equals the teacher without guidance; an analytic teacher's gets a network that starts at zero.
+        """Return a fake that equals the teacher without guidance.
+
+        For an analytic teacher it is a network that starts at zero.
 
         Args:
             guided: whether it takes a guidance weight.
-            rank: of low-rank updates to the teacher's own weights, which then serve both; 0 copies them.
+            rank: the rank of low-rank updates to the teacher's own weights, which then serve both; 0 copies the
+                weights.
 
         Raises:
             BootdiffError: if the network cannot be copied, or has no layer for such updates.
@@ -56,16 +61,17 @@ class Fake(nn.Module):
         return cls(LowRank(denoiser, rank) if rank else grow(denoiser, guided), teacher)
 
     def forward(self, x_r: Tensor, r: Tensor, condition: Condition) -> Tensor:
-        """f_psi(x_r, r), (b, *shape)."""
+        """Return the estimate f_psi(x_r, r) of x_0, (b, *shape)."""
         scale, a, b = (expand(v.to(x_r.device, torch.float32), x_r) for v in self.factors(r))
         timestep = self.schedule.timestep(r)
         return a * x_r + b * self.network(scale * x_r, timestep, timestep, condition).float()
 
     def weight(self, r: Tensor) -> Tensor:
-        """Of the squared error of x_0 at r, (b,): 1 / b², which makes it the error of the network's own output.
+        """Return the weight of the squared error of x_0 at r, (b,).
 
-        Where the output is x_0 itself, min(SNR, 5) + 1, as in the training of teachers (``Denoising``); never much more
-        than SNR + 1, which the error of a score is at low noise.
+        It is 1 / b², which makes it the error of the network's own output. Where that output is x_0 itself, it is
+        min(SNR, 5) + 1, as in the training of teachers (``Denoising``). It is never much more than SNR + 1, which is
+        the weight of a score's error at low noise.
         """
         b = self.factors(r)[2]
         snr = torch.exp(-2 * self.schedule.lambda_(r))

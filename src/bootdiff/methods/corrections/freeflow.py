@@ -1,4 +1,4 @@
-"""FreeFlow (Tong et al., arXiv 2511.19428): prediction and correction in one batch, balanced.
+"""FreeFlow (Tong et al., arXiv 2511.19428): a batch holds predictions and corrections, whose sizes are balanced.
 
 Source: docs/method.md, "FreeFlow (C3)".
 """
@@ -28,7 +28,7 @@ from bootdiff.solvers import noisy
 
 
 class FreeFlowSettings(CorrectionSettings):
-    """FreeFlow's own."""
+    """The settings of FreeFlow: those of every correction, and its own."""
 
     boot_weight: float = Field(
         default=0.0, ge=0, le=1e6, description="of the BOOT loss beside the prediction; 0 = none"
@@ -40,7 +40,7 @@ class FreeFlowSettings(CorrectionSettings):
 
     @property
     def own(self) -> dict[str, Any]:
-        """The share and a."""
+        """Return the share of the batch that corrects, and a, by the objective's field."""
         return {"share": self.correction_share, "balance": self.balance}
 
     @model_validator(mode="after")
@@ -65,12 +65,12 @@ class FreeFlowSettings(CorrectionSettings):
 
 @dataclass
 class FreeFlow(Correction):
-    """Prediction on most samples of the batch, correction on the others.
+    """The objective of FreeFlow: prediction on most samples of the batch, and correction on the others.
 
     Args:
-        share: of the batch that corrects.
-        balance: a. The correction is scaled by a E‖prediction‖ / (E‖correction‖ + c), both as gradients on the output,
-            which is where they meet (the prediction's residual carries its weight and 1/t there).
+        share: the share of the batch that corrects.
+        balance: a. The correction is scaled by a E‖prediction‖ / (E‖correction‖ + c). Both norms are those of gradients
+            on the student's output, where the two meet; the prediction's residual carries its weight and 1/t there.
 
     The norms are those of the whole batch of the step before, so that the scale is the same however a batch is split.
     """
@@ -81,12 +81,15 @@ class FreeFlow(Correction):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        #: E‖prediction‖ / (E‖correction‖ + c); nothing corrects before it is known
+        #: E‖prediction‖ / (E‖correction‖ + c); it is 0, so that nothing corrects, until it is known
         self.scale = torch.zeros(())
         self._norms = torch.zeros(4)
 
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
-        """For the student: the prediction, the correction at the scale of the step before, and what is BOOT's."""
+        """Return the terms of the turn's loss.
+
+        For the student they are the prediction, the correction with the scale of the step before, and BOOT's terms.
+        """
         if turn.name == "fake":
             return super().losses(networks, turn, batch)
         on_cpu = self.correcting(turn)  # asked there, so that a GPU is not waited for
@@ -107,14 +110,18 @@ class FreeFlow(Correction):
         return terms
 
     def correcting(self, turn: Turn) -> Tensor:
-        """Which samples of the slice correct, bool (b,) on the CPU: by their numbers in the whole batch."""
+        """Return which samples of the slice correct, bool (b,) on the CPU.
+
+        It depends on their numbers in the whole batch.
+        """
         numbers = torch.arange(turn.draw.start, turn.draw.stop, dtype=torch.float64)
         return ((numbers + 1) * self.share).floor() > (numbers * self.share).floor()
 
     def prediction(self, networks: Networks, turn: Turn, batch: Batch, rows: Tensor) -> Loss:
-        """E w ‖(y_theta(eps, s) − SG[f + y'/lambda']) / t‖², y' a finite difference over delta, w the adaptive weight.
+        """Return E w ‖(y_theta(eps, s) − SG[f + y'/lambda']) / t‖², the loss of the samples that predict.
 
-        The residual is BOOT's (Eq. 15), (y_s − target) / kappa.
+        y' is a finite difference over delta, and w the adaptive weight. The residual is BOOT's (Eq. 15), (y_s − target)
+        / kappa.
         """
         student, schedule, boot = networks["student"], self.schedule, self.boot
         eps, condition = batch.noise[rows], batch.condition.index(rows)
@@ -137,7 +144,7 @@ class FreeFlow(Correction):
         return Loss(loss, {"prediction": velocity.detach().mean()}, {"residual": (t, size)})
 
     def balanced(self, networks: Networks, turn: Turn, batch: Batch, rows: Tensor) -> Loss:
-        """The unnormalised velocity (f_psi − f) / r, scaled to the prediction."""
+        """Return the correction by the unnormalised velocity (f_psi − f) / r, scaled to the size of the prediction."""
         eps, condition = batch.noise[rows], batch.condition.index(rows)
         x = self.sample(networks, eps, condition)
         r = self.draw_levels(turn)[rows]
@@ -151,14 +158,20 @@ class FreeFlow(Correction):
     def compare(
         self, networks: Networks, x: Tensor, x_r: Tensor, r: Tensor, condition: Condition
     ) -> tuple[Tensor, Tensor]:
-        """A scalar whose gradient with respect to x is the velocity's difference, over the number of values."""
+        """Return a scalar with the correction's gradient, and the denoisers' mean squared difference, (b,).
+
+        The gradient with respect to x is the velocity's difference (f_psi − f) / r, divided by the number of values.
+        """
         with torch.no_grad():
             f, f_psi = self.answers(networks, x_r, r, condition)
             velocity = (f_psi - f) / expand(r, x)
         return (velocity * x).mean(), (f_psi - f).square().flatten(1).mean(1)
 
     def draw_levels(self, turn: Turn) -> Tensor:
-        """r with a density that rises with it: high noise decides what a sample is of."""
+        """Return noise levels r, (b,), with a density that rises with r.
+
+        High noise decides what a sample shows.
+        """
         low, high = self.levels
         return low + (high - low) * turn.draw.uniform("r").sqrt()
 
@@ -168,7 +181,7 @@ class FreeFlow(Correction):
         self._norms[place : place + 2] += torch.stack([total, torch.full_like(total, len(norms))])
 
     def after_step(self, networks: Networks, step: int) -> Iterable[Reset]:
-        """The scale of the next step's correction."""
+        """Find the scale of the next step's correction; start no learner anew."""
         if "student" in self.turns(step):
             from accelerate.utils import reduce
 
@@ -178,15 +191,15 @@ class FreeFlow(Correction):
         return ()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The scale."""
+        """Return the scale of the next step's correction."""
         return {"scale": self.scale}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take it back."""
+        """Take back the scale of the next step's correction."""
         self.scale = state["scale"]
 
     def edge(self, networks: Networks, batch: Batch) -> Loss:
-        """BOOT's boundary loss alone: beta E d(f(x_T, t_max), y_theta(eps, t_max)), Eq. 9."""
+        """Return BOOT's boundary loss alone: beta E d(f(x_T, t_max), y_theta(eps, t_max)), Eq. 9."""
         boot, eps = self.boot, batch.noise
         t_max = torch.full((len(eps),), boot.t_max, device=eps.device)
         with torch.no_grad():

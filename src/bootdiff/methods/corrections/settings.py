@@ -1,4 +1,4 @@
-"""What every correction may be told, and which teachers it refuses."""
+"""The settings that every correction has, and checks of the teachers that they fit."""
 
 from __future__ import annotations
 
@@ -56,17 +56,23 @@ class CorrectionSettings(BootLoss, DistillationSettings):
 
     @property
     def passes(self) -> float:
-        """The fake's turns, the student's, and BOOT's where it is kept."""
+        """Return the cost of a step in forward passes of the batch.
+
+        It counts the fake's turns, the student's, and BOOT's loss where it is kept.
+        """
         return 4 * self.fake_updates + 5 + (super().passes if self.boot_weight else 0)
 
     @property
     def work(self) -> float:
-        """The student has no turn while the fake alone learns."""
+        """Return the cost of the whole run in forward passes of one sample.
+
+        The student has no turn while the fake alone learns.
+        """
         return (self.passes * self.steps - (self.passes - 4 * self.fake_updates) * self.fake_warmup) * self.batch_size
 
     @property
     def warm_from(self) -> int:
-        """After the fake's first steps, too."""
+        """Return the step from which the student learns at its full rate, which follows the fake's first steps."""
         return self.fake_warmup + self.warmup_steps
 
     @model_validator(mode="after")
@@ -92,7 +98,11 @@ class CorrectionSettings(BootLoss, DistillationSettings):
         return self
 
     def check_teacher(self, teacher: Teacher) -> None:
-        """Refuse levels that the teacher does not have, an interval without guidance, and gradients through float16."""
+        """Refuse a teacher that these settings do not fit.
+
+        That is one that does not have the levels, that has no guidance for an interval of it, or that would need
+        gradients through float16.
+        """
         low, high = teacher.t_range
         if max(low, self.noise_levels[0]) >= min(high, self.noise_levels[1]):
             raise BootdiffError(
@@ -114,7 +124,7 @@ class CorrectionSettings(BootLoss, DistillationSettings):
             )
 
     def cautions(self, teacher: Teacher) -> Sequence[str]:
-        """A guided correction of a class-conditional teacher loses recall."""
+        """Return a sentence if a guided correction of a class-conditional teacher would lose recall."""
         adapter, own = adapter_of(teacher), guidance_of(teacher)
         classes = adapter is not None and adapter.takes == "classes"
         asked = self.guidance_range[1] if self.guidance_range is not None else self.guidance_scale
@@ -128,7 +138,7 @@ class CorrectionSettings(BootLoss, DistillationSettings):
 
     @property
     def own(self) -> dict[str, Any]:
-        """What the objective has beyond every correction's, by its field."""
+        """Return what the objective has beyond every correction's fields, by its field."""
         return {}
 
     @property

@@ -18,31 +18,37 @@ from bootdiff.methods.corrections.settings import CorrectionSettings
 
 
 class SidSettings(CorrectionSettings):
-    """SiD's own."""
+    """The settings of score identity distillation: those of every correction, and its own."""
 
     sid_alpha: float = Field(default=1.0, ge=0, le=2, description="a of the loss; SiD has 1 to 1.2")
 
     @property
     def own(self) -> dict[str, Any]:
-        """a."""
+        """Return a of the loss, by the objective's field."""
         return {"alpha": self.sid_alpha}
 
     @property
     def differentiates_teacher(self) -> bool:
-        """They do."""
+        """Whether gradients pass through the teacher: here they do."""
         return True
 
 
 @dataclass
 class Sid(Correction):
-    """L = (f − f_psi) · [(f − x) − a (f − f_psi)] / mean |x − f|, with the gradient through f and f_psi, too."""
+    """The objective of score identity distillation.
+
+    Its loss is (f − f_psi) · [(f − x) − a (f − f_psi)] / mean |x − f|, with gradients through f and f_psi, too.
+    """
 
     alpha: float = 1.0
 
     def compare(
         self, networks: Networks, x: Tensor, x_r: Tensor, r: Tensor, condition: Condition
     ) -> tuple[Tensor, Tensor]:
-        """The loss as it stands: neither f nor f_psi is detached."""
+        """Return the loss as it stands, and the denoisers' mean squared difference, (b,).
+
+        Neither f nor f_psi is detached in the loss.
+        """
         f, f_psi = self.answers(networks, x_r, r, condition)
         difference = f - f_psi
         loss = difference * ((f - x) - self.alpha * difference) / per_sample(x - f, x)
