@@ -168,8 +168,8 @@ class Inception(nn.Module):
 class InceptionFeatures:
     """The 2,048 features of the FID, for images of any size.
 
-    The images are resized to 299×299 bilinearly, without antialiasing and with ``align_corners=False``, as pytorch-fid does
-    (``pytorch_fid/inception.py``, ``InceptionV3.forward``); clean-fid and TensorFlow resize otherwise and give
+    The images are resized to 299×299 bilinearly, without antialiasing and with ``align_corners=False``, as pytorch-fid
+    does (``pytorch_fid/inception.py``, ``InceptionV3.forward``); clean-fid and TensorFlow resize otherwise and give
     other figures. Grey images are repeated to three channels, and all are rounded to the 256 levels of a saved file.
 
     Args:
