@@ -63,8 +63,8 @@ class Denoising(Stateless):
     """The objective of a teacher: regression of its network's prediction target, at times from the schedule's table.
 
     Where the network predicts the signal, the error is weighted by min(SNR, 5) + 1. That equals regression of the
-    velocity, with a cap where the noise is low (Hang et al., 2023). Without a weight, fine detail would count for almost
-    nothing.
+    velocity, with a cap where the noise is low (Hang et al., 2023). Without a weight, fine detail would count for
+    almost nothing.
     """
 
     reading: NetworkTeacher

@@ -1,7 +1,7 @@
 """A teacher and its one-step student trained together on images, without a pretrained teacher or a second stage.
 
-The paper does not do this; it names "distillation-aware" training as future work. The teacher learns by denoising; the student
-learns BOOT's loss from the teacher as it stands at each step.
+The paper does not do this; it names "distillation-aware" training as future work. The teacher learns by denoising. The
+student learns by BOOT's loss, from the teacher as it is at each step.
 
 Source: docs/method.md, "A student trained with its teacher".
 """
