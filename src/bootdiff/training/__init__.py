@@ -1,1 +1,1 @@
-"""The training loop, its settings and its files."""
+"""The training loop, and the files in which it keeps a run's state."""

@@ -1,4 +1,4 @@
-"""One process or several, one precision or another: what accelerate is told, and trackers."""
+"""What accelerate is told of processes, precision and trackers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bootdiff.system.processes import group_is_ours, place, several, told_when_l
 
 @contextmanager
 def own_state() -> Iterator[None]:
-    """Within it a run has what the whole process shares to itself; what a host program had set stands again after it.
+    """Give a run its own copy of what the whole process shares, and restore a host program's values after it.
 
     That is accelerate's state (the precision, the accumulation), PyTorch's random numbers, and the attention that
     several processes pay to each other.
@@ -36,7 +36,7 @@ def own_state() -> Iterator[None]:
 
 
 def end_training(accelerator: Accelerator, last: bool = True) -> None:
-    """Close trackers, and after the last stage the processes' group, unless a host program had opened that."""
+    """Close trackers and, after the last stage, the processes' group, unless a host program opened that group."""
     if last and group_is_ours():
         accelerator.end_training()
     else:
@@ -45,10 +45,11 @@ def end_training(accelerator: Accelerator, last: bool = True) -> None:
 
 
 def make_accelerator(settings: TrainingSettings, folder: Path, report_to: str | None = None) -> Accelerator:
-    """An accelerator for this run; a tracker that is not installed is an error before anything is written.
+    """Return an accelerator for this run, before anything is written.
 
     Raises:
-        BootdiffError: if the batch cannot be split evenly, or the tracker is missing.
+        BootdiffError: if the batch cannot be split evenly, the tracker is not installed, or the device cannot do what
+            is asked.
     """
     # A second run in the same process may ask for another precision.
     AcceleratorState._reset_state(reset_partial_state=False)
@@ -81,7 +82,10 @@ def make_accelerator(settings: TrainingSettings, folder: Path, report_to: str | 
 
 
 def start_tracker(accelerator: Accelerator, settings: TrainingSettings) -> None:
-    """Open the tracker that the accelerator was made with, if any; trackers take numbers and words only."""
+    """Open the tracker that the accelerator was made with, if any, and give it the settings.
+
+    Trackers take only numbers and words.
+    """
     if accelerator.log_with:
         values = settings.model_dump().items()
         plain = {key: value if isinstance(value, int | float | str) else str(value) for key, value in values}

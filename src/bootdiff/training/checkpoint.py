@@ -1,4 +1,7 @@
-"""Checkpoints: safetensors and JSON, written aside, read back and renamed: one is there whole or not at all."""
+"""Checkpoints, which are safetensors and JSON files in a folder.
+
+They are written aside, read back and renamed, so a checkpoint is there whole or not at all.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +31,14 @@ _NAME = re.compile(r"step-(\d+)")
 def save_checkpoint(
     folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], keep_last: int
 ) -> Path:
-    """Write ``folder/step-00001000`` with one safetensors file a name and ``state.json``; drop the oldest ones.
+    """Write the checkpoint ``folder/step-00001000``, return its path, and drop the oldest checkpoints.
 
-    It gets its name, and earlier ones may go, only after it was opened and found to hold what was to be written.
+    The checkpoint holds one safetensors file for each name in ``tensors``, and ``state.json``.
+
+    It gets its name, and earlier ones are dropped, only after it was opened and found to hold what was to be written.
 
     Raises:
-        BootdiffError: if the disk is full, or gives back something else; earlier checkpoints are untouched.
+        BootdiffError: if the disk is full, or gives back something else; earlier checkpoints are then untouched.
     """
 
     def write(temporary: Path) -> None:
@@ -50,7 +55,10 @@ def save_checkpoint(
 
 
 def drop_old_checkpoints(folder: Path, keep_last: int) -> None:
-    """Remove all but the newest, which must have been read: after a save, or after a run was resumed from it."""
+    """Remove all checkpoints but the newest ``keep_last``.
+
+    The newest must have been read before: after a save, or after a run was resumed from it.
+    """
     for old in _checkpoints(folder)[:-keep_last]:
         remove(old)
 
@@ -59,7 +67,7 @@ def _read_back(there: Path, path: Path, step: int, tensors: Mapping[str, Mapping
     """Compare a checkpoint with what it was written from, a file at a time.
 
     Raises:
-        BootdiffError: if anything differs, or cannot be read.
+        BootdiffError: if anything differs or cannot be read.
     """
     try:
         for name, values in tensors.items():
@@ -77,7 +85,7 @@ def _read_back(there: Path, path: Path, step: int, tensors: Mapping[str, Mapping
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    """Bit for bit, so that what is no number equals itself."""
+    """Return whether two tensors are equal bit for bit, so that values that are no number equal themselves."""
     other = other.detach().cpu().contiguous()
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
@@ -85,7 +93,7 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint, if there is one; leftovers of an interrupted write are removed."""
+    """Return the newest whole checkpoint, or None; leftovers of an interrupted write are removed."""
     if not folder.is_dir():
         return None
     remove_leftovers(folder)
@@ -94,16 +102,16 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def checkpoint_before(path: Path) -> Path | None:
-    """The whole checkpoint before this one, if there is one."""
+    """Return the whole checkpoint before this one; None if there is none."""
     earlier = [other for other in _checkpoints(path.parent) if other < path]
     return earlier[-1] if earlier else None
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """(tensors by file, state).
+    """Read a checkpoint, and return its tensors by file and its state.
 
     Raises:
-        BootdiffError: if a file is damaged, or the state is not of the step that the folder is named after.
+        BootdiffError: if a file is damaged, or the state belongs to another step than the folder's name says.
     """
     tensors = {file.name.removesuffix(".safetensors"): load_tensors(file) for file in path.glob("*.safetensors")}
     state = read_json(path / "state.json")
@@ -114,10 +122,10 @@ def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
 
 
 def check_state(words: Mapping[str, Any], **kinds: Any) -> None:
-    """Refuse a part of the state in which an entry is missing, of another kind than we write, or below 0.
+    """Refuse a part of the state in which an entry is missing, negative, or of another kind than we write.
 
     Raises:
-        BootdiffError: naming the entry.
+        BootdiffError: if an entry is wrong; the message names it.
     """
     check_kinds(words, Path("state.json"), "remove the checkpoint", **kinds)
     for name in kinds:
@@ -126,12 +134,12 @@ def check_state(words: Mapping[str, Any], **kinds: Any) -> None:
 
 
 def check_tensors(file: str, found: Mapping[str, Tensor], places: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that cannot take the places of others, which have their names, shapes and kinds.
+    """Refuse tensors that do not have the names, shapes and kinds of those whose places they take.
 
-    Nor may they hold what is no finite number, unless the other one does, as a mask may.
+    They may not hold values that are no finite numbers either, unless the other tensor does, as a mask may.
 
     Raises:
-        BootdiffError: naming the file and the tensor.
+        BootdiffError: if a tensor does not fit; the message names the file and the tensor.
     """
     if odd := sorted(found.keys() ^ places.keys()):
         raise BootdiffError(f"{file} {'should not hold' if odd[0] in found else 'lacks'} {shown(odd[0])}")

@@ -1,4 +1,4 @@
-"""Values that are not finite stop a run, with everything needed to look at them."""
+"""The check that stops a run at values that are not finite, and saves what is needed to look at them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Watched:
     """A turn whose values have not been looked at yet.
 
     Args:
-        name: the learner's.
-        step: counted from 0.
-        parts: (terms, noise) of each accumulation step.
-        norm: the gradient's.
+        name: the learner's name.
+        step: the step, counted from 0.
+        parts: (terms, noise) for each accumulation step.
+        norm: the norm of the gradient, a scalar.
     """
 
     name: str
@@ -36,9 +36,9 @@ class Watched:
 
 
 class Health:
-    """Looks at a turn when the next one has been started, so that a GPU never waits.
+    """Checks a turn's values when the next turn has been started, so that a GPU never waits.
 
-    Weights that a bad turn has spoiled are not kept, because every checkpoint is preceded by a check.
+    Weights that a bad turn has spoiled are never saved, because a check precedes every checkpoint.
     """
 
     def __init__(self, folder: Path, accelerator: Accelerator) -> None:
@@ -59,10 +59,10 @@ class Health:
             self.ready.record()
 
     def check(self) -> None:
-        """Look at the turn that is kept, if there is one.
+        """Check the turn that is kept, if there is one.
 
         Raises:
-            NonFiniteLossError: if its loss or gradient is not finite; its batch is saved.
+            NonFiniteLossError: if its loss or gradient is not finite; its batch is saved first.
         """
         turn, self.watched = self.watched, None
         if turn is None or self.finite is None:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class LearnerState:
     """What the loop keeps for one learner.
 
-    The rate is a function of the run's step and of the one that the learner began with: it needs no state beside that.
+    The rate follows from the run's step and from the step at which the learner began, so no further state is kept for
+    it.
     """
 
     def __init__(self, learner: Learner, settings: TrainingSettings, accelerator: Accelerator) -> None:
@@ -34,7 +35,7 @@ class LearnerState:
         self.reset(first_step=0)
 
     def reset(self, first_step: int) -> None:
-        """Start the optimiser, its rate and the average anew, as at step ``first_step``."""
+        """Start the optimiser, its rate and the average anew, as if training began at step ``first_step``."""
         learner = self.learner
         fused = self.accelerator.device.type in ("cpu", "cuda")
         optimiser = torch.optim.AdamW(
@@ -73,7 +74,7 @@ class LearnerState:
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:
-        """The raw network with the averaged weights in place."""
+        """Give the raw network with the averaged weights in place; afterwards its own weights are back."""
         if self.ema is not None:
             self.ema.swap()
         try:
@@ -83,7 +84,7 @@ class LearnerState:
                 self.ema.swap()
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Everything to find again after a resume, by file."""
+        """Return all tensors that must be found again after a resume, by file and name."""
         files = {"weights": dict(self.raw.state_dict()), "optimiser": {}}
         for index, values in self.optimiser.state_dict()["state"].items():
             files["optimiser"].update({f"{index}.{name}": value for name, value in values.items()})
@@ -92,18 +93,18 @@ class LearnerState:
         return files
 
     def counts(self) -> dict[str, int]:
-        """The numbers that belong to ``tensors``."""
+        """Return the numbers that are saved with ``tensors``."""
         moments = len(self.optimiser.state_dict()["state"])  # a parameter without a gradient has none
         return {"first_step": self.first_step, "ema_steps": self.ema.steps if self.ema else 0, "moments": moments}
 
     def check(self, name: str, files: Mapping[str, Mapping[str, Tensor]], counts: Mapping[str, int], step: int) -> None:
-        """Refuse what ``tensors`` and ``counts`` cannot have given after so many steps.
+        """Refuse saved values that ``tensors`` and ``counts`` cannot have given after so many steps.
 
         Args:
-            name: the learner's.
+            name: the learner's name.
 
         Raises:
-            BootdiffError: naming the file and what is wrong in it.
+            BootdiffError: if something is wrong; the message names the file and what is wrong in it.
         """
         check_state(counts, first_step=int, ema_steps=int)
         if counts["first_step"] > step:
@@ -126,7 +127,7 @@ class LearnerState:
             raise BootdiffError(f"{name}.optimiser: '{low[0]}' holds a number below 0")
 
     def restore(self, files: Mapping[str, Mapping[str, Tensor]], counts: Mapping[str, int]) -> None:
-        """Take back ``tensors`` and ``counts``."""
+        """Take back what ``tensors`` and ``counts`` returned."""
         self.raw.load_state_dict(dict(files["weights"]))
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in files["optimiser"].items():
@@ -142,9 +143,9 @@ class LearnerState:
 
 
 class Average:
-    """An exponential moving average of parameters, in place and without a copy on the way.
+    """An exponential moving average of parameters, updated in place without temporary copies.
 
-    Its decay rises as (1 + n) / (10 + n) to ``decay``, so that it soon forgets the start, unless that is worth keeping.
+    If ``rises``, its decay rises as (1 + n) / (10 + n) to ``decay``, so that it soon forgets the start.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float, rises: bool = True) -> None:
@@ -154,7 +155,7 @@ class Average:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move towards the present weights."""
+        """Move the averages towards the present weights."""
         risen = (1 + self.steps) / (10 + self.steps) if self.steps else 0.0
         torch._foreach_lerp_(self.averages, self.sources, 1 - (min(self.decay, risen) if self.rises else self.decay))
         self.steps += 1
@@ -169,12 +170,14 @@ class Average:
 
 
 def rate_factor(step: int, settings: TrainingSettings, first_step: int = 0, starts: int = 0) -> float:
-    """The rate's share at ``step`` of a schedule that lasts until ``settings.steps``: warm-up, then falling to 0.
+    """Return the share of the learning rate at ``step``, in [0, 1].
+
+    The schedule lasts until ``settings.steps``: it warms up, and then falls to 0 unless it is constant.
 
     Args:
-        step: counted from ``first_step``.
-        starts: the run's step at which the warm-up begins; nothing learns before. Without a warm-up the rate falls from
-            ``first_step`` on, as it did in the runs of docs/results.md.
+        step: the step, counted from ``first_step``.
+        starts: the run's step at which the warm-up begins; nothing learns before it. Without a warm-up the rate falls
+            from ``first_step`` on, as it did in the runs of docs/results.md.
     """
     length, warm, begins = settings.steps - first_step, settings.warmup_steps, max(0, starts - first_step)
     if step < begins + warm:

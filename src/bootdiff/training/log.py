@@ -1,4 +1,4 @@
-"""The training log: JSON lines in the run folder, and the same numbers to a tracker."""
+"""The training log: JSON lines in the run's folder, of which a tracker gets the same numbers."""
 
 from __future__ import annotations
 
@@ -24,14 +24,17 @@ TIME_BINS = 8
 
 
 class Meter:
-    """Keeps what the losses report, on the device and untouched, until ``read`` hands out its means."""
+    """Collects the values that losses report, on the device, until ``read`` returns their means."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self._clear()
 
     def add(self, losses: Sequence[Loss], share: float) -> None:
-        """Count the terms of a turn's loss; ``share`` of a step's accumulation. A per-sample nan means "unknown"."""
+        """Add the terms of a turn's loss, which count as ``share`` of a step.
+
+        A sample's value of nan means that it is unknown.
+        """
         for loss in losses:
             self.totals.append(loss.total.detach() * share)
             for name, value in loss.scalars.items():
@@ -41,7 +44,7 @@ class Meter:
         self.turns += share
 
     def read(self) -> dict[str, Any]:
-        """Means since the last call, over all processes; time bins without a sample are null."""
+        """Return the means since the last call, over all processes, by name; a time bin without a sample is None."""
         # Of a window in which no turn ran, as where a step only makes pairs, there is nothing to say.
         loss = torch.stack(self.totals).sum() / self.turns if self.totals else self._zeros() + math.nan
         mean = self._mean(loss)
@@ -60,7 +63,10 @@ class Meter:
         return {**means, **by_time}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What was counted since the last line, by every process: with it a resumed run's next line is the same."""
+        """Return what every process has added since the last line of the log.
+
+        With it the next line of a resumed run is the same as without an interruption.
+        """
         from accelerate.utils import gather_object
 
         own: dict[str, Tensor] = {}
@@ -75,7 +81,10 @@ class Meter:
         return {f"{process} {name}": value for process, state in enumerate(states) for name, value in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what ``state_dict`` gave; with another number of processes the next line is of fewer steps."""
+        """Go on from what ``state_dict`` returned.
+
+        With another number of processes it is dropped, and the next line covers fewer steps.
+        """
         self._clear()
         processes, device = {name.split()[0] for name in state}, self.accelerator.device
         if len(processes) != self.accelerator.num_processes:
@@ -95,7 +104,10 @@ class Meter:
                 self.by_time[name] = list(zip(*parts, strict=True))
 
     def _names(self, known: Mapping[str, Any]) -> list[str]:
-        """Those of any process: a slice may be too small for one of the terms."""
+        """Return the sorted names that any process knows.
+
+        A process's own slice may be too small for one of the terms.
+        """
         from accelerate.utils import gather_object
 
         return sorted(set(gather_object(list(known))))
@@ -114,7 +126,7 @@ class Meter:
 
 
 def time_table(t: Tensor, values: Tensor) -> Tensor:
-    """Sums and counts of the known values by time bin, (2, bins)."""
+    """Return the sums and the counts of the known values in each time bin, (2, bins)."""
     known = ~values.isnan()
     bins = (t * TIME_BINS).long().clamp(0, TIME_BINS - 1)
     both = torch.stack([values.nan_to_num(), known.float()])
@@ -122,7 +134,7 @@ def time_table(t: Tensor, values: Tensor) -> Tensor:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The log's lines; what is no line of a log is left out, as a last one that a crash cut off."""
+    """Return the lines of a log, leaving out what is no such line, such as a last one that a crash cut off."""
     if not path.exists():
         return []
     lines = []
@@ -137,7 +149,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def truncate_log(path: Path, step: int) -> None:
-    """Drop what was logged after ``step``: a resumed run logs it again."""
+    """Remove the lines after ``step``, which a resumed run writes again."""
     if path.exists():
         kept = [line for line in read_log(path) if line["step"] <= step]
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))

@@ -1,4 +1,4 @@
-"""The training loop. It knows networks that learn in turns, and no method."""
+"""The training loop, which knows networks that learn in turns, and no method's name."""
 
 from __future__ import annotations
 
@@ -30,28 +30,31 @@ from bootdiff.training.networks import checkpoint_networks, compile_networks
 from bootdiff.training.saved_state import SavedState
 from bootdiff.training.stopping import Stopping
 
-#: called with (step, networks with averaged weights) to draw samples on the way
+#: a function that draws samples on the way; it is called with the step and the networks with averaged weights
 Preview = Callable[[int, dict[str, nn.Module]], None]
 
 
 class Watcher(Protocol):
-    """Looks at the learners on the way, on the first process, and says when they have learned enough."""
+    """Something that looks at the learners during training, and says when they have learned enough.
+
+    Only the first process looks.
+    """
 
     def due(self, step: int) -> bool:
-        """Whether to look after so many steps; the same on every process."""
+        """Return whether to look after so many steps; the answer is the same on every process."""
         ...
 
     def begin(self, step: int) -> None:
-        """The run goes on from this step: forget what was seen after it."""
+        """Forget what was seen after this step, from which the run goes on."""
         ...
 
     def look(self, step: int, networks: Mapping[str, nn.Module]) -> None:
-        """Look, with averaged weights, and write down what is seen."""
+        """Look at the networks, which have averaged weights, and write down what is seen."""
         ...
 
     @property
     def enough(self) -> bool:
-        """Whether to end the run here, from what is written; the same on every process."""
+        """Whether to end the run here, from what is written; the answer is the same on every process."""
         ...
 
 
@@ -60,11 +63,11 @@ class Loop:
 
     Args:
         objective: what learns, and how.
-        settings: steps, batch, rates, logging.
-        folder: the run; ``checkpoints/`` and ``log.jsonl`` are written there.
-        accelerator: from ``make_accelerator``.
-        preview: draws samples every ``settings.sample_every`` steps.
-        watch: looks at the convergence, and may end the run.
+        settings: the steps, the batch, the rates and what is logged.
+        folder: the run's folder; ``checkpoints/`` and ``log.jsonl`` are written there.
+        accelerator: the result of ``make_accelerator``.
+        preview: a function that draws samples every ``settings.sample_every`` steps.
+        watch: what looks at the convergence, and may end the run.
     """
 
     def __init__(
@@ -96,11 +99,11 @@ class Loop:
         self.stopping = Stopping(accelerator)
 
     def run(self, show_progress: bool = True) -> dict[str, LearnerState]:
-        """Train to the last step; return the learners.
+        """Train to the last step, and return the learners by name.
 
         Raises:
             Interrupted: after Ctrl-C, SIGTERM or SIGHUP, once the state is saved.
-            NonFiniteLossError: if a loss or gradient is not finite; the batch is saved.
+            NonFiniteLossError: if a loss or gradient is not finite; its batch is saved first.
         """
         self._resume()
         show = show_progress and self.accelerator.is_main_process
@@ -128,16 +131,16 @@ class Loop:
 
     @property
     def _lower(self) -> str:
-        """What to do where memory runs out."""
+        """Return advice, as part of a sentence, on what to do where memory runs out."""
         asked = self.settings
         parts = f"raise gradient_accumulation (now {asked.gradient_accumulation}), which keeps the batch in parts"
         return f"lower batch_size (now {asked.batch_size}), or {parts}; finished checkpoints are kept"
 
     def _turn(self, name: str, again: int = 0) -> None:
-        """One learner's forward and backward passes, over the accumulation steps, and its update.
+        """Run one learner's forward and backward passes, over the accumulation steps, and update it.
 
         Args:
-            again: how many turns it has had in this step.
+            again: how many turns the learner has already had in this step.
         """
         learner, settings, accelerator = self.learners[name], self.settings, self.accelerator
         if len(self.learners) > 1:
@@ -171,7 +174,7 @@ class Loop:
         self.health.watch(Watched(name, self.step, parts, norm))
 
     def _draws(self, turn: str) -> Iterator[Draw]:
-        """This process's slices of the global batch, one an accumulation step."""
+        """Yield this process's slices of the global batch, one for each accumulation step."""
         settings, accelerator = self.settings, self.accelerator
         size = settings.batch_size // (accelerator.num_processes * settings.gradient_accumulation)
         first = accelerator.process_index * size * settings.gradient_accumulation
@@ -182,7 +185,7 @@ class Loop:
             )
 
     def save(self) -> None:
-        """Write a checkpoint of the present step."""
+        """Write a checkpoint of the present step, unless that was done."""
         if self.saved == self.step:
             return
         self.health.check()
@@ -205,7 +208,7 @@ class Loop:
         self.enough = word_of_first(self.watch is not None and self.watch.enough)
 
     def _report(self, bar: Progress) -> None:
-        """Log and preview, where they are due."""
+        """Write a line of the log and draw a preview, where these are due."""
         settings, step = self.settings, self.step
         if step % settings.log_every == 0 or step == settings.steps:
             values = self.meter.read()
@@ -223,7 +226,7 @@ class Loop:
                 self.preview(step, networks)
 
     def _look(self) -> None:
-        """Look at the convergence, where that is due."""
+        """Look at the convergence, where a look is due."""
         if self.watch is None or not self.watch.due(self.step):
             return
         self.health.check()  # a network that is not finite stops the run, and is not looked at
@@ -234,7 +237,7 @@ class Loop:
 
     @property
     def stop_signal(self) -> int | None:
-        """The signal that asked to stop, if one has."""
+        """Return the number of the signal that asked the loop to stop; None if none has."""
         return self.stopping.signal
 
     @stop_signal.setter
@@ -251,6 +254,6 @@ class Loop:
 
 @contextmanager
 def averaged(learners: dict[str, LearnerState]) -> Iterator[dict[str, nn.Module]]:
-    """Every learner's raw network with its averaged weights in place."""
+    """Give every learner's raw network, by name, with its averaged weights in place."""
     with ExitStack() as stack:
         yield {name: stack.enter_context(learner.averaged()) for name, learner in learners.items()}

@@ -1,4 +1,4 @@
-"""What is switched on in diffusers networks before they train: compilation, gradient checkpointing."""
+"""What is switched on in diffusers networks before they train: compilation and gradient checkpointing."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from bootdiff.core.errors import BootdiffError
 
 
 def checkpoint_networks(modules: Sequence[nn.Module]) -> None:
-    """Have every diffusers network inside compute its activations twice instead of keeping them.
+    """Make every diffusers network in the modules compute its activations twice instead of keeping them.
 
     Raises:
-        BootdiffError: if one of them cannot.
+        BootdiffError: if one of them cannot do so, or there is none.
     """
     from diffusers import ModelMixin
 
@@ -30,10 +30,12 @@ def checkpoint_networks(modules: Sequence[nn.Module]) -> None:
 
 
 def compile_networks(modules: Sequence[nn.Module]) -> list[nn.Module]:
-    """torch.compile every diffusers network inside, in place, and return them; what else there is runs as it is.
+    """Compile every diffusers network in the modules, in place, and return them.
+
+    Modules of other kinds run as they are.
 
     Raises:
-        BootdiffError: if there is nothing to compile with.
+        BootdiffError: if there is no compiler.
     """
     from diffusers import ModelMixin
 

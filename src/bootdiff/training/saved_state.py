@@ -1,4 +1,4 @@
-"""What a run's checkpoints hold, written from the things that train and put back into them."""
+"""The contents of a run's checkpoints: how they are taken from what trains, and put back into it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,13 @@ from bootdiff.training.log import Meter
 
 @dataclass(frozen=True)
 class SavedState:
-    """All of a run that must be found again: its learners, the objective's own tensors, what the log has counted.
+    """All of a run that a resume must find again.
+
+    That is its learners, the objective's own tensors, and what the log has counted.
 
     Args:
-        folder: the run; ``checkpoints/`` is written there.
-        keep_last: checkpoints that are kept.
+        folder: the run's folder; ``checkpoints/`` is written there.
+        keep_last: the number of checkpoints that are kept.
     """
 
     folder: Path
@@ -45,7 +47,7 @@ class SavedState:
     accelerator: Accelerator
 
     def save(self, step: int, seconds: float) -> None:
-        """Write a checkpoint, on the first process; the others wait for it."""
+        """Write a checkpoint on the first process, while the others wait for it."""
         counted = self.meter.state_dict()
         if self.accelerator.is_main_process:
             tensors = {"objective": self.objective.state_dict(), **({"meter": counted} if counted else {})}
@@ -62,14 +64,14 @@ class SavedState:
         self.accelerator.wait_for_everyone()
 
     def latest(self) -> Path | None:
-        """The newest checkpoint, as the first process sees it."""
+        """Return the newest checkpoint, as the first process sees it; None if there is none."""
         return word_of_first(latest_checkpoint(self.folder / "checkpoints"))
 
     def restore(self, path: Path) -> tuple[int, float]:
-        """Put a checkpoint back; return its step, and the seconds of training until then.
+        """Put a checkpoint back, and return its step and the seconds of training until then.
 
         Raises:
-            BootdiffError: if it is damaged, saying what to remove.
+            BootdiffError: if it is damaged; the message says what to remove.
         """
         try:
             return self._put_back(*self._loaded(path))
@@ -85,11 +87,14 @@ class SavedState:
             ) from error
 
     def drop_old(self) -> None:
-        """Remove all checkpoints but the newest, which must have been read."""
+        """Remove all but the newest checkpoints, which must have been read before."""
         drop_old_checkpoints(self.folder / "checkpoints", self.keep_last)
 
     def _loaded(self, path: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]:
-        """The checkpoint, from the first process where another one does not see that folder."""
+        """Return a checkpoint's tensors and state.
+
+        Where some process does not see the folder, all of them get the first process's reading.
+        """
         if all(gathered(path.is_dir())):
             return load_checkpoint(path)
         return word_of_first(load_checkpoint(path) if self.accelerator.is_main_process else ({}, {}))

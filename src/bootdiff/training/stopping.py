@@ -1,4 +1,4 @@
-"""Signals that ask a training to save its state and stop."""
+"""Signals that ask a training run to save its state and stop."""
 
 from __future__ import annotations
 
@@ -13,33 +13,37 @@ import torch
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-#: Ctrl-C, a job's end, and the terminal's
+#: the signals of Ctrl-C, of a job's end, and of a terminal's end
 ASKING = ("SIGINT", "SIGTERM", "SIGHUP")
-#: a second press within so many seconds is none: torchrun passes on to its processes what the terminal has sent them
+#: a second signal within so many seconds counts as the same press of Ctrl-C, because torchrun passes on to its
+#: processes what the terminal has already sent them
 ONE_PRESS = 2.0
-#: several processes ask each other about so often
+#: the seconds after which several processes ask each other again, roughly
 ASKED_EVERY = 1.0
-#: and at least once in so many steps, because the next ones may be slower
+#: the steps within which they ask at least once, because the next steps may be slower
 ASKED_WITHIN = 100
 
 
 class Stopping:
-    """Whether the loop is to save and stop, from what signals say; the same on every process.
+    """Says from the signals that came whether the loop is to save and stop; the answer is the same on every process.
 
     Args:
-        accelerator: of this process and the others.
+        accelerator: the accelerator, which lets the processes ask each other.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self.signal: int | None = None
         self.first = 0.0
-        #: when the processes asked each other last, at which step, and at which one they do so next
+        #: the time and the step at which the processes asked each other last, and the step at which they ask next
         self.asked, self.last, self.next = time.monotonic(), 0, 0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """While it lasts, a signal asks to stop after the present step; a second one later stops at once."""
+        """Hear signals while the context lasts.
+
+        The first one asks to stop after the present step; a second one, later, stops at once.
+        """
         before = {}
         for number in (getattr(signal, name) for name in ASKING if hasattr(signal, name)):
             # Under nohup a terminal's end is nothing to this process.
@@ -62,7 +66,7 @@ class Stopping:
             raise KeyboardInterrupt
 
     def wanted(self, step: int) -> bool:
-        """Whether to stop after ``step`` steps."""
+        """Return whether to stop after ``step`` steps."""
         asked = self.signal is not None
         if self.accelerator.num_processes == 1:
             return asked
