@@ -1,1 +1,1 @@
-"""What can be seen of a training without data: looks, a verdict, alarms, and the state that is kept."""
+"""What can be seen of a training run without data: looks, a verdict, alarms, and the best state so far."""

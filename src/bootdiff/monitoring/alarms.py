@@ -7,23 +7,23 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
-#: of the teacher's deviation: a mean that is so far off, and so much farther than at best, has walked away
+#: shares of the teacher's deviation: a channel's mean drifts if it is so far off, and so much farther than at best
 BRIGHTNESS, BRIGHTER = 0.25, 0.15
-#: of the teacher's colour saturation, likewise
+#: shares of the teacher's colour saturation: the same two limits for colours
 COLOUR, MORE_COLOURFUL = 0.2, 0.1
-#: looks in a row of which each is farther off than the one before; and times the teacher's variance that it then has
+#: growing variance: so many looks in a row with more variance each, up to so many times the teacher's
 GROWING, GROWN = 4, 1.1
 
 
 class Alarm(NamedTuple):
-    """The name of what goes wrong, and a sentence on how far it is and what to do."""
+    """An alarm: the name of what goes wrong, and a sentence that says how far it went and what to do."""
 
     name: Literal["brightness drift", "saturation drift", "growing variance"]
     sentence: str
 
 
 def brightness_gaps(look: Mapping[str, Any]) -> list[float]:
-    """How much brighter every channel is than the teacher's, in the teacher's deviations of that channel."""
+    """Return how much brighter each channel is than the teacher's, in units of the teacher's deviation of it."""
     return [
         (mean - own) / max(deviation, 1e-12)
         for mean, own, deviation in zip(look["mean"], look["teacher_mean"], look["teacher_deviation"], strict=True)
@@ -31,19 +31,19 @@ def brightness_gaps(look: Mapping[str, Any]) -> list[float]:
 
 
 def relative_colour(look: Mapping[str, Any]) -> float | None:
-    """The samples' colour saturation as a share of the teacher's; None for samples without three channels."""
+    """Return the samples' colour saturation as a share of the teacher's; None for samples without three channels."""
     colour = look.get("colour")
     return None if colour is None else colour / max(look["teacher_colour"], 1e-12)
 
 
 def relative_variance(look: Mapping[str, Any]) -> float:
-    """The variance of all values as a share of the teacher's, the mean over channels."""
+    """Return the variance of all values as a share of the teacher's, averaged over channels."""
     pairs = zip(look["deviation"], look["teacher_deviation"], strict=True)
     return fmean((own / max(teachers, 1e-12)) ** 2 for own, teachers in pairs)
 
 
 def alarm_of(looks: Sequence[Mapping[str, Any]]) -> Alarm | None:
-    """The gravest alarm that a run's looks raise, oldest look first; None where they raise none."""
+    """Return the gravest alarm that a run's looks raise, or None; the looks are in order, the oldest first."""
     if not all("deviation" in look for look in looks):
         return None
     return _growing_variance(looks) or _brightness_drift(looks) or _saturation_drift(looks)
@@ -85,7 +85,7 @@ def _saturation_drift(looks: Sequence[Mapping[str, Any]]) -> Alarm | None:
 
 
 def _walks_away(offsets: Sequence[float], far: float, farther_than_best: float) -> bool:
-    """Whether an offset is large, larger than it has been, and grew with each of the last looks."""
+    """Return whether an offset is large, larger than at best, and grew with each of the last looks."""
     sizes = [abs(offset) for offset in offsets]
     return sizes[-1] > far and sizes[-1] > min(sizes) + farther_than_best and _rises(sizes[-GROWING:])
 

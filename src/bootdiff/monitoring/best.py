@@ -1,4 +1,4 @@
-"""The best look's weights, kept beside a run until it ends, in case the run ends worse than it was."""
+"""The weights of a run's best look, which are kept until the run ends, in case it ends worse than it was."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from bootdiff.system.out_of_memory import let_pass
 
 T = TypeVar("T")
 
-#: looks below which the last state is handed over, whatever they say
+#: with fewer looks than this the last state becomes the student, whatever the looks say
 FEWEST_LOOKS = 5
 _LOOK, _WEIGHTS = "look.json", "student.safetensors"
 
 
 @dataclass(frozen=True)
 class BestLook:
-    """The student as it was at its best look: averaged weights in one folder of the run, and that look's figures.
+    """The student as it was at its best look: averaged weights and that look's figures, in one folder of the run.
 
-    Writing it is the cost of a look that beats all before it: one copy of the student in float32.
+    A look that beats all before it costs one copy of the student, written in float32.
 
     Args:
-        folder: ``best`` in the run's folder; it is there from the first finite look on, and stays in a finished run
-            whose student is of that look.
+        folder: ``best`` in the run's folder. It is there from the first finite look on, and stays in a finished run
+            whose student is that look's.
     """
 
     folder: Path
 
     @property
     def look(self) -> Mapping[str, Any] | None:
-        """The figures of the look whose weights are kept; None before the first finite one."""
+        """Return the figures of the look whose weights are kept; None before the first finite look."""
         path = self.folder / _LOOK
         return self._read(lambda: read_json(path)) if path.is_file() else None
 
     def offer(self, look: Mapping[str, Any], student: nn.Module) -> None:
-        """Keep these weights if their look is finite and nearer to the teacher's samples than the one that is kept."""
+        """Keep these weights if their look is finite and nearer to the teacher's samples than the one kept so far."""
         before, distance = self.look, relative_distance(look)
         if not math.isfinite(distance) or (before is not None and distance >= relative_distance(before)):
             return
@@ -55,7 +55,10 @@ class BestLook:
         write_whole(self.folder, write)
 
     def beats_last(self, looks: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether the kept look is nearer than the last of at least five by more than the noise of such a figure."""
+        """Return whether the kept look is nearer to the teacher's samples than the last look.
+
+        It must be nearer by more than such figures differ by chance, and there must be five looks or more.
+        """
         best = self.look
         if best is None or len(looks) < FEWEST_LOOKS or best["step"] == looks[-1]["step"]:
             return False
@@ -65,15 +68,15 @@ class BestLook:
         """Put the kept weights into the student.
 
         Raises:
-            BootdiffError: if they are damaged, or another student's.
+            BootdiffError: if they are damaged, or belong to another student.
         """
         self._read(lambda: student.load_state_dict(load_tensors(self.folder / _WEIGHTS)))
 
     def check(self) -> None:
-        """Refuse a folder that is damaged, before a training begins whose end would need it.
+        """Refuse a damaged folder, before a training run begins whose end would need it.
 
         Raises:
-            BootdiffError: saying what to remove.
+            BootdiffError: if it is damaged; the message says what to remove.
         """
         look = self.look
         if look is not None and not is_look(look):
@@ -95,5 +98,5 @@ class BestLook:
         )
 
     def remove(self) -> None:
-        """Forget them: the run has ended, or what they were compared with has changed."""
+        """Remove the kept weights, because the run has ended, or what they were compared with has changed."""
         remove(self.folder)

@@ -1,7 +1,7 @@
-"""Whether a run has converged, told without data: what its looks say, in one word and a sentence.
+"""Whether a run has converged, judged without data: the verdict on its looks, in one word and a sentence.
 
-A loss that bootstraps from itself only oscillates; what the student makes from the same noises, beside what its
-teacher's path makes of them, does not.
+A loss that bootstraps from itself only oscillates, so it tells nothing. A look compares what the student makes from
+fixed noises with what the teacher's path makes from them, and that falls until the run has converged.
 
 Source: docs/method.md, "Looking without data".
 """
@@ -20,27 +20,29 @@ from bootdiff.storage.files import read_json
 from bootdiff.storage.runs import STAGE, read_done
 from bootdiff.training.log import read_log
 
-#: looks, one JSON line each
+#: the file in a run's folder that holds its looks, one JSON line each
 FILE = "watch.jsonl"
-#: looks below which nothing is said
+#: the fewest looks from which a verdict is made
 FEWEST = 4
-#: a figure is still falling where the median of the last third of the looks is below the best before by this share
+#: a figure is still falling if the median of the last third of the looks is below the best before by this share
 FALLING = 0.05
-#: times its best so far: both figures are that far off in an unstable run
+#: a run is unstable if both figures are so many times their best
 UNSTABLE = 2.0
-#: of the teacher's diversity: below it, and not on the way up, a student has collapsed
+#: a student has collapsed if its diversity is below this share of the teacher's and not on the way up
 COLLAPSED = 0.75
-#: more than the teacher's share of saturated values, or a distance so many times its best
+#: a run drifts if its share of saturated values exceeds the teacher's by so much, or its distance is so many times
+#: its best
 SATURATED, DRIFTED = 0.05, 1.3
 FRECHET, PATH = "frechet_distance", "path_error"
-#: of the teacher's variance: figures that differ by less are the same, where a look says nothing else
+#: figures that differ by less than this share of the teacher's variance count as equal, unless a look says otherwise
 NOISE = {FRECHET: 0.01, PATH: 0.003}
 
-#: path errors beyond this many times the squared difference of two of the teacher's samples: no images any more
+#: samples are no images any more if the path error exceeds the squared difference of two of the teacher's samples
+#: by this factor
 FARTHER_THAN_OTHERS = 1.5
-#: relative distances of looks at n samples differ by chance by less than this share of 1 / n (measured: docs/log.md)
+#: relative distances of looks at n samples differ by chance by less than this number divided by n (docs/log.md)
 NOISE_OF_A_SAMPLE = 1.3
-#: and by this share of themselves
+#: relative distances also differ by chance by this share of themselves
 WANDERING = 0.1
 
 Word = Literal[
@@ -58,25 +60,31 @@ Word = Literal[
 
 @dataclass(frozen=True)
 class Verdict:
-    """One word, and why."""
+    """The verdict on a run: one word, and a sentence that says why."""
 
     word: Word
     sentence: str
 
 
 def read_watch(folder: Path) -> list[dict[str, Any]]:
-    """The looks of a run, oldest first; none where it was not watched. Of a damaged file, what can be read."""
+    """Return the looks of a run, the oldest first; an empty list if it was not watched.
+
+    Of a damaged file it returns the lines that can be read.
+    """
     return read_log(folder / FILE)
 
 
 def is_look(values: Mapping[str, Any]) -> bool:
-    """Whether these are the figures of a look: the ones that every verdict asks for are numbers."""
+    """Return whether these are the figures of a look: the ones that every verdict needs are numbers."""
     asked = ("step", PATH, FRECHET, "diversity", "teacher_diversity", "teacher_variance")
     return all(isinstance(values.get(name), int | float) for name in asked)
 
 
 def judge(looks: Sequence[Mapping[str, Any]]) -> Verdict:
-    """What the looks say: the worst that applies, from "unstable" to "converged"; one look is enough for "unstable"."""
+    """Return the verdict on these looks: the gravest that applies, from "unstable" to "converged".
+
+    One look is enough for "unstable".
+    """
     if looks and (diverged := _diverged(looks[-1])) is not None:
         return diverged
     if len(looks) < FEWEST:
@@ -87,7 +95,10 @@ def judge(looks: Sequence[Mapping[str, Any]]) -> Verdict:
 
 
 def verdict_of(run: Path) -> Verdict:
-    """The verdict on a run's folder: of its looks, or of the end of a run without them, its first stage's too."""
+    """Return the verdict on a run's folder: on its looks, or without looks on how it ended.
+
+    Without looks it also asks how the run's first stage ended.
+    """
     if (told := _divergence(run)) is not None:
         return Verdict("unstable", f"{told}; lower the learning rate.")
     looks, path = [look for look in read_watch(run) if is_look(look)], run / "done.json"
@@ -99,7 +110,7 @@ def verdict_of(run: Path) -> Verdict:
 
 
 def _divergence(run: Path) -> str | None:
-    """How a run without looks went wrong, as a part of a sentence; None where it did not."""
+    """Return how a run without looks went wrong, as a part of a sentence; None if it did not."""
     done = run / "done.json"
     if done.is_file():
         return read_done(run).get("diverged")
@@ -108,13 +119,13 @@ def _divergence(run: Path) -> str | None:
 
 
 def first_failure(run: Path) -> Mapping[str, Any] | None:
-    """What is known of the first loss or gradient that was not finite; None in a run without one."""
+    """Return what is known of a run's first loss or gradient that was not finite; None if all were finite."""
     path = next(iter(sorted(run.glob("failure-step-*/failure-*.json"))), None)
     return None if path is None else read_json(path)
 
 
 def _with_student(verdict: Verdict, looks: Sequence[Mapping[str, Any]], step: int | None) -> Verdict:
-    """Say which step the student is of, where that is known."""
+    """Return the verdict with a sentence that says which step the student is from, where that is known."""
     at = next((look for look in looks if look["step"] == step), None)
     if at is None:
         return verdict
@@ -125,17 +136,20 @@ def _with_student(verdict: Verdict, looks: Sequence[Mapping[str, Any]], step: in
 
 
 def relative_diversity(look: Mapping[str, Any]) -> float:
-    """The student's diversity over seeds, as a share of the teacher's."""
+    """Return the student's diversity over seeds as a share of the teacher's."""
     return look["diversity"] / max(look["teacher_diversity"], 1e-12)
 
 
 def excess_saturation(look: Mapping[str, Any]) -> float:
-    """How much more of its values are saturated than the teacher's, of the channel with the most."""
+    """Return how much the share of saturated values exceeds the teacher's, in the channel where it does most."""
     return max(s - t for s, t in zip(look["saturation"], look["teacher_saturation"], strict=True))
 
 
 def _diverged(last: Mapping[str, Any]) -> Verdict | None:
-    """Whether one look is enough: not finite, or farther from the teacher's samples than those are from each other."""
+    """Return the verdict "unstable" if one look is enough for it; otherwise None.
+
+    It is if figures are not finite, or if the samples are farther from the teacher's than those are from each other.
+    """
     if not all(math.isfinite(last[name]) for name in (PATH, FRECHET)):
         return Verdict("unstable", f"figures are not finite at step {last['step']}; lower the learning rate.")
     apart = last["teacher_diversity"] ** 2
@@ -220,31 +234,35 @@ def _converged(looks: Sequence[Mapping[str, Any]]) -> Verdict:
 
 
 def relative_distance(look: Mapping[str, Any]) -> float:
-    """How far the student's samples are from the teacher's: distances as shares of the teacher's variance, added up.
+    """Return how far the student's samples are from the teacher's, as a share of the teacher's variance.
 
-    What the middle of the teacher's network sees, and what its last block sees, where there is one: the middle hardly
-    tells a blurred student from a corrected one.
+    It is the sum of two shares: the distance in the middle of the teacher's network, and that in its last block, where
+    there is one. The middle alone hardly tells a blurred student from a corrected one.
     """
     texture = look.get("texture_distance", 0.0) / max(look.get("teacher_texture_variance", 1.0), 1e-12)
     return look[FRECHET] / max(look["teacher_variance"], 1e-12) + texture
 
 
 def is_better(best: Mapping[str, Any], look: Mapping[str, Any]) -> bool:
-    """Whether one look's samples are nearer to the teacher's than another's by more than the noise of both.
+    """Return whether the look ``best`` is nearer to the teacher's samples than ``look`` by more than noise.
 
-    That is the noise of so many samples, and a share of the distance: far from the teacher, figures wander more.
+    The noise follows from both looks' numbers of samples; a share of the distance is added, because figures vary more
+    far from the teacher.
     """
     noise = sum(NOISE_OF_A_SAMPLE / each.get("count", 1) for each in (best, look))
     return relative_distance(look) - (1 + WANDERING) * relative_distance(best) > noise
 
 
 def _farther(looks: Sequence[Mapping[str, Any]], distance: float) -> bool:
-    """Whether a distance is above the best one by more than noise."""
+    """Return whether a distance exceeds the best one by more than noise."""
     return distance - min(look[FRECHET] for look in looks) > _noise(looks[-1], FRECHET)
 
 
 def _noise(look: Mapping[str, Any], name: str) -> float:
-    """The path error is a mean over values, whose variance is half the squared difference of two seeds."""
+    """Return the difference below which two values of a figure count as equal.
+
+    The path error is a mean over values, whose variance is half the squared difference of two seeds.
+    """
     if name == FRECHET:
         return look.get("distance_noise", NOISE[name]) * look["teacher_variance"]
     return NOISE[name] * look["teacher_diversity"] ** 2 / 2
@@ -255,7 +273,7 @@ def _third(looks: Sequence[Any]) -> int:
 
 
 def _fall(looks: Sequence[Mapping[str, Any]], name: str) -> float:
-    """By how much the median of the last third is below the best before it, as a share; 0 within the noise."""
+    """Return the share by which the median of the last third is below the best before it; 0 within the noise."""
     count = _third(looks)
     before, after = min(look[name] for look in looks[:-count]), median(look[name] for look in looks[-count:])
     return 1 - after / before if before - after > _noise(looks[-1], name) else 0.0

@@ -1,4 +1,4 @@
-"""The figures of one look: the student's answers to the fixed noises, beside the ends of the teacher's path."""
+"""The figures of one look, which compare the student's answers to fixed noises with the ends of the teacher's path."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from bootdiff.monitoring.teacher_features import TeacherFeatures
 from bootdiff.monitoring.watch_plan import COUNTS, EXACT
 from bootdiff.students import Student
 
-#: of the teacher's variance: many samples' features tell smaller differences apart
+#: the noise of a distance as a share of the teacher's variance, where there are many samples' features
 FEATURE_NOISE = 0.005
 
 
 def figures_of(
     student: Student, truth: PathEnds, noises: Noises, t_max: float, features: TeacherFeatures | None
 ) -> dict[str, Any]:
-    """What ``watch.jsonl`` says of a look.
+    """Return the figures of a look by name, as ``watch.jsonl`` holds them.
 
     Args:
-        truth: what the student is compared with.
-        features: of the teacher, where it has any.
+        truth: the ends of the teacher's path, with which the student is compared.
+        features: the teacher's features, where it has any.
     """
     made, views, textures = samples_of(student, noises, None if truth.by_values else features)
     finite = bool(torch.isfinite(made).all() and torch.isfinite(views).all())
@@ -52,7 +52,10 @@ def figures_of(
 
 
 def _texture(space: Space | None, textures: Tensor) -> dict[str, float]:
-    """How far the student's textures are from the teacher's, where its network shows any."""
+    """Return the distance of the student's textures from the teacher's, and their variance.
+
+    Both are left out where the teacher's network shows no textures.
+    """
     if space is None:
         return {}
     return {"texture_distance": space.distance(textures), "teacher_texture_variance": space.variance}

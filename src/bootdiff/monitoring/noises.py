@@ -1,4 +1,4 @@
-"""The fixed noises that every look starts from, and what a student makes of them."""
+"""The fixed noises from which every look starts, and the samples that a student makes from them."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from bootdiff.monitoring.teacher_features import TeacherFeatures
 from bootdiff.monitoring.watch_plan import EXACT
 from bootdiff.students import Student
 
-#: no user's samples start from these noises; torch's generators on a CPU see the lowest 32 bits of a seed only
+#: the noises' seed, from which no user's samples start; torch's CPU generators see only a seed's lowest 32 bits
 SEED = 0xB007_D1FF
-#: values of noises that any network takes at a time
+#: the number of values in a batch of noises that any network can take
 MOST_VALUES_AT_ONCE = 2**19
 
 
 @dataclass(frozen=True)
 class Noises:
-    """Noises and their conditions, the same at every look.
+    """Noises and their conditions, which are the same at every look.
 
     Args:
-        shape: of one.
-        conditions: of the samples; the first half of the noises and the second share them.
-        count: how many there are.
+        shape: the shape of one noise, without the batch.
+        conditions: the samples' conditions; the first half of the noises and the second share them.
+        count: the number of noises.
     """
 
     shape: Sequence[int]
@@ -39,7 +39,7 @@ class Noises:
     count: int
 
     def batches(self, first: int | None = None) -> Iterator[tuple[Tensor, Condition]]:
-        """All noises, or the first few, with their conditions: few enough at a time for any network."""
+        """Yield all noises, or the first few, with their conditions, in batches that any network can take."""
         count = self.count if first is None else first
         # No batch goes on beyond the noises whose path is solved exactly.
         size = max(1, min(EXACT, MOST_VALUES_AT_ONCE // math.prod(self.shape)))
@@ -55,7 +55,7 @@ class Noises:
 
 
 class Samples(NamedTuple):
-    """What a student makes of noises, on the CPU: the samples, their views and their textures (``views_of``)."""
+    """What a student makes from noises, on the CPU: the samples, their views and their textures (``views_of``)."""
 
     values: Tensor
     views: Tensor
@@ -69,11 +69,11 @@ def samples_of(
     t: float | None = None,
     first: int | None = None,
 ) -> Samples:
-    """The student's answers to all noises, or to the first few.
+    """Return the student's answers to all noises, or to the first few.
 
     Args:
-        features: what views are read by; None for the samples' own values.
-        t: of the answers; t_min if not given.
+        features: the features that views are read by; None takes the samples' own values.
+        t: the time of the answers; t_min if not given.
     """
     device, parts = next(student.parameters()).device, []
     for eps, condition in noises.batches(first):
@@ -83,7 +83,10 @@ def samples_of(
 
 
 def views_of(features: TeacherFeatures | None, samples: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-    """What distributions are compared by, on the CPU: the teacher's features, or values and nothing without them."""
+    """Return the views (n, d) and textures (n, c) by which distributions are compared, on the CPU.
+
+    They are the teacher's features. Without features the views are the samples' own values, and there are no textures.
+    """
     if features is None:
         return samples.flatten(1).cpu(), torch.empty(len(samples), 0)
     with features.textures() as textures:

@@ -1,4 +1,4 @@
-"""Whether a run that is too short for looks has diverged: a few of its student's answers, before and after it."""
+"""A check of whether a run without looks has diverged, from a few answers of its student before and after it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from bootdiff.data.conditions import Conditions
 from bootdiff.students import Student
 from bootdiff.teachers import Teacher
 
-#: noises
+#: the number of noises
 COUNT = 8
-#: times the mean square before the training, plus 1 (the variance that noise and data share): beyond it samples explode
+#: samples have exploded if their mean square exceeds the one before training, plus 1, by this factor (1 is the
+#: variance that noise and data share)
 EXPLODED = 10.0
 SEED = 0x9015E
 
 
 @dataclass(frozen=True)
 class Pulse:
-    """Mean squares over a few noises.
+    """A student's pulse: mean squares over its answers to a few noises.
 
     Args:
-        samples: of the student's samples as its network makes them, not limited.
-        edge: of the difference between the student's answers at t_max and the teacher's (Eq. 9).
-        teacher: of the teacher's answers at t_max.
+        samples: the mean square of the student's samples as its network makes them, not limited.
+        edge: the mean square of the difference between the student's answers at t_max and the teacher's (Eq. 9).
+        teacher: the mean square of the teacher's answers at t_max.
     """
 
     samples: float
@@ -39,20 +40,21 @@ class Pulse:
     @classmethod
     @torch.no_grad()
     def of(cls, student: Student, teacher: Teacher, conditions: Conditions) -> Pulse:
-        """Take it, one sample at a time, as there may be memory for one only.
+        """Return a student's pulse, taken one sample at a time, because there may be memory for one only.
 
         Args:
-            teacher: guided and limited as the targets are.
+            teacher: the teacher, guided and limited as the targets are.
         """
         with _eager(student, teacher):
             each = [_squares(student, teacher, conditions, number) for number in range(COUNT)]
         return cls(*(sum(values) / COUNT for values in zip(*each, strict=True)))
 
     def alarm(self, before: Pulse, anchored: bool = True) -> str | None:
-        """How the student diverged since an earlier pulse, as the end of a sentence; None where it did not.
+        """Return how the student diverged since an earlier pulse, as the end of a sentence; None if it did not.
 
         Args:
-            anchored: whether BOOT's boundary loss holds the student's answers at t_max; otherwise they may go anywhere.
+            anchored: whether BOOT's boundary loss holds the student's answers at t_max; without it they may change
+                freely.
         """
         if not all(math.isfinite(value) for value in (self.samples, self.edge)):
             return "its samples are not finite"
@@ -64,7 +66,7 @@ class Pulse:
 
 
 def _squares(student: Student, teacher: Teacher, conditions: Conditions, number: int) -> tuple[float, float, float]:
-    """The three mean squares of one sample."""
+    """Return one sample's mean squares: of the sample, of the error at t_max, and of the teacher's answer there."""
     device = next(student.parameters()).device
     eps = sample_noise(SEED, number, number + 1, teacher.shape).to(device)
     condition = conditions.listed(SEED, number, number + 1).to(device)
@@ -76,7 +78,10 @@ def _squares(student: Student, teacher: Teacher, conditions: Conditions, number:
 
 
 def _eager(*networks: nn.Module) -> AbstractContextManager[Any]:
-    """A compiled network would be compiled for this batch size, too."""
+    """Return a context in which compiled networks run uncompiled.
+
+    Otherwise they would be compiled again for this batch size.
+    """
     modules = (module for network in networks for module in network.modules())
     compiled = any(getattr(module, "_compiled_call_impl", None) is not None for module in modules)
     return torch.compiler.set_stance("force_eager") if compiled else nullcontext()

@@ -1,4 +1,4 @@
-"""Spaces to compare samples in, without data: what the teacher's own network makes of them, half way and at its end."""
+"""Features of the teacher's own network, at its middle and its end, by which samples are compared without data."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of
 
 @dataclass(frozen=True)
 class TeacherFeatures:
-    """Activations of a block in the middle of the network, averaged over positions.
+    """The activations of a block in the middle of the teacher's network, averaged over positions.
 
-    A denoiser knows what its images show (Baranchuk et al., arXiv 2112.03126): the shares of shapes that pixels hardly
-    tell apart, and a correction moves, are seen here.
+    A denoiser knows what its images show (Baranchuk et al., arXiv 2112.03126). These features show how often each shape
+    occurs, which pixels hardly show, and which a correction changes.
 
     Args:
-        teacher: without guidance and limits.
-        middle: the block, one of the modules of its network.
+        teacher: the teacher, without guidance and limits.
+        middle: the block in the middle, one of the modules of the teacher's network.
         last: the network's last block, which sees what the middle does not: texture, and the blur of a mean.
-        time: at which images are shown to it: that of the image, where noise is least.
+        time: the time at which the network is shown images: that of an image, where noise is least.
     """
 
     teacher: NetworkTeacher
@@ -35,7 +35,10 @@ class TeacherFeatures:
 
     @classmethod
     def of(cls, teacher: Teacher, time: float) -> TeacherFeatures | None:
-        """Those of a pipeline whose network is a U-Net or a transformer as diffusers writes them; None of any other."""
+        """Return the features of a teacher whose network is a U-Net or a transformer as diffusers writes them.
+
+        For any other teacher it returns None.
+        """
         denoiser = teacher.denoiser
         if not isinstance(denoiser, NetworkTeacher) or adapter_of(teacher) is None:
             return None
@@ -44,24 +47,30 @@ class TeacherFeatures:
 
     @torch.no_grad()
     def read(self, samples: Tensor, condition: Condition) -> Tensor:
-        """Of images or latents (n, *shape): (n, channels), in float32."""
+        """Return the features of images or latents (n, *shape), (n, channels) in float32."""
         with self._uncompiled(), _caught(self.middle) as caught:
             self.teacher.x0(samples, torch.full((len(samples),), self.time, device=samples.device), condition)
         return caught[-1]
 
     def textures(self) -> AbstractContextManager[list[Tensor]]:
-        """Within it, a list of what the last block makes of everything that ``read`` shows: (n, channels) each."""
+        """Return a context in which a list collects what the last block makes of every batch that ``read`` shows.
+
+        Each entry is (n, channels).
+        """
         return nullcontext([]) if self.last is None else _caught(self.last)
 
     def _uncompiled(self):
-        """A compiled network does not see the hook."""
+        """Return a context in which a compiled network runs uncompiled.
+
+        A compiled network does not see the hook.
+        """
         compiled = getattr(self.teacher.network, "_compiled_call_impl", None) is not None
         return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
 @contextmanager
 def _caught(block: nn.Module) -> Iterator[list[Tensor]]:
-    """The outputs of a block, averaged over positions, in float32."""
+    """Give a list that collects a block's outputs, averaged over positions, in float32."""
     caught: list[Tensor] = []
     hook = block.register_forward_hook(lambda module, inputs, output: caught.append(_pooled(output)))
     try:

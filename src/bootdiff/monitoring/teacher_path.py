@@ -1,4 +1,4 @@
-"""The ends of the teacher's path from the fixed noises: solved once, and kept in the run's folder."""
+"""The solution of the teacher's path from the fixed noises, which is found once and kept in the run's folder."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from bootdiff.storage.files import load_tensors, save_tensors, write_whole
 from bootdiff.system.notes import note
 from bootdiff.teachers import Teacher
 
-#: the stored ends
+#: the file in the run's folder that holds the path's ends
 SOLUTIONS = "path_ends.safetensors"
-#: said where the teacher's features are not finite
+#: the note that is written where the teacher's features are not finite
 OVERFLOW = "the teacher's features of its own samples are not finite, so looks compare the samples' values instead"
 
 
@@ -29,11 +29,11 @@ class TeacherPath:
     """The path from t_max to t_min that the student learns.
 
     Args:
-        teacher: with guidance, and limited as the targets are.
-        noises: that it starts from.
+        teacher: the teacher with guidance, limited as the targets are.
+        noises: the noises from which the path starts.
         t_range: (t_min, t_max).
-        features: what the ends' views are read by; None for their own values.
-        folder: where the ends are kept.
+        features: the features that the ends' views are read by; None takes the ends' own values.
+        folder: the folder where the ends are kept.
     """
 
     teacher: Teacher
@@ -43,7 +43,7 @@ class TeacherPath:
     folder: Path
 
     def stored(self) -> PathEnds | None:
-        """The ends that were solved before; None where there are none of these noises."""
+        """Return the ends that were solved before; None if none of these noises' ends are stored."""
         path, count = self.folder / SOLUTIONS, self.noises.count
         stored = load_tensors(path) if path.exists() else None
         # Another number of looks, and so of noises, may be asked for than before.
@@ -53,7 +53,7 @@ class TeacherPath:
         return PathEnds(**stored) if stored.keys() == PathEnds.__dataclass_fields__.keys() else None
 
     def solve(self, device: torch.device) -> PathEnds:
-        """Solve the path now, and keep its ends."""
+        """Solve the path now, keep its ends in the folder, and return them."""
         exact, parts, first = min(EXACT, self.noises.count), [], 0
         for eps, condition in self.noises.batches():
             ends, starts = self._from(eps.to(device), condition.to(device), first < exact)
@@ -69,7 +69,7 @@ class TeacherPath:
         return PathEnds(**found)
 
     def _from(self, eps: Tensor, condition: Condition, exactly: bool) -> tuple[Tensor, Tensor]:
-        """(the path's end, its start) from these noises."""
+        """Return the path's end and its start for these noises, each (b, *shape)."""
         solver: Solver = Heun() if exactly else Euler()
         times = even_times(EXACT_STEPS if exactly else OTHER_STEPS, *self.t_range)
         path = solve(self.teacher, eps, times, solver, condition)

@@ -1,7 +1,7 @@
-"""Looking at a student while it learns, without an image: the same noises, the student's answers, the teacher's path.
+"""Looks at a student while it learns: from fixed noises, its answers are compared with the teacher's path.
 
-Costs about two in a hundred of the run's network passes: the teacher solves its path from a few noises once, and every
-look is one call of the student on each, and one of the teacher on what it made.
+No image is needed. Looks cost about two in a hundred of the run's network passes: the teacher solves its path from a
+few noises once, and every look takes one call of the student on each noise, and one of the teacher on what that made.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from bootdiff.students import Student
 from bootdiff.teachers import Teacher
 from bootdiff.training.log import append_line, truncate_log
 
-#: the weights of the best look so far
+#: the folder in a run's folder that holds the weights of the best look so far
 FOLDER_OF_THE_BEST = "best"
 
 
 @dataclass
 class Watch:
-    """The student's answers to fixed noises, beside the ends of the teacher's path.
+    """Watches a run: compares the student's answers to fixed noises with the ends of the teacher's path.
 
     Args:
-        teacher: the objective's, with guidance and limited as its targets are.
-        conditions: of the samples.
+        teacher: the objective's teacher, with guidance, and limited as its targets are.
+        conditions: the conditions of the samples.
         t_range: (t_min, t_max) of the path.
-        folder: the run; ``watch.jsonl`` and the stored solutions are written there.
-        last_step: the run's last one; it is always looked at.
-        stops: whether a converged run is to end.
-        warmup: steps before which nothing is said of the convergence.
-        keeps_best: whether the weights of the best look so far are kept beside the run.
+        folder: the run's folder; ``watch.jsonl`` and the stored solutions are written there.
+        last_step: the run's last step, after which the student is always looked at.
+        stops: whether a run ends when it has converged.
+        warmup: the number of first steps whose looks do not count for convergence.
+        keeps_best: whether the weights of the best look so far are kept in the run's folder.
     """
 
     teacher: Teacher
@@ -63,13 +63,13 @@ class Watch:
     _truth: PathEnds | None = field(default=None, init=False)
 
     def due(self, step: int) -> bool:
-        """Whether the student is to be looked at after ``step`` steps."""
+        """Return whether the student is to be looked at after ``step`` steps."""
         return step % self.plan.every == 0 or step == self.last_step
 
     def begin(self, step: int) -> None:
-        """Forget the looks after ``step``, which will be made again; all of them, where their references are gone.
+        """Forget the looks after ``step``, which will be made again; all of them, if the stored path has gone.
 
-        The best look's weights stay even if they are of a later step: they are this run's, and nothing else holds them.
+        The best look's weights stay even if they are of a later step: they are this run's, and no other copy exists.
         """
         comparable, looks = self._path.stored() is not None, self._looks
         if not comparable:
@@ -85,7 +85,7 @@ class Watch:
 
     @torch.no_grad()
     def look(self, step: int, networks: Mapping[str, nn.Module]) -> None:
-        """Write one line of figures, after the weights where they are the best so far."""
+        """Write one line of figures; before it, the weights are saved if they are the best so far."""
         started = time.monotonic()
         student = networks["student"]
         if not isinstance(student, Student):
@@ -101,29 +101,29 @@ class Watch:
 
     @property
     def _looks(self) -> list[dict[str, Any]]:
-        """The looks so far, without the lines of a damaged file that are none."""
+        """Return the looks so far, without damaged lines of the file."""
         return [look for look in read_watch(self.folder) if is_look(look)]
 
     @property
     def best(self) -> BestLook:
-        """Where the weights of the best look are kept."""
+        """Return the place where the weights of the best look are kept."""
         return BestLook(self.folder / FOLDER_OF_THE_BEST)
 
     @property
     def best_step(self) -> int | None:
-        """The step of the kept look, where it beats the last one by more than noise; else None."""
+        """Return the step of the kept look, if it beats the last one by more than noise; otherwise None."""
         if not self.keeps_best or (best := self.best.look) is None:
             return None
         return int(best["step"]) if self.best.beats_last(self._looks) else None
 
     @property
     def verdict(self) -> Verdict:
-        """Of the looks so far."""
+        """Return the verdict on the looks so far."""
         return judge(self._looks)
 
     @property
     def enough(self) -> bool:
-        """Whether the run may end before its last step: not before it was looked at often enough to be sure."""
+        """Whether the run may end before its last step, which takes enough looks to be sure that it has converged."""
         looks = [look for look in self._looks if look["step"] > self.warmup] if self.stops else []
         return len(looks) >= FEWEST_LOOKS and judge(looks).word == "converged"
 
@@ -133,7 +133,7 @@ class Watch:
 
     @cached_property
     def noises(self) -> Noises:
-        """That every look starts from."""
+        """Return the noises from which every look starts."""
         return Noises(self.teacher.shape, self.conditions, self.plan.count)
 
     @cached_property
@@ -141,6 +141,6 @@ class Watch:
         return TeacherPath(self.teacher, self.noises, self.t_range, self._features, self.folder)
 
     def truth(self, device: torch.device) -> PathEnds:
-        """The ends of the path: known, from the run's folder, or solved now."""
+        """Return the ends of the teacher's path: known already, read from the run's folder, or solved now."""
         self._truth = self._truth or self._path.stored() or self._path.solve(device)
         return self._truth

@@ -1,6 +1,6 @@
-"""How many noises a run is watched with, and how often: as much as a small share of its passes pays for.
+"""How many noises a run is watched with, and how often, so that it costs a small share of the run's passes.
 
-A pass is one sample through one network, once.
+A pass is one call of a network on one sample.
 """
 
 from __future__ import annotations
@@ -11,25 +11,26 @@ from dataclasses import dataclass
 
 from bootdiff.methods.settings import DistillationSettings
 
-#: noises whose path is solved exactly, by this many Heun steps; the others' by Euler's
+#: the number of noises whose path is solved exactly, the number of Heun steps for it, and the number of Euler steps
+#: for the other noises
 EXACT, EXACT_STEPS, OTHER_STEPS = 64, 16, 12
-#: noises that are tried, and values that their samples may have in all
+#: the numbers of noises that are tried, and the largest number of values that all samples may have
 COUNTS, MOST_VALUES = (512, 256, 128, 64, 32, 16, 8, 4), 2**23
-#: looks at most, and looks without which a run's end cannot be told
+#: the largest number of looks, and the smallest from which a run's end can be told
 LOOKS, FEWEST_LOOKS = 24, 12
-#: noises below which a look says too little to be made unasked
+#: with fewer noises than this a look says too little to be made unasked
 FEWEST_NOISES = 32
-#: of the run's passes
+#: the share of the run's passes that looks may take
 SHARE = 0.02
 
 
 @dataclass(frozen=True)
 class WatchPlan:
-    """How many noises, and how often.
+    """How many noises a run is watched with, and how often.
 
     Args:
-        count: noises, even; the first half and the second share their conditions.
-        every: steps between looks.
+        count: the number of noises, which is even; the first half and the second share their conditions.
+        every: the number of steps between looks.
     """
 
     count: int
@@ -39,10 +40,12 @@ class WatchPlan:
     def of(
         cls, settings: DistillationSettings, shape: Sequence[int], processes: int = 1, shown: bool = False
     ) -> WatchPlan | None:
-        """What two in a hundred of the passes pay for; None where they pay for too little, or nothing is asked.
+        """Return the plan that two in a hundred of the run's passes pay for.
 
-        ``watch_every`` and ``stop_when`` ask for looks whatever they cost. While one process looks the others wait, so
-        that each of several pays.
+        It is None where they pay for too little, or where looks are switched off.
+
+        ``watch_every`` and ``stop_when`` ask for looks whatever they cost. While one process looks, the others wait,
+        so a look costs as much on each of them.
 
         Args:
             shown: whether the teacher is shown every sample (``TeacherFeatures``).
@@ -64,11 +67,11 @@ class WatchPlan:
 
 @dataclass(frozen=True)
 class Price:
-    """What watching costs, in passes.
+    """The price of watching, in network passes.
 
     Args:
-        count: noises.
-        guided: whether the teacher's every answer takes two.
+        count: the number of noises.
+        guided: whether every answer of the teacher takes two passes.
         shown: whether the teacher is shown every sample.
     """
 
@@ -78,16 +81,22 @@ class Price:
 
     @property
     def first(self) -> int:
-        """Before the first step: the teacher's path from every noise, and a pass over its end where it is shown."""
+        """Return the passes before the first step.
+
+        They are the teacher's path from every noise, and a pass over each end if the teacher is shown samples.
+        """
         exact = min(self.count, EXACT)
         steps = exact * (2 * EXACT_STEPS + 1) + (self.count - exact) * (OTHER_STEPS + 1)
         return (2 if self.guided else 1) * steps + self.shown * self.count
 
     @property
     def look(self) -> int:
-        """At each look: the student's samples, its answers at t_max, and a pass over the samples where shown."""
+        """Return the passes of a look.
+
+        They are the student's samples, its answers at t_max, and a pass over the samples if the teacher is shown them.
+        """
         return self.count + min(self.count, EXACT) + self.shown * self.count
 
     def looks(self, budget: float) -> int:
-        """How many a budget pays for; negative where it does not even pay for the paths."""
+        """Return how many looks a budget of passes pays for; negative if it does not even pay for the paths."""
         return min(LOOKS, int((budget - self.first) / self.look))
