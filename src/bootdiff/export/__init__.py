@@ -1,1 +1,1 @@
-"""A student as a stock diffusers pipeline, with its model card."""
+"""The export of a student as a stock diffusers pipeline, with its model card."""

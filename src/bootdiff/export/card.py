@@ -13,7 +13,7 @@ from bootdiff.storage.runs import HARMLESS
 from bootdiff.students.card import StudentCard
 from bootdiff.teachers.adapters.base import Adapter
 
-#: how a pipeline is called, by what it takes, where its adapter says nothing else
+#: how a pipeline is called, by what it is conditioned on, unless its adapter says otherwise
 USAGE = {
     "nothing": "pipe(num_inference_steps=1, generator=generator)",
     "classes": "pipe(class_labels={label}, num_inference_steps=1, generator=generator)",
@@ -59,10 +59,11 @@ The student knows what its teacher knows, and inherits its licence, its data and
 
 
 def model_card(card: StudentCard, adapter: Adapter, words: Mapping[str, Any]) -> str:
-    """A README for the hub.
+    """Return the text of an exported student's README.
 
     Args:
-        words: what its run says: ``method``, ``settings``, ``student_step``, and ``figures``, its evaluation.
+        words: what the student's run says: ``method``, ``settings``, ``student_step``, and its evaluation as
+            ``figures``.
     """
     private = ("prompts", "base", "lpips_weights")  # names of somebody's files
     left_out = (*private, *HARMLESS, "t_min", "t_max")
@@ -87,13 +88,13 @@ def model_card(card: StudentCard, adapter: Adapter, words: Mapping[str, Any]) ->
 
 
 def _public(name: Any) -> Any:
-    """A builtin or a hub id as it is; of somebody's folder or file its name only."""
+    """Return a name that may be published: a builtin or hub id as it is, and only the last part of a user's path."""
     hub = isinstance(name, str) and name.count("/") == 1 and name[0] not in "./~" and not Path(name).exists()
     return name if hub or not isinstance(name, str) else Path(name).name
 
 
 def escaped(value: Any) -> str:
-    """A value as a line of text that neither Markdown nor HTML reads as anything else."""
+    """Return a value as one line of text in which Markdown and HTML see no markup."""
     line = html.escape(" ".join(str(value).split()), quote=False)
     # An underscore within a word is a letter; what looks like an address would become a link without any brackets.
     marks = re.sub(r"([\\`*\[\]|~$@]|(?<!\w)_|_(?!\w)|:(?=//))", r"\\\1", line)
@@ -116,7 +117,7 @@ def _usage(card: StudentCard, adapter: Adapter) -> str:
 
 
 def _steps(card: StudentCard, adapter: Adapter) -> list[str]:
-    """What a caller must know of steps and guidance."""
+    """Return sentences on what a caller must know of steps and guidance."""
     if adapter.flow:
         lines = ["One step is all: more cost time and change nothing."]
     else:

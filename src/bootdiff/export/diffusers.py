@@ -1,4 +1,4 @@
-"""The student as a stock diffusers pipeline that needs no bootdiff."""
+"""The export of a student as a stock diffusers pipeline, which works without bootdiff."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from bootdiff.teachers.adapters.base import Adapter
 
 
 def one_step_scheduler(student: Student) -> Any:
-    """The family's scheduler with a single timestep, at t_max: one step returns exactly x_0.
+    """Return the family's scheduler with a single timestep, at t_max, whose one step returns exactly x_0.
 
     Raises:
-        BootdiffError: where no stock scheduler can say the student's call.
+        BootdiffError: if no stock scheduler can express the student's call.
     """
     return scheduler_for(adapter_of_student(student), student.call, student.limit, student.t_max)
 
 
 def one_step_network(student: Student, weight: float | None = None) -> Any:
-    """The folded network, scaled to what ``one_step_scheduler`` expects of it; where nothing is to scale, as it is."""
+    """Return the folded network, scaled to what ``one_step_scheduler`` expects of it."""
     network: Any = student.fold(weight)
     adapter, scales = adapter_of_student(student), (student.call.scale, output_scale(student.call))
     if scales[0] != 1 or abs(scales[1] - 1) > 1e-6:
@@ -38,15 +38,17 @@ def one_step_network(student: Student, weight: float | None = None) -> Any:
 
 
 def export_student(student: Student, folder: Path | str, words: Mapping[str, Any], weight: float | None = None) -> None:
-    """Write a folder that the family's stock pipeline opens, one step by default or on request.
+    """Write a folder that the family's stock pipeline opens, and that makes an image in one step.
+
+    One step is the default of some pipelines; others must be asked for it.
 
     Args:
-        words: what the model card says beside the student's own facts: method, settings.
-        weight: the guidance weight to fold, of a student that learned a range and whose pipeline has no slot for it;
-            the range's middle where none is given.
+        words: what the model card says beside the student's own facts, such as the method and the settings.
+        weight: the guidance weight to fold in, for a student that learned a range and whose pipeline has no slot for
+            it; the middle of the range if not given.
 
     Raises:
-        BootdiffError: for the student of a plain module, or a part of its pipeline that is missing.
+        BootdiffError: if the student is that of a plain module, or a part of its pipeline is missing.
     """
     adapter = adapter_of_student(student)
     network, scheduler = one_step_network(student, weight), one_step_scheduler(student)
@@ -68,10 +70,10 @@ def export_student(student: Student, folder: Path | str, words: Mapping[str, Any
 
 
 def adapter_of_student(student: Student) -> Adapter:
-    """The adapter of a student that was grown from a pipeline's network.
+    """Return the adapter of a student that was grown from a pipeline's network.
 
     Raises:
-        BootdiffError: for one that was not.
+        BootdiffError: if the student was grown from something else.
     """
     if student.adapter is None:
         raise BootdiffError(

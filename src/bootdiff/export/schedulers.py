@@ -1,4 +1,4 @@
-"""How a stock scheduler says a student's one call: it has a single timestep, whose step returns exactly x_0."""
+"""How a stock scheduler expresses a student's one call: its single timestep's step returns exactly x_0."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from bootdiff.teachers.adapters.base import Adapter
 from bootdiff.teachers.limits import Limit, NoLimit
 from bootdiff.teachers.one_call import OneCall, StockCall
 
-#: of the one-step flow scheduler: its second sigma is 1 − 1e-5
+#: the shift of the one-step flow scheduler, which makes its second sigma 1 − 1e-5
 STANDSTILL = 316.0
 
 
 def scheduler_for(adapter: Adapter, call: OneCall, limit: Limit, t_max: float) -> Any:
-    """The family's scheduler with a single timestep, at t_max.
+    """Return the family's scheduler with a single timestep, at t_max.
 
     Raises:
-        BootdiffError: where no stock scheduler can say this call.
+        BootdiffError: if no stock scheduler can express this call.
     """
     return adapter.scheduler(ExportedCall(call.scale, call.a, call.b), limit, t_max)
 
 
 def output_scale(call: OneCall) -> float:
-    """What the network's output must be multiplied by for that scheduler; 1 for its own kinds of network."""
+    """Return the factor by which the network's output must be multiplied for that scheduler.
+
+    It is 1 for the kinds of network that the scheduler knows.
+    """
     if call.a == 0:
         return call.b
     if call.a == 1:  # a flow scheduler's step from sigma = 1
@@ -35,10 +38,10 @@ def output_scale(call: OneCall) -> float:
 
 
 class ExportedCall(StockCall):
-    """A call as diffusers' own schedulers say it."""
+    """A student's call as diffusers' own schedulers express it."""
 
     def scheduler(self, kind: str, limit: Limit, t_max: float, **fields: Any) -> Any:
-        """A variance-preserving scheduler, its one beta chosen so that its alpha is the call's."""
+        """Return a variance-preserving scheduler whose one beta is chosen so that its alpha is the call's."""
         import diffusers
 
         own = {"DDIMScheduler": {"set_alpha_to_one": True}}.get(kind, {})
@@ -51,10 +54,10 @@ class ExportedCall(StockCall):
         )
 
     def flow_scheduler(self, limit: Limit) -> Any:
-        """A flow scheduler that cannot refuse more steps.
+        """Return a flow scheduler with one step that matters; such a scheduler cannot refuse more steps.
 
-        Its shift packs all of them between sigma = 1 and 1 − 1e-5, where next to nothing moves, and the last one leads
-        to the image: they cost time and change nothing.
+        Its shift packs all steps but the last between sigma = 1 and 1 − 1e-5, where next to nothing moves, and the last
+        step leads to the image. More steps therefore cost time and change nothing.
         """
         from diffusers import FlowMatchEulerDiscreteScheduler
 
@@ -63,7 +66,10 @@ class ExportedCall(StockCall):
         return FlowMatchEulerDiscreteScheduler(num_train_timesteps=2, shift=STANDSTILL)
 
     def _beta(self, t_max: float) -> float:
-        """The beta of the one step: refused for rectified flow, and where float32 would hold another alpha."""
+        """Return the beta of the one step.
+
+        It is refused for rectified flow, and where float32 would hold another alpha.
+        """
         if self.alpha is None:
             raise BootdiffError(
                 "a student that adds its noise as it is (a flow model's) cannot be exported to a pipeline whose "
