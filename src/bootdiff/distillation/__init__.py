@@ -1,1 +1,1 @@
-"""From a teacher and settings to a student folder: conditions, plans, start, end."""
+"""Distillation, from a teacher and settings to a student folder: plans, conditions, training, and its end."""

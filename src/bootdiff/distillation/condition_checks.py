@@ -1,4 +1,4 @@
-"""What a distillation was asked about conditions, checked against its teacher: every refusal is one line."""
+"""Checks that what a distillation was asked about conditions fits its teacher; every refusal is one line."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 class Check(NamedTuple):
-    """One refusal: in which case, and what to say."""
+    """A possible refusal: whether it applies, and what it says."""
 
     when: bool
     say: str
 
 
 def refuse(*checks: Check) -> None:
-    """Refuse with the first of these whose case is met.
+    """Refuse with the first of these checks that applies; do nothing if none does.
 
     Raises:
-        BootdiffError: what that one says.
+        BootdiffError: if a check applies, with what that one says.
     """
     for check in checks:
         if check.when:
@@ -34,17 +34,20 @@ def refuse(*checks: Check) -> None:
 
 
 def check_label(label: int, count: int, null: int | None = None) -> None:
-    """Refuse a label that a teacher of ``count`` classes, one of which may stand for none, does not have."""
+    """Refuse a label that a teacher of ``count`` classes does not have.
+
+    ``null`` is the label that stands for no class, if there is one.
+    """
     if not 0 <= label < count:
         last = count - 2 if null == count - 1 else count - 1
         raise BootdiffError(f"class {label} is out of range; this teacher has the classes 0 to {last}.")
 
 
 def class_labels(adapter: Adapter, settings: DistillationSettings) -> list[int]:
-    """The labels to draw from: those asked for, or all but the one that stands for no class.
+    """Return the labels to draw from: those asked for, or all but the one that stands for no class.
 
     Raises:
-        BootdiffError: for a label that the teacher does not have.
+        BootdiffError: if the teacher does not have a label, or no label is left.
     """
     null, count = null_class(adapter, settings), adapter.classes
     last = count - 1
@@ -61,12 +64,12 @@ def class_labels(adapter: Adapter, settings: DistillationSettings) -> list[int]:
 
 
 def null_class(adapter: Adapter, settings: DistillationSettings) -> int | None:
-    """The label that stands for no class, if there is one."""
+    """Return the label that stands for no class; None if there is none."""
     return adapter.null_class if settings.null_class is None else settings.null_class
 
 
 def check_asked(settings: DistillationSettings, takes: str, name: str) -> None:
-    """Refuse words that mean nothing to this kind of teacher."""
+    """Refuse settings of prompts or classes that mean nothing to this kind of teacher."""
     asked = {
         "--prompts": (settings.prompts, "prompts"),
         "--prompt-column": (settings.prompt_column, "prompts"),
@@ -80,7 +83,7 @@ def check_asked(settings: DistillationSettings, takes: str, name: str) -> None:
 
 
 def check_plain(settings: DistillationSettings, name: str) -> None:
-    """A teacher of one's own is guided and conditioned in Python."""
+    """Refuse settings of guidance for a teacher of the user's own, which is guided and conditioned in Python."""
     for option in ("guidance_scale", "guidance_range", "base"):
         if getattr(settings, option) is not None:
             raise BootdiffError(
@@ -90,7 +93,7 @@ def check_plain(settings: DistillationSettings, name: str) -> None:
 
 
 def check_guidance(settings: DistillationSettings, adapter: Adapter, name: str) -> None:
-    """Refuse guidance that this teacher cannot have, or lacks a label for."""
+    """Refuse guidance that this teacher cannot have, or for which it lacks a label."""
     asked = settings.guidance_range is not None or settings.guidance_scale is not None
     if not asked:
         if settings.negative_prompt is not None:
@@ -120,7 +123,7 @@ def check_guidance(settings: DistillationSettings, adapter: Adapter, name: str) 
 
 
 def asked_prompts(settings: DistillationSettings, name: str, run: Run | None = None) -> PromptFile:
-    """The prompts that a teacher on text needs; those that a run has kept, where their file has gone."""
+    """Return the prompts that a teacher on text needs; if their file has gone, those that the run has kept."""
     if settings.prompts is None:
         raise BootdiffError(
             f"{name} is conditioned on text, so it needs prompts (no images): --prompts FILE, one a line, or a CSV, "
@@ -134,10 +137,11 @@ def asked_prompts(settings: DistillationSettings, name: str, run: Run | None = N
 
 
 def base_stage(settings: DistillationSettings, adapter: Adapter, name: str) -> Student:
-    """The distilled base stage.
+    """Return the student of the distilled base stage.
 
     Raises:
-        BootdiffError: if it is not given, not finished, or of a size that this stage cannot enlarge.
+        BootdiffError: if no base is given, or it is not finished, or its images have a size that this stage cannot
+            enlarge.
     """
     from bootdiff.students.files import load_student
     from bootdiff.students.folder import StudentFolder

@@ -1,4 +1,4 @@
-"""From what a distillation was asked to its conditions: prompts, classes, guidance, a base stage."""
+"""How the conditions of a distillation are made from its settings: prompts, classes, guidance, a base stage."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from bootdiff.teachers.loading.weights import tensors_hash, weights_hash
 if TYPE_CHECKING:
     from bootdiff.students import Student
 
-#: conditions made in Python that are looked at to tell them from others
+#: the number of conditions made in Python whose hash tells them from others
 HASHED = 256
 
 
 class Material(NamedTuple):
-    """What a student learns from: the teacher with its guidance, and what samples are conditioned on."""
+    """What a student learns from: the teacher with its guidance, and the conditions of the samples."""
 
     teacher: Teacher
     conditions: Conditions
@@ -46,18 +46,18 @@ class Material(NamedTuple):
 
 @dataclass(frozen=True)
 class ConditionPlan:
-    """What samples will be conditioned on, checked; nothing but the prompts file and the base stage is loaded."""
+    """The conditions that samples will have, checked; only the prompts file and the base stage are loaded."""
 
     teacher: Teacher
     settings: DistillationSettings
     prompts: PromptFile | None = None
     base: Student | None = None
-    #: made in Python, in place of those that the settings describe
+    #: conditions that were made in Python, in place of those that the settings describe
     given: Conditions | None = None
 
     @property
     def digests(self) -> dict[str, str]:
-        """Hashes of what the settings do not hold: the prompts, the base stage's weights, conditions from Python."""
+        """Return hashes of what the settings do not hold: prompts, the base stage's weights, conditions from Python."""
         hashes = {}
         if self.prompts is not None:
             hashes["prompts"] = self.prompts.digest
@@ -68,13 +68,13 @@ class ConditionPlan:
         return hashes
 
     def keep(self, folder: Path) -> None:
-        """The prompts beside the run, so that it can be sampled and reported wherever their file has gone."""
+        """Save the prompts in the run's folder, so that it can be sampled and reported when their file has gone."""
         if self.prompts is not None:
             Run(folder).keep_prompts(self.prompts.prompts)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a student remembers of this: its labels, what guidance led away from, the noise level of its inputs."""
+        """Return what a student remembers: labels, what guidance led away from, the noise level of its inputs."""
         adapter, settings = adapter_of(self.teacher), self.settings
         words: dict[str, Any] = {"negative_prompt": settings.negative_prompt}
         if self.given is not None:
@@ -89,7 +89,7 @@ class ConditionPlan:
         return {key: value for key, value in words.items() if value is not None}
 
     def describe_prompts(self) -> str:
-        """How many there are, and what becomes of them."""
+        """Return how many prompts there are and what becomes of them, as text for the plan."""
         if self.prompts is None:
             return "none"
         count, size = len(self.prompts.prompts), self._embedding_bytes()
@@ -97,14 +97,14 @@ class ConditionPlan:
         return f"{count} of {self.prompts.source}; their embeddings take {size / 2**30:.3g} GiB, {how}"
 
     def _embedding_bytes(self) -> int:
-        """Of all prompts."""
+        """Return the bytes that the embeddings of all prompts take."""
         adapter = adapter_of(self.teacher)
         if adapter is None or self.prompts is None:
             return 0
         return row_bytes(adapter.blank(1)) * len(self.prompts.prompts)
 
     def bytes_beside(self) -> int:
-        """What a base stage, and encoders that would run in the loop, take on the device."""
+        """Return the bytes that a base stage, and encoders that would run in the loop, take on the device."""
         adapter, total = adapter_of(self.teacher), 0
         if self.base is not None:
             total += sum(4 * p.numel() for p in self.base.parameters())
@@ -115,7 +115,7 @@ class ConditionPlan:
         return total
 
     def blank(self, batch: int) -> Condition:
-        """Zeros to try the teacher with, and a guidance weight where it is told one."""
+        """Return a condition of zeros to try the teacher with, and a guidance weight if it is told one."""
         from bootdiff.teachers import blank_condition
 
         blank = blank_condition(self.teacher, batch)
@@ -124,11 +124,13 @@ class ConditionPlan:
 
     @property
     def example(self) -> Condition:
-        """One condition of the kind that there will be, to try the teacher with."""
+        """Return one condition of the kind that there will be, to try the teacher with."""
         return self.blank(1) if self.given is None else self.given.listed(0, 0, 1)
 
     def make(self, folder: Path, device: torch.device | str) -> Material:
-        """The teacher with guidance, and the conditions; prompts are encoded here, into ``folder`` if they fit.
+        """Return the teacher with guidance, and the conditions.
+
+        Prompts are encoded here, into ``folder`` if they fit.
 
         Raises:
             BootdiffError: if an encoder is missing or damaged.
@@ -147,7 +149,7 @@ class ConditionPlan:
     def _described(
         self, adapter: Adapter, folder: Path, device: torch.device | str
     ) -> tuple[Conditions, Condition | None]:
-        """The classes, prompts or base images that the settings describe, and what guidance leads away from."""
+        """Return the conditions that the settings describe, and what guidance leads away from, or None."""
         if adapter.takes == "classes":
             label = null_class(adapter, self.settings)  # guidance without one was refused
             null = None if label is None else Condition({"classes": torch.tensor([label])})
@@ -172,7 +174,7 @@ class ConditionPlan:
         return guided(self.teacher, null, settings.guidance_scale)
 
     def _weights(self) -> tuple[float, float, float] | None:
-        """(lowest, highest, shown) of the weights that networks are told; None where none is told any."""
+        """Return (lowest, highest, shown) of the weights that networks are told; None where none is told any."""
         learned, adapter = learned_weight(self.settings, self.teacher), adapter_of(self.teacher)
         if learned.low is None or learned.high is None or learned.middle is None:
             return None
@@ -187,10 +189,10 @@ def plan_conditions(teacher: Teacher, settings: Any, run: Run | None = None) -> 
     """Check everything that a distillation was asked about conditions.
 
     Args:
-        run: whose own copy of the prompts serves where their file has gone.
+        run: the run whose own copy of the prompts serves if their file has gone.
 
     Raises:
-        BootdiffError: naming what does not fit this teacher, and what to give instead.
+        BootdiffError: if something does not fit this teacher; the message names it, and what to give instead.
     """
     plan = ConditionPlan(teacher, settings)
     adapter = adapter_of(teacher)
@@ -216,6 +218,6 @@ def plan_conditions(teacher: Teacher, settings: Any, run: Run | None = None) -> 
 
 
 def labels_of(conditions: Conditions) -> list[int] | None:
-    """The class labels that conditions from Python are drawn from; None where they are no labels."""
+    """Return the class labels from which conditions made in Python are drawn; None if they are no labels."""
     inner = conditions.inner if isinstance(conditions, Weighted) else conditions
     return sorted(set(inner.labels)) if isinstance(inner, Classes) else None

@@ -1,4 +1,4 @@
-"""Distillation in one call: teacher in, run folder and student out."""
+"""Distillation in one call, from a teacher to a run folder and a student."""
 
 from __future__ import annotations
 
@@ -28,17 +28,18 @@ def distill(
     """Distil a teacher into a one-step student; the same call resumes an interrupted run.
 
     Args:
-        teacher: from ``load_teacher`` or ``CallableTeacher``, or a name or a diffusers pipeline for ``load_teacher``.
+        teacher: the result of ``load_teacher`` or ``CallableTeacher``, or what ``load_teacher`` takes: a name or a
+            diffusers pipeline.
         output: the run's folder.
-        settings: the method's, for instance ``BootSettings(steps=2000, prompts="prompts.txt")``.
-        conditions: what a teacher of your own is conditioned on; a pipeline's are described by the settings.
+        settings: the method's settings, for instance ``BootSettings(steps=2000, prompts="prompts.txt")``.
+        conditions: the conditions of a teacher of your own; those of a pipeline are described by the settings.
 
     Returns:
         The student with its averaged weights, also saved as ``output/student`` (stock diffusers) and
         ``output/student-path`` (answers for every t).
 
     Raises:
-        BootdiffError: for bad input, before anything is written; ``Interrupted`` after Ctrl-C.
+        BootdiffError: if the input is bad, before anything is written; ``Interrupted`` after Ctrl-C.
     """
     plan = plan_distillation(teacher, output, settings, method, conditions)
     if word_of_first(plan.finished):

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ended:
-    """What ``done.json`` says of a finished run.
+    """The facts of a finished run, as ``done.json`` holds them.
 
     Args:
-        steps: that were trained.
-        seconds: of training.
-        student_step: of the student: the best look's, where that beat the last state, or else the last.
+        steps: the number of steps that were trained.
+        seconds: the seconds that training took.
+        student_step: the student's step: that of the best look, if it beat the last state, or else the last one.
         diverged: how a run without looks went wrong, as the end of a sentence; None where it did not.
     """
 
@@ -45,7 +45,7 @@ class Ended:
 
 
 def take_best(student: Student, watch: Watch | None, accelerator: Accelerator) -> int | None:
-    """Put the best look's weights into the student where they beat the last ones; return that look's step, or None."""
+    """Put the best look's weights into the student if they beat the last ones, and return their step, or None."""
     step = watch.best_step if watch is not None and accelerator.is_main_process else None
     step = word_of_first(step)
     if step is not None and watch is not None and (accelerator.is_main_process or watch.best.look is not None):
@@ -57,7 +57,7 @@ def check_best(plan: Plan, watch: Watch | None) -> None:
     """Refuse to go on without looks where a run keeps the weights of its best one.
 
     Raises:
-        BootdiffError: naming the setting.
+        BootdiffError: if it would; the message names the setting.
     """
     folder = plan.output / FOLDER_OF_THE_BEST
     if watch is None and folder.is_dir():
@@ -68,14 +68,14 @@ def check_best(plan: Plan, watch: Watch | None) -> None:
 
 
 def first_pulse(plan: Plan, loop: Loop, material: Material) -> Pulse | None:
-    """The student's pulse before its training, on the first process; None for a run with looks."""
+    """Return the student's pulse before its training, on the first process; None for a run with looks."""
     if loop.watch is not None or not loop.accelerator.is_main_process:
         return None
     return _pulse(plan, cast("Student", loop.networks["student"]), material)
 
 
 def divergence(plan: Plan, student: Student, before: Pulse, material: Material) -> str | None:
-    """How the student diverged since its first pulse, as the end of a sentence; None where it did not."""
+    """Return how the student diverged since its first pulse, as the end of a sentence; None if it did not."""
     # Only BOOT's boundary loss holds the student at t_max.
     weights = (getattr(plan.settings, name, 1.0) for name in ("boot_weight", "boundary_weight"))
     return _pulse(plan, student, material).alarm(before, anchored=min(weights) > 0)
@@ -87,10 +87,13 @@ def _pulse(plan: Plan, student: Student, material: Material) -> Pulse:
 
 
 def save_results(plan: Plan, student: Student, ended: Ended) -> None:
-    """``student-path`` for every teacher, ``student`` where stock diffusers has a pipeline for it, then ``done.json``.
+    """Save the student as ``student-path`` and, if stock diffusers has a pipeline for it, as ``student``.
 
-    The best look's weights stay where they are the student's, so that the results can be made again from the run; else
-    they go first: a run that is killed before ``done.json`` hands over its last state again.
+    ``done.json`` is written last.
+
+    If the best look's weights became the student, they stay, so that the results can be made again from the run. If
+    not, they are removed before ``done.json`` is written, so that a run that is killed in between still hands over its
+    last state.
     """
     # A resumed run may have been given its teacher by another path; the run's own is the one that its folder locates.
     words = Run(plan.output).config

@@ -1,4 +1,4 @@
-"""Short hashes of all that a run reads: two runs are the same one only if these are equal."""
+"""Short hashes of everything that a run reads; two runs are the same one only if these are equal."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from bootdiff.teachers.loading.weights import tensors_hash, weights_hash
 
 
 def sources_of(teacher: Teacher, conditions: Mapping[str, str], start: Path | None) -> dict[str, str]:
-    """What another run must have in common with this one to be the same, by what it is called in ``meta.json``.
+    """Return hashes of everything that another run must share with this one to be the same, as in ``meta.json``.
 
     Args:
-        conditions: the hashes of what samples are conditioned on.
+        conditions: the hashes of the samples' conditions, by name.
         start: the folder of the saved student that the run goes on from, if it does.
     """
     hashes = {"teacher": teacher_hash(teacher)}
@@ -36,7 +36,7 @@ def sources_of(teacher: Teacher, conditions: Mapping[str, str], start: Path | No
 
 
 def teacher_hash(teacher: Teacher) -> str:
-    """Of a teacher's weights, and of everything that says what they mean."""
+    """Return a hash of a teacher's weights, and of everything that says what they mean."""
     denoiser, adapter = teacher.denoiser, adapter_of(teacher)
     meaning = json.dumps(
         [
@@ -54,19 +54,22 @@ def teacher_hash(teacher: Teacher) -> str:
 
 
 def _prediction(denoiser: Teacher) -> list[str] | None:
-    """What the network's output is, in words; None where the denoiser does not read a network."""
+    """Return what the network's output is, in words; None if the denoiser does not read a network."""
     read = getattr(denoiser, "prediction", None)
     return None if read is None else [read.name, *map(str, vars(read).values())]
 
 
 def _noise_levels(denoiser: Teacher) -> list[list[float]]:
-    """(alpha, sigma, what the network is told) at a few times: schedules that agree there are the same."""
+    """Return alpha, sigma and what the network is told, at a few times.
+
+    Schedules that agree there count as the same.
+    """
     times = torch.linspace(0.05, 0.95, 7)
     return [values.tolist() for values in (*denoiser.schedule.alpha_sigma(times), denoiser.schedule.timestep(times))]
 
 
 def student_hash(folder: Path) -> str:
-    """Of the files of an unfolded student."""
+    """Return a hash of an unfolded student's files."""
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(folder.rglob("*.safetensors")):
         with path.open("rb") as file:

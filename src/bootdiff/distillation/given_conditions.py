@@ -1,4 +1,4 @@
-"""Conditions that were made in Python, in place of those that the settings describe: what is checked of them."""
+"""Checks of conditions that were made in Python, in place of those that settings describe."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from bootdiff.teachers import Teacher, adapter_of
 from bootdiff.teachers.adapters.base import Adapter
 from bootdiff.teachers.guidance import guidance_of
 
-#: settings that describe conditions, which Python has made here
+#: the settings that describe conditions, which exclude conditions made in Python
 DESCRIBED = ("prompts", "prompt_column", "classes", "null_class", "guidance_scale", "negative_prompt", "base")
 
 
 def given_conditions(teacher: Teacher, settings: DistillationSettings, conditions: Conditions) -> ConditionPlan:
-    """Check conditions that were made in Python.
+    """Check conditions that were made in Python, and return the plan for them.
 
     Raises:
-        BootdiffError: if they are none, miss what the teacher needs, or settings describe others.
+        BootdiffError: if they are no conditions, lack what the teacher needs, or the settings describe others.
     """
     if not all(hasattr(conditions, name) for name in ("draw", "listed", "modules")):
         raise BootdiffError(
@@ -37,7 +37,7 @@ def given_conditions(teacher: Teacher, settings: DistillationSettings, condition
 
 
 def _check_settings(settings: DistillationSettings, teacher: Teacher) -> None:
-    """Refuse settings that describe other conditions, and a range of weights that nothing would read."""
+    """Refuse settings that describe other conditions, or a range of weights that nothing would read."""
     for name in DESCRIBED:
         if getattr(settings, name) is not None:
             raise BootdiffError(

@@ -1,4 +1,4 @@
-"""How much memory a distillation needs, counted without running it: the network is built without weights."""
+"""How much memory a distillation needs; it is counted on a network without weights, and nothing is run."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from bootdiff.methods.settings import DistillationSettings, learned_weight
 from bootdiff.teachers import PipelineTeacher, Teacher, adapter_of
 from bootdiff.teachers.adapters.base import dtype_of
 
-#: cards that a plan is checked against, in GB
+#: the sizes of the cards that a plan is checked against, in GB
 CARDS = (24, 40, 80)
 GIB = 2**30
-#: a CUDA context, fragments, and the buffers of the largest operation
+#: the bytes kept free for a CUDA context, fragments, and the buffers of the largest operation
 RESERVED = 2 * GIB
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes.
+    """The memory that a distillation needs, in bytes.
 
     Args:
-        weights: of teacher, student, a fake denoiser, gradients, AdamW's moments and the average.
-        sample: of the activations that one sample keeps for its backward pass, in the turn that keeps the most.
-        checkpointed: the same with gradient_checkpointing.
+        weights: bytes of the teacher, student and fake denoiser, of gradients, AdamW's moments and the average.
+        sample: bytes of the activations that one sample keeps for its backward pass, in the turn that keeps the most.
+        checkpointed: the same as ``sample``, with gradient_checkpointing.
     """
 
     weights: int
@@ -35,16 +35,16 @@ class Need:
     checkpointed: int
 
     def fitting(self, card: int, checkpointing: bool) -> int:
-        """Samples a pass on a card of this many GB; 0 if not even one fits."""
+        """Return how many samples a pass can have on a card of this many GB; 0 if not even one fits."""
         free = card * 10**9 - RESERVED - self.weights
         return max(0, free // max(1, self.checkpointed if checkpointing else self.sample))
 
 
 def memory_need(teacher: Teacher, settings: DistillationSettings, beside: int = 0) -> Need | None:
-    """Count what distilling this teacher needs; None for teachers that are no pipelines.
+    """Return the memory that distilling this teacher needs; None for teachers that are no pipelines.
 
     Args:
-        beside: bytes of what else is on the card, such as a base stage or encoders that run in the loop.
+        beside: bytes of whatever else is on the card, such as a base stage or encoders that run in the loop.
     """
     denoiser, adapter = teacher.denoiser, adapter_of(teacher)
     if adapter is None or not isinstance(denoiser, PipelineTeacher):
@@ -62,7 +62,9 @@ def memory_need(teacher: Teacher, settings: DistillationSettings, beside: int = 
 
 
 def _kept(teacher: Teacher, settings: DistillationSettings, full: int, checkpointed: int) -> tuple[int, int]:
-    """Of all networks that a sample's gradients pass through: (all kept, with gradient checkpointing).
+    """Return the bytes kept for a sample by all networks that its gradients pass through.
+
+    The two numbers are those without and with gradient checkpointing.
 
     Only networks that learn are checkpointed: not a teacher that gradients pass through, nor one whose low-rank updates
     are a fake denoiser.
@@ -79,7 +81,7 @@ def _kept(teacher: Teacher, settings: DistillationSettings, full: int, checkpoin
 
 
 def activations(teacher: PipelineTeacher, settings: DistillationSettings) -> tuple[int, int]:
-    """Bytes in float32 that a pass of one sample keeps: (all, with gradient checkpointing)."""
+    """Return the bytes, in float32, that a pass of one sample keeps, without and with gradient checkpointing."""
     adapter: Any = teacher.adapter
     kind: Any = type(teacher.network)
     with torch.device("meta"):
@@ -100,7 +102,7 @@ def activations(teacher: PipelineTeacher, settings: DistillationSettings) -> tup
 
 
 class _Counter:
-    """Counts what autograd keeps, and what it would keep with checkpointed blocks."""
+    """Counts the bytes that autograd keeps, and those that it would keep with checkpointed blocks."""
 
     def __init__(self, network: nn.Module) -> None:
         # Storages, not tensors: views of one are kept once, and those of weights are there anyway.
@@ -108,7 +110,7 @@ class _Counter:
         self.outside = self.inside = self.inputs = self.largest = 0
 
     def counting(self, add: Callable[[int], None] | None = None) -> Any:
-        """A context in which everything that is kept for the backward pass is counted once."""
+        """Return a context in which everything that is kept for the backward pass is counted once."""
 
         def pack(value: Tensor) -> Tensor:
             storage = value.untyped_storage()
@@ -120,7 +122,7 @@ class _Counter:
         return torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value)
 
     def segment(self, block: Callable[..., Any], *inputs: Any, **words: Any) -> Any:
-        """Stands in for torch's checkpoint: runs the block once, and counts what it would not keep."""
+        """Run a block once in place of torch's checkpoint, and count what checkpointing would not keep."""
         here = [0]
 
         def add(size: int) -> None:
@@ -138,7 +140,7 @@ class _Counter:
 
 
 def describe_memory(need: Need, settings: DistillationSettings) -> list[str]:
-    """The need in words, and what to set for each card."""
+    """Return lines of text: the need, and what to set for each size of card."""
     lines = [
         f"memory: {need.weights / GIB:.3g} GiB of weights, gradients and optimiser; a sample keeps "
         f"{need.sample / GIB:.3g} GiB of activations, {need.checkpointed / GIB:.3g} with gradient_checkpointing"

@@ -1,4 +1,4 @@
-"""The plan of a distillation: all that can be loaded and checked before anything is written."""
+"""The plan of a distillation, for which everything is loaded and checked before anything is written."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Plan:
     settings: DistillationSettings
     output: Path
     asked: ConditionPlan
-    #: the stage before this one
+    #: the plan of the stage before this one, if there is one
     first: Plan | None = None
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """What ``config.yaml`` says."""
+        """Return the content of ``config.yaml``."""
         origin = self.teacher.denoiser.origin
         options = {"teacher_options": origin.options} if origin and origin.options else {}
         words = {"task": "distill", "teacher": self.teacher.name, **options, "method": self.method}
@@ -49,12 +49,15 @@ class Plan:
 
     @cached_property
     def sources(self) -> dict[str, str]:
-        """Hashes of all that the run reads: what another run must have in common with it to be the same."""
+        """Return hashes of everything that the run reads; another run is the same one only if its are equal."""
         return sources_of(self.teacher, self.asked.digests, self.start)
 
     @property
     def start(self) -> Path | None:
-        """The saved student that the settings name to go on from. A second stage goes on from the first one's."""
+        """Return the folder of the saved student that the settings name to go on from; None if they name none.
+
+        A second stage goes on from the first one's student instead.
+        """
         named = self.asked.settings.start
         return None if named is None or self.first is not None else StudentFolder.unfolded(named).path
 
@@ -73,7 +76,7 @@ def plan_distillation(
     method: str = "boot",
     conditions: Conditions | None = None,
 ) -> Plan:
-    """Load what has to be loaded and check everything that can be checked without writing anything.
+    """Return a plan, after loading and checking everything that can be checked without writing anything.
 
     Raises:
         BootdiffError: if the teacher cannot be read, the settings do not fit it, or the folder holds another run.
@@ -99,7 +102,7 @@ def plan_distillation(
 
 
 def _of_method(method: str, settings: TrainingSettings | None) -> DistillationSettings:
-    """The settings as given, if they are this method's; the method's defaults where none are given."""
+    """Return the settings as given, if they are this method's; the method's defaults where none are given."""
     kind = load_method(method)[1]
     settings = settings or kind()
     if not isinstance(settings, kind):
@@ -108,12 +111,15 @@ def _of_method(method: str, settings: TrainingSettings | None) -> DistillationSe
 
 
 def _changed(method: str, settings: DistillationSettings, values: Mapping[str, Any]) -> DistillationSettings:
-    """The method's settings with some values in place of their own, checked as if they had been given so."""
+    """Return the method's settings with some values replaced, checked as if they had been given so."""
     return make_settings(load_method(method)[1], settings.model_dump(), values)
 
 
 def _times(settings: DistillationSettings, teacher: Teacher) -> dict[str, float]:
-    """Both ends of the path: as asked, or else the teacher's; an asked t_max moves to where a student can start."""
+    """Return both ends of the path, as asked, or else the teacher's.
+
+    A t_max that is asked for moves to the nearest time at which a student can start.
+    """
     low, high = teacher.t_range
     return {
         "t_min": low if settings.t_min is None else settings.t_min,
@@ -122,7 +128,7 @@ def _times(settings: DistillationSettings, teacher: Teacher) -> dict[str, float]
 
 
 def _check(teacher: Teacher, settings: DistillationSettings, example: Condition) -> None:
-    """What would otherwise fail after the training, or after something was written."""
+    """Check what would otherwise fail after the training, or after something was written."""
     denoiser, adapter, t_max = teacher.denoiser, adapter_of(teacher), cast("float", settings.t_max)
     if isinstance(denoiser, NetworkTeacher):
         call = denoiser.one_call(t_max)

@@ -1,4 +1,4 @@
-"""The grids of samples that a distillation draws on its way."""
+"""The grids of samples that a distillation draws during training."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from bootdiff.training.loop import Preview
 
 PREVIEWS = 64
-#: latents are decoded one at a time, because a decoder needs much memory
+#: the number of samples drawn of latents, which are decoded one at a time because a decoder needs much memory
 LATENT_PREVIEWS = 16
 
 
 def preview_of(teacher: Teacher, conditions: Conditions, folder: Path) -> Preview | None:
-    """What draws the student's samples, from the same noises each time; None where they are no pictures."""
+    """Return a function that draws the student's samples, always from the same noises.
+
+    It is None if the samples are no pictures.
+    """
     adapter = adapter_of(teacher)
     latent = adapter is not None and adapter.latent
     if not is_picture(teacher.shape) and not latent:
@@ -44,12 +47,12 @@ def preview_of(teacher: Teacher, conditions: Conditions, folder: Path) -> Previe
 
 
 def _sampled(student: Student, noise: Tensor, listed: Condition) -> Tensor:
-    """On the student's device."""
+    """Return the student's samples of these noises, (b, *shape), on the student's device."""
     device = next(student.parameters()).device
     return student.sample(noise.to(device), listed.to(device))
 
 
 def _decoded(student: Student, noise: Tensor, listed: Condition) -> Tensor:
-    """One at a time, on the CPU."""
+    """Return the student's images of these noises, (b, c, h, w), on the CPU; they are made one at a time."""
     latents = (_sampled(student, eps, listed.index(slice(i, i + 1))) for i, eps in enumerate(noise.split(1)))
     return torch.cat([student.decode(latent).cpu() for latent in latents])

@@ -1,4 +1,4 @@
-"""Prompts as conditions of a training run: encoded once into its folder, or in the loop."""
+"""Prompts as conditions of a training run, encoded once into its folder, or in the loop at every step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ENCODED_AT_ONCE = 32
 
 
 class Encoded(NamedTuple):
-    """Prompts as conditions, what guidance leads away from, and what they were made of."""
+    """Prompts as conditions, the condition that guidance leads away from, and a hash of what they were made from."""
 
     conditions: Conditions
     null: Condition
@@ -45,12 +45,13 @@ def encode_prompts(
     device: torch.device | str,
     same: Encoded | None = None,
 ) -> Encoded:
-    """A file's prompts as conditions.
+    """Return a file's prompts as conditions.
 
     Args:
-        folder: for the cache; it is made only if the embeddings fit, and the encoders then leave memory.
-        device: where the encoders run, unless they are kept on the CPU.
-        same: what another stage made of these prompts; it is given back if this stage's encoders answer the same.
+        folder: the folder of the cache, which is written only if the embeddings fit; the encoders are then removed from
+            memory.
+        device: the device on which the encoders run, unless they are kept on the CPU.
+        same: another stage's encoded prompts, which are returned if this stage's encoders answer the same.
 
     Raises:
         BootdiffError: if an encoder is missing or damaged.
@@ -72,7 +73,10 @@ def encode_prompts(
 
 
 def _cached_for_all(file: PromptFile, encoder: PromptEncoder, folder: Path, digest: str, gib: float) -> bool:
-    """Whether every process sees a cache of these prompts, which is written first where there is none and it fits."""
+    """Return whether every process sees a cache of these prompts.
+
+    If there is none and it fits, it is written first.
+    """
     prompts = file.prompts
     needed = row_bytes(encoder(prompts[:1])) * len(prompts)
     # One process decides for all: what it writes changes what another would find free.
@@ -90,7 +94,7 @@ def _cached_for_all(file: PromptFile, encoder: PromptEncoder, folder: Path, dige
 
 @dataclass(frozen=True)
 class InLoop:
-    """Prompts encoded when they are drawn."""
+    """Prompts that are encoded when they are drawn."""
 
     encoder: PromptEncoder
     prompts: Sequence[str]
@@ -100,10 +104,10 @@ class InLoop:
 
 
 def _written_by_first(folder: Path, encoder: PromptEncoder, prompts: Sequence[str], digest: str) -> None:
-    """Have the first process write the cache, and all of them stop where it is stopped.
+    """Let the first process write the cache; where it is stopped, stop all processes.
 
     Raises:
-        Interrupted: on every process.
+        Interrupted: on every process, if the first one was stopped.
     """
     stopped: str | None = None
     if is_first_process():
@@ -147,7 +151,10 @@ def _cached(folder: Path, digest: str, count: int) -> bool:
 
 
 def _fingerprint(encoder: PromptEncoder, prompt: str) -> str:
-    """Of what the encoders answer: another encoder, precision or tokenizer makes another cache."""
+    """Return a hash of the encoders' answer to a prompt.
+
+    Another encoder, precision or tokenizer gives another hash, and so another cache.
+    """
     answer = encoder([prompt])
     digest = hashlib.blake2b(digest_size=6)
     for name, value in sorted(answer.items()):
@@ -156,7 +163,7 @@ def _fingerprint(encoder: PromptEncoder, prompt: str) -> str:
 
 
 def _report(file: PromptFile, encoder: PromptEncoder) -> None:
-    """Say once what of the file was left out or is cut off."""
+    """Print once which prompts of the file were left out, are not cleaned, or are cut off."""
     if file.blank:
         print(f"{file.source}: {len(file.prompts)} prompts; blank ones left out: {file.blank}.", file=sys.stderr)
     missing = [name for name in encoder.adapter.cleaners if find_spec(name) is None]

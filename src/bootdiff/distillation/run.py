@@ -1,4 +1,4 @@
-"""Carrying out a plan: the stage before it, if there is one, and then its own."""
+"""Carrying out a plan: first the stage before it, if there is one, and then the plan's own stage."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def run_plan(plan: Plan, report_to: str | None = None) -> Student:
-    """Carry out a plan, as the only process in the run's folder.
+    """Carry out a plan while no other run writes into its folder, and return the student.
 
     Raises:
-        BootdiffError: if another process is at work there; ``Interrupted`` after Ctrl-C.
+        BootdiffError: if another process works in the folder; ``Interrupted`` after Ctrl-C.
     """
     from bootdiff.distillation.stage import train_stage
     from bootdiff.training.accelerator import end_training, make_accelerator
@@ -48,7 +48,10 @@ def run_plan(plan: Plan, report_to: str | None = None) -> Student:
 
 
 def _run_first_stage(plan: Plan, material: Material, report_to: str | None) -> None:
-    """Train the stage before another one, from what that one has made already; its student is left in its folder."""
+    """Train the stage before another one, with the material of that other one.
+
+    Its student is left in its own folder.
+    """
     from bootdiff.distillation.stage import train_stage
     from bootdiff.training.accelerator import end_training, make_accelerator
 
@@ -63,7 +66,7 @@ def _run_first_stage(plan: Plan, material: Material, report_to: str | None) -> N
 
 @contextmanager
 def _alone(plan: Plan) -> Iterator[None]:
-    """Within it no other process writes into the plan's folder, and a host program's state is left as it is."""
+    """Keep other processes from writing into the plan's folder, and restore a host program's state afterwards."""
     from bootdiff.training.accelerator import own_state
 
     with own_state(), lock(plan.output):
@@ -73,12 +76,12 @@ def _alone(plan: Plan) -> Iterator[None]:
 
 
 def _named_student(plan: Plan) -> Student | None:
-    """The saved student that the settings name to go on from, if they name one."""
+    """Return the saved student that the settings name to go on from; None if they name none."""
     return None if plan.start is None else started_from(plan.start, plan.teacher, plan.settings)
 
 
 def _begin(plan: Plan) -> None:
-    """Say what is often regretted, and write what the folder is told of the run."""
+    """Print what is often regretted, and write what the folder must hold when a run begins."""
     for caution in plan.settings.cautions(plan.teacher):
         print(f"bootdiff: note: {caution}", file=sys.stderr)
     origin = plan.teacher.denoiser.origin

@@ -1,4 +1,4 @@
-"""The training of one stage, from the network that it starts with to the student that it saves."""
+"""The training of one stage, from the network that it starts with to the saved student."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from bootdiff.training.loop import Loop
 
 
 def train_stage(plan: Plan, material: Material, student: Student | None, accelerator: Accelerator) -> Student:
-    """Train to the end, choose between the best look's weights and the last ones, and save the student.
+    """Train to the last step, choose the best look's weights or the last ones, and save and return the student.
 
     Args:
-        student: that the stage starts from; None where one is to be grown from the teacher.
+        student: the student that the stage starts from; None if one is to be grown from the teacher.
     """
     torch.manual_seed(plan.settings.seed)
     objective = load_method(plan.method)[0].from_settings(material.teacher, plan.settings, material.conditions, student)
@@ -50,7 +50,7 @@ def train_stage(plan: Plan, material: Material, student: Student | None, acceler
 
 
 def _watch(plan: Plan, material: Material, processes: int) -> Watch | None:
-    """Looks at the convergence, where the run is long enough to pay for them."""
+    """Return what looks at the convergence; None if the run is too short to pay for looks."""
     settings, teacher = plan.settings, material.teacher
     times = cast("tuple[float, float]", (settings.t_min, settings.t_max))  # a plan's are known
     shown = TeacherFeatures.of(teacher, times[0]) is not None
@@ -71,7 +71,7 @@ def _watch(plan: Plan, material: Material, processes: int) -> Watch | None:
 
 
 def _trained(plan: Plan, loop: Loop) -> Student:
-    """The student after the last step, with its averaged weights."""
+    """Return the student after the last step, with its averaged weights."""
     try:
         learner = loop.run(show_progress=not plan.finished)["student"]
     except NonFiniteLossError as error:
@@ -84,7 +84,7 @@ def _trained(plan: Plan, loop: Loop) -> Student:
 
 
 def _blamed(teacher: Teacher, error: NonFiniteLossError) -> NonFiniteLossError:
-    """The same error, or the teacher's name where it was the teacher that gave values that are not finite."""
+    """Return an error that names the teacher if its values were not finite; otherwise the error as it is."""
     failed = getattr(teacher.denoiser, "failed_at", None)
     if failed is None:
         return error

@@ -1,4 +1,4 @@
-"""A run that goes on from a saved student."""
+"""A run that goes on from a saved student, whose settings it takes over."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from bootdiff.system.out_of_memory import let_pass
 from bootdiff.teachers import Clip, DynamicThreshold, Teacher, adapter_of
 from bootdiff.teachers.limits import limit_from
 
-#: what a student remembers of its conditions, by the setting that asked for it
+#: for each fact that a student remembers of its conditions, the setting that asked for it
 REMEMBERED = {"null_class": "null_class", "negative_prompt": "negative_prompt", "labels": "classes"}
 
 
 def adopted(settings: DistillationSettings, teacher: Teacher, given: bool = False) -> dict[str, Any]:
-    """What a run takes over from the student that it starts from, where its settings leave it open.
+    """Return the settings that a run takes over from the student that it starts from, where its own leave them open.
 
     Args:
-        teacher: whose student it should be.
-        given: whether conditions and guidance come from Python, and so not from settings.
+        teacher: the teacher whose student it should be.
+        given: whether conditions and guidance come from Python, and not from settings.
 
     Raises:
-        BootdiffError: if there is no student, or it learned something else than what is asked.
+        BootdiffError: if there is no student, or it learned something other than what is asked.
     """
     card = StudentFolder.unfolded(str(settings.start)).card
     _check_kind(settings.start, card, teacher)
@@ -44,7 +44,7 @@ def adopted(settings: DistillationSettings, teacher: Teacher, given: bool = Fals
 
 
 def _times(settings: DistillationSettings, card: StudentCard) -> dict[str, float]:
-    """The ends of the student's path, which are the run's."""
+    """Return the ends of the student's path, t_min and t_max, which become the run's."""
     for key, learned in zip(("t_min", "t_max"), card.times, strict=True):
         asked = getattr(settings, key)
         if asked is not None and abs(asked - learned) > 1e-4:
@@ -53,7 +53,7 @@ def _times(settings: DistillationSettings, card: StudentCard) -> dict[str, float
 
 
 def _target_limit(settings: DistillationSettings, card: StudentCard) -> dict[str, Any]:
-    """The settings that limit the targets as the student's were, unless another limit is asked."""
+    """Return the settings that limit the targets as the student's were; nothing if another limit is asked."""
     if card.targets is None or "target_limit" in settings.model_fields_set:
         return {}
     limit = limit_from(card.targets)
@@ -63,7 +63,7 @@ def _target_limit(settings: DistillationSettings, card: StudentCard) -> dict[str
 
 
 def _guidance(settings: DistillationSettings, learned: GuidanceWeight) -> dict[str, Any]:
-    """The guidance weight, or the range of weights, that the student learned; nothing where it learned none."""
+    """Return the guidance weight or range of weights that the student learned; nothing if it learned none."""
     asked = GuidanceWeight.of(settings.guidance_range or settings.guidance_scale).plain
     if asked is not None:
         if asked != (1.0 if learned.plain is None else learned.plain):
@@ -76,7 +76,7 @@ def _guidance(settings: DistillationSettings, learned: GuidanceWeight) -> dict[s
 
 
 def _conditions(settings: DistillationSettings, learned: LearnedConditions) -> dict[str, Any]:
-    """Labels, and what guidance leads away from, where the settings do not say."""
+    """Return the labels, and what guidance leads away from, where the settings do not say."""
     remembered = learned.model_dump(exclude_none=True)
     return {
         key: remembered[word]
@@ -86,7 +86,7 @@ def _conditions(settings: DistillationSettings, learned: LearnedConditions) -> d
 
 
 def _noise_level(settings: DistillationSettings, level: int | None) -> dict[str, int]:
-    """That of a super-resolution student's inputs."""
+    """Return the noise level of a super-resolution student's inputs; nothing for other students."""
     if level is None:
         return {}
     if "noise_level" in settings.model_fields_set and settings.noise_level != level:
@@ -113,10 +113,10 @@ def _check_kind(name: str | None, card: StudentCard, teacher: Teacher) -> None:
 
 
 def started_from(folder: Path | str, teacher: Teacher, settings: DistillationSettings) -> Student:
-    """The saved student, as one that is grown from this teacher.
+    """Return the saved student as one that is grown from this teacher.
 
     Raises:
-        BootdiffError: if it does not fit.
+        BootdiffError: if its weights do not fit the teacher's network.
     """
     student = Student.from_teacher(teacher, settings.t_min, settings.t_max, learned_weight(settings, teacher).plain)
     try:
