@@ -1,1 +1,1 @@
-"""``train-teacher``: small pipelines trained from images."""
+"""The work of ``train-teacher``: small pipelines are trained from images."""

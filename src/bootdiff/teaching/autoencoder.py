@@ -1,4 +1,4 @@
-"""The first stage of a teacher on latents: its autoencoder."""
+"""The training of an autoencoder, which is the first stage of a teacher on latents."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from bootdiff.teaching.settings import TeacherSettings
 from bootdiff.training.accelerator import make_accelerator
 from bootdiff.training.loop import Loop
 
-#: images encoded at a time
+#: the number of images that are encoded at a time
 ENCODED_AT_ONCE = 256
-#: reconstructions shown on the way
+#: the number of reconstructions that are shown during training
 SHOWN = 12
 
 
 def train_autoencoder(vae: Any, pixels: Tensor, folder: Path, settings: TeacherSettings) -> Tensor:
-    """Train a pipeline's AutoencoderKL, and set its scaling factor; return the images' latents, of deviation 1.
+    """Train a pipeline's AutoencoderKL, set its scaling factor, and return the images' latents, of deviation 1.
 
     Args:
-        vae: with random weights; trained in place.
-        pixels: (n, c, h, w) in uint8.
-        folder: for its checkpoints; a finished one is read from there.
+        vae: the autoencoder with random weights; it is trained in place.
+        pixels: the images, (n, c, h, w) in uint8.
+        folder: the folder of its checkpoints; a finished training is read from there.
     """
     own = settings.model_copy(update={"steps": settings.autoencoder_steps, "learning_rate": settings.autoencoder_rate})
     accelerator = make_accelerator(own, folder)
@@ -59,7 +59,7 @@ def train_autoencoder(vae: Any, pixels: Tensor, folder: Path, settings: TeacherS
 
 @torch.no_grad()
 def latents_of(vae: Any, pixels: Tensor) -> Tensor:
-    """The posterior means of images (n, c, h, w) in uint8, times the scaling factor, in float32."""
+    """Return the latents of images (n, c, h, w) in uint8: posterior means times the scaling factor, in float32."""
     device = next(vae.parameters()).device
     parts = [vae.encode(to_unit(part).to(device)).latent_dist.mean.cpu() for part in pixels.split(ENCODED_AT_ONCE)]
     return torch.cat(parts) * vae.config.scaling_factor

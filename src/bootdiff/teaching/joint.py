@@ -1,4 +1,4 @@
-"""``train-teacher --with-student``: what is trained beside a teacher, and where it is kept."""
+"""The student that ``train-teacher --with-student`` trains beside a teacher, and where it is kept."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from bootdiff.teaching.untrained import Untrained
 if TYPE_CHECKING:
     from bootdiff.teachers import PipelineTeacher
 
-#: the student's folder in its teacher's
+#: the name of the student's folder inside its teacher's
 FOLDER = "one-step"
 
 
 def check_beside(untrained: Untrained, settings: TeacherSettings, asked: BootSettings, processes: int) -> None:
-    """Refuse, before anything is written, what would fail in ``with_student``.
+    """Refuse what would fail in ``with_student``, before anything is written.
 
     Raises:
-        BootdiffError: naming the setting.
+        BootdiffError: if something does not fit; the message names the setting.
     """
     reading = untrained.reading()
     make_distance(asked.distance, reading.shape, asked.lpips_weights)
@@ -49,13 +49,13 @@ def check_beside(untrained: Untrained, settings: TeacherSettings, asked: BootSet
 
 
 def _times(reading: Teacher, asked: BootSettings) -> tuple[float, float]:
-    """(t_min, t_max): those that are asked for, or the teacher's."""
+    """Return (t_min, t_max), as asked for, or else the teacher's."""
     low, high = reading.t_range
     return low if asked.t_min is None else asked.t_min, reading.nearest_start(asked.t_max or high)
 
 
 def with_student(denoising: Denoising, settings: TeacherSettings, asked: BootSettings) -> tuple[Student, Objective]:
-    """The student of a teacher in training, and the objective that trains both."""
+    """Return the student of a teacher in training, and the objective that trains both."""
     reading = cast("PipelineTeacher", denoising.reading)
     shared = settings.with_student == "shared"
     low, high = _times(reading, asked)
@@ -79,7 +79,7 @@ def with_student(denoising: Denoising, settings: TeacherSettings, asked: BootSet
 
 @torch.no_grad()
 def save_beside(student: Student, output: Path, settings: TeacherSettings) -> None:
-    """The student in ``output/one-step``, as a run of its own keeps it; the teacher's parts are in ``output``."""
+    """Save the student in ``output/one-step``, as a run would; the teacher's parts are in ``output``."""
     student.cpu()
     learned = load_teacher(str(output))
     own = Student.from_teacher(learned, student.t_min, student.t_max)

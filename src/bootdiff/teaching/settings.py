@@ -1,4 +1,4 @@
-"""Settings of ``train-teacher``: groups, and for every kind of teacher those that it has."""
+"""The settings of ``train-teacher``, in groups, and which of them each kind of teacher has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bootdiff.core.errors import BootdiffError
 
 
 class TeacherTraining(TrainingSettings):
-    """How a teacher learns, and of which kind it is."""
+    """The settings that say how a teacher learns, and of which kind it is."""
 
     learning_rate: float = Field(default=1e-3, gt=0, le=1, description="AdamW's rate")
     lr_schedule: Literal["constant", "linear", "cosine"] = Field(
@@ -25,7 +25,7 @@ class TeacherTraining(TrainingSettings):
 
 
 class Dropout(Settings):
-    """For teachers on labels or captions."""
+    """The settings of teachers that are conditioned on labels or captions."""
 
     condition_dropout: float = Field(
         default=0.1, ge=0, le=1, description="how often labels or captions are left out, for guidance"
@@ -33,7 +33,7 @@ class Dropout(Settings):
 
 
 class Network(Settings):
-    """The denoiser, and what it predicts behind which noise."""
+    """The settings of the denoiser: its size, what it predicts, and behind which noise."""
 
     prediction: Literal["sample", "epsilon", "v_prediction"] = Field(
         default="sample", description="what the network outputs"
@@ -48,7 +48,7 @@ class Network(Settings):
 
 
 class Attention(Network):
-    """Which levels attend; only a plain U-Net leaves that open."""
+    """The setting that says which levels of the network have attention; only a plain U-Net leaves that open."""
 
     attention_levels: list[NonNegativeInt] = Field(
         default=[], description="levels with attention, counted from 0; the middle always has it"
@@ -62,7 +62,7 @@ class Attention(Network):
 
 
 class Sizes(Settings):
-    """The images' sides."""
+    """The settings that say how large the images are."""
 
     resize: int | None = Field(
         default=None, ge=4, le=8192, description="resize the images to this side; none = as they are"
@@ -73,7 +73,7 @@ class Sizes(Settings):
 
 
 class Enlarging(Settings):
-    """For super-resolution."""
+    """The settings of super-resolution teachers."""
 
     low_size: int | None = Field(
         default=None, ge=1, description="for if-upscaler: side of the small images; none = half"
@@ -81,14 +81,14 @@ class Enlarging(Settings):
 
 
 class TextEncoding(Settings):
-    """For teachers on captions."""
+    """The settings of teachers that are conditioned on captions."""
 
     text_width: int = Field(default=64, ge=16, multiple_of=16, description="of the text encoder's embeddings")
     text_layers: int = Field(default=2, ge=1, description="of the text encoder")
 
 
 class Latents(Settings):
-    """For teachers on latents: their autoencoder."""
+    """The settings of the autoencoder that a teacher on latents has."""
 
     latent_channels: int = Field(default=4, ge=1, description="for stable-diffusion: of the autoencoder's latents")
     autoencoder_channels: list[PositiveInt] = Field(default=[32, 64], min_length=1, description="of its levels")
@@ -98,7 +98,7 @@ class Latents(Settings):
 
 
 class Beside(Settings):
-    """The student that is trained with its teacher."""
+    """The settings of a student that is trained together with its teacher."""
 
     with_student: Literal["no", "beside", "shared"] = Field(
         default="no", description="train a one-step student too: a network beside the teacher's, or the same one"
@@ -111,26 +111,26 @@ class Beside(Settings):
 
 
 class UnconditionalSettings(Beside, Sizes, Attention, Network, TeacherTraining):
-    """Of kind unconditional."""
+    """The settings of a teacher of the kind ``unconditional``."""
 
 
 class ClassSettings(Beside, Sizes, Attention, Network, Dropout, TeacherTraining):
-    """Of kind classes."""
+    """The settings of a teacher of the kind ``classes``."""
 
 
 class StableDiffusionSettings(Beside, Latents, TextEncoding, Sizes, Network, Dropout, TeacherTraining):
-    """Of kind stable-diffusion."""
+    """The settings of a teacher of the kind ``stable-diffusion``."""
 
 
 class DeepFloydSettings(Beside, TextEncoding, Sizes, Network, Dropout, TeacherTraining):
-    """Of kind if."""
+    """The settings of a teacher of the kind ``if``."""
 
 
 class UpscalerSettings(Beside, TextEncoding, Enlarging, Sizes, Network, Dropout, TeacherTraining):
-    """Of kind if-upscaler."""
+    """The settings of a teacher of the kind ``if-upscaler``."""
 
 
-#: what the kinds of teachers may be told
+#: the settings that each kind of teacher has
 KINDS: dict[str, type[TeacherTraining]] = {
     "unconditional": UnconditionalSettings,
     "classes": ClassSettings,
@@ -141,13 +141,16 @@ KINDS: dict[str, type[TeacherTraining]] = {
 
 
 class TeacherSettings(Beside, Latents, TextEncoding, Enlarging, Sizes, Attention, Network, Dropout, TeacherTraining):
-    """Settings of ``train-teacher``, whatever its kind; what another kind has is accepted and has no effect."""
+    """The settings of ``train-teacher``, whatever the kind.
+
+    A setting that only another kind has is accepted, and has no effect.
+    """
 
     @property
     def of_its_kind(self) -> dict[str, Any]:
-        """Those that this kind of teacher has."""
+        """Return the settings that this kind of teacher has, by name."""
         return {key: value for key, value in self.model_dump().items() if key not in FORMER[self.kind]}
 
 
-#: by kind, what runs of earlier versions name in their config.yaml though the kind does not have it
+#: for each kind, settings that it does not have, but that runs of earlier versions name in their config.yaml
 FORMER = {kind: frozenset(TeacherSettings.model_fields) - frozenset(own.model_fields) for kind, own in KINDS.items()}

@@ -1,4 +1,4 @@
-"""How a student that is trained beside its teacher learns: which of BOOT's settings are its own."""
+"""How a student that is trained beside its teacher learns: which of BOOT's settings it has of its own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from bootdiff.core.errors import BootdiffError
 from bootdiff.methods.boot import BootSettings
 from bootdiff.teaching.settings import TeacherSettings
 
-#: of BOOT's settings, those of a student that is trained with its teacher
+#: the settings of BOOT that a student trained with its teacher has of its own
 OF_A_STUDENT = (
     *("t_min", "t_max", "delta", "solver", "loss_weight", "distance", "lpips_weights"),
     *("time_sampling", "boundary_weight", "boundary_every"),
@@ -14,10 +14,11 @@ OF_A_STUDENT = (
 
 
 def student_settings(settings: TeacherSettings) -> BootSettings | None:
-    """How the student beside the teacher learns; None where none does.
+    """Return how the student beside the teacher learns; None if there is no such student.
 
     Raises:
-        BootdiffError: for settings that are none of BOOT's, or of a student that is not asked for.
+        BootdiffError: if a setting is none that such a student has, or if there are settings but no student is asked
+            for.
     """
     if settings.with_student == "no":
         if settings.student:

@@ -1,4 +1,4 @@
-"""Training a teacher on images: a diffusers pipeline of one's own."""
+"""The training of a teacher on images, which becomes a diffusers pipeline."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     from bootdiff.methods.boot import BootSettings
     from bootdiff.training.loop import Preview
 
-#: the last thing that is written of a student beside its teacher
+#: the file that is written last for a student beside its teacher
 ONE_STEP = "one-step/student/model_index.json"
 
 
 def train_teacher(data: str, output: Path | str, settings: TeacherSettings, report_to: str | None = None) -> bool:
-    """Train a small pipeline on images, their labels or captions, and save it at ``output``.
+    """Train a small pipeline on images, with their labels or captions, and save it at ``output``.
 
     Returns:
-        False if the folder already holds the finished teacher.
+        True if it was trained; False if the folder already holds the finished teacher.
 
     Raises:
-        BootdiffError: if the data cannot be read, do not fit the network, or the folder holds something else.
+        BootdiffError: if the data cannot be read or do not fit the network, or the folder holds something else.
     """
     from bootdiff.teaching.student_settings import student_settings
 
@@ -80,11 +80,11 @@ def _train(
     words: tuple[dict[str, Any], dict[str, str]],
     report_to: str | None,
 ) -> None:
-    """Train and save, in a folder that is ours alone.
+    """Train and save a teacher, in a folder that no other process uses.
 
     Args:
-        asked: how a student beside the teacher learns, if one does.
-        words: what the run says of itself: what was asked, and hashes of what it reads.
+        asked: how a student beside the teacher learns, if there is one.
+        words: what the run's files hold: what was asked, and hashes of what the run reads.
     """
     from bootdiff.teaching.joint import check_beside, save_beside, with_student
     from bootdiff.training.accelerator import end_training, make_accelerator, start_tracker
@@ -116,7 +116,7 @@ def _train(
 
 
 def _values(untrained: Untrained, pixels: Tensor, output: Path, settings: TeacherSettings) -> Tensor:
-    """What the denoiser learns: the pixels, or the latents of an autoencoder that is trained first."""
+    """Return what the denoiser learns: the pixels, or the latents of an autoencoder that is trained first."""
     vae = getattr(untrained.pipeline, "vae", None)
     if vae is None:
         return pixels
@@ -126,7 +126,7 @@ def _values(untrained: Untrained, pixels: Tensor, output: Path, settings: Teache
 
 
 def _denoising(untrained: Untrained, values: Tensor, settings: TeacherSettings) -> Denoising:
-    """The objective: the network, and the text encoder that learns with it where there is one."""
+    """Return the objective: the network, and the text encoder that learns with it if there is one."""
     from bootdiff.methods import Denoiser, Denoising, Learner
 
     reading = untrained.reading()
@@ -138,10 +138,10 @@ def _denoising(untrained: Untrained, values: Tensor, settings: TeacherSettings) 
 
 
 def _preview(denoising: Denoising, asked: Condition, output: Path) -> Preview:
-    """Ten DDIM steps from fixed noises, with the averaged weights.
+    """Return a function that draws samples: ten DDIM steps from fixed noises, with the averaged weights.
 
     Args:
-        asked: what the samples are conditioned on.
+        asked: the conditions of the samples.
     """
     from bootdiff.teachers import Limited
 
@@ -160,7 +160,7 @@ def _preview(denoising: Denoising, asked: Condition, output: Path) -> Preview:
 
 
 def _save(untrained: Untrained, output: Path, names: Sequence[str]) -> None:
-    """model_index.json is written last: a folder that has it is whole."""
+    """Save the pipeline; model_index.json is written last, so that a folder that has it is whole."""
     pipeline = untrained.pipeline.to("cpu")
     null = {} if untrained.null_class is None else {"null_class": untrained.null_class}
     if null or names:

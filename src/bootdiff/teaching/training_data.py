@@ -1,4 +1,4 @@
-"""What a teacher is trained on: images of the size that is asked for, with their labels or captions."""
+"""The data that a teacher is trained on: images of the size that is asked for, with their labels or captions."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from bootdiff.teaching.untrained import Data
 
 
 def load_data(data: str, settings: TeacherSettings) -> Data:
-    """Images of the size that is asked for, and what this kind of teacher must know of them.
+    """Return images of the size that is asked for, with the labels or captions that this kind of teacher needs.
 
     Raises:
-        BootdiffError: if they cannot be read, say nothing of themselves, or do not fit the network.
+        BootdiffError: if they cannot be read, lack labels or captions, or do not fit the network.
     """
     pixels = prepare_images(load_images(data, settings.resize), settings)
     if settings.kind == "unconditional":
@@ -50,10 +50,12 @@ def _check_count(data: str, images: int, said: int, what: str) -> None:
 
 
 def prepare_images(pixels: Tensor, settings: TeacherSettings) -> Tensor:
-    """Resize, pad to ``image_size`` with black, and check that the networks can halve the images often enough.
+    """Return the images resized and padded to ``image_size`` with black, (n, c, size, size) in uint8.
+
+    It is checked that the networks can halve them often enough.
 
     Raises:
-        BootdiffError: if the images are not square, larger than ``image_size``, or not divisible.
+        BootdiffError: if the images are not square, are larger than ``image_size``, or cannot be halved so often.
     """
     height, width = pixels.shape[-2:]
     if height != width:
@@ -77,7 +79,7 @@ def prepare_images(pixels: Tensor, settings: TeacherSettings) -> Tensor:
 
 
 def hash_data(data: Data) -> str:
-    """A short hash of the pixels and of what is said of them."""
+    """Return a short hash of the pixels, and of their labels or captions."""
     digest = hashlib.blake2b(data.pixels.numpy().tobytes(), digest_size=8)
     if data.labels is not None:
         digest.update(data.labels.numpy().tobytes())

@@ -1,4 +1,4 @@
-"""The teachers that ``train-teacher`` can make: small pipelines of stock classes, a file each."""
+"""The pipelines that ``train-teacher`` can make, small ones of stock classes, each in a file of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is trained, and on what: the contract of this folder."""
+"""What the files of this folder have in common: the data, and a pipeline that is not trained yet."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from bootdiff.teachers.adapters import adapter_for
 from bootdiff.teachers.loading.loaded import LoadedParts
 from bootdiff.teaching.settings import TeacherSettings
 
-#: conditions of the samples that a training shows on its way
+#: the number of samples that are shown during training
 SHOWN = 64
-#: diffusers' names of the beta schedules
+#: the names that diffusers gives to our beta schedules
 BETA_SCHEDULES = {
     "cosine": "squaredcos_cap_v2",
     "linear": "linear",
@@ -34,13 +34,13 @@ BETA_SCHEDULES = {
 
 @dataclass(frozen=True)
 class Data:
-    """Images and what is said of them.
+    """Images, with what is known of them.
 
     Args:
-        pixels: (n, c, h, w) in uint8.
-        labels: (n,) in int64.
-        captions: of every image.
-        names: of the classes by their labels, where the data have any.
+        pixels: the images, (n, c, h, w) in uint8.
+        labels: the class label of each image, (n,) in int64.
+        captions: the captions of every image.
+        names: the names of the classes, in the order of their labels, if the data have any.
     """
 
     pixels: Tensor
@@ -51,13 +51,13 @@ class Data:
 
 @dataclass
 class Untrained:
-    """A stock pipeline in memory, and how it is trained.
+    """A stock pipeline in memory, and what its training needs.
 
     Args:
         pipeline: a diffusers pipeline with random weights.
-        description: of the images, as the network's condition.
-        shown: conditions of the samples that are shown on the way.
-        encoder: trained together with the network.
+        description: describes the images, as the network's condition.
+        shown: the conditions of the samples that are shown during training.
+        encoder: the text encoder that is trained together with the network, if there is one.
         null_class: the label that stands for no class.
     """
 
@@ -68,7 +68,7 @@ class Untrained:
     null_class: int | None = None
 
     def reading(self, name: str = "new teacher") -> PipelineTeacher:
-        """The pipeline as a teacher whose x_0 is not limited."""
+        """Return the pipeline as a teacher whose x_0 is not limited."""
         parts = LoadedParts(self.pipeline)
         adapter = adapter_for(parts.pipeline_class, name)(parts)
         return PipelineTeacher(adapter, adapter.load(), name)
@@ -76,12 +76,12 @@ class Untrained:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Class labels, some of them dropped for "no class".
+    """Class labels as conditions, some of them replaced by the label for "no class".
 
     Args:
-        labels: of every image, (n,).
+        labels: the label of every image, (n,).
         null: the label that stands for no class.
-        dropout: how often it does.
+        dropout: the share of labels that are replaced, in [0, 1].
     """
 
     labels: Tensor
@@ -89,19 +89,19 @@ class Labelled:
     dropout: float
 
     def of(self, rows: Tensor, draw: Draw) -> Condition:
-        """With the entry ``classes``."""
+        """Return the condition of these images, with the entry ``classes``, (b,)."""
         labels = to_device(self.labels[rows], draw.device)
         return Condition({"classes": labels.where(draw.uniform("dropout") >= self.dropout, self.null)})
 
 
 @dataclass(frozen=True)
 class Captioned:
-    """One of every image's captions as tokens, some of them dropped for the empty prompt.
+    """Captions as conditions: one caption of each image as tokens, some replaced by the empty prompt.
 
     Args:
-        captions: of every image.
-        tokens, mask: (m + 1, length) of the distinct captions, and at last of the empty prompt.
-        dropout: how often it is taken.
+        captions: the captions of every image.
+        tokens, mask: (m + 1, length): a row for each distinct caption, and the last one for the empty prompt.
+        dropout: the share of captions that are replaced, in [0, 1].
     """
 
     captions: Captions
@@ -112,19 +112,19 @@ class Captioned:
 
     @classmethod
     def of_data(cls, captions: Captions, tokenizer: Any, dropout: float, length: int) -> Captioned:
-        """Tokens padded to ``length``, as the stock pipelines pad them."""
+        """Return captions with their tokens, padded to ``length`` as the stock pipelines pad them."""
         words = tokenizer([*captions.texts, ""], padding="max_length", max_length=length, truncation=True)
         return cls(captions, torch.tensor(words.input_ids), torch.tensor(words.attention_mask), dropout)
 
     def of(self, rows: Tensor, draw: Draw) -> Condition:
-        """With the entries ``tokens`` and ``mask``."""
+        """Return the condition of these images, with the entries ``tokens`` and ``mask``, each (b, length)."""
         own = to_device(self.captions.rows[rows], draw.device)
         chosen = own.gather(1, draw.integers("caption", own.shape[1])[:, None])[:, 0]
         dropped = draw.uniform("dropout") < self.dropout
         return self._rows(chosen.masked_fill(dropped, len(self.tokens) - 1))
 
     def shown(self) -> Condition:
-        """Of the first captions."""
+        """Return the condition of the samples that are shown, made of the first captions."""
         return self._rows(torch.arange(SHOWN) % len(self.captions.texts))
 
     def _rows(self, rows: Tensor) -> Condition:
@@ -135,10 +135,10 @@ class Captioned:
 
 
 def groups(channels: Sequence[int]) -> int:
-    """Of a normalisation that fits every level."""
+    """Return the number of groups of a normalisation that fits every level."""
     return math.gcd(*channels, 8)
 
 
 def scheduler_fields(settings: TeacherSettings) -> dict[str, Any]:
-    """The schedule and prediction type, as diffusers' schedulers name them."""
+    """Return the schedule and prediction type as settings of diffusers' schedulers."""
     return {"beta_schedule": BETA_SCHEDULES[settings.schedule], "prediction_type": settings.prediction}

@@ -1,4 +1,4 @@
-"""A small DeepFloyd IF: a T5 encoder, a pixel-space U-Net, and one that enlarges its images."""
+"""A small DeepFloyd IF: a T5 encoder, a pixel-space U-Net, and a U-Net that enlarges its images."""
 
 from __future__ import annotations
 
@@ -23,25 +23,28 @@ from bootdiff.teaching.settings import TeacherSettings
 from bootdiff.teaching.untrained.base import SHOWN, Captioned, Data, Untrained, groups, scheduler_fields
 from bootdiff.teaching.untrained.tokenizers import t5_tokenizer, words_of
 
-#: what stock pipelines pad prompts to
+#: the number of tokens to which stock pipelines pad prompts
 LENGTH = 77
-#: diffusers normalises the text with as many groups
+#: the number of groups with which diffusers normalises the text
 TEXT_GROUPS = 32
-#: channels of an attention head
+#: the number of channels of an attention head
 HEAD = 16
-#: of the noise on the small images that are shown, as a share of the levels
+#: the noise level of the small images that are shown, as a share of all levels
 SHOWN_LEVEL = 0.25
 
 
 def untrained_deepfloyd(data: Data, settings: TeacherSettings) -> Untrained:
-    """Stage I: images from prompts."""
+    """Return an untrained stage I, which makes images from prompts."""
     from diffusers import IFPipeline
 
     return _untrained(data, settings, IFPipeline)
 
 
 def untrained_upscaler(data: Data, settings: TeacherSettings) -> Untrained:
-    """Stage II: large images from small ones, which are noised to a level that the network is told."""
+    """Return an untrained stage II, which makes large images from small ones.
+
+    The small images are noised to a level that the network is told.
+    """
     from diffusers import DDPMScheduler, IFSuperResolutionPipeline
 
     noising = DDPMScheduler(beta_schedule="squaredcos_cap_v2")
@@ -62,13 +65,13 @@ def untrained_upscaler(data: Data, settings: TeacherSettings) -> Untrained:
 
 @dataclass(frozen=True)
 class Enlarged:
-    """Captions, and the image itself made small, enlarged and noised to a level drawn at random.
+    """Captions as conditions, with the image itself made small, enlarged, and noised to a random level.
 
     Args:
-        inner: the captions.
-        small: (n, c, h, w) in [−1, 1].
-        stage: the adapter that enlarges and noises them.
-        levels: how many there are.
+        inner: describes the captions.
+        small: the small images, (n, c, h, w) in [−1, 1].
+        stage: the adapter that enlarges and noises the small images.
+        levels: the number of noise levels.
     """
 
     inner: Description
@@ -77,7 +80,7 @@ class Enlarged:
     levels: int
 
     def of(self, rows: Tensor, draw: Draw) -> Condition:
-        """With the entries ``image`` and ``noise_level``."""
+        """Return the condition of these images, with the entries ``image`` and ``noise_level`` added."""
         noise, level = draw.normal("augmentation", self.stage.shape), draw.integers("level", self.levels)
         return self.inner.of(rows, draw).add(
             **self.stage.upscaled(to_device(self.small[rows], draw.device), noise, level)
@@ -113,7 +116,7 @@ def _untrained(data: Data, settings: TeacherSettings, kind: Any, **parts: Any) -
 
 
 def cleaned(captions: Captions) -> Captions:
-    """Captions as the stock pipeline cleans its prompts, where the modules for it are there; in lower case else."""
+    """Return captions as the stock pipeline cleans its prompts; in lower case only, if its modules are missing."""
     from diffusers import IFPipeline
 
     bare: Any = object.__new__(IFPipeline)  # cleaning asks nothing of a pipeline
@@ -138,7 +141,9 @@ def _t5(tokenizer: Any, settings: TeacherSettings) -> Any:
 
 
 def _unet(data: Data, settings: TeacherSettings, enlarges: bool) -> Any:
-    """As IF's: text by projection and simple cross-attention below the first level, and a variance beside the image.
+    """Return a U-Net built like IF's, which gives a variance beside the image.
+
+    The text enters by a projection, and by simple cross-attention below the first level.
 
     The variance is not trained; stock pipelines drop it where the scheduler has a fixed one.
     """

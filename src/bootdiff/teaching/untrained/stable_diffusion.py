@@ -1,4 +1,4 @@
-"""A small Stable Diffusion: AutoencoderKL, CLIP text encoder and tokenizer, UNet2DConditionModel."""
+"""A small Stable Diffusion, made of AutoencoderKL, CLIP's text encoder and tokenizer, and UNet2DConditionModel."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from bootdiff.teaching.settings import TeacherSettings
 from bootdiff.teaching.untrained.base import Captioned, Data, Untrained, groups, scheduler_fields
 from bootdiff.teaching.untrained.tokenizers import clip_tokenizer, words_of
 
-#: what stock pipelines pad prompts to
+#: the number of tokens to which stock pipelines pad prompts
 LENGTH = 77
 
 
 def untrained_stable_diffusion(data: Data, settings: TeacherSettings) -> Untrained:
-    """All parts; the autoencoder is to be trained first, on the images alone."""
+    """Return an untrained pipeline with all its parts.
+
+    The autoencoder is to be trained first, on the images alone.
+    """
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     if data.captions is None:

@@ -1,4 +1,4 @@
-"""Tokenizers for a handful of words: every word of the captions is a token, anything else is spelled out."""
+"""Tokenizers for few words: every word of the captions is one token, and anything else is spelled out."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-#: of a caption's words, those that get a token of their own
+#: the largest number of words that get a token of their own
 MOST_WORDS = 20_000
 
 
 def words_of(texts: Iterable[str]) -> list[str]:
-    """The distinct words, the most frequent first."""
+    """Return the distinct words of the texts, the most frequent first."""
     counts: dict[str, int] = {}
     for text in texts:
         for word in re.findall(r"[^\W\d_]+|\d", text.lower()):
@@ -24,7 +24,7 @@ def words_of(texts: Iterable[str]) -> list[str]:
 
 
 def clip_tokenizer(words: Iterable[str], length: int) -> Any:
-    """CLIP's byte-pair encoding, with the merges that make these words."""
+    """Return CLIP's byte-pair tokenizer, with the merges that make these words."""
     from transformers import CLIPTokenizer
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -43,7 +43,7 @@ def clip_tokenizer(words: Iterable[str], length: int) -> Any:
 
 
 def t5_tokenizer(words: Iterable[str], length: int) -> Any:
-    """T5's unigrams: these words, and single characters."""
+    """Return T5's unigram tokenizer, whose tokens are these words and single characters."""
     from transformers import T5TokenizerFast
 
     letters = [(chr(code), -10.0) for code in range(33, 127)]
@@ -53,9 +53,9 @@ def t5_tokenizer(words: Iterable[str], length: int) -> Any:
 
 
 def _learn(merges: dict[tuple[str, str], int], word: str) -> None:
-    """Add the byte pairs, in the order of their ranks, that make one token of what the known ones leave of a word.
+    """Add the byte-pair merges that turn a word into one token, after the known merges were applied.
 
-    The new ones come last, so words that are whole already stay so.
+    The new merges come last, so words that are one token already stay so.
     """
     parts = [*word[:-1], f"{word[-1]}</w>"]
     while len(parts) > 1:

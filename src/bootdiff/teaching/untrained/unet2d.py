@@ -1,4 +1,4 @@
-"""Pixel-space UNet2DModel, unconditional or on class labels: a DDPMPipeline."""
+"""A pixel-space UNet2DModel in a DDPMPipeline, unconditional or conditioned on class labels."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from bootdiff.teaching.untrained.base import SHOWN, Data, Labelled, Untrained, g
 
 
 def untrained_unconditional(data: Data, settings: TeacherSettings) -> Untrained:
-    """Nothing is said of the images."""
+    """Return an untrained pipeline that is conditioned on nothing."""
     return Untrained(_pipeline(data, settings))
 
 
 def untrained_classes(data: Data, settings: TeacherSettings) -> Untrained:
-    """A row of the class table for every label, and a last one for "no class", which guidance needs."""
+    """Return an untrained pipeline that is conditioned on class labels.
+
+    Its class table has a row for every label, and a last one for "no class", which guidance needs.
+    """
     if data.labels is None:
         raise BootdiffError("a teacher of kind classes needs labelled images.")
     count = int(data.labels.max()) + 1
