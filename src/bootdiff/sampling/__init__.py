@@ -1,1 +1,1 @@
-"""What ``bootdiff sample`` opens and lays out: a run or a student folder, its teacher, and what is asked of them."""
+"""The work of ``bootdiff sample``: it opens a run or a student folder, its teacher where needed, and draws samples."""

@@ -1,4 +1,4 @@
-"""Whether students and teachers belong together; every refusal is one line."""
+"""Checks that students and teachers belong together; every refusal is one line."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from bootdiff.teachers.loading.weights import weights_hash
 
 @dataclass(frozen=True)
 class Opened:
-    """What an evaluation or a report compares.
+    """A student beside its teacher, as an evaluation or a report compares them.
 
     Args:
-        teacher: with the student's guidance.
-        path_of: the same with the limit of the student's targets.
-        conditions: of the samples, by number.
-        texts: the prompts behind them, if they are prompts.
+        teacher: the teacher with the student's guidance.
+        path_of: the same teacher with the limit of the student's targets.
+        conditions: the conditions of the samples, by number.
+        texts: the prompts behind the conditions, if they are prompts.
     """
 
     sampler: Sampler
@@ -36,14 +36,16 @@ class Opened:
 
     @property
     def t_range(self) -> tuple[float, float]:
-        """(t_min, t_max) of the path that the student learned."""
+        """Return (t_min, t_max) of the path that the student learned."""
         low, high = self.teacher.t_range
         card = self.card
         return low if card.t_min is None else card.t_min, high if card.t_max is None else card.t_max
 
 
 def classes_of_all(opened: Mapping[str, tuple[Sampler, StudentCard]], choice: Choice) -> Sequence[int] | None:
-    """Those that the students are sampled with: given, or those that they learned, where that is the same for all.
+    """Return the classes that all students are sampled with; None for students without classes.
+
+    They are those that were given, or those that the students learned, if these are the same for all.
 
     Raises:
         BootdiffError: if they learned different ones and none are given.
@@ -74,7 +76,10 @@ def check_weights(group: Mapping[str, Opened]) -> None:
 
 
 def check_teachers(group: Mapping[str, Opened], teacher: Teacher, named: bool) -> None:
-    """Refuse a student whose run says that it learned from other weights, or that names another teacher."""
+    """Refuse a student that learned from other weights than this teacher's, or that names another teacher.
+
+    The weights are those that the student's run has noted; ``named`` says that the user gave the teacher.
+    """
     own, first = weights_hash(teacher.denoiser), next(iter(group))
     for name, opened in group.items():
         run = Run.around(name)
@@ -93,7 +98,7 @@ def check_teachers(group: Mapping[str, Opened], teacher: Teacher, named: bool) -
 
 
 def check_belongs(student: str, sampler: Sampler, teacher: Teacher) -> None:
-    """Refuse a teacher of other samples, or one that must be told what its student was never told."""
+    """Refuse a teacher whose samples or conditions are of another kind than its student's."""
     if tuple(teacher.shape) != tuple(sampler.shape):
         raise BootdiffError(
             f"{student} makes {sampler.shape} and {teacher.name} {teacher.shape}; it is a student of another teacher."

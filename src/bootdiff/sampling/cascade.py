@@ -1,4 +1,4 @@
-"""A base stage's student and the student that enlarges its images."""
+"""Cascades: a base stage's student, and the student that enlarges its images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ from bootdiff.teachers.adapters.upscaling import check_enlarges
 
 
 def base_teacher(student: str, conditions: Conditions) -> Teacher | None:
-    """The teacher of a cascade's base stage, with its guidance; None where it has gone: only some rows need it."""
+    """Return the teacher of a cascade's base stage, with its guidance.
+
+    It is None if that teacher has gone, because only some rows need it.
+    """
     run = Run.around(student)
     name = run.settings.get("base")
     if name is None or not isinstance(conditions, Cascade):
@@ -44,10 +47,10 @@ def base_teacher(student: str, conditions: Conditions) -> Teacher | None:
 def cascade(
     base: str, sampler: Sampler, card: StudentCard, conditions: Conditions, prompts: Sequence[str]
 ) -> Conditions:
-    """The conditions of a super-resolution student whose small images are made by ``base``.
+    """Return the conditions of a super-resolution student whose small images are made by the student ``base``.
 
     Raises:
-        BootdiffError: if one of the two is no such stage, or their sizes do not fit.
+        BootdiffError: if one of the two is no such stage, or if their sizes do not fit.
     """
     stage = check_upscales(sampler, base)
     small, small_card = open_student(base)
@@ -59,10 +62,10 @@ def cascade(
 
 
 def check_upscales(sampler: Sampler, base: str) -> Adapter:
-    """The adapter of a super-resolution student.
+    """Return the adapter of a super-resolution student.
 
     Raises:
-        BootdiffError: if it is none.
+        BootdiffError: if the student is no super-resolution student.
     """
     stage = sampler.adapter
     if stage is None or not stage.upscales:
@@ -73,7 +76,7 @@ def check_upscales(sampler: Sampler, base: str) -> Adapter:
 
 
 class _Module(torch.nn.Module):
-    """A sampler as a module on the accelerator, which is what a cascade asks."""
+    """A sampler as a module on the accelerator, which is the form that a cascade needs."""
 
     def __init__(self, sampler: Sampler) -> None:
         super().__init__()

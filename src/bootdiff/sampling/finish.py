@@ -1,4 +1,4 @@
-"""What the teacher does after the student."""
+"""How the teacher finishes a student's images."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from bootdiff.students.card import StudentCard
 
 @dataclass(frozen=True)
 class Finish:
-    """What was asked.
+    """How the user wants images to be finished by the teacher.
 
     Args:
-        steps: of the teacher.
-        level: the time at which it takes over; None where sigma / alpha is 1/3, or 2 for an edit or a picture.
-        edit: other words, or another class, for the teacher.
-        image, mask: a picture to start from, or of which only the masked part is filled.
-        teacher: who finishes; None is the student's own.
+        steps: the number of the teacher's steps.
+        level: the time at which the teacher takes over. None is the time at which sigma / alpha is 1/3, or 2 for an
+            edit or a picture.
+        edit: another prompt or class for the teacher.
+        image, mask: a picture to start from, and the part of it that is filled; without a mask all of it may change.
+        teacher: the name of the teacher that finishes; None is the student's own.
     """
 
     steps: int
@@ -46,10 +47,10 @@ def finish_of(
     mask: Path | None,
     teacher: str | None = None,
 ) -> Finish | None:
-    """The options together; None where the student is to be left alone.
+    """Return what the options say together; None if the student's images are to be left as they are.
 
     Raises:
-        BootdiffError: for options that mean nothing without each other, by their names.
+        BootdiffError: if an option means nothing without another; the message names both.
     """
     others = {"--refine-from": level, "--edit": edit, "--image": image, "--mask": mask, "--teacher": teacher}
     asked = [name for name, value in others.items() if value is not None]
@@ -63,10 +64,10 @@ def finish_of(
 
 
 def refined(student: str, sampler: Sampler, card: StudentCard, weight: float | None, finish: Finish) -> Refined:
-    """The student with its teacher after it.
+    """Return the student followed by its teacher, as one sampler.
 
     Raises:
-        BootdiffError: if the teacher is not there, or what was asked does not fit it.
+        BootdiffError: if the teacher cannot be found, or what was asked does not fit it.
     """
     teacher = teacher_beside(student, sampler, card, finish.teacher, weight=weight).to(best_device())
     kept: Kept | None = None
@@ -91,7 +92,7 @@ def _edit(sampler: Sampler, card: StudentCard, words: str) -> Condition:
 
 
 def describe_finish(sampler: Sampler) -> Iterator[str]:
-    """Calls an image, and from where the teacher went on."""
+    """Yield a line that says how many calls an image takes, and from what time the teacher went on."""
     if isinstance(sampler, Refined):
         own = 0 if sampler.kept is not None and sampler.kept.hole is None else 1
         yield f"{sampler.steps + own} calls an image: the teacher's {sampler.steps} from t = {sampler.level:.3g}"

@@ -1,4 +1,4 @@
-"""What a student and its teacher make of the same noises: the images of a report and of an ablation."""
+"""What a student and its teacher make of the same noises, for the images of a report and of an ablation."""
 
 from __future__ import annotations
 
@@ -20,57 +20,57 @@ from bootdiff.students import Student
 from bootdiff.students.files import load_student
 from bootdiff.teachers import Teacher
 
-#: samples in a row; of large images, of which a row has few
+#: the number of samples in a row, and the number in a row of large images
 COLUMNS, FEW = 10, 4
-#: values of a sample up to which a row is long
+#: the largest number of values of a sample for which a row is long
 SMALL = 2**12
-#: points of a path, from t_max to t_min
+#: the number of points shown of a path, from t_max to t_min
 PATH_TIMES = 8
-#: parameters of a teacher that is not sampled on a CPU for a picture
+#: the number of parameters above which a teacher is not sampled on a CPU
 LARGE = 100_000_000
 TEACHER_STEPS = 50
 TEACHER = f"Teacher, {TEACHER_STEPS} DDIM steps"
 
 
 def open_shown(run: Path) -> Student | None:
-    """A run's student; None where its samples are no pictures.
+    """Return a run's student; None if its samples are no pictures.
 
     Raises:
-        BootdiffError: if it cannot be opened.
+        BootdiffError: if the student cannot be opened.
     """
     student = load_student(run / "student-path")
     return student if is_picture(student.shape) or (student.adapter is not None and student.adapter.latent) else None
 
 
 def affordable(teacher: Teacher) -> Teacher | None:
-    """The teacher on the best device; None where it is too large to be sampled on this machine's CPU."""
+    """Return the teacher on the best device; None if it is too large to be sampled on this machine's CPU."""
     device = best_device()
     large = sum(p.numel() for p in teacher.parameters()) > LARGE
     return None if large and device.type == "cpu" else teacher.to(device)
 
 
 def row_inputs(shape: Sequence[int], conditions: Conditions) -> tuple[Tensor, Condition]:
-    """A row's noises, those of seed 0, and their conditions, on the best device."""
+    """Return a row's noises (b, *shape), those of seed 0, and their conditions, on the best device."""
     columns, device = COLUMNS if math.prod(shape) <= SMALL else FEW, best_device()
     return sample_noise(0, 0, columns, shape).to(device), conditions.listed(0, 0, columns).to(device)
 
 
 def teacher_samples(teacher: Teacher, eps: Tensor, condition: Condition, low: float, high: float) -> Tensor:
-    """The teacher's own samples over a range of times."""
+    """Return the teacher's own samples for these noises, made by DDIM steps from time ``high`` to ``low``."""
     return ddim(teacher, eps, trailing_times(TEACHER_STEPS, low, high), condition)
 
 
 def path_end(teacher: Teacher, eps: Tensor, condition: Condition, low: float, high: float) -> Tensor:
-    """The exact end of the path that the student learned."""
+    """Return the exact end, at time ``low``, of the path that the student learned, (b, *shape)."""
     return reference_path(teacher, low, high)(eps, condition)
 
 
 def path_times(student: Student) -> list[float]:
-    """The times at which a student's path is shown, falling."""
+    """Return the times at which a student's path is shown, from t_max to t_min."""
     return even_times(PATH_TIMES - 1, student.t_min, student.t_max)
 
 
 def path_images(student: Student, eps: Tensor, condition: Condition) -> Tensor:
-    """y_t of every noise at ``path_times`` as images, (b, PATH_TIMES, c, h, w), on the CPU."""
+    """Return y_t of every noise at ``path_times``, as images (b, PATH_TIMES, c, h, w) on the CPU."""
     images = [student.decode(student.sample(eps, condition, t=t)).cpu() for t in path_times(student)]
     return torch.stack(images, dim=1)

@@ -1,4 +1,4 @@
-"""A teacher with the guidance that its student learned."""
+"""How a teacher gets the guidance that its student learned."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bootdiff.teachers.encoding import PromptEncoder
 
 
 def with_guidance(teacher: Teacher, sampler: Told, card: StudentCard, weight: float | None) -> Teacher:
-    """The teacher with the guidance that its student learned, at the weight that it is sampled with."""
+    """Return the teacher with the guidance that its student learned, at the weight that is sampled."""
     learned, adapter = card.weight, adapter_of(teacher)
     if adapter is None or adapter.guidance != "free" or not learned.guides:
         return teacher

@@ -1,4 +1,4 @@
-"""How a picture of samples is laid out: which noise and which condition each of them has."""
+"""How a picture of samples is laid out: which noise and which condition each sample has."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from bootdiff.data.conditions import Cascade, Conditions
 from bootdiff.samplers.base import Sampler, noise_batches
 
 LARGEST_SEED = 2**62
-#: noises and their conditions, a batch at a time
+#: batches of noises (b, *shape) with their conditions
 Work = Iterator[tuple[torch.Tensor, Condition]]
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """What every layout is given.
+    """What every layout needs to know of the samples.
 
     Args:
-        num, seed: noises.
-        named: prompts or classes that the user named, and how many.
-        size: samples a network call.
+        num, seed: the number of noises, and the seed of the first.
+        named: the number of prompts or classes that the user named.
+        size: the number of samples in a network call.
     """
 
     sampler: Sampler
@@ -39,32 +39,32 @@ class Canvas:
 
 
 class Layout(Protocol):
-    """One way to lay samples out."""
+    """A way to lay samples out in a picture."""
 
-    #: how the named prompts or classes lie
+    #: how the named prompts or classes are arranged, in words
     order: str
 
     def shape(self, canvas: Canvas) -> tuple[int, int | None]:
-        """(how many samples, columns of their grid if they matter)."""
+        """Return how many samples there are, and the columns of their grid; None if any number will do."""
         ...
 
     def work(self, canvas: Canvas) -> Work:
-        """The batches."""
+        """Yield the batches of noises and conditions, in the order of the picture."""
         ...
 
 
 @dataclass(frozen=True)
 class Plain:
-    """One noise after the other, with one condition after the other."""
+    """Samples one after the other, each with the next noise and the next condition."""
 
     order = "one after the other"
 
     def shape(self, canvas: Canvas) -> tuple[int, int | None]:
-        """As many as were asked for."""
+        """Return the number of samples that was asked for; their grid may have any number of columns."""
         return canvas.num, None
 
     def work(self, canvas: Canvas) -> Work:
-        """Sample i has the noise of seed + i."""
+        """Yield noises and conditions in batches; sample i has the noise of seed + i."""
         start = 0
         for eps in noise_batches(canvas.seed, canvas.num, canvas.sampler.shape, canvas.size):
             yield eps, canvas.conditions.listed(canvas.seed, start, start + len(eps))
@@ -76,7 +76,7 @@ class Interpolation:
     """A row of images from the noise of one seed to that of another, for every condition (the paper's Fig. 9).
 
     Args:
-        linear: on a line instead of the sphere on which noises lie.
+        linear: whether to go along a line instead of the sphere near which noises lie.
     """
 
     seeds: tuple[int, int]
@@ -84,13 +84,13 @@ class Interpolation:
     order = "rows"
 
     def shape(self, canvas: Canvas) -> tuple[int, int | None]:
-        """A row a condition."""
+        """Return the number of samples and of columns; each condition has a row."""
         if isinstance(canvas.conditions, Cascade):
             raise BootdiffError("--interpolate is for one student; a cascade's second stage has a noise of its own.")
         return max(1, canvas.named) * canvas.num, canvas.num
 
     def work(self, canvas: Canvas) -> Work:
-        """One condition after the other."""
+        """Yield noises and conditions in batches, one condition's row after the other."""
         first, last = (sample_noise(seed, 0, 1, canvas.sampler.shape) for seed in self.seeds)
         shares = torch.linspace(0, 1, canvas.num).view(-1, *[1] * len(canvas.sampler.shape))
         eps = interpolated(first, last, shares, self.linear)
@@ -102,18 +102,18 @@ class Interpolation:
 
 @dataclass(frozen=True)
 class Swap:
-    """A row a noise, a column a prompt (the paper's Fig. 10)."""
+    """A grid in which each noise has a row and each prompt a column (the paper's Fig. 10)."""
 
     order = "columns"
 
     def shape(self, canvas: Canvas) -> tuple[int, int | None]:
-        """A column a prompt."""
+        """Return the number of samples and of columns; each prompt has a column."""
         return canvas.named * canvas.num, canvas.named
 
     def work(self, canvas: Canvas) -> Work:
-        """Number ``column`` of a list that begins ``column`` seeds earlier has the row's own seed.
+        """Yield noises and conditions one at a time, because a cascade's base image depends on noise and prompt.
 
-        One image at a time: a cascade makes its base's image of every noise and prompt.
+        Entry ``column`` of a list that begins ``column`` seeds earlier has the row's own seed.
         """
         for row in range(canvas.num):
             eps = sample_noise(canvas.seed, row, row + 1, canvas.sampler.shape).to(best_device())
@@ -122,10 +122,10 @@ class Swap:
 
 
 def layout_of(swap: bool, interpolate: tuple[int, int] | None, linear: bool, times: str | None) -> Layout:
-    """The layout that the options ask for.
+    """Return the layout that the options ask for.
 
     Raises:
-        BootdiffError: for options that mean nothing together, by their names.
+        BootdiffError: if options mean nothing together; the message names them.
     """
     asked = [word for word, given in (("--swap", swap), ("--interpolate", interpolate), ("--times", times)) if given]
     if len(asked) > 1:
@@ -140,11 +140,11 @@ def layout_of(swap: bool, interpolate: tuple[int, int] | None, linear: bool, tim
 
 
 def interpolated(first: torch.Tensor, last: torch.Tensor, shares: torch.Tensor, linear: bool) -> torch.Tensor:
-    """From one noise to another: on a line, or on the sphere on which noises of many values lie.
+    """Return noises between two, (n, *shape): on a line, or on the sphere near which noises of many values lie.
 
     Args:
-        first, last: (1, *shape).
-        shares: of the way, (n, 1, …) in [0, 1].
+        first, last: the two noises, (1, *shape).
+        shares: the shares of the way from the first to the last, (n, 1, …) in [0, 1].
     """
     if linear:
         return first + shares * (last - first)

@@ -1,4 +1,4 @@
-"""A student, its teacher with the guidance that it learned, and the conditions to compare them on."""
+"""Opening a student, its teacher with the guidance that it learned, and the conditions to compare them on."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from bootdiff.teachers.limits import limit_from
 def open_alone(
     name: str, teacher_options: Mapping[str, Any] | None = None, choice: Choice = ANY
 ) -> tuple[Teacher, Conditions]:
-    """A teacher without a student, guided, and what it is sampled on.
+    """Open a teacher without a student; return it with guidance, and the conditions that it is sampled on.
 
     Args:
-        name: a builtin, a folder, a single file or a hub id.
-        choice: of prompts, classes (all by default) and guidance weight (1 by default).
+        name: a builtin teacher, a folder, a single file or a hub id.
+        choice: the prompts, the classes (all by default) and the guidance weight (1 by default).
 
     Raises:
-        BootdiffError: if it cannot be loaded, or needs words that are missing.
+        BootdiffError: if it cannot be loaded, or lacks prompts or classes that it needs.
     """
     teacher = load_teacher(name, **(teacher_options or {}))
     adapter = adapter_of(teacher)
@@ -62,7 +62,10 @@ class _Alone:
     adapter: Adapter | None
 
     def told_weight(self, weight: float | None) -> float | None:
-        """Where the network has an input for it: the one that is asked for, or its usual one."""
+        """Return the weight that the network is told: the one asked for, or its usual one.
+
+        It is None if the network has no input for a weight.
+        """
         usual = None if self.adapter is None else self.adapter.embedded_weight
         return usual if usual is None or weight is None else weight
 
@@ -76,12 +79,12 @@ def open_pair(
     """Open a student beside its teacher.
 
     Args:
-        teacher: another one than the student names.
-        teacher_options: for ``load_teacher``, over those of the student's own.
-        choice: of prompts, classes and weight.
+        teacher: a teacher to use in place of the one that the student names.
+        teacher_options: options for ``load_teacher``, which take precedence over the student's own.
+        choice: the prompts, classes and guidance weight.
 
     Raises:
-        BootdiffError: if they do not belong together.
+        BootdiffError: if the student and the teacher do not belong together.
     """
     sampler, card = open_student(student)
     return _beside(student, sampler, card, _teacher_of(student, card, teacher, teacher_options), choice)
@@ -90,10 +93,10 @@ def open_pair(
 def teacher_beside(
     student: str, sampler: Sampler, card: StudentCard, named: str | None = None, weight: float | None = None
 ) -> Teacher:
-    """The teacher of an opened student, with the guidance that it learned.
+    """Return the teacher of an opened student, with the guidance that the student learned.
 
     Raises:
-        BootdiffError: if it is not there, or another kind's.
+        BootdiffError: if the teacher cannot be found, or is of another kind.
     """
     model = _teacher_of(student, card, named, None)
     check_belongs(student, sampler, model)
@@ -101,10 +104,11 @@ def teacher_beside(
 
 
 def open_group(students: Sequence[str], teacher: str | None = None, choice: Choice = ANY) -> list[Opened]:
-    """Open several students of one teacher, which is loaded once; all are asked for the same.
+    """Open several students of one teacher, which is loaded once; all are asked for the same samples.
 
     Raises:
-        BootdiffError: if one is another teacher's, or was distilled with another guidance weight or other classes.
+        BootdiffError: if one belongs to another teacher, or was distilled with another guidance weight or other
+            classes.
     """
     opened = {name: open_student(name) for name in students}
     first, (sampler, card) = students[0], opened[students[0]]
@@ -117,7 +121,7 @@ def open_group(students: Sequence[str], teacher: str | None = None, choice: Choi
 
 
 def _teacher_of(student: str, card: StudentCard, named: str | None, options: Mapping[str, Any] | None) -> Teacher:
-    """The teacher that is named, or else the student's own, without guidance."""
+    """Return the named teacher, or else the student's own, without guidance."""
     name = named or card.teacher
     if name is None:
         raise BootdiffError(f"{student} does not say who its teacher is; give --teacher.")
@@ -128,7 +132,7 @@ def _teacher_of(student: str, card: StudentCard, named: str | None, options: Map
 
 
 def _beside(student: str, sampler: Sampler, card: StudentCard, model: Teacher, choice: Choice) -> Opened:
-    """A student and a teacher without guidance, given the student's."""
+    """Return a student together with a teacher, to which the student's guidance is added."""
     check_belongs(student, sampler, model)
     conditions = run_conditions(student, sampler, card, choice)
     model = with_guidance(model, sampler, card, choice.weight)
@@ -137,14 +141,20 @@ def _beside(student: str, sampler: Sampler, card: StudentCard, model: Teacher, c
 
 
 def _texts(student: str, sampler: Sampler, choice: Choice) -> Sequence[str] | None:
-    """The prompts that are sampled: those given, or those that the run was distilled on."""
+    """Return the prompts that are sampled: those given, or those that the run was distilled on.
+
+    It is None for students that take no prompts.
+    """
     if sampler.adapter is None or sampler.adapter.takes != "prompts":
         return None
     return choice.prompts if choice.prompts is not None else Run.around(student).prompts
 
 
 def run_conditions(student: str, sampler: Sampler, card: StudentCard, choice: Choice = ANY) -> Conditions:
-    """What to sample: the given prompts or classes, or those that the run was distilled on, and its base's images."""
+    """Return the conditions to sample: the given prompts or classes, or those that the run was distilled on.
+
+    For a super-resolution student they include its base's images.
+    """
     run = Run.around(student)
     settings = run.settings
     takes = sampler.adapter.takes if sampler.adapter is not None else "nothing"
@@ -165,7 +175,7 @@ def run_conditions(student: str, sampler: Sampler, card: StudentCard, choice: Ch
 
 
 def is_teacher(name: str) -> bool:
-    """Whether a name is a teacher's: a builtin, a single file, a hub id, or a pipeline that is no student."""
+    """Return whether a name is a teacher's: a builtin, a single file, a hub id, or a pipeline that is no student."""
     folder = Path(name)
     if not folder.exists():
         # owner/model is a hub's; a path below a folder that is here was meant as a path.

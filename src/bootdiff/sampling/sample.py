@@ -1,4 +1,4 @@
-"""Samples of a student, or of a base and the student that enlarges its images."""
+"""Drawing samples of a student, or of a base and the student that enlarges its images."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from bootdiff.system.progress import progress
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to sample.
+    """The samples that the user wants.
 
     Args:
-        num, seed: sample i starts from the noise of seed + i.
-        batch_size: samples a network call.
-        choice: of prompts, classes and guidance weight.
-        layout: which noise and condition each sample has.
-        finish: what the teacher does after the student.
+        num, seed: the number of samples, and the seed: sample i starts from the noise of seed + i.
+        batch_size: the largest number of samples in a network call.
+        choice: the prompts, classes and guidance weight.
+        layout: the layout, which says what noise and condition each sample has.
+        finish: how the teacher finishes the images; None leaves them as they are.
     """
 
     num: int = 16
@@ -46,20 +46,20 @@ class Wanted:
     finish: Finish | None = None
 
 
-#: sixteen samples of whatever the student learned
+#: the default: sixteen samples of whatever the student learned
 PLAIN = Wanted()
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """Samples that are drawn when they are asked for.
+    """Samples that are drawn only when they are asked for.
 
     Args:
-        shape: of an image, (c, h, w).
-        count: of all images.
-        columns: of a grid; None where any number will do.
-        told: what the pictures cannot say, a line each.
-        batches: the images in [−1, 1], (b, c, h, w) at a time; they can be drawn once.
+        shape: the shape of an image, (c, h, w).
+        count: the number of all images.
+        columns: the number of columns of their grid; None where any number will do.
+        told: what the pictures cannot show, one line for each fact.
+        batches: the images in [−1, 1], as batches (b, c, h, w); they can be drawn once.
     """
 
     shape: tuple[int, ...]
@@ -74,9 +74,9 @@ class Samples:
     """Samples that were drawn.
 
     Args:
-        images: (n, c, h, w) in [−1, 1].
-        columns: of a grid; None where any number will do.
-        told: what the pictures cannot say, a line each.
+        images: the images, (n, c, h, w) in [−1, 1].
+        columns: the number of columns of their grid; None where any number will do.
+        told: what the pictures cannot show, one line for each fact.
     """
 
     images: torch.Tensor
@@ -91,11 +91,11 @@ def draw_samples(
 
     Args:
         students: a run or a student folder, or a base and its super-resolution student.
-        wanted: how many samples of what.
-        times: of the student's path, instead of its images: for each noise one sample a time.
+        wanted: how many samples there are to be, and of what.
+        times: times of the student's path; if given, each noise gets one sample for each time.
 
     Raises:
-        BootdiffError: for students or words that do not fit.
+        BootdiffError: if students, prompts or classes do not fit.
     """
     drawing = plan_samples(students, wanted, times)
     return Samples(torch.cat(list(drawing.batches)), drawing.columns, drawing.told)
@@ -104,10 +104,10 @@ def draw_samples(
 def plan_samples(
     students: str | Path | Sequence[str | Path], wanted: Wanted = PLAIN, times: Sequence[float] | None = None
 ) -> Drawing:
-    """The same, of which nothing has been drawn yet.
+    """Return what ``draw_samples`` would draw, without drawing anything yet.
 
     Raises:
-        BootdiffError: for students or words that do not fit.
+        BootdiffError: if students, prompts or classes do not fit.
     """
     names = [str(students)] if isinstance(students, str | Path) else [str(student) for student in students]
     if not 1 <= len(names) <= 2:
@@ -140,7 +140,7 @@ def _within_memory(batches: Iterator[torch.Tensor], size: int, num: int) -> Iter
 
 
 def _open(name: str, times: Sequence[float] | None) -> tuple[list[Sampler], StudentCard]:
-    """One sampler, or one for each time of the path."""
+    """Return one sampler, or one for each time of the path, and the student's card."""
     if times is None:
         sampler, card = open_student(name)
         return [sampler], card
@@ -152,7 +152,10 @@ def _open(name: str, times: Sequence[float] | None) -> tuple[list[Sampler], Stud
 
 
 def describe(card: StudentCard, sampler: Sampler, wanted: Wanted) -> Iterator[str]:
-    """What the pictures cannot say: the order of words, and the guidance weight where the user named none."""
+    """Yield lines on what the pictures cannot show.
+
+    That is the order of prompts or classes, and the guidance weight if the user named none.
+    """
     choice, learned = wanted.choice, card.weight
     yield from describe_finish(sampler)
     words = choice.prompts if choice.prompts is not None else choice.classes
@@ -183,12 +186,12 @@ def _conditions(name: str, base: str | None, sampler: Sampler, card: StudentCard
 
 
 def draw(samplers: Sequence[Sampler], work: Work, total: int) -> torch.Tensor:
-    """All samples as images, (n · samplers, c, h, w): of each noise one for every sampler."""
+    """Return all samples as images, (n · samplers, c, h, w); each noise has one for every sampler."""
     return torch.cat(list(drawn(samplers, work, total)))
 
 
 def drawn(samplers: Sequence[Sampler], work: Work, total: int) -> Iterator[torch.Tensor]:
-    """The same, a batch at a time."""
+    """Yield samples as images in batches, (b · samplers, c, h, w); each noise has one for every sampler."""
     first = samplers[0]
     adapter = first.adapter if first.adapter is not None and first.adapter.latent else None
     with progress("sampling", total, 0, total > 4 * batch_for(first.shape)) as bar:
@@ -201,10 +204,12 @@ def drawn(samplers: Sequence[Sampler], work: Work, total: int) -> Iterator[torch
 
 
 def picture_shape(sampler: Sampler) -> tuple[int, ...]:
-    """(c, h, w) of the images that its samples become; a decoder's have three channels at most.
+    """Return the shape (c, h, w) of the images that a sampler's samples become.
+
+    A decoder's images have three channels at most.
 
     Raises:
-        BootdiffError: if they become none.
+        BootdiffError: if they become no images.
     """
     if sampler.adapter is not None and sampler.adapter.latent:
         return 3, *(side * sampler.adapter.factor for side in sampler.shape[-2:])

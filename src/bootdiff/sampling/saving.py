@@ -1,4 +1,4 @@
-"""Where samples go: a grid in one picture, or a folder with one file a sample."""
+"""Where samples are saved: a grid in one picture, or a folder with one file for each sample."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from bootdiff.data.decode import MOST_PIXELS
 from bootdiff.data.pictures import grid, grid_size, to_image
 from bootdiff.storage.files import write_whole
 
-#: bytes that the smallest file takes on most disks
+#: the bytes that the smallest file takes on most disks
 BLOCK = 4096
 
 
 def check_output(output: Path) -> None:
-    """Refuse a place that images cannot go to, before they are made.
+    """Refuse a place where images cannot be saved, before they are made.
 
     Raises:
-        BootdiffError: for another kind of file, or a folder that holds other files.
+        BootdiffError: if it is another kind of file, or a folder that holds other files.
     """
     if output.name.lower() == ".png":
         raise BootdiffError(
@@ -40,11 +40,11 @@ def check_room(shape: Sequence[int], count: int, columns: int | None, output: Pa
     """Refuse more images than a picture may have pixels for, or than the disk has room for.
 
     Args:
-        shape: of an image, (c, h, w).
-        columns: of the grid, if they matter.
+        shape: the shape of an image, (c, h, w).
+        columns: the number of columns of the grid; None where any number will do.
 
     Raises:
-        BootdiffError: saying how much it would be.
+        BootdiffError: if there are too many; the message says how much they would take.
     """
     if is_grid(output):
         width, height = grid_size(count, shape[-2], shape[-1], columns)
@@ -64,12 +64,15 @@ def check_room(shape: Sequence[int], count: int, columns: int | None, output: Pa
 
 
 def is_grid(output: Path) -> bool:
-    """Whether all images go into one file."""
+    """Return whether all images go into one file."""
     return output.suffix.lower() == ".png"
 
 
 def save_images(batches: Iterable[torch.Tensor], output: Path, columns: int | None) -> None:
-    """A grid where ``output`` ends in .png, else a folder with one file a sample, each written when it is drawn."""
+    """Save a grid if ``output`` ends in .png, or else a folder with one file for each sample.
+
+    In a folder each file is written when its sample is drawn.
+    """
     if is_grid(output):
         write_whole(output, grid(torch.cat(list(batches)), columns).save)
         return
