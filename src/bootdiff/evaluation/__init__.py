@@ -1,1 +1,1 @@
-"""Measuring students beside their teacher."""
+"""The measuring of students beside their teacher: one engine for every table."""

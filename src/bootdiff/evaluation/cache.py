@@ -1,7 +1,8 @@
 """Feature statistics of data sets on disk, so that each is computed once.
 
-One ``.npz`` file a pair of data and features, in the layout of pytorch-fid, with what it was made of. The folder is
-``~/.cache/bootdiff/references``, or ``references`` in ``$BOOTDIFF_CACHE``; whatever lies there may be removed.
+Each pair of a data set and a feature space has one ``.npz`` file in the layout of pytorch-fid, which also says what it
+was made from. The folder is ``~/.cache/bootdiff/references``, or ``references`` in ``$BOOTDIFF_CACHE``; its files may
+be removed at any time.
 """
 
 from __future__ import annotations
@@ -24,25 +25,26 @@ from bootdiff.storage.arrays import read_npz
 from bootdiff.storage.files import write_whole
 from bootdiff.system.notes import note
 
-#: changes whenever images are prepared, or samples drawn, in another way
+#: the version of how images are prepared and samples drawn; files of another version are not used
 VERSION = 2
 
-#: statistics, and some of the feature vectors (n, d) in float32
+#: the statistics of a data set, and some of its feature vectors, (n, d) in float32
 Gathered = tuple[Statistics, Tensor]
 
 
 def cache_folder() -> Path:
-    """Where the files lie; it need not exist."""
+    """Return the folder of the files, which need not exist."""
     return Path(os.environ.get("BOOTDIFF_CACHE") or "~/.cache/bootdiff").expanduser() / "references"
 
 
 def cached(data: str, features: str, make: Callable[[], Gathered]) -> Gathered:
-    """What ``make`` gathers of this data in these features, from the cache where it is there.
+    """Return what ``make`` gathers of this data in these features, from the cache if it is there.
 
-    A file that is damaged, or was made of something else, is made anew. A cache that cannot be written is remarked on.
+    A file that is damaged, or was made from something else, is made anew. If the cache cannot be written, a warning
+    says so.
 
     Args:
-        features: the space's name with its hash.
+        features: the feature space's name with its hash.
     """
     made_of = {"features": features, "data": data_hash(data), "version": str(VERSION)}
     key = hashlib.blake2b("\n".join(made_of.values()).encode(), digest_size=10).hexdigest()
@@ -59,7 +61,7 @@ def cached(data: str, features: str, make: Callable[[], Gathered]) -> Gathered:
 
 
 def data_hash(data: str) -> str:
-    """A short hash of a data set: of a file's content; of a folder's file names, sizes and times of change.
+    """Return a short hash of a data set: of a file's content, or of a folder's file names, sizes and times of change.
 
     Raises:
         BootdiffError: if there is no such data set.
@@ -86,7 +88,7 @@ def _write(path: Path, statistics: Statistics, samples: Tensor, made_of: dict[st
 
 
 def _read(path: Path, made_of: dict[str, str]) -> Gathered | None:
-    """None where there is no file, or none that can be used."""
+    """Return the content of a cached file; None if there is no file, or none that can be used."""
     if not path.is_file():
         return None
     try:

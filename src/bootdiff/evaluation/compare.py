@@ -1,4 +1,4 @@
-"""Students of one teacher side by side."""
+"""The work of ``bootdiff compare``: students of one teacher are measured side by side."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from bootdiff.storage.runs import Run, environment
 from bootdiff.system.progress import is_first_process
 from bootdiff.teachers.loading.weights import tensors_hash, weights_hash
 
-#: samples in a row of the picture
+#: the number of samples in a row of the picture
 SHOWN = 10
 
 
@@ -42,22 +42,22 @@ def compare_students(
     refine: Sequence[int] = (),
     level: float | None = None,
 ) -> dict[str, Any]:
-    """Measure students of one teacher, and write table, plot and pictures; the same call resumes.
+    """Measure students of one teacher, and write a table, a plot and pictures; the same call resumes.
 
     Args:
-        students: runs or student folders.
-        asked: how many samples of what, who judges them, and beside which rows.
-        output: a folder.
-        teacher: where the students do not say.
-        samplers: ``name:steps,steps`` words: rows beside DDIM's and the teacher's best.
-        refine: also each student with so many steps of its teacher.
-        level: the time at which the teacher takes over.
+        students: the runs or student folders.
+        asked: how many samples of what are measured, by whom, and beside which rows.
+        output: the folder of the comparison.
+        teacher: the teacher's name, if the students do not say it.
+        samplers: words ``name:steps,steps`` that name further rows, beside DDIM's and the teacher's best.
+        refine: numbers of teacher steps; each student also gets a row with each of them.
+        level: the time at which the teacher takes over in these rows.
 
     Returns:
-        What ``compare.json`` holds; every process of several has its rows.
+        The content of ``compare.json``; where several processes run, each of them gets it.
 
     Raises:
-        BootdiffError: for students that do not belong together, or a folder that holds another comparison.
+        BootdiffError: if the students do not belong together, or the folder holds another comparison.
     """
     names = [str(student) for student in students]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -97,34 +97,37 @@ def compare_students(
 
 
 def _named(chooser: Chooser, named: Mapping[str, Sequence[int]]) -> list[Candidate]:
-    """The teacher's rows that were asked for by name."""
+    """Return the teacher's rows that were asked for by name."""
     found = [chooser.named(name, count) for name, steps in named.items() for count in steps]
     return [one for one in found if one is not None]
 
 
 def _pictures(engine: Engine, entries: Sequence[Entry], rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """The first samples of the rows that are shown, as images."""
+    """Return the first samples of each row that is shown, as images (SHOWN, c, h, w) by the row's name."""
     return {
         row["name"]: engine.samples(entry, SHOWN) for entry, row in zip(entries, rows, strict=True) if is_shown(row)
     }
 
 
 def _plain(choice: Choice) -> dict[str, Any]:
-    """What ``config.yaml`` says of a choice."""
+    """Return a choice as ``config.yaml`` holds it."""
     return {
         key: list(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for key, v in asdict(choice).items()
     }
 
 
 def _identities(students: Sequence[str], group: Sequence[Opened]) -> dict[str, str]:
-    """Of every student's weights: another one in the same folder is another comparison."""
+    """Return a hash of every student's weights, because another student makes another comparison."""
     named = zip(students, group, strict=True)
     networks = {name: getattr(o.sampler, "student", None) or getattr(o.sampler, "network", None) for name, o in named}
     return {f"student {name}": weights_hash(network) for name, network in networks.items() if network is not None}
 
 
 def _measures(reference: Reference | None, labels: Sequence[int] | None) -> dict[str, str]:
-    """Of what the samples are held against: other images under the same name are another comparison."""
+    """Return hashes of what samples are compared with.
+
+    Other images under the same name make another comparison.
+    """
     known: dict[str, dict[str, Tensor]] = {}
     if reference is not None:
         known["reference"] = {"mean": reference.statistics.mean, "covariance": reference.statistics.covariance}

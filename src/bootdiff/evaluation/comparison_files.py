@@ -1,4 +1,4 @@
-"""A comparison as files: JSON, CSV, Markdown, a plot of quality against calls, and a picture."""
+"""The files of a comparison: JSON, CSV, Markdown, a plot of quality against calls, and a picture."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bootdiff.storage.files import write_json, write_text, write_whole
 
 
 def write_comparison(folder: Path, result: Mapping[str, Any], pictures: Mapping[str, Tensor]) -> None:
-    """``compare.json``, ``.csv``, ``.md``, ``quality.png`` and ``samples.png``."""
+    """Write ``compare.json``, ``compare.csv``, ``compare.md``, ``quality.png`` and ``samples.png``."""
     write_json(folder / "compare.json", result)
     write_text(folder / "compare.csv", comma_separated(result))
     write_text(folder / "compare.md", document(result))
@@ -29,10 +29,10 @@ def write_comparison(folder: Path, result: Mapping[str, Any], pictures: Mapping[
 
 
 def table_cells(result: Mapping[str, Any], intervals: bool = True) -> tuple[list[str], list[list[str]]]:
-    """Head and cells of the table; figures that no row has are left out.
+    """Return the head and the cells of the table; figures that no row has are left out.
 
     Args:
-        intervals: whether a figure's stands beside it; a terminal has no room for them.
+        intervals: whether each figure's interval stands beside it; a terminal has no room for them.
     """
     rows = result["rows"]
     names = [name for name in FIGURES if any(name in row["figures"] for row in rows)]
@@ -58,7 +58,7 @@ def _cell(figure: Mapping[str, Any] | None, form: str, intervals: bool) -> str:
 
 
 def document(result: Mapping[str, Any]) -> str:
-    """The Markdown file: the table, and what its figures are."""
+    """Return the text of the Markdown file: the table, and what its figures are."""
     head, cells = table_cells(result)
     lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *cells)]
     used = {name: figure for row in result["rows"] for name, figure in row["figures"].items()}
@@ -77,7 +77,7 @@ def document(result: Mapping[str, Any]) -> str:
 
 
 def comma_separated(result: Mapping[str, Any]) -> str:
-    """Every figure with its interval, unrounded."""
+    """Return the text of the CSV file: every figure with its interval, unrounded."""
     names = [name for name in FIGURES if any(name in row["figures"] for row in result["rows"])]
     buffer = io.StringIO()
     writer = csv.writer(buffer)
@@ -93,7 +93,10 @@ def comma_separated(result: Mapping[str, Any]) -> str:
 
 
 def quality_chart(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Fréchet distance against calls: the teacher's best, a line for every sampler, a star for every student."""
+    """Return a chart of the Fréchet distance against calls.
+
+    It shows the teacher's best, a line for every sampler, and a star for every student.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogFormatter
 
@@ -125,7 +128,10 @@ def quality_chart(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def samples_chart(pictures: Mapping[str, Tensor]) -> Any:
-    """A row of samples for every sampler, from the same noises column by column, with its name."""
+    """Return a picture with a row of samples for every sampler, beside its name.
+
+    Each column starts from one noise.
+    """
     from matplotlib.figure import Figure
 
     names = list(pictures)

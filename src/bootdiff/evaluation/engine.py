@@ -1,4 +1,4 @@
-"""One engine measures every row of every command: the same row is the same figure, to the last digit."""
+"""The engine that measures every row of every command, so that the same row has the same figure to the last digit."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from bootdiff.samplers.rows import Candidate, reference_path
 from bootdiff.system.progress import is_first_process, progress
 from bootdiff.teachers import Teacher
 
-#: images that a row's speed is measured with
+#: the number of images with which a row's speed is measured
 TIMED = 128
-#: calls up to which a row's latency is the median of ten
+#: the calls up to which a row's latency is the median of ten rounds; above, it is the median of three
 QUICK = 20
 
 
 @dataclass(frozen=True)
 class Noises:
-    """Which noises are sampled: noise seed r has those of the samples ``seed + r · num``, ….
+    """The noises that are sampled: noise seed r has those of the samples ``seed + r · num``, ….
 
     Args:
-        num: samples a noise seed.
-        seed: of the first noise.
-        repeats: noise seeds.
+        num: the number of samples for each noise seed.
+        seed: the seed of the first noise.
+        repeats: the number of noise seeds.
     """
 
     num: int = 2000
@@ -42,7 +42,7 @@ class Noises:
 
     @property
     def seeds(self) -> list[int]:
-        """The first noise's number of every noise seed."""
+        """Return the number of the first noise of every noise seed."""
         return [self.seed + repeat * self.num for repeat in range(self.repeats)]
 
 
@@ -51,10 +51,11 @@ class Entry:
     """A row to be measured.
 
     Args:
-        candidate: how it is sampled.
-        teacher: whose row it is, or whose student's.
-        listed: what the samples are conditioned on; a student may need to be told more than its teacher.
-        path_of: whose path, and from when to when, the samples should end; None: they are compared with none.
+        candidate: the row, and how it is sampled.
+        teacher: the teacher whose row it is, or whose student's.
+        listed: the conditions of the samples; a student may need to be told more than its teacher.
+        path_of: the teacher and the times (t_min, t_max) of the path with whose end the samples are compared; None
+            compares them with no path.
     """
 
     candidate: Candidate
@@ -65,11 +66,11 @@ class Entry:
 
 @dataclass
 class Engine:
-    """Measures rows, and reads those of a teacher that were measured before.
+    """Measures rows, and finds those of a teacher that were measured before.
 
     Args:
-        judges: feature space, reference and CLIP model.
-        noises: that every row is sampled from.
+        judges: the feature space, the reference and the CLIP model.
+        noises: the noises from which every row is sampled.
     """
 
     judges: Judges = field(default_factory=Judges)
@@ -79,10 +80,10 @@ class Engine:
     _truths: dict[tuple[Any, ...], Tensor] = field(default_factory=dict, init=False)
 
     def measure(self, entries: Sequence[Entry], what: str = "evaluating") -> list[list[Figures]]:
-        """The figures of every row, a list with one for each noise seed.
+        """Return the figures of every row, as a list with one entry for each noise seed.
 
         Raises:
-            BootdiffError: for a student whose samples are not finite; a teacher's row then has no figures.
+            BootdiffError: if a student's samples are not finite; a teacher's row has no figures then.
         """
         held = [[self._find(entry, seed) for seed in self.noises.seeds] for entry in entries]
         work = [
@@ -98,7 +99,7 @@ class Engine:
         return [[figures or {} for figures in seeds] for seeds in held]
 
     def rows(self, entries: Sequence[Entry], latencies: bool = False) -> list[dict[str, Any]]:
-        """Every row as JSON holds it, with its speed on this machine.
+        """Return every row as JSON holds it, with its speed on this machine.
 
         Args:
             latencies: whether milliseconds for one image are measured, too.
@@ -112,18 +113,18 @@ class Engine:
         return rows
 
     def on(self, noises: Noises, judges: Judges) -> Engine:
-        """An engine on other noises and with other judges, which hashes no teacher a second time."""
+        """Return an engine with other noises and judges, which need not hash the teachers again."""
         other = Engine(judges, noises)
         other._teachers = self._teachers
         return other
 
     def samples(self, entry: Entry, num: int) -> Tensor:
-        """The first ``num`` samples of a row as images, (num, c, h, w) on the CPU."""
+        """Return the first ``num`` samples of a row as images, (num, c, h, w) on the CPU."""
         work = self._first(entry).first(num)
         return work.decode(entry.candidate.sample(work.eps, work.condition)).cpu()
 
     def known(self, entry: Entry) -> Known:
-        """What was measured before of this teacher on these conditions."""
+        """Return what was measured before of this row's teacher on its conditions."""
         key = (id(entry.teacher), id(entry.listed))
         if key not in self._teachers:  # hashing a large teacher takes a minute
             self._teachers[key] = teacher_words(entry.teacher, entry.listed)
@@ -133,7 +134,10 @@ class Engine:
         return self._known[key]
 
     def _find(self, entry: Entry, seed: int) -> Figures | None:
-        """Of a teacher's row; a student's is one call, which is measured sooner than it is looked up."""
+        """Return a teacher's figures that were measured before, or None.
+
+        It is None for a student, whose one call is measured sooner than looked up.
+        """
         if entry.candidate.row.kind != "teacher":
             return None
         # The first process speaks for all: another may see another file.
@@ -152,7 +156,10 @@ class Engine:
         return figures or {}
 
     def _truth(self, entry: Entry, seed: int, work: Work) -> Tensor | None:
-        """The path's ends for the first noises of a seed, solved once for all rows of one path."""
+        """Return the path's ends for the first noises of a batch, (m, *shape), or None.
+
+        They are solved once for all rows of one path.
+        """
         if entry.path_of is None or work.start >= PATH_NUM:
             return None
         teacher, times = entry.path_of
@@ -168,7 +175,7 @@ class Engine:
         return next(work_of(entry.teacher, entry.listed, self.noises.seed, min(self.noises.num, size), size))
 
     def _latency(self, entry: Entry) -> dict[str, Any]:
-        """Milliseconds for one image, as the paper measures speed."""
+        """Return the milliseconds that one image takes, as the paper measures speed."""
         work, calls = self._first(entry).first(1), entry.candidate.row.calls
         rounds = 10 if calls <= QUICK else 3
         sample = entry.candidate.sample

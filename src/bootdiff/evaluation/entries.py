@@ -1,4 +1,4 @@
-"""What a student's table is of: its teacher's samplers, and the rows of the student and of what belongs to it."""
+"""The rows of a student's table: its teacher's samplers, the student, and what belongs to it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from bootdiff.teachers.guidance import calls_an_answer
 
 
 def chooser_of(student: str, opened: Opened, engine: Engine, labels: Sequence[int] | None) -> Chooser:
-    """What decides on the samplers of a student's teacher; of a cascade both its teachers are sampled.
+    """Return what chooses between the samplers of a student's teacher; for a cascade, of both its teachers.
 
     Args:
-        student: its run or folder.
-        opened: the same with its teacher.
-        labels: the classes that its prompts ask for.
+        student: the student's run or folder.
+        opened: the same student, opened beside its teacher.
+        labels: the classes that the student's prompts ask for.
     """
     conditions = teachers_conditions(opened.teacher, opened.conditions)
     base = base_teacher(student, opened.conditions)
@@ -40,14 +40,16 @@ def chooser_of(student: str, opened: Opened, engine: Engine, labels: Sequence[in
 def rows_beside(
     student: str, opened: Opened, listed: Listed, labels: Sequence[int] | None, ends: bool = False
 ) -> list[Entry]:
-    """The student's row, after those of its run's first stage and of its own path's exact end, where there are any.
+    """Return the student's row, after those of its run's first stage and of its path's exact end.
+
+    The first stage's row and the path's are there only if the run has them.
 
     Args:
-        student: its run or folder.
-        opened: the same with its teacher.
-        listed: what the teacher is sampled on.
-        labels: the classes that its prompts ask for.
-        ends: whether the exact end of the student's path is a row, where it starts elsewhere than the teacher's.
+        student: the student's run or folder.
+        opened: the same student, opened beside its teacher.
+        listed: the conditions on which the teacher is sampled.
+        labels: the classes that the student's prompts ask for.
+        ends: whether the exact end of the student's path is a row, if it starts elsewhere than the teacher's.
     """
     first = first_stage_entry(student, opened, labels)
     rows = [] if first is None else [first]
@@ -64,13 +66,13 @@ def student_entries(
     level: float | None = None,
     titles: Sequence[str | None] | None = None,
 ) -> Iterator[Entry]:
-    """A row for every student; each is compared with the end of the path that it learned.
+    """Yield a row for every student, which is compared with the end of the path that it learned.
 
     Args:
-        labels: the classes that their prompts ask for.
-        refine: further rows, of the student and so many steps of its teacher.
+        labels: the classes that the students' prompts ask for.
+        refine: numbers of teacher steps; each student also gets a row with each of them.
         level: the time at which the teacher takes over; by default where sigma / alpha is 1/3.
-        titles: of the rows; by default the last parts of the folders' names.
+        titles: the rows' titles; by default the last parts of the folders' names.
     """
     for name, title, opened in zip(names, titles or short_names(names), group, strict=True):
         listed, path = listed_of(opened, labels), (opened.path_of, opened.t_range)
@@ -86,7 +88,7 @@ def student_entries(
 
 
 def first_stage_entry(student: str, opened: Opened, labels: Sequence[int] | None = None) -> Entry | None:
-    """The student of a run's first stage; None where the run has none."""
+    """Return the row of the student of a run's first stage; None if the run has none."""
     folder = Path(student) / STAGE
     if not (folder / "student-path").is_dir():
         return None
@@ -97,18 +99,18 @@ def first_stage_entry(student: str, opened: Opened, labels: Sequence[int] | None
 
 
 def listed_of(opened: Opened, labels: Sequence[int] | None) -> Listed:
-    """What a student's samples are conditioned on."""
+    """Return the conditions of a student's samples."""
     return Listed(opened.conditions, labels, opened.texts)
 
 
 def method_of(student: str) -> str | None:
-    """The method of a student's run, where there is one around it."""
+    """Return the method of a student's run; None if there is no run around it."""
     run = Run.around(student)
     return run.config.get("method") if run.started else None
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """The last parts of folders, as many as tell them apart."""
+    """Return the last parts of folders' names, as many as are needed to tell them apart."""
     parts = [Path(name).resolve().parts for name in names]
     for count in range(1, max(map(len, parts)) + 1):
         short = ["/".join(part[-count:]) for part in parts]

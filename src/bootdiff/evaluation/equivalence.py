@@ -1,4 +1,4 @@
-"""Call equivalence: how many of its teacher's best calls a student's one call is worth."""
+"""Call equivalence: how many of its teacher's best calls one call of a student is worth."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 from bootdiff.samplers.rows import PATH, is_student, sampler_name
 
-#: with these words the last line of ``evaluate`` and of the quickstart begins
+#: the words with which the last line of ``evaluate`` and of the quickstart begins
 ONE_CALL_IS_WORTH = "One call is worth"
 
 
 @dataclass(frozen=True)
 class Point:
-    """A row of the teacher's curve.
+    """A point of the teacher's curve, made from one of its rows.
 
     Args:
-        calls: of the network for one image.
-        distance: Fréchet distance to the reference.
+        calls: network calls for one image.
+        distance: the Fréchet distance to the reference.
     """
 
     calls: int
@@ -27,15 +27,16 @@ class Point:
 
 
 def worth(distance: float, curve: Sequence[Point]) -> float:
-    """The calls at which the running minimum of a curve meets a distance.
+    """Return the number of calls at which the running minimum of a curve reaches a distance.
 
     Between two points the running minimum is linear in the logarithms of calls and distance.
 
     Args:
-        curve: of the teacher's best rows, in any order.
+        curve: the teacher's best rows, in any order.
 
     Returns:
-        0 where the first point is already nearer; infinity where no point is as near.
+        The number of calls: 0 if the first point is already nearer, infinity if no point is as near, nan if there are
+        no points.
     """
     points = _running_minimum(curve)
     if not points:
@@ -69,16 +70,17 @@ def _between(before: Point, after: Point, distance: float) -> float:
 
 @dataclass(frozen=True)
 class Equivalence:
-    """What one call of a student is worth.
+    """How much one call of a student is worth.
 
     Args:
-        calls: of the teacher's best; None below its fewest, where it never gets there, or where it is not known.
-        says: the same in words.
-        low, high: the smallest and the largest over noise seeds, in words; None with one seed.
-        seeds: how many noise seeds.
-        beside: the teacher's row there, in words; None where it is not known.
-        student_calls: calls of the student for one image.
-        fewest: calls of the curve's first row.
+        calls: the number of the teacher's best calls; None if it is below the teacher's fewest, if the teacher never
+            gets there, or if it is not known.
+        says: the number of calls in words.
+        low, high: the smallest and the largest number over noise seeds, in words; None with one seed.
+        seeds: the number of noise seeds.
+        beside: the teacher's row at that number of calls, in words; None if it is not known.
+        student_calls: the student's calls for one image.
+        fewest: the calls of the first row of the teacher's curve.
     """
 
     calls: float | None
@@ -92,7 +94,7 @@ class Equivalence:
 
     @property
     def sentence(self) -> str:
-        """The line that a reader wants first."""
+        """Return the sentence that a reader wants first."""
         if self.beside is None:
             return f"{ONE_CALL_IS_WORTH} {self.says}."
         told = [f"{ONE_CALL_IS_WORTH} {self.says} of the teacher's best calls: {self.beside}."]
@@ -103,22 +105,22 @@ class Equivalence:
         return " ".join(told)
 
     def as_json(self) -> dict[str, Any]:
-        """JSON-ready, with the sentence."""
+        """Return the fields and the sentence as a dictionary that can be written as JSON."""
         return {**asdict(self), "sentence": self.sentence}
 
 
 def unknown(why: str) -> Equivalence:
-    """The equivalence of a student that cannot be compared, with the reason."""
+    """Return the equivalence of a student that cannot be compared, with the reason."""
     says = f"a number of the teacher's calls that is not known: {why}"
     return Equivalence(None, says, low=None, high=None, seeds=0, beside=None, student_calls=1, fewest=None)
 
 
 def equivalence(student: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Equivalence:
-    """What a measured student's call is worth, by the measured rows of its teacher.
+    """Return what a measured student's call is worth, by the measured rows of its teacher.
 
     Args:
-        student: a row.
-        rows: among them the teacher's best rows, and the path's exact end where it was measured.
+        student: the student's measured row.
+        rows: measured rows; among them are the teacher's best, and the path's exact end if it was measured.
     """
     curve = [row for row in rows if _is_on_the_curve(row)]
     if student["frechet_distance"] is None:
@@ -148,12 +150,18 @@ def equivalence(student: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
 
 
 def _is_on_the_curve(row: Mapping[str, Any]) -> bool:
-    """Every row of the teacher's own: the running minimum leaves the worse ones out."""
+    """Return whether a row is one of the teacher's own, with a Fréchet distance.
+
+    The running minimum leaves the worse ones out.
+    """
     return row["kind"] == "teacher" and row["start"] is None and row["frechet_distance"] is not None
 
 
 def _said(calls: float, cost: int, fewest: int, most: int | None) -> str:
-    """Calls in words; ``most`` are those of the longest row, where the curve does not go to the path's exact end."""
+    """Return a number of calls in words.
+
+    ``most`` are the calls of the longest row; None if the curve goes to the path's exact end.
+    """
     if calls == math.inf:
         return "more than any number" if most is None else f"more than {most / cost:.3g}"
     if calls == 0:
@@ -163,7 +171,7 @@ def _said(calls: float, cost: int, fewest: int, most: int | None) -> str:
 
 
 def _beside(calls: float, curve: Sequence[Mapping[str, Any]]) -> str:
-    """The teacher's row that is meant: the first that reaches the student's distance, or else the nearest of all."""
+    """Return in words the first row that reaches the student's distance, or else the nearest of all."""
     reached = [row for row in curve if row["calls"] >= calls]
     row = min(reached or curve, key=lambda row: (row["calls"] if reached else 0, row["frechet_distance"]))
     with_calls = "1 call" if row["calls"] == 1 else f"{row['calls']} calls"
@@ -173,10 +181,12 @@ def _beside(calls: float, curve: Sequence[Mapping[str, Any]]) -> str:
 
 
 def sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What a call of every student is worth; a finished student's own sentence comes last, and without its name.
+    """Return sentences on what a call of every student is worth.
+
+    A single finished student's sentence comes last, without its name.
 
     Args:
-        rows: measured rows; those of the teacher are left out. Of several finished students each is named.
+        rows: measured rows, of which those of the teacher are left out. Several finished students are named.
     """
     students = sorted((row for row in rows if row["kind"] == "student"), key=is_student)
     several = sum(map(is_student, students)) > 1

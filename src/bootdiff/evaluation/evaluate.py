@@ -1,4 +1,7 @@
-"""One table for students and their teacher: same noises, same features, same reference."""
+"""The work of ``bootdiff evaluate``: one table for students and their teacher.
+
+All rows have the same noises, the same features and the same reference.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ from bootdiff.teachers import Teacher
 from bootdiff.teachers.adapters import adapter_for
 from bootdiff.teachers.loading.parts import Parts
 
-#: seconds that another process, which puts its figures into the same run, is waited for
+#: the seconds to wait for another process that puts its figures into the same run
 PATIENCE = 10.0
 
 NOBODY = Judges()
@@ -48,22 +51,23 @@ def evaluate(
     heun: bool = True,
     path_of: Teacher | None = None,
 ) -> dict[str, Any]:
-    """Measure students and their teacher from the same noises and conditions.
+    """Measure students and their teacher from the same noises and conditions, and return the table.
 
     Args:
-        students: one-step samplers by name.
+        students: one-step samplers by their names.
         t_range: (t_min, t_max) of the path that the students learned.
-        judges: feature space, reference and CLIP model; without any only path error and speed are measured.
-        listed: what the samples are conditioned on.
-        num: samples a noise seed.
-        seed: noise seed r uses the samples of seed ``seed + r · num``.
-        repeats: noise seeds.
-        calls: network calls at which the teacher's best sampler is looked for.
+        judges: the feature space, the reference and the CLIP model; without any, only path error and speed are
+            measured.
+        listed: the conditions of the samples.
+        num: the number of samples for each noise seed.
+        seed: the seed of the first noise; noise seed r uses the samples of seed ``seed + r · num``.
+        repeats: the number of noise seeds.
+        calls: the numbers of network calls at which the teacher's best sampler is looked for.
         heun: whether the exact ends of the teacher's path, and of the students', are rows.
-        path_of: whose path the students learned, where their targets were limited in another way than the teacher's.
+        path_of: the teacher whose path the students learned, if their targets were limited otherwise than the teacher.
 
     Returns:
-        A JSON-ready dictionary; ``rows`` holds the teacher's rows, then the students'.
+        A dictionary that can be written as JSON; its ``rows`` are the teacher's, then the students'.
     """
     engine = Engine(judges, Noises(num, seed, repeats))
     path = (path_of or teacher, t_range)
@@ -85,20 +89,20 @@ def evaluate_student(
     teacher_options: Mapping[str, Any] | None = None,
     end: bool = False,
 ) -> dict[str, Any]:
-    """Measure a student beside its teacher, or a teacher alone, and write JSON.
+    """Measure a student beside its teacher, or a teacher alone, and write the table as JSON.
 
-    A run also keeps its figures for its report and its model card.
+    A run also keeps its figures, for its report and its model card.
 
     Args:
-        name: a run, a student or a teacher.
-        asked: how many samples of what, who judges them, and beside which rows.
-        output: a JSON file.
-        teacher: another one than the student names.
-        teacher_options: revision, variant and dtype, over those that the student's own teacher was loaded with.
-        end: whether the exact end of the student's own path is a row, where it starts elsewhere.
+        name: a run, a student folder or a teacher.
+        asked: how many samples of what are measured, by whom, and beside which rows.
+        output: the JSON file to write.
+        teacher: a teacher to use in place of the one that the student names.
+        teacher_options: revision, variant and dtype, which take precedence over those of the student's own teacher.
+        end: whether the exact end of the student's own path is a row, if it starts elsewhere than the teacher's.
 
     Returns:
-        What the file holds; every process of several has it.
+        The content of the file; where several processes run, each of them gets it.
 
     Raises:
         BootdiffError: if the student or its teacher cannot be opened, or something does not fit them.
@@ -131,7 +135,7 @@ def evaluate_student(
 
 
 def keep(folder: Path, result: Mapping[str, Any]) -> None:
-    """Put the figures into the run: ``evaluation.json`` and the student's model card."""
+    """Keep the figures in the run, as ``evaluation.json`` and in the student's model card."""
     with lock(folder, PATIENCE):
         _keep(folder, result)
 

@@ -1,6 +1,6 @@
-"""What the figures of an evaluation are called, in the order of their columns."""
+"""The names and formats of an evaluation's figures, in the order of their columns."""
 
-#: heading and format of those that mean something in a feature space only
+#: the heading and format of each figure that means something only in a feature space
 IN_A_SPACE = {
     "frechet_distance": ("Fréchet distance", ".3f"),
     "kid": ("KID", ".4g"),
@@ -11,5 +11,5 @@ IN_A_SPACE = {
     "faithfulness": ("faithful", ".1%"),
     "clip_score": ("CLIP score", ".2f"),
 }
-#: and of all
+#: the heading and format of every figure
 FIGURES = {**IN_A_SPACE, "path_error": ("path error", ".4f")}

@@ -1,7 +1,7 @@
-"""What is known of a teacher's own samplers, so that each is measured once.
+"""The figures of teachers' own samplers, which are kept so that each is measured once.
 
-One JSON file for every teacher, condition, feature space and reference, in ``~/.cache/bootdiff/curves`` or in
-``curves`` of ``$BOOTDIFF_CACHE``; whatever lies there may be removed. The builtin teachers' ship with the package.
+Each teacher, condition, feature space and reference has one JSON file, in ``~/.cache/bootdiff/curves`` or in ``curves``
+of ``$BOOTDIFF_CACHE``; its files may be removed at any time. Those of the builtin teachers ship with the package.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from bootdiff.teachers.guidance import guidance_of
 from bootdiff.teachers.loading.identity import components_hash
 from bootdiff.teachers.loading.weights import tensors_hash, weights_hash
 
-#: changes whenever a row is measured in another way
+#: the version of how rows are measured; figures of another version are not used
 VERSION = 2
 
 
@@ -37,7 +37,7 @@ class Known:
     """Figures that were measured before, by row and noise seed.
 
     Args:
-        made_of: everything that they depend on beside the row and its noises; None: nothing is kept.
+        made_of: everything that the figures depend on, besides the row and its noises; None keeps nothing.
     """
 
     def __init__(self, made_of: Mapping[str, Any] | None) -> None:
@@ -51,17 +51,17 @@ class Known:
             self.rows |= self._read(path)
 
     def find(self, row: Mapping[str, Any], seed: int, num: int) -> dict[str, Estimate] | None:
-        """The figures of a row on one noise seed, if they are known.
+        """Return the figures of a row on one noise seed; None if they are not known.
 
         Args:
-            row: its identity.
-            seed, num: of the first noise, and how many.
+            row: the row's identity.
+            seed, num: the number of the first noise, and how many there are.
         """
         held = self.rows.get(_key(row, seed, num))
         return None if held is None else {name: Estimate(**words) for name, words in held["figures"].items()}
 
     def keep(self, row: Mapping[str, Any], seed: int, num: int, figures: Figures) -> None:
-        """Remember figures, on disk as well; a disk that refuses is remarked on once."""
+        """Remember figures, also on disk; if the disk refuses, a note says so once."""
         told = {name: figure.as_json() for name, figure in figures.items()}
         self.rows[_key(row, seed, num)] = {"row": dict(row), "seed": seed, "num": num, "figures": told}
         if self.made_of is None:
@@ -74,7 +74,7 @@ class Known:
             self.made_of = None
 
     def _read(self, path: Path) -> dict[str, dict[str, Any]]:
-        """Nothing where there is no file, or none that can be used."""
+        """Return the rows in a file; none if there is no file, or none that can be used."""
         try:
             held = read_json(path) if path.is_file() else {}
             rows = held["rows"] if held.get("made_of") == self.made_of else []
@@ -88,16 +88,17 @@ def _key(row: Mapping[str, Any], seed: int, num: int) -> str:
 
 
 def _whole(entry: Mapping[str, Any]) -> bool:
-    """Whether an entry's figures can be read."""
+    """Return whether an entry's figures can be read."""
     return all(isinstance(Estimate(**words).value, float | int) for words in entry["figures"].values())
 
 
 def teacher_words(teacher: Teacher, listed: Listed) -> dict[str, Any] | None:
-    """What a teacher's samples depend on beside sampler and noises: its weights and other components, its schedule and
-    guidance, and the conditions.
+    """Return what a teacher's samples depend on, besides sampler and noises, as words that can be written as JSON.
+
+    These are its weights and other components, its schedule and guidance, and the conditions.
 
     Returns:
-        JSON-ready words; None for a teacher of which its files do not say everything, such as a module of one's own.
+        The words by name; None for a teacher whose files do not say everything, such as a module of the user's own.
     """
     adapter, denoiser = adapter_of(teacher), teacher.denoiser
     conditions = described(listed.conditions, listed.texts)
@@ -120,7 +121,10 @@ def teacher_words(teacher: Teacher, listed: Listed) -> dict[str, Any] | None:
 
 
 def judge_words(judges: Judges) -> dict[str, Any]:
-    """What the figures of samples depend on beside the samples, JSON-ready: feature space, reference and CLIP model."""
+    """Return what the figures of samples depend on, besides the samples, as words that can be written as JSON.
+
+    These are the feature space, the reference and the CLIP model.
+    """
     reference = judges.reference
     return {
         "features": None if judges.features is None else judges.features.name,
@@ -134,7 +138,10 @@ def judge_words(judges: Judges) -> dict[str, Any]:
 
 
 def described(conditions: Conditions, texts: Sequence[str] | None) -> dict[str, Any] | None:
-    """What samples are conditioned on, in words; None where it cannot be said: on what another student makes, say."""
+    """Return the conditions of samples in words.
+
+    It is None if they cannot be described, for instance if another student makes them.
+    """
     if isinstance(conditions, Weighted):
         inner = described(conditions.inner, texts)
         return None if inner is None else {**inner, "weight": conditions.shown}

@@ -1,4 +1,7 @@
-"""Measuring one candidate on one noise seed: the same noises and conditions for all, split over processes."""
+"""The measuring of one candidate on one noise seed, with the same noises and conditions for all candidates.
+
+The work is split over processes.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from bootdiff.samplers.base import noise_batches
 from bootdiff.samplers.rows import Candidate
 from bootdiff.teachers import Teacher, adapter_of
 
-#: noises a seed whose path error is measured
+#: the number of noises of a seed whose path error is measured
 PATH_NUM = 128
 
 Figures = Mapping[str, Estimate]
@@ -28,15 +31,15 @@ Figures = Mapping[str, Estimate]
 
 @dataclass(frozen=True)
 class Work:
-    """A batch that every candidate samples.
+    """A batch of noises and conditions that every candidate samples.
 
     Args:
-        eps: noises.
-        condition: theirs.
-        decode: from samples to images; latents need it.
-        labels: the classes that were asked for, (b,), if any were.
-        texts: the prompts, if there were any.
-        groups: which samples were asked for the same, (b,): the prompt's number, or the class.
+        eps: the noises, (b, *shape).
+        condition: the noises' conditions.
+        decode: turns samples into images, which latents need.
+        labels: the classes that were asked for, (b,), if there are any.
+        texts: the prompts, if there are any.
+        groups: (b,): equal for samples that were asked for the same; the prompt's number, or the class.
         start: the number of the first sample.
     """
 
@@ -49,7 +52,7 @@ class Work:
     start: int = 0
 
     def first(self, num: int) -> Work:
-        """The first samples only."""
+        """Return the batch's first ``num`` samples only."""
         labels = None if self.labels is None else self.labels[:num]
         texts = None if self.texts is None else self.texts[:num]
         groups = None if self.groups is None else self.groups[:num]
@@ -58,11 +61,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Listed:
-    """What samples are conditioned on, one after the other, and what is known of it.
+    """The conditions of samples, one after the other, and what is known of them.
 
     Args:
-        labels: the classes that the conditions ask for, where they are no labels.
-        texts: the prompts behind them.
+        labels: the classes that the conditions ask for, if the conditions are no labels themselves.
+        texts: the prompts behind the conditions.
     """
 
     conditions: Conditions
@@ -71,7 +74,7 @@ class Listed:
 
 
 def work_of(teacher: Teacher, listed: Listed, seed: int, num: int, size: int) -> Iterator[Work]:
-    """The batches of one noise seed."""
+    """Yield the batches of one noise seed."""
     adapter = adapter_of(teacher)
     decode = adapter.decode if adapter is not None else lambda samples: samples
     for number, eps in enumerate(noise_batches(seed, num, teacher.shape, size)):
@@ -88,21 +91,21 @@ def work_of(teacher: Teacher, listed: Listed, seed: int, num: int, size: int) ->
 
 @dataclass
 class Errors:
-    """Squared differences to the path's ends: how many, their sum and the sum of their squares."""
+    """The squared differences to a path's ends: their number, their sum, and the sum of their squares."""
 
     count: int = 0
     squared: float = 0.0
     fourth: float = 0.0
 
     def add(self, samples: Tensor, truth: Tensor) -> None:
-        """Count samples (n, *shape), of which the first are compared with ``truth`` (m, *shape), m ≤ n."""
+        """Add samples (n, *shape), of which the first m are compared with ``truth`` (m, *shape)."""
         errors = (samples[: len(truth)] - truth).square().flatten(1).mean(1).double()
         self.count += len(truth)
         self.squared += float(errors.sum())
         self.fourth += float(errors.square().sum())
 
     def estimate(self) -> Estimate:
-        """The mean, with its standard error's interval."""
+        """Return the mean, with an interval of ± 1.96 standard errors."""
         mean = self.squared / self.count
         variance = max(0.0, self.fourth / self.count - mean**2)
         error = math.sqrt(variance / (self.count - 1)) if self.count > 1 else None
@@ -117,15 +120,15 @@ def measure(
     truth: Callable[[Work], Tensor | None] = lambda work: None,
     advance: Callable[[int], object] = lambda steps: None,
 ) -> dict[str, Estimate] | None:
-    """The figures of one candidate on one noise seed.
+    """Return the figures of one candidate on one noise seed.
 
     Args:
-        batches: of the seed, all of them; every process makes some.
-        truth: the path's ends for the first noises of a batch, (m, *shape), if they are known.
-        advance: called with the calls an image after every batch.
+        batches: all batches of the seed, of which every process makes some.
+        truth: returns the path's ends for the first noises of a batch, (m, *shape), or None.
+        advance: is called after every batch, with the number of calls that an image takes.
 
     Returns:
-        Figures by name; None where a sample is not finite.
+        The figures by name; None if a sample is not finite.
     """
     tally, errors, finite = Tally(), Errors(), True
     for work in mine(batches):
@@ -153,7 +156,10 @@ def measure(
 
 @torch.no_grad()
 def speed(candidate: Candidate, work: Work) -> float:
-    """Images a second on this machine, of all processes together: one batch after a warm-up."""
+    """Return the images that all processes together make in a second on this machine.
+
+    One batch is timed, after a warm-up.
+    """
     candidate.sample(work.eps[:1], work.condition.index(slice(1)))
     _wait(work.eps)
     started = time.perf_counter()
@@ -163,13 +169,13 @@ def speed(candidate: Candidate, work: Work) -> float:
 
 
 def _wait(values: Tensor) -> None:
-    """For the GPU, where they lie on one."""
+    """Wait for the GPU, if the values lie on one."""
     if values.is_cuda:
         torch.cuda.synchronize(values.device)
 
 
 def measured_row(candidate: Candidate, seeds: Sequence[Figures], more: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as JSON holds it: what it is, its figures as means over noise seeds, and ``more``."""
+    """Return a row as JSON holds it: what it is, its figures as means over noise seeds, and ``more``."""
     names = [name for name in seeds[0] if all(name in seed for seed in seeds)]
     figures = {name: Estimate.mean_of([seed[name] for seed in seeds]) for name in names}
 

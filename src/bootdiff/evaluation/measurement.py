@@ -1,4 +1,4 @@
-"""What a measurement is asked for: how many samples of what, who judges them, beside which rows."""
+"""What a measurement is asked for: how many samples of what, by whom they are judged, and beside which rows."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ from bootdiff.teachers import Teacher
 
 @dataclass(frozen=True)
 class Measurement:
-    """How many samples of what are measured, by whom, and beside which rows.
+    """What the user asks a measurement for.
 
     Args:
-        features, reference: of the Fréchet distance; the builtin teachers come with theirs.
-        clip: a CLIP model, for the CLIP score.
-        num, seed, repeats: samples a noise seed, the first seed, and how many.
-        choice: of prompts, classes and guidance weight.
+        features, reference: the feature space and the reference of the Fréchet distance; the builtin teachers have
+            their own.
+        clip: the CLIP model for the CLIP score.
+        num, seed, repeats: the samples for each noise seed, the seed of the first noise, and the number of noise seeds.
+        choice: the prompts, classes and guidance weight.
         labels: the classes that the prompts ask for.
-        calls: network calls at which the teacher's best sampler is looked for.
+        calls: the numbers of network calls at which the teacher's best sampler is looked for.
         heun: whether the exact end of the teacher's path is a row.
     """
 
@@ -48,14 +49,16 @@ class Measurement:
 
     @property
     def noises(self) -> Noises:
-        """Those that every row is sampled from."""
+        """Return the noises from which every row is sampled."""
         return Noises(self.num, self.seed, self.repeats)
 
     def judges(self, teacher: Teacher, texts: Sequence[str] | None) -> tuple[Judges, str | None]:
-        """Those of this teacher's images, all loaded, and the reference's name; notes for the user are printed.
+        """Return the judges of this teacher's images, all loaded, and the reference's name.
+
+        Notes for the user are printed.
 
         Raises:
-            BootdiffError: if one cannot be had, or does not fit.
+            BootdiffError: if a judge cannot be loaded, or does not fit.
         """
         features, reference = default_features(teacher, self.features, self.reference)
         space = open_features(features, teacher)
@@ -66,7 +69,10 @@ class Measurement:
         return Judges(space, against, clip_score(self.clip, texts)), reference
 
     def labels_of(self, student: str) -> Sequence[int] | None:
-        """The classes that are asked for: those given, or those of the builtin prompts that a run learned."""
+        """Return the classes that prompts ask for: those given, or those of the builtin prompts that a run learned.
+
+        It is None if there are neither.
+        """
         run = Run.around(student)
         learned = run.config.get("settings", {}).get("prompts") if run.started else None
         if self.labels is None and self.choice.prompts is None and learned == DIGITS:
@@ -75,12 +81,12 @@ class Measurement:
 
 
 def notes(reference: Reference | None, num: int) -> list[str]:
-    """What the file of the results says of them: of singular covariances, and of what was left out."""
+    """Return the notes that the file of the results holds: on singular covariances, and on what was left out."""
     return [*_of_reference(reference, num), *said()]
 
 
 def _of_reference(reference: Reference | None, num: int) -> list[str]:
-    """A line for each covariance that is singular, so that its Fréchet distances are too large."""
+    """Return a line for each covariance that is singular, and so makes its Fréchet distances too large."""
     if reference is None:
         return []
     size, lines = len(reference.statistics.mean), [reference.warning] if reference.warning is not None else []
@@ -93,10 +99,10 @@ def _of_reference(reference: Reference | None, num: int) -> list[str]:
 
 
 def clip_score(name: str | None, texts: Sequence[str] | None) -> ClipScore | None:
-    """The CLIP model, loaded.
+    """Return the CLIP model, loaded; None if none is named.
 
     Raises:
-        BootdiffError: where there are no prompts to be fitted.
+        BootdiffError: if there are no prompts that images could fit.
     """
     if name is None:
         return None

@@ -1,4 +1,4 @@
-"""Several processes under torchrun: each makes some of the batches, and all know the figures."""
+"""Evaluation by several processes under torchrun: each makes some of the batches, and all get the figures."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ T = TypeVar("T")
 
 
 def join() -> None:
-    """Know each other, and each its own device: to be called before anything is moved to one."""
+    """Let the processes find each other, and give each its device, before anything is moved to one."""
     place()
     if several():
         atexit.register(leave)
 
 
 def mine(items: Iterable[T]) -> Iterator[T]:
-    """Every n-th item, from this process's own on."""
+    """Yield every n-th item, beginning with this process's own, where n processes run."""
     index, count = place()
     return (item for number, item in enumerate(items) if number % count == index)

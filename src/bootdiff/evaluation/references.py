@@ -1,4 +1,4 @@
-"""What an evaluation measures in, and against: feature spaces and reference statistics."""
+"""The feature spaces that an evaluation measures in, and the reference statistics that it compares with."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ from bootdiff.system.notes import note
 from bootdiff.system.progress import progress
 from bootdiff.teachers import Teacher, adapter_of
 
-#: images whose features are computed at a time: of a small space, and of a large network's
+#: the number of images whose features are computed at a time, by a small network and by a large one
 BATCH, LARGE_BATCH = 512, 64
-#: feature vectors that are kept beside the statistics
+#: the largest number of feature vectors that are kept beside the statistics
 SAMPLES = 10_000
-#: images from which on the progress is shown
+#: the number of images from which on progress is shown
 MANY = 5_000
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What samples are compared with.
+    """The images that samples are compared with, as features.
 
     Args:
-        statistics: of every image.
-        samples: features (n ≤ 10,000, d) in float32, drawn with a fixed seed; None where only the statistics are known.
-        name: as the user gave it.
-        features: name and hash of the feature space.
+        statistics: mean and covariance of the features of every image.
+        samples: some features (n ≤ 10,000, d) in float32, drawn with a fixed seed; None if only the statistics are
+            known.
+        name: the name that the user gave.
+        features: the feature space's name with its hash.
     """
 
     statistics: Statistics
@@ -49,7 +50,7 @@ class Reference:
 
     @property
     def warning(self) -> str | None:
-        """A line for the user where there are too few images for the covariance; None where there are enough."""
+        """Return a line for the user if there are too few images for the covariance; otherwise None."""
         count, size = self.statistics.count, len(self.statistics.mean)
         if not 0 < count <= size:
             return None
@@ -60,12 +61,13 @@ class Reference:
 
 
 def find_reference(name: str | None, features: Features, shape: tuple[int, ...] | None = None) -> Reference:
-    """A reference: ``digits``, ``fashion``, an ``.npz`` file, or images whose features are computed here.
+    """Return a reference: ``digits``, ``fashion``, an ``.npz`` file, or images whose features are computed here.
 
-    Images are a folder of them, an IDX file or a parquet file; their features are kept in the cache.
+    Images are a folder, an IDX file or a parquet file; their features are kept in the cache.
 
     Args:
-        shape: of the images that will be measured, where the space takes any size: the reference's must have it too.
+        shape: the shape (c, h, w) of the images that will be measured. If the space takes any size, the reference's
+            images must have it, too.
 
     Raises:
         BootdiffError: if it cannot be read, was made with other features, or its images have another size.
@@ -107,7 +109,7 @@ def _digit_samples(features: Features) -> Tensor | None:
 
 
 def _from_file(path: Path, name: str, features: Features) -> Reference:
-    """mu and sigma of pytorch-fid, clean-fid or EDM, or our own with samples."""
+    """Return the reference in a file of pytorch-fid, clean-fid or EDM, or in one of our own with samples."""
     statistics, made_with = Statistics.read(path)
     if made_with is not None and made_with != features.name:
         raise BootdiffError(f"{path} was made with the features {made_with}, not {features.name}; make it anew.")
@@ -126,7 +128,7 @@ def _from_file(path: Path, name: str, features: Features) -> Reference:
 
 
 def _extras(path: Path) -> tuple[Tensor | None, int]:
-    """Samples, where the file has any, and the number of images, where it calls it ``num``."""
+    """Return the samples that a file holds, or None, and the number of images that it calls ``num``, or 0."""
     held = read_npz(path, ("samples", "num"))
     samples = torch.from_numpy(held["samples"]).float() if "samples" in held else None
     try:
@@ -137,25 +139,30 @@ def _extras(path: Path) -> tuple[Tensor | None, int]:
 
 @torch.no_grad()
 def _size(features: Features) -> int:
-    """How many features a space has."""
+    """Return the number of features that a space has."""
     return features(torch.zeros(1, *(features.shape or (3, 32, 32)))).shape[1]
 
 
 def drawn(count: int) -> Tensor:
-    """Which of ``count`` feature vectors are kept: a mask with at most 10,000, the same every time."""
+    """Return which of ``count`` feature vectors are kept, as a mask (count,).
+
+    It chooses 10,000 at most, and the same ones every time.
+    """
     mask = torch.zeros(count, dtype=torch.bool)
     mask[torch.randperm(count, generator=torch.Generator().manual_seed(0))[:SAMPLES]] = True
     return mask
 
 
 def image_statistics(data: str, features: Features, shape: tuple[int, ...] | None = None) -> tuple[Statistics, Tensor]:
-    """Feature statistics of a data set, and some of the features; computed once, then read from the cache.
+    """Return the statistics of a data set's features, and some of the features.
 
-    Images that are a little smaller than those to be measured are padded with black, as ``train-teacher`` pads them;
-    the digits are resized, as it resizes them.
+    They are computed once, and then read from the cache.
+
+    Images that are a little smaller than those to be measured are padded with black, as ``train-teacher`` pads them.
+    The digits are resized, as it resizes them.
 
     Raises:
-        BootdiffError: if the data cannot be read or have another size.
+        BootdiffError: if the data cannot be read, or have another size.
     """
     key = features.name if features.shape or shape is None else f"{features.name}-of-{'x'.join(map(str, shape))}"
     return cached(data, key, lambda: _gather(data, features, shape))
@@ -180,7 +187,7 @@ def _gather(data: str, features: Features, shape: tuple[int, ...] | None) -> tup
 
 
 def _fitted(pixels: Tensor, data: str, shape: tuple[int, ...] | None) -> Tensor:
-    """Images (b, c, h, w) in uint8 at the size of those that are measured.
+    """Return images (b, c, h, w) in uint8, at the size of those that are measured.
 
     Raises:
         BootdiffError: if they are larger, less than half as large, or have other channels.
@@ -200,7 +207,10 @@ def _fitted(pixels: Tensor, data: str, shape: tuple[int, ...] | None) -> Tensor:
 
 
 def default_features(teacher: Teacher, features: str | None, reference: str | None) -> tuple[str | None, str | None]:
-    """The builtin teachers come with features and a reference; for any other the user names them."""
+    """Return the names of the feature space and the reference; None where there is none.
+
+    The builtin teachers have their own; for any other teacher the user names them.
+    """
     if teacher.name in BUILTIN_TEACHERS:
         return features or DIGITS, reference or DIGITS
     if (features is None) != (reference is None):
@@ -210,10 +220,10 @@ def default_features(teacher: Teacher, features: str | None, reference: str | No
 
 
 def open_features(name: str | None, teacher: Teacher) -> Features | None:
-    """Load a feature space and check that it takes this teacher's images.
+    """Load a feature space, and check that it takes this teacher's images.
 
     Raises:
-        BootdiffError: if it takes another shape.
+        BootdiffError: if it takes images of another shape.
     """
     if name is None:
         return None
@@ -228,7 +238,10 @@ def open_features(name: str | None, teacher: Teacher) -> Features | None:
 
 @torch.no_grad()
 def image_shape(teacher: Teacher) -> tuple[int, ...]:
-    """Of a teacher's images: those of a latent teacher are known once one is decoded."""
+    """Return the shape (c, h, w) of a teacher's images.
+
+    Those of a latent teacher are known once one is decoded.
+    """
     adapter = adapter_of(teacher)
     if adapter is None or not adapter.latent:
         return tuple(teacher.shape)

@@ -1,4 +1,4 @@
-"""A table of measured rows, as a file keeps it."""
+"""The table of measured rows, as a file keeps it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from bootdiff.storage.runs import Run
 from bootdiff.system.out_of_memory import told_when_out_of_memory
 from bootdiff.teachers import Teacher, adapter_of
 
-#: what to do where the memory does not suffice
+#: the advice for when the memory does not suffice
 LOWER = "lower --num, or leave --clip and large --features out"
-#: of what a table is as a file; a file of another one is made anew
+#: the version of a table's file; a file of another version is made anew
 FORMAT = 2
 
 
@@ -30,21 +30,23 @@ def table_entries(
     path: bool = True,
     more: Sequence[Candidate] = (),
 ) -> list[Entry]:
-    """The teacher's rows, chosen now, and further ones.
+    """Return the rows of a table: the teacher's, which are chosen now, and further ones.
 
     Args:
-        further: students, and other rows.
-        calls, path, more: of the teacher's rows (``teacher_entries``).
+        further: the rows of students, and others.
+        calls, path, more: the teacher's rows, as ``teacher_entries`` takes them.
     """
     return [*teacher_entries(chooser, calls, path, more), *further]
 
 
 @told_when_out_of_memory(LOWER)
 def measured_table(chooser: Chooser, entries: Sequence[Entry], latencies: bool = False) -> dict[str, Any]:
-    """The rows as JSON holds them; a student's says how many of its teacher's calls its call is worth.
+    """Return the measured rows as JSON holds them.
+
+    A student's row says how many of its teacher's calls its call is worth.
 
     Args:
-        chooser: of the teacher's samplers, with the engine.
+        chooser: what chooses the teacher's samplers, with the engine.
         latencies: whether milliseconds for one image are measured, too.
     """
     engine = chooser.engine
@@ -66,14 +68,14 @@ def measured_table(chooser: Chooser, entries: Sequence[Entry], latencies: bool =
 
 
 def teachers_conditions(teacher: Teacher, conditions: Conditions) -> Conditions:
-    """A student's conditions without a guidance weight that only the student must be told."""
+    """Return a student's conditions without a guidance weight that only the student must be told."""
     adapter = adapter_of(teacher)
     told = adapter is not None and adapter.embedded_weight is not None
     return conditions.inner if isinstance(conditions, Weighted) and not told else conditions
 
 
 def read_evaluation(folder: Path) -> dict[str, Any] | None:
-    """What a run keeps of its evaluation; None where it has none, or one of an earlier version.
+    """Return the evaluation that a run keeps; None if it has none, or one of an earlier version.
 
     Raises:
         BootdiffError: if the file cannot be read.

@@ -1,4 +1,4 @@
-"""What the samples of one candidate are like, gathered batch by batch and on any number of processes."""
+"""The figures of one candidate's samples, gathered batch by batch on any number of processes."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from bootdiff.metrics.inception_score import InceptionScore
 from bootdiff.metrics.kernel import kernel_distance
 from bootdiff.metrics.precision_recall import precision_recall
 
-#: feature vectors kept for what needs them one by one; the first so many samples
+#: the number of first samples whose feature vectors are kept, for figures that need them one by one
 KEPT = 10_000
-#: samples that nearest neighbours need
+#: the number of samples above which nearest neighbours are looked for
 FEWEST = 10
 
 
 @dataclass(frozen=True)
 class Judges:
-    """What looks at images.
+    """The judges of images: what their figures are measured with.
 
     Args:
         features: the feature space.
-        reference: in that space.
-        clip: how well images fit their prompts.
+        reference: the reference in that space.
+        clip: the CLIP model that says how well images fit their prompts.
     """
 
     features: Features | None = None
@@ -48,34 +48,35 @@ class Judges:
 
 
 class Asked(Protocol):
-    """What is known of a batch: the number of its first sample, and what each was asked for."""
+    """What is known of a batch: the number of its first sample, and what each sample was asked for."""
 
     @property
     def start(self) -> int:
-        """Of the first sample."""
+        """Return the number of the batch's first sample."""
         ...
 
     @property
     def labels(self) -> Tensor | None:
-        """Classes, (b,)."""
+        """Return the classes that were asked for, (b,), or None."""
         ...
 
     @property
     def texts(self) -> Sequence[str] | None:
-        """Prompts."""
+        """Return the prompts that were asked for, b of them, or None."""
         ...
 
     @property
     def groups(self) -> Tensor | None:
-        """Equal for samples of one condition, (b,)."""
+        """Return numbers, (b,), that are equal for samples of one condition, or None."""
         ...
 
 
 @dataclass
 class Tally:
-    """Figures of one noise seed in one feature space.
+    """The figures of one noise seed in one feature space, while they are gathered.
 
-    Nothing here depends on the size of the batches, or on who made which: everything goes by a sample's number.
+    Nothing depends on the size of the batches, or on which process made them, because everything is kept by a sample's
+    number.
     """
 
     frechet: GroupedAccumulator = field(default_factory=GroupedAccumulator)
@@ -88,10 +89,10 @@ class Tally:
     scores: dict[int, Tensor] = field(default_factory=dict)
 
     def add(self, judges: Judges, images: Tensor, asked: Asked) -> None:
-        """Count images (b, c, h, w) in [−1, 1].
+        """Add images (b, c, h, w) in [−1, 1].
 
         Raises:
-            BootdiffError: for a class that the feature space does not know, or features that are not finite.
+            BootdiffError: if the feature space does not know a class, or if features are not finite.
         """
         if judges.features is not None:
             self._look(judges.features, images, asked)
@@ -123,7 +124,7 @@ class Tally:
         self.asked += len(labels)
 
     def merge(self, other: Tally) -> None:
-        """Take in what another process has counted."""
+        """Add what another process gathered."""
         self.frechet.merge(other.frechet)
         self.diversity.merge(other.diversity)
         self.inception.merge(other.inception)
@@ -133,7 +134,10 @@ class Tally:
         self.scores.update(other.scores)
 
     def figures(self, judges: Judges) -> dict[str, Estimate]:
-        """All that can be said: distances need a reference, and those of single samples its samples."""
+        """Return all figures that can be given, by name.
+
+        Distances need a reference, and some also need single samples of it.
+        """
         known = self._figures(judges.reference) if judges.features is not None else {}
         if judges.clip is not None and self.scores:
             known["clip_score"] = judges.clip.estimate(torch.cat([self.scores[first] for first in sorted(self.scores)]))
