@@ -1,1 +1,1 @@
-"""Reports: a run, or several side by side, as one self-contained page."""
+"""Reports: one self-contained page on a run, or on several side by side."""

@@ -1,4 +1,4 @@
-"""From run folders to ``report.html``."""
+"""The making of ``report.html`` from run folders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bootdiff.storage.files import write_text
 from bootdiff.storage.runs import Run
 from bootdiff.students.card import read_card
 
-#: where several runs' report goes
+#: the file of a report on several runs
 SEVERAL = Path("report.html")
 
 
@@ -26,12 +26,12 @@ def build_report(folder: Path | str, teacher: str | None = None, output: Path | 
     """Write a finished run's report and return its path.
 
     Args:
-        folder: of the run.
-        teacher: where the run does not say, or its teacher has moved.
-        output: by default ``report.html`` in the run.
+        folder: the run's folder.
+        teacher: the teacher's name, if the run does not say it or the teacher has moved.
+        output: the file to write; by default ``report.html`` in the run.
 
     Raises:
-        BootdiffError: if the folder holds no finished distillation, or ``output`` is something else than a report.
+        BootdiffError: if the folder holds no finished distillation, or ``output`` is something other than a report.
     """
     folder = Path(folder)
     place = folder / "report.html" if output is None else Path(output)
@@ -54,10 +54,10 @@ def build_report(folder: Path | str, teacher: str | None = None, output: Path | 
 
 
 def build_comparison(folders: Sequence[Path | str], output: Path | str = SEVERAL) -> Path:
-    """Write one page that sets finished runs side by side, and return its path.
+    """Write one page that shows finished runs side by side, and return its path.
 
     Args:
-        folders: two or more; their teachers may differ.
+        folders: two or more run folders; their teachers may differ.
 
     Raises:
         BootdiffError: if one holds no finished distillation or is named twice, or ``output`` is no report.
@@ -85,7 +85,7 @@ def _write(path: Path, title: str, parts: Sequence[str]) -> Path:
 
 
 def _first_stage(run: Finished) -> list[str]:
-    """The curves of the stage before it."""
+    """Return the curves of the stage before this one, as HTML; nothing if there is none."""
     if run.first is None:
         return []
     verdict = run.first.verdict
@@ -94,7 +94,10 @@ def _first_stage(run: Finished) -> list[str]:
 
 
 def _samples(run: Finished, teacher: str | None) -> str:
-    """The pictures; a note for the student of a plain module, which only its own program can build."""
+    """Return the pictures of samples, as HTML.
+
+    For the student of a plain module it is a note, because only its own program can build it.
+    """
     if read_card(Run(run.folder).student_path).pipeline is None:
         return note("No samples here: the teacher is a module of your own, so draw them from Python.")
     return samples_and_path(run, teacher)

@@ -1,4 +1,4 @@
-"""Small charts as SVG images: they take a phone's width, a printer's resolution, and the ink of light or dark."""
+"""Small charts as SVG images, which fit a phone's width, print sharply, and follow a light or dark page."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 
 Point = tuple[float, float]
 
-#: inches; at 72 points an inch the text is as large on a phone as the page's small print
+#: width and height in inches; at 72 points an inch the text is as large on a phone as the page's small print
 SIZE = (3.5, 2.3)
-#: stands for the ink until the image is written
+#: a colour that stands for the ink until the image is written
 INK = "#010203"
-#: on white and on the dark page each stands out by 3 : 1 at least
+#: the colours of lines; each has a contrast of 3 : 1 at least, on the white and on the dark page
 COLOURS = ("#2f80d8", "#d9660f", "#26956a", "#a05fd0", "#d0497c", "#8a7a1f", "#6f7b87")
 DASHES: tuple[Any, ...] = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 LIGHT, DARK = "#1b1f24", "#e8ebee"
 STYLE = f"<style>svg{{color:{LIGHT}}}@media (prefers-color-scheme:dark){{svg{{color:{DARK}}}}}</style>"
-#: characters of a legend's name
+#: the largest number of characters of a name in a legend
 LONGEST = 24
 
 
@@ -29,9 +29,9 @@ class Series:
     """A line of a chart.
 
     Args:
-        label: its name.
-        points: (x, y); what is not finite is left out.
-        place: which colour and which dashes.
+        label: the line's name.
+        points: the points (x, y); those that are not finite are left out.
+        place: a number that says which colour and which dashes the line has.
     """
 
     label: str
@@ -41,13 +41,13 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart.
+    """A chart, before it is drawn.
 
     Args:
-        title, note: what stands above and below it.
-        log: whether y has a logarithmic axis; only values above 0 are drawn then.
+        title, note: the text above and the text below it.
+        log: whether the y axis is logarithmic; then only values above 0 are drawn.
         across: the name of the x axis.
-        level: a value to draw a line at.
+        level: a value at which a horizontal line is drawn.
     """
 
     title: str
@@ -59,7 +59,7 @@ class Chart:
 
     @property
     def drawn(self) -> list[Series]:
-        """The series that have points, with those only."""
+        """Return the series that have points to draw, with these points only."""
         lowest = 0 if self.log else -math.inf
         kept = [
             Series(s.label, [p for p in s.points if math.isfinite(p[1]) and p[1] > lowest], s.place)
@@ -69,7 +69,7 @@ class Chart:
 
     @property
     def words(self) -> str:
-        """The chart for those who do not see it."""
+        """Return the chart in words, for readers who do not see it."""
         ends = [
             f"{s.label}: {s.points[0][1]:.3g} at {self.across} {s.points[0][0]:.3g}, "
             f"{s.points[-1][1]:.3g} at {s.points[-1][0]:.3g}"
@@ -79,7 +79,7 @@ class Chart:
 
 
 def draw(chart: Chart) -> str:
-    """A chart as the text of an SVG image."""
+    """Return a chart as the text of an SVG image."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -103,11 +103,11 @@ def draw(chart: Chart) -> str:
 
 
 def chart_uri(chart: Chart) -> str:
-    """A chart as a ``data:`` address."""
+    """Return a chart as a ``data:`` address."""
     return "data:image/svg+xml;base64," + base64.b64encode(draw(chart).encode()).decode()
 
 
-#: mypy would have every key spelt out
+#: matplotlib's settings; Any, because mypy would have every key spelt out
 _RC: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "bootdiff",
@@ -137,7 +137,7 @@ def _plot(axes: Any, line: Series) -> None:
 
 
 def _scale(axes: Any, chart: Chart) -> None:
-    """Axes whose ticks are plain numbers."""
+    """Set axes whose ticks are plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     values = [y for line in chart.drawn for _, y in line.points]

@@ -1,4 +1,4 @@
-"""Which charts a report draws: of one run, or of several over each other."""
+"""The charts that a report draws, of one run or of several in the same axes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOSSES = {
     "correction": "teacher − fake, squared",
     "fake": "fake denoiser's loss",
 }
-#: figures of a look that are drawn as they are, on a logarithmic axis
+#: the figures of a look that are drawn as they are, on a logarithmic axis, with title and note
 FALLING = {
     "path_error": ("Path error", "Mean squared difference to the end of the teacher's path from the same noise."),
     "boundary_error": ("Boundary error", "The same at the path's start."),
@@ -40,7 +40,7 @@ LOOKED = (
 
 
 def convergence(runs: Sequence[Finished], title: str = "Convergence") -> str:
-    """What the looks at the runs saw; nothing where no run was watched."""
+    """Return a section on what the looks at the runs saw, as HTML; empty if no run was watched."""
     watched = any(run.looks for run in runs)
     charts = _convergence_charts(runs) if watched else []
     unwatched = [run.name for run in runs if not run.looks]
@@ -49,7 +49,10 @@ def convergence(runs: Sequence[Finished], title: str = "Convergence") -> str:
 
 
 def losses(run: Finished, title: str = "Losses") -> str:
-    """A run's training log: losses by step, and the residual at its start, its middle and its end."""
+    """Return a section on a run's training log, as HTML.
+
+    It shows losses by step, and the residual at the start, the middle and the end.
+    """
     if len(run.log) < 2:
         return ""
     # With a fake denoiser the sum of all turns' losses says nothing.
@@ -65,7 +68,7 @@ def losses(run: Finished, title: str = "Losses") -> str:
 
 
 def losses_together(runs: Sequence[Finished]) -> str:
-    """The runs' losses, one chart a term, and their residuals at the end."""
+    """Return a section on several runs' losses, one chart for each term, and their residuals at the end."""
     charts = [Chart(words.capitalize(), "", _of(runs, _logged(key)), log=True) for key, words in LOSSES.items()]
     last = _of(runs, lambda run: _by_time(run.log[-1]) if run.log else [])
     return section("Losses", _figures([*charts, Chart("Residual at the end", RESIDUAL, last, across="t")]))
@@ -89,7 +92,10 @@ _DRIFT = "How far a channel's mean is from the teacher's, in the teacher's devia
 
 
 def _saturation(runs: Sequence[Finished]) -> Chart:
-    """A student's beside its teacher's; of several students, how much is above their teachers'."""
+    """Return a chart of saturated values.
+
+    One student is drawn beside its teacher; of several students, how much they are above their teachers.
+    """
     if len(runs) > 1:
         words = "Saturated values above the teacher's share, of the channel with most."
         return Chart("Saturation", words, _of(runs, _seen(excess_saturation)), level=0.0)
@@ -116,7 +122,7 @@ def _logged(key: str) -> Points:
 
 
 def _by_time(line: Line) -> list[Point]:
-    """A log line's residuals, at the middles of their time bins."""
+    """Return the residuals of a line of the log, at the middles of their time bins."""
     bins = line.get("residual_by_time") or []
     return [((i + 0.5) / len(bins), value) for i, value in enumerate(bins) if value is not None]
 

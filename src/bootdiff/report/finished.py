@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished distillation.
+    """A finished distillation, as a report reads it.
 
     Args:
-        name: short, and no other run's on the page.
-        config, meta: what was asked, and what it ran on.
-        log: the training log's lines.
-        looks: the convergence's; none of a run that was not watched.
-        evaluation: its figures, where it was measured.
+        name: a short name, which no other run on the page has.
+        config, meta: what was asked, and what the run ran on.
+        log: the lines of the training log.
+        looks: the looks at the convergence; none of a run that was not watched.
+        evaluation: the run's figures, if it was measured.
     """
 
     folder: Path
@@ -36,12 +36,12 @@ class Finished:
     log: Sequence[Mapping[str, Any]]
     looks: Sequence[Mapping[str, Any]]
     evaluation: Mapping[str, Any] | None
-    #: the stage before it, of a run of two
+    #: the first stage, if the run has two
     first: Finished | None = None
 
     @property
     def verdict(self) -> Verdict | None:
-        """Of its looks, or of its end where it has none; None where neither says anything."""
+        """Return the verdict on the run's looks, or on how it ended; None if neither says anything."""
         from bootdiff.monitoring.convergence import verdict_of
 
         verdict = verdict_of(self.folder)
@@ -49,13 +49,13 @@ class Finished:
 
     @property
     def teacher_key(self) -> str:
-        """Equal for runs of one teacher."""
+        """Return words that are equal for runs of one teacher."""
         told = self.meta.get("sources", {}).get("teacher") or self.meta.get("source_hash")
         return str(told or [self.config["teacher"], self.config.get("teacher_options")])
 
 
 def open_finished(folder: Path) -> Finished:
-    """Read a run.
+    """Read a finished run.
 
     Raises:
         BootdiffError: if the folder holds no finished distillation.
@@ -76,10 +76,12 @@ def open_finished(folder: Path) -> Finished:
 
 
 def open_several(folders: Sequence[Path]) -> list[Finished]:
-    """Read runs to be set side by side, named by the ends of their paths that tell them apart.
+    """Read runs that are to be shown side by side.
+
+    Their names are the ends of their paths, as long as is needed to tell them apart.
 
     Raises:
-        BootdiffError: if one is no finished distillation, or named twice.
+        BootdiffError: if one is no finished distillation, or is named twice.
     """
     runs = [open_finished(folder) for folder in folders]
     places = [run.folder.resolve() for run in runs]
@@ -98,10 +100,10 @@ def _tail(place: Path, parts: int) -> str:
 
 @contextmanager
 def told_if_damaged(folders: Sequence[Path]) -> Iterator[None]:
-    """Turn what a damaged file of a run leads to into one line.
+    """Turn the errors to which a damaged file of a run leads into one line.
 
     Raises:
-        BootdiffError: naming the runs and what was met.
+        BootdiffError: if such an error occurs; the message names the runs and the error.
     """
     try:
         yield

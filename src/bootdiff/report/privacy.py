@@ -1,4 +1,4 @@
-"""A report is passed on: it says what files are called, not where they lay on the machine that made it.
+"""Keeping places out of a report, which may be passed on: it names files, not where they lay on a machine.
 
 The paths themselves stay in the run's ``config.yaml`` and ``meta.json``.
 """
@@ -10,14 +10,14 @@ import shlex
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-#: an absolute path, one from the home folder or from a folder above, as the beginning of a word or of a value
+#: the start of a path that is absolute, or goes from the home folder or a folder above, at the start of a value
 _START = re.compile(r"(/|~[/\\]|\.\.[/\\]|[A-Za-z]:[\\/]|\\\\)(?=[^\s/])")
-#: such a path within a sentence, to its last letter
+#: such a path within a sentence, up to its last letter
 _WITHIN = re.compile(r"(?<![\w./\\:~-])(?:/|~/|(?:\.\./)+|[A-Za-z]:[\\/])[^\s'\",;()<>|]*[\w/\\]")
 
 
 def without_place(value: str) -> str:
-    """The last part of a path that says where it lies; any other text as it is."""
+    """Return the last part of a path that says where it lies, and any other text as it is."""
     if not _START.match(value):
         return value
     kind = PureWindowsPath if "\\" in value else PurePosixPath
@@ -25,7 +25,7 @@ def without_place(value: str) -> str:
 
 
 def command_without_places(command: str) -> str:
-    """A command line whose words are without places, those after an equals sign too."""
+    """Return a command line whose paths are without places, also those after an equals sign."""
     try:
         words = shlex.split(command)
     except ValueError:  # edited by hand
@@ -34,12 +34,12 @@ def command_without_places(command: str) -> str:
 
 
 def sentence_without_places(text: str) -> str:
-    """A sentence whose paths are without places."""
+    """Return a sentence whose paths are without places."""
     return _WITHIN.sub(lambda found: without_place(found[0]), text)
 
 
 def value_without_places(value: Any) -> Any:
-    """A setting's value: a path without its place, also within a list."""
+    """Return a setting's value whose paths are without places, also those in a list."""
     if isinstance(value, str):
         return without_place(value)
     return [value_without_places(part) for part in value] if isinstance(value, list) else value

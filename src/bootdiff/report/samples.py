@@ -1,4 +1,4 @@
-"""Samples and paths as pictures: the same noises, column by column."""
+"""The pictures of a report: samples and paths, with one noise for each column of samples."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from bootdiff.system import notes
 from bootdiff.teachers import Teacher
 
 PATH_ROWS = 4
-#: pixels of the side of an image that is enlarged without smoothing
+#: the largest width in pixels of an image that is enlarged without smoothing
 TINY = 16
-#: pixels of a picture's width
+#: the largest width of a picture, in pixels
 WIDEST = 1600
 PATH_END = "The path's exact end, what BOOT learns (50 Heun steps)"
 STUDENT = "Student, one call"
@@ -44,13 +44,13 @@ Row = tuple[str, Tensor]
 
 @dataclass(frozen=True)
 class Asked:
-    """A run's student, its teacher, and what both are asked for.
+    """A run's student and its teacher, with the noises and conditions that both are asked for.
 
     Args:
-        teacher: with the student's guidance; None where it is not there, or too large to be sampled here.
-        eps: noises, (columns, *shape), on the best device.
-        words: what the columns are, if anything was asked.
-        weight, negative: what the teacher is guided by, if anything.
+        teacher: the teacher with the student's guidance; None if it is not there, or too large to be sampled here.
+        eps: the noises, (columns, *shape), on the best device.
+        words: text on the conditions of the columns, empty if there are none.
+        weight, negative: the guidance weight and the negative prompt; None without them.
     """
 
     student: Student
@@ -62,20 +62,20 @@ class Asked:
     negative: str | None
 
     def shown(self, samples: Tensor) -> Tensor:
-        """Samples as images, (columns, c, h, w)."""
+        """Return samples as images, (columns, c, h, w) on the CPU."""
         return self.student.decode(samples).cpu()
 
     def teacher_row(self, teacher: Teacher, low: float, high: float) -> Tensor:
-        """The teacher's own samples over a range of times, as images."""
+        """Return the teacher's own samples from time ``high`` to ``low``, as images (columns, c, h, w)."""
         return self.shown(gallery.teacher_samples(teacher, self.eps, self.condition, low, high))
 
 
 def open_asked(run: Finished, named: str | None = None, alone: bool = False) -> Asked | None:
-    """A run's student beside its teacher; None where its samples are no pictures.
+    """Open a run's student beside its teacher; return None if its samples are no pictures.
 
     Args:
-        named: the teacher, where the run does not say.
-        alone: whether a teacher that is not there is done without.
+        named: the teacher's name, if the run does not say it.
+        alone: whether a missing teacher is left out, instead of an error.
 
     Raises:
         BootdiffError: if the student or a needed teacher cannot be opened.
@@ -103,21 +103,21 @@ def _pair(run: Finished, named: str | None, alone: bool) -> Opened | None:
 
 
 def _words(prompts: Sequence[str] | None, labels: Sequence[int] | None, count: int) -> str:
-    """What the columns were asked for."""
+    """Return text that says what the columns were asked for; empty if nothing was."""
     words: Sequence[Any] = prompts if prompts is not None else labels or ()
     said = "; ".join(str(words[i % len(words)]) for i in range(count)) if words else ""
     return f"{'Classes' if prompts is None else 'Columns'}: {said}." if said else ""
 
 
 def _weight(student: Student) -> float | None:
-    """The guidance weight of the columns: the one that is asked for, or the only one that was learned."""
+    """Return the guidance weight of the columns: the one asked for, or the only one that was learned."""
     told = student.told_weight(None)
     return student.learned.fixed if told is None else told
 
 
 @torch.no_grad()
 def samples_and_path(run: Finished, named: str | None = None) -> str:
-    """A run's teacher and student from the same noises, and the student's path."""
+    """Return a run's teacher and student from the same noises, and the student's path, as HTML."""
     asked = open_asked(run, named)
     if asked is None:
         return ""
@@ -144,7 +144,10 @@ def _path(asked: Asked) -> str:
 
 @torch.no_grad()
 def samples_together(runs: Sequence[Finished]) -> str:
-    """The runs' students from the same noises, one below the other; those of different teachers stand apart."""
+    """Return the runs' students from the same noises, one below the other, as HTML.
+
+    Students of different teachers stand apart.
+    """
     groups: dict[tuple[str, ...], Group] = {}
     lacking = []
     for run in runs:
@@ -162,7 +165,7 @@ def samples_together(runs: Sequence[Finished]) -> str:
 
 @dataclass
 class Group:
-    """The rows of runs whose teacher, and what it was asked for, are the same; its guidance may differ."""
+    """The rows of runs that have the same teacher and the same conditions; their guidance may differ."""
 
     title: str
     words: str
@@ -170,7 +173,7 @@ class Group:
     guided: list[tuple[float | None, str | None]] = field(default_factory=list)
 
     def add(self, name: str, asked: Asked) -> None:
-        """A student's row, below its teacher's where that is a new one."""
+        """Add a student's row, below its teacher's if that has not been added yet."""
         guidance = asked.weight, asked.negative
         if asked.teacher is not None and guidance not in self.guided:
             self.guided.append(guidance)
@@ -180,7 +183,7 @@ class Group:
 
 
 def _rows(rows: Sequence[Row], caption: str, title: str = "") -> str:
-    """Rows of samples, each under its name."""
+    """Return rows of samples as HTML, each under its name."""
     body = "".join(
         f'<p class="label">{html.escape(name)}</p>{_shown(grid(images, len(images)), f"Samples: {name}", images)}'
         for name, images in rows
@@ -189,6 +192,6 @@ def _rows(rows: Sequence[Row], caption: str, title: str = "") -> str:
 
 
 def _shown(pixels: Image.Image, alt: str, images: Tensor) -> str:
-    """A picture no wider than a page needs; tiny images keep their pixels' edges."""
+    """Return a picture as HTML, no wider than a page needs; tiny images keep their pixels' edges."""
     pixels.thumbnail((WIDEST, pixels.height))
     return picture(data_uri(pixels), alt, "samples enlarged" if images.shape[-1] <= TINY else "samples")

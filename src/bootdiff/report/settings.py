@@ -1,4 +1,4 @@
-"""The tables of settings."""
+"""The tables of settings in a report."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from bootdiff.report.finished import Finished
 from bootdiff.report.page import cell, command, head_row, note, row, section, table
 from bootdiff.report.privacy import command_without_places, value_without_places
 
-#: longer lists are cut: a table is no file
+#: the largest number of characters of a value; longer ones are cut
 LONGEST = 120
 
 
 def settings_table(run: Finished) -> str:
-    """A run's command, settings and versions."""
+    """Return a section with a run's command, settings and versions, as HTML."""
     rows = [row(key, [cell(_said(value))]) for key, value in _flat(run).items()]
     inner = table([head_row(["setting", "value"])], rows, "Settings")
     return section(
@@ -24,7 +24,7 @@ def settings_table(run: Finished) -> str:
 
 
 def differences_table(runs: Sequence[Finished]) -> str:
-    """The settings that are not the same in all runs."""
+    """Return a section with the settings that are not the same in all runs, as HTML."""
     asked = [_flat(run) for run in runs]
     keys = dict.fromkeys(key for settings in asked for key in settings)
     rows = [
@@ -39,7 +39,7 @@ def differences_table(runs: Sequence[Finished]) -> str:
 
 
 def commands(runs: Sequence[Finished]) -> str:
-    """What was typed for each run."""
+    """Return a section with the command of each run, as HTML."""
     return section(
         "Commands",
         *(f"<h3>{html.escape(run.name)}</h3>{command(command_without_places(run.meta['command']))}" for run in runs),

@@ -1,4 +1,4 @@
-"""The tables of figures. Figures of different feature spaces never share a column."""
+"""The tables of figures in a report; figures of different feature spaces never share a column."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from bootdiff.report.finished import Finished
 from bootdiff.report.page import cell, head_row, note, notes, row, section, table
 from bootdiff.samplers import rows
 
-#: figures whose feature space is a model of their own, which their estimator names
+#: the figures that are measured by a model of their own, which their estimator names
 OWN_MODEL = ("clip_score",)
-#: figures of any row
+#: the figures that need no feature space, with their headings
 PLAIN = {"path_error": "path error", "images_per_second": "images/s"}
 SHARES = ("faithfulness",)
 DASH = "–"
@@ -24,7 +24,7 @@ RANGED = "Below a figure stands its interval, of 95 % where nothing else is said
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of a row; ``low`` and ``high`` are None where its spread is not known."""
+    """A figure of a row; ``low`` and ``high`` are None if its spread is not known."""
 
     value: float
     low: float | None = None
@@ -35,11 +35,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Space:
-    """What figures belong to.
+    """The feature space and reference that a figure was measured with.
 
     Args:
-        name: of the features.
-        reference: what they were compared with.
+        name: the name of the feature space.
+        reference: the reference, if there is one.
     """
 
     name: str
@@ -47,17 +47,17 @@ class Space:
 
     @property
     def words(self) -> str:
-        """Without the folder that the reference lies in."""
+        """Return the space in words, without the folder in which the reference lies."""
         return self.name + (f" against {Path(self.reference).name}" if self.reference else "")
 
 
 @dataclass
 class Columns:
-    """The columns of one space.
+    """The columns of a table that belong to one space.
 
     Args:
-        runs: those that were measured in it.
-        names: its figures, with their headings.
+        runs: the runs that were measured in the space.
+        names: the figures of the space, with their headings.
     """
 
     runs: list[Finished] = field(default_factory=list)
@@ -65,17 +65,17 @@ class Columns:
 
     @property
     def students(self) -> list[Mapping[str, Any]]:
-        """The rows of its runs' students."""
+        """Return the rows of the runs' students."""
         return [student_row(run.evaluation) or {} for run in self.runs]
 
 
 def student_row(evaluation: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The student's row of an evaluation."""
+    """Return the student's row of an evaluation; None if there is none."""
     return rows.student_row(evaluation["rows"]) if evaluation else None
 
 
 def figure_in(figures: Mapping[str, Any] | None, name: str) -> Figure | None:
-    """A figure of a row by its name; None where the row lacks it."""
+    """Return a figure of a row by its name; None if the row lacks it."""
     if figures is None:
         return None
     told = figures.get("figures", {}).get(name)
@@ -86,7 +86,7 @@ def figure_in(figures: Mapping[str, Any] | None, name: str) -> Figure | None:
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The figures of a feature space that any of these rows has, with their headings."""
+    """Return the figures of a feature space that any of these rows has, with their headings."""
     others = [name for r in rows for name in r.get("figures", {}) if name not in IN_A_SPACE and name not in PLAIN]
     known = {
         **{name: words for name, (words, _) in IN_A_SPACE.items()},
@@ -96,7 +96,7 @@ def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def figures_table(evaluation: Mapping[str, Any] | None) -> str:
-    """A run's rows: its teacher's samplers and its student."""
+    """Return a section with a run's rows, of its teacher's samplers and its student, as HTML."""
     if not evaluation:
         return ""
     measured = evaluation["rows"]
@@ -123,7 +123,7 @@ def figures_table(evaluation: Mapping[str, Any] | None) -> str:
 
 
 def footnotes(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> list[str]:
-    """How each figure was estimated, from how many samples."""
+    """Return lines that say how each figure was estimated, and from how many samples."""
     said = []
     for name, words in names.items():
         found = [f for r in rows if (f := figure_in(r, name)) is not None]
@@ -139,7 +139,7 @@ def _way(figure: Figure) -> str:
 
 
 def space_of(evaluation: Mapping[str, Any], name: str, figures: Mapping[str, Any]) -> Space:
-    """What a figure of an evaluation belongs to."""
+    """Return the space that a figure of an evaluation belongs to."""
     told = figure_in(figures, name)
     if name in OWN_MODEL and told is not None:
         return Space((told.estimator or "a model that was not named").split(";")[0])
@@ -147,7 +147,7 @@ def space_of(evaluation: Mapping[str, Any], name: str, figures: Mapping[str, Any
 
 
 def spaces_of(runs: Sequence[Finished]) -> dict[Space, Columns]:
-    """The spaces that the runs' students were measured in."""
+    """Return the spaces that the runs' students were measured in, with their columns."""
     spaces: dict[Space, Columns] = {}
     for run in runs:
         student = student_row(run.evaluation)
@@ -159,7 +159,7 @@ def spaces_of(runs: Sequence[Finished]) -> dict[Space, Columns]:
 
 
 def students_table(runs: Sequence[Finished]) -> str:
-    """The runs' students, a row each; the columns of every feature space stand apart."""
+    """Return a section with a row for each run's student, as HTML; every feature space has its own columns."""
     students = [student for run in runs if (student := student_row(run.evaluation)) is not None]
     if not students:
         return ""
@@ -178,7 +178,7 @@ def students_table(runs: Sequence[Finished]) -> str:
 
 
 def _spaces_row(spaces: Mapping[Space, Columns], others: int) -> str:
-    """The header row that names the feature spaces."""
+    """Return the header row that names the feature spaces, as HTML."""
     groups = [
         f'<th scope="colgroup" colspan="{len(here.names)}">{html.escape(space.words)}</th>'
         for space, here in spaces.items()
@@ -208,7 +208,7 @@ def _cell(figure: Figure | None, share: bool) -> str:
 
 
 def number(value: float, share: bool = False, digits: int = 4) -> str:
-    """A figure with as many digits as it means; ``share`` as a percentage."""
+    """Return a figure as text, with ``digits`` significant digits; a ``share`` as a percentage."""
     if share:
         return f"{value:.1%}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"

@@ -1,4 +1,4 @@
-"""What a reader wants first: has it converged, and how good is it."""
+"""What a reader of a report wants to know first: whether the run has converged, and how good the student is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bootdiff.report.finished import Finished
 from bootdiff.report.tables import figure_in, spaces_of, student_row
 
 FRECHET = "frechet_distance"
-#: how a verdict's word is set: a sign that needs no colour, and a colour
+#: for each verdict's word a sign, which needs no colour, and a colour
 LOOKS = {
     "converged": ("✓", "good"),
     "still falling": ("↘", ""),
@@ -25,7 +25,7 @@ LOOKS = {
 
 
 def headline(evaluation: Mapping[str, Any] | None) -> str:
-    """The run in one sentence."""
+    """Return the result of a run in one sentence or two."""
     if not evaluation:
         return "Not measured yet: run bootdiff evaluate on this folder, then bootdiff report."
     student = student_row(evaluation)
@@ -35,7 +35,10 @@ def headline(evaluation: Mapping[str, Any] | None) -> str:
 
 
 def verdict_box(run: Finished, name: str = "") -> str:
-    """The verdict on a run's convergence, where it was watched, and its headline; under a name if there is one."""
+    """Return a box with the verdict on a run, if there is one, and its headline, as HTML.
+
+    It stands under a name if one is given.
+    """
     head = f"<h2>{html.escape(name)}</h2>" if name else ""
     verdict, kind, told = run.verdict, "", ""
     if verdict is not None:
@@ -51,7 +54,10 @@ def _sentence(words: str) -> str:
 
 
 def leaders(runs: Sequence[Finished]) -> list[str]:
-    """For each feature space that several runs were measured in, which one is nearest to the reference."""
+    """Return sentences that say which run is nearest to the reference.
+
+    There is one for each feature space in which several runs were measured.
+    """
     said = []
     for space, here in spaces_of(runs).items():
         figures = {run.name: f.value for run in here.runs if (f := figure_in(student_row(run.evaluation), FRECHET))}
