@@ -1,1 +1,1 @@
-"""Ablations: the same teacher distilled with one setting after another changed, in one table with pictures."""
+"""Ablations: a teacher is distilled with one setting after another changed, for one table with pictures."""

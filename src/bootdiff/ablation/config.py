@@ -1,4 +1,4 @@
-"""What an ablation's YAML file may say."""
+"""The YAML file of an ablation: what it may say, and how it is read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bootdiff.storage.reading import read_config
 Values = Annotated[list[Any], Field(min_length=1)]
 TrainingSeed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Calls = Annotated[int, Field(ge=1, le=1000)]
-#: pydantic's words for a key that is none, of a model and of a dataclass
+#: pydantic's names for the error of an unknown key, in a model and in a dataclass
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
@@ -28,11 +28,13 @@ class Evaluation(_Part):
     """How every student is measured.
 
     Args:
-        num: samples a noise seed.
-        seed: of the first noise.
-        repeats: noise seeds.
-        features, reference: for the Fréchet distance; the builtin teachers bring theirs.
-        calls: network calls at which the teacher's best sampler is a line of the table; DDIM's lines are there anyway.
+        num: the number of samples for each noise seed.
+        seed: the seed of the first noise.
+        repeats: the number of noise seeds.
+        features, reference: the feature space and reference of the Fréchet distance; the builtin teachers have their
+            own.
+        calls: the numbers of network calls at which the teacher's best sampler has a line in the table; DDIM's lines
+            are always there.
     """
 
     num: int = Field(default=2000, ge=2)
@@ -44,15 +46,15 @@ class Evaluation(_Part):
 
 
 class Ablation(_Part):
-    """One teacher, the settings that all variants share, and what varies.
+    """An ablation: one teacher, the settings that all variants share, and the settings that vary.
 
     Args:
-        teacher: a name, a folder or a hub id.
-        config: a YAML file of settings, below ``settings``.
-        settings: of the baseline.
-        vary: for every setting its values, one at a time, the others as the baseline's.
-        grid: settings whose values are all combined.
-        seeds: of training; figures are means over them.
+        teacher: the teacher's name, folder or hub id.
+        config: a YAML file of settings, over which ``settings`` takes precedence.
+        settings: the settings of the baseline.
+        vary: the values of each setting that varies alone, while the others are the baseline's.
+        grid: the values of settings that are combined in every way.
+        seeds: the training seeds; figures are means over them.
     """
 
     teacher: str
@@ -77,7 +79,7 @@ def read_ablation(path: Path) -> Ablation:
     """Read and check an ablation's file; the settings themselves are checked when its variants are made.
 
     Raises:
-        BootdiffError: in one line, for an unknown key (naming the nearest) or a value of another kind.
+        BootdiffError: in one line, if a key is unknown (the message names the nearest) or a value is of another kind.
     """
     # A key with nothing behind it is left out, as a comment would be.
     words = {key: value for key, value in read_config(path).items() if value is not None}

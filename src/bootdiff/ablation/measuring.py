@@ -1,4 +1,4 @@
-"""What an ablation measures of a run."""
+"""The measuring of an ablation's runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bootdiff.storage.runs import Run
 
 
 def measure_run(run: Path, asked: Evaluation) -> Mapping[str, Any]:
-    """A run's figures, also kept in it."""
+    """Measure a run, keep the figures in it, and return them."""
     who = asked.features, asked.reference, None
     measured = Measurement(*who, asked.num, asked.seed, asked.repeats, calls=sorted(set(asked.calls)), heun=False)
     return evaluate_student(str(run), measured, Run(run).figures)

@@ -1,4 +1,4 @@
-"""An ablation's pictures, like the paper's Figs. 7 and 8: the same noises, a row a variant."""
+"""The pictures of an ablation, like the paper's Figs. 7 and 8: a row for each variant, from the same noises."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from bootdiff.students.files import card_of
 if TYPE_CHECKING:
     from PIL import Image
 
-#: larger tiles are reduced to this side, in pixels
+#: the largest width of a tile, in pixels; larger ones are reduced to it
 TILE = 128
 
 
 @dataclass(frozen=True)
 class Looks:
-    """What a variant's student makes: samples side by side, and y_t of one noise with its times."""
+    """The pictures that a variant's student makes: samples side by side, and y_t of one noise at its times."""
 
     samples: Image.Image
     path: Image.Image
@@ -39,7 +39,7 @@ class Looks:
 
 @dataclass
 class Album:
-    """The pictures in an ablation's folder, drawn anew whenever a variant is finished."""
+    """The pictures in an ablation's folder, which are drawn anew whenever a variant is finished."""
 
     folder: Path
     design: Design
@@ -47,11 +47,11 @@ class Album:
     _teacher: Image.Image | None = field(default=None, init=False)
 
     def draw(self, outcomes: Sequence[Outcome], changed: str | None = None) -> None:
-        """Draw what the finished runs make.
+        """Draw what the students of the finished runs make.
 
         Args:
-            outcomes: of all runs; of a variant the first that is finished is shown.
-            changed: the variant that is new, whose pictures only are drawn; all where none is named.
+            outcomes: the outcomes of all runs; each variant shows its first run that is finished.
+            changed: the new variant, whose pictures alone are drawn; None draws all.
         """
         finished: dict[str, Outcome] = {}
         for outcome in outcomes:
@@ -89,7 +89,7 @@ class Album:
             self._write(axis.key, rows)
 
     def _teacher_row(self, finished: Mapping[str, Outcome]) -> list[tuple[str, Image.Image]]:
-        """The teacher's own samples, where all variants have the same teacher."""
+        """Return the teacher's own samples as a row; nothing if the variants' teachers are guided differently."""
         if len({variant.guidance() for variant in self.design.variants}) > 1:
             return []
         if self._teacher is None:
@@ -103,7 +103,7 @@ class Album:
 
 @torch.no_grad()
 def look(run: Path) -> Looks | None:
-    """What a run's student makes of the noises of seed 0; None where its samples are no pictures."""
+    """Return what a run's student makes of the noises of seed 0; None if its samples are no pictures."""
     student = gallery.open_shown(run)
     if student is None:
         return None
@@ -117,7 +117,7 @@ def look(run: Path) -> Looks | None:
 
 @torch.no_grad()
 def teacher_strip(run: Path) -> Image.Image | None:
-    """The teacher's samples from the same noises; None where it is too large for this machine's CPU."""
+    """Return the teacher's samples of the same noises; None if it is too large for this machine's CPU."""
     pair = open_pair(str(run))
     teacher = gallery.affordable(pair.teacher)
     if teacher is None:
@@ -129,7 +129,7 @@ def teacher_strip(run: Path) -> Image.Image | None:
 
 
 def strip(images: Tensor) -> Image.Image:
-    """Images (n, c, h, w) side by side, none wider than ``TILE`` pixels."""
+    """Return images (n, c, h, w) as one picture, side by side, none wider than ``TILE`` pixels."""
     picture = grid(images, columns=len(images))
     width = picture.width / len(images)
     factor = min(1.0, TILE / width)
@@ -137,7 +137,10 @@ def strip(images: Tensor) -> Image.Image:
 
 
 def rows_figure(rows: Sequence[tuple[str, Image.Image]], heads: Sequence[str] = ()) -> Any:
-    """Strips of one size below each other, pixel by pixel, with their labels at the left and heads above."""
+    """Return a figure of strips of one size below each other, with labels at their left and heads above.
+
+    A pixel of a strip is a pixel of the figure.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -166,7 +169,10 @@ def _pixels(picture: Image.Image) -> Any:
 
 
 def draw_curves(runs: Mapping[str, Path], folder: Path) -> None:
-    """``curves.png``: path error and distance to the teacher's samples by step; nothing where no run was watched."""
+    """Write ``curves.png``: path error and distance to the teacher's samples by step.
+
+    Nothing is written if no run was watched.
+    """
     looks = {label: seen for label, run in runs.items() if (seen := read_watch(run))}
     if looks:
         figure = curves_figure(looks)
@@ -174,7 +180,7 @@ def draw_curves(runs: Mapping[str, Path], folder: Path) -> None:
 
 
 def curves_figure(looks: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
-    """Two charts with a line a run."""
+    """Return a figure of two charts, with a line for each run."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogFormatter, MaxNLocator

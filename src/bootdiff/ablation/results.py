@@ -1,4 +1,7 @@
-"""What is known of every run, read from its folder: the folder is the truth, so a table can be made at any time."""
+"""What is known of every run, read from its folder.
+
+The folders hold everything, so a table can be made at any time.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from bootdiff.storage.runs import trained_seconds
 State = Literal["waiting", "failed", "trained", "measured"]
 #: the word for a run whose loss was not finite
 NOT_FINITE = "unstable: not finite"
-#: what our own mark in a run's evaluation is called
+#: the entry of a run's evaluation in which an ablation keeps what was asked
 MARK = "ablation"
 
 
@@ -29,10 +32,10 @@ class Outcome:
     """What is known of one run.
 
     Args:
-        state: how far it is.
-        verdict, reason: on its convergence, or on what went wrong.
-        seconds: of training.
-        rows: of its evaluation.
+        state: how far the run is.
+        verdict, reason: the verdict on its convergence, or what went wrong, and why.
+        seconds: the seconds that training took.
+        rows: the rows of its evaluation.
     """
 
     job: Job
@@ -44,18 +47,18 @@ class Outcome:
 
     @property
     def figures(self) -> dict[str, Mapping[str, Any]]:
-        """The student's figures by name: value, low and high."""
+        """Return the student's figures by name, each with value, low and high."""
         student = student_row(self.rows)
         return {} if student is None else figures_of(student)
 
     @property
     def worth(self) -> str:
-        """How many of its teacher's calls its one call is worth, in a few words; nothing where it is not known."""
+        """Return how many of its teacher's calls its one call is worth, in words; empty if it is not known."""
         told = (student_row(self.rows) or {}).get("call_equivalence") or {}
         return told["says"] if told.get("beside") else ""
 
     def as_json(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return the outcome as a dictionary that can be written as JSON."""
         words = {"folder": f"runs/{self.job.folder.name}", "seed": self.job.seed, "state": self.state}
         told = {"verdict": self.verdict, "reason": self.reason, "seconds": self.seconds}
         return {**words, **told, "row": student_row(self.rows), "figures": self.figures}
@@ -66,9 +69,9 @@ class Line:
     """A line of the table: a variant over its seeds, or a sampler of the teacher.
 
     Args:
-        figures: name to value, low and high; over several seeds, their mean and range.
-        runs: the variant's; none of a teacher's.
-        row: the measured one, of a teacher.
+        figures: figures by name, each with value, low and high; over several seeds, their mean and range.
+        runs: the variant's runs; none in a line of the teacher.
+        row: the measured row, in a line of the teacher.
     """
 
     label: str
@@ -81,7 +84,7 @@ class Line:
 
 
 def figures_of(row: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """A row's figures, its path error among them."""
+    """Return a row's figures by name, with its path error."""
     known: dict[str, Mapping[str, Any]] = dict(row["figures"])
     if row["path_error"] is not None:
         known.setdefault("path_error", {"value": row["path_error"], "low": None, "high": None})
@@ -89,7 +92,10 @@ def figures_of(row: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def read_outcome(job: Job, evaluation: Evaluation) -> Outcome:
-    """What a run's folder says; figures that were asked for in another way are as good as none."""
+    """Return what a run's folder says.
+
+    Figures that were asked for in another way count as none.
+    """
     done = job.folder / "done.json"
     if not done.exists():
         failure = first_failure(job.folder)
@@ -108,12 +114,12 @@ def _rows(folder: Path, evaluation: Evaluation) -> Sequence[Mapping[str, Any]]:
 
 
 def mark_evaluation(folder: Path, result: Mapping[str, Any], evaluation: Evaluation) -> None:
-    """Keep what was asked beside the figures, so that they are made anew when something else is asked."""
+    """Keep a run's figures with what was asked, so that they are made anew when something else is asked."""
     write_json(folder / "evaluation.json", {**result, MARK: evaluation.model_dump()})
 
 
 def lines(design: Design, outcomes: Sequence[Outcome]) -> list[Line]:
-    """The table: the teacher's rows, then every variant once."""
+    """Return the lines of the table: the teacher's rows, then every variant once."""
     by_variant: dict[str, list[Outcome]] = {variant.name: [] for variant in design.variants}
     for outcome in outcomes:
         by_variant[outcome.job.variant.name].append(outcome)
@@ -132,7 +138,7 @@ def _variant_line(variant: Variant, runs: Sequence[Outcome]) -> Line:
 
 
 def _over_seeds(seeds: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Mapping[str, Any]]:
-    """One seed's figures as they are; the mean and the range of several."""
+    """Return the figures of one seed as they are, or the mean and the range of several seeds' figures."""
     if len(seeds) == 1:
         return dict(seeds[0])
     names = dict.fromkeys(name for figures in seeds for name in figures)
@@ -144,7 +150,7 @@ def _over_seeds(seeds: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, M
 
 
 def _teacher_lines(design: Design, outcomes: Sequence[Outcome]) -> list[Line]:
-    """The teacher's rows, for every guidance once."""
+    """Return the lines of the teacher's rows, once for every guidance."""
     varied = [
         key
         for key in OF_THE_TEACHER
@@ -162,6 +168,6 @@ def _teacher_lines(design: Design, outcomes: Sequence[Outcome]) -> list[Line]:
 
 
 def columns(table: Sequence[Line]) -> dict[str, tuple[str, str]]:
-    """Heading and format of the figures that any line has, the most important first."""
+    """Return the heading and format of the figures that any line has, the most important first."""
     known = {name: FIGURES[name] for name in ("frechet_distance", "path_error", *FIGURES)}
     return {name: words for name, words in known.items() if any(name in line.figures for line in table)}

@@ -1,4 +1,4 @@
-"""Training and measuring an ablation's variants, one after the other, in a folder that resumes."""
+"""The training and measuring of an ablation's variants, one after the other, in a folder that resumes."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from bootdiff.evaluation.references import default_features, find_reference, ope
 from bootdiff.system.progress import progress
 from bootdiff.teachers import Teacher, load_teacher
 
-#: measures the student of a run, writes its ``evaluation.json`` and returns what it holds
+#: a function that measures the student of a run, writes its ``evaluation.json`` and returns its content
 Measure = Callable[[Path, Evaluation], Mapping[str, Any]]
-#: what a folder may hold that is no ablation yet
+#: the names of which an ablation's folder holds at least one, if it holds anything
 OWN = ("runs", "ablation.json")
-#: runs whose planning is waited for without a word
+#: the largest number of runs that are planned without a progress bar
 FEW = 50
 
 
 @dataclass(frozen=True)
 class AblationPlan:
-    """Everything that an ablation is going to do; nothing was written.
+    """Everything that an ablation is going to do, before anything is written.
 
     Args:
-        teacher: as every run will load it anew.
-        resolved: the settings of every run by its folder, once the teacher is known.
-        finished: the runs that are trained already.
+        teacher: the teacher; every run will load it anew.
+        resolved: the settings of every run by its folder, as they are once the teacher is known.
+        finished: the folders of the runs that are trained already.
     """
 
     ablation: Ablation
@@ -51,7 +51,7 @@ class AblationPlan:
 
     @cached_property
     def jobs(self) -> list[Job]:
-        """Every run, in order."""
+        """Return every run, in the order in which they are trained."""
         return list(self.design.jobs(self.folder))
 
 
@@ -60,10 +60,10 @@ def plan_ablation(path: Path, folder: Path) -> AblationPlan:
 
     Args:
         path: the YAML file.
-        folder: the ablation's; it must be new, or hold an ablation.
+        folder: the ablation's folder, which must be new or hold an ablation.
 
     Raises:
-        BootdiffError: in one line, for whatever would otherwise fail at the tenth variant.
+        BootdiffError: in one line, if something would otherwise fail only at a later variant.
     """
     if several():
         raise BootdiffError("bootdiff ablate runs in one process; start it without torchrun or accelerate launch.")
@@ -93,15 +93,15 @@ def plan_ablation(path: Path, folder: Path) -> AblationPlan:
 
 
 def load(ablation: Ablation) -> Teacher:
-    """The teacher, with the file's options."""
+    """Return the teacher, loaded with the options of the ablation's file."""
     return load_teacher(ablation.teacher, **ablation.teacher_options.options)
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder with anything else in it.
+    """Refuse a folder that holds something other than an ablation.
 
     Raises:
-        BootdiffError: naming what it holds.
+        BootdiffError: if it does; the message names what it holds.
     """
     if folder.exists() and not folder.is_dir():
         raise BootdiffError(f"{folder} is a file; expected a folder for the ablation, so choose another --output.")
@@ -128,16 +128,18 @@ class Runner:
     """Carries out a plan; whatever is finished is left as it is.
 
     Args:
-        measure: how a student is measured.
+        measure: the function by which a student is measured.
     """
 
     plan: AblationPlan
     measure: Measure = measure_run
-    #: why runs could not be measured, by their folders
+    #: the reasons why runs could not be measured, by their folders
     unmeasured: dict[Path, str] = field(default_factory=dict)
 
     def run(self) -> list[Line]:
-        """Train and measure every variant; table and pictures are written after each.
+        """Train and measure every variant, and return the lines of the table.
+
+        Table and pictures are written after each variant.
 
         Raises:
             Interrupted: after Ctrl-C, once the state is saved; the next call goes on.
@@ -160,14 +162,14 @@ class Runner:
         return self._write()
 
     def outcome(self, job: Job) -> Outcome:
-        """What is known of a run."""
+        """Return what is known of a run."""
         outcome = read_outcome(job, self.plan.ablation.evaluate)
         if job.folder in self.unmeasured and outcome.state == "trained":
             return replace(outcome, verdict="not measured", reason=self.unmeasured[job.folder])
         return outcome
 
     def _train(self, job: Job, before: Outcome) -> None:
-        """Train a run; one that diverges is told in the table, and the others go on."""
+        """Train a run; if it diverges, the table says so, and the other runs go on."""
         if before.state == "trained":
             return
         ablation = self.plan.ablation
@@ -189,7 +191,7 @@ class Runner:
             self.unmeasured[job.folder] = first_line(error)
 
     def _find_reference(self) -> None:
-        """A reference that is missing is told before anything is trained."""
+        """Open the reference, so that a missing one is reported before anything is trained."""
         asked, teacher = self.plan.ablation.evaluate, self.plan.teacher
         name, reference = default_features(teacher, asked.features, asked.reference)
         features = open_features(name, teacher)

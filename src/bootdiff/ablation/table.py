@@ -1,4 +1,4 @@
-"""An ablation as JSON, CSV and Markdown, and as cells for the terminal."""
+"""The table of an ablation, as JSON, CSV and Markdown, and as cells for the terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DASH = "–"
 
 
 def write_tables(folder: Path, ablation: Ablation, design: Design, table: Sequence[Line]) -> None:
-    """``ablation.json``, ``.csv`` and ``.md``."""
+    """Write ``ablation.json``, ``ablation.csv`` and ``ablation.md``."""
     rows = [_json_row(line) for line in table]
     words = {"command": command(), "config": ablation.model_dump(), "seeds": list(design.seeds)}
     write_json(folder / "ablation.json", {**words, "rows": rows, **environment()})
@@ -39,7 +39,7 @@ def _json_row(line: Line) -> dict[str, Any]:
 
 
 def cells(table: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
-    """Head and rows; figures that no line has are left out."""
+    """Return the head and the rows of the table; figures that no line has are left out."""
     wanted = columns(table)
     worth = any(run.worth for line in table for run in line.runs)
     head = ["variant", *(heading for heading, _ in wanted.values()), *(["worth calls"] * worth), "verdict", "seconds"]
@@ -65,7 +65,7 @@ def _cell(figure: Mapping[str, Any] | None, form: str) -> str:
 
 
 def comma_separated(table: Sequence[Line]) -> str:
-    """Every figure with its interval, unrounded."""
+    """Return the text of the CSV file: every figure with its interval, unrounded."""
     names = list(columns(table))
     buffer = io.StringIO()
     writer = csv.writer(buffer)
@@ -80,7 +80,7 @@ def comma_separated(table: Sequence[Line]) -> str:
 
 
 def document(folder: Path, ablation: Ablation, design: Design, table: Sequence[Line]) -> str:
-    """The Markdown file: the table, what was said of every run, and the pictures that are there."""
+    """Return the text of the Markdown file: the table, what was said of every run, and the pictures that exist."""
     head, rows = cells(table)
     drawn = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
     said = [f"- {name}: {reason}" for name, reason in _reasons(design, table)]
@@ -102,7 +102,7 @@ def _reasons(design: Design, table: Sequence[Line]) -> list[tuple[str, str]]:
 
 
 def _about(ablation: Ablation, design: Design) -> str:
-    """How the figures were made."""
+    """Return text that says how the figures were made."""
     asked = ablation.evaluate
     seeds = f"training seed {design.seeds[0]}"
     if len(design.seeds) > 1:

@@ -1,4 +1,4 @@
-"""From what an ablation's file says to its variants: each different set of settings once."""
+"""How variants are made from an ablation's file, so that each set of settings is there once."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from bootdiff.methods.registry import load_method
 from bootdiff.storage.reading import read_config
 
 BASELINE = "baseline"
-#: variants of a grid: nobody trains more
+#: the largest number of variants of a grid; nobody trains more
 MOST_VARIANTS = 10_000
-#: characters of a run's folder
+#: the largest number of characters of a readable folder name
 LONGEST = 80
-#: settings that the teacher's own samples depend on
+#: the settings that the teacher's own samples depend on
 OF_THE_TEACHER = (
     "guidance_scale",
     "guidance_range",
@@ -38,13 +38,14 @@ OF_THE_TEACHER = (
 
 @dataclass(frozen=True)
 class Variant:
-    """One set of settings.
+    """A variant: one set of settings.
 
     Args:
-        label: in words, such as ``"delta = 0.02"``.
-        name: of its folder; what differs from the baseline, so that it stays the same whatever else the file says.
+        label: the variant in words, such as ``"delta = 0.02"``.
+        name: the name of its folder. It says what differs from the baseline, so that it stays the same whatever else
+            the file says.
         changed: the settings that differ from the baseline's, as they are shown.
-        settings: with the baseline's seed.
+        settings: all settings, with the baseline's seed.
     """
 
     label: str
@@ -53,13 +54,16 @@ class Variant:
     settings: TrainingSettings
 
     def guidance(self) -> tuple[str, ...]:
-        """Equal for variants whose teachers make the same samples."""
+        """Return the settings that the teacher's samples depend on.
+
+        They are equal for variants whose teachers make the same samples.
+        """
         return tuple(shown(getattr(self.settings, key, None)) for key in OF_THE_TEACHER)
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One varied setting: the labels of its values, each with its variant's name."""
+    """A setting that varies alone: the label of each of its values, with its variant's name."""
 
     key: str
     members: tuple[tuple[str, str], ...]
@@ -67,7 +71,12 @@ class Axis:
 
 @dataclass(frozen=True)
 class Design:
-    """All variants, the axes that they lie on, and the seeds that each is trained with; the first is the baseline's."""
+    """The variants, the axes on which they lie, and the training seeds.
+
+    ``own_seed`` is the baseline's seed; runs with another seed name it in their folders.
+
+    The first seed is the baseline's unless the file lists seeds.
+    """
 
     variants: tuple[Variant, ...]
     axes: tuple[Axis, ...]
@@ -76,20 +85,22 @@ class Design:
 
     @property
     def of_the_baseline(self) -> list[str]:
-        """What it has of everything that varies one at a time."""
+        """Return the labels of the baseline's values, for every setting that varies alone."""
         return [next(label for label, name in axis.members if name == BASELINE) for axis in self.axes]
 
     def jobs(self, folder: Path) -> Iterator[Job]:
-        """Every run, seed by seed, so that each variant has a figure early."""
+        """Yield every run, seed by seed, so that each variant has figures early."""
         for seed in self.seeds:
             for variant in self.variants:
                 yield Job(variant, seed, folder / "runs" / self._place(variant, seed))
 
     def merged(self, resolve: Callable[[Job], TrainingSettings], folder: Path) -> Design:
-        """Without the variants that turn out to be an earlier one, such as the teacher's own t_max beside none.
+        """Return the design without variants that turn out to equal an earlier one.
+
+        An example is the teacher's own t_max beside a t_max of none.
 
         Args:
-            resolve: what a run's settings are once its teacher is known.
+            resolve: returns the settings of a run as they are once its teacher is known.
         """
         first: dict[str, Variant] = {}
         same: dict[str, str] = {}
@@ -107,7 +118,7 @@ class Design:
 
 @dataclass(frozen=True)
 class Job:
-    """One run: a variant with a seed, in a folder."""
+    """A run of an ablation: a variant with a seed, in a folder."""
 
     variant: Variant
     seed: int
@@ -115,19 +126,19 @@ class Job:
 
     @property
     def settings(self) -> TrainingSettings:
-        """What it is trained with."""
+        """Return the settings with which the run is trained."""
         settings = self.variant.settings
         return make_settings(type(settings), settings.model_dump(), {"seed": self.seed})
 
 
 def make_design(ablation: Ablation, path: Path) -> Design:
-    """The variants that a file asks for, the baseline first where single settings vary.
+    """Return the variants that a file asks for; the baseline is first if single settings vary.
 
     Args:
-        path: the file, for messages.
+        path: the file, for error messages.
 
     Raises:
-        BootdiffError: for a setting that does not exist, or a value out of its range.
+        BootdiffError: if a setting does not exist, or a value is out of its range.
     """
     maker = _Maker(ablation, path)
     if ablation.vary:
@@ -143,7 +154,7 @@ def make_design(ablation: Ablation, path: Path) -> Design:
 
 
 class _Maker:
-    """Makes variants and keeps each name once."""
+    """Makes variants, and keeps each name once."""
 
     def __init__(self, ablation: Ablation, path: Path) -> None:
         self.path, self.kind = path, load_method(ablation.method)[1]
@@ -153,14 +164,17 @@ class _Maker:
         self.variants: dict[str, Variant] = {}
 
     def axis(self, key: str, values: list[Any]) -> Axis:
-        """A variant for every value; the baseline's own comes first where the file does not list it."""
+        """Return the axis of a setting, with a variant for every value.
+
+        The baseline's own value comes first if the file does not list it.
+        """
         members = [self.add(None, {key: value}) for value in values]
         if BASELINE not in (name for _, name in members):
             members.insert(0, (f"{key} = {shown(getattr(self.baseline, key))}", BASELINE))
         return Axis(key, tuple(dict.fromkeys(members)))
 
     def add(self, label: str | None, changes: Mapping[str, Any]) -> tuple[str, str]:
-        """Make a variant, unless it is there; its label in this place, and its name."""
+        """Make a variant, unless it exists; return its label in this place, and its name."""
         where = ", ".join(f"{key} = {shown(value)}" for key, value in changes.items())
         settings = self._settings(where or "settings", changes)
         asked = {key: shown(getattr(settings, key)) for key in changes}
@@ -179,7 +193,7 @@ class _Maker:
 
 
 def folder_name(changed: Mapping[str, str]) -> str:
-    """A readable name for what differs from the baseline; different for different changes."""
+    """Return a readable name for what differs from the baseline; it differs for different changes."""
     words = "+".join(f"{key}-{value}" for key, value in changed.items()) or BASELINE
     name = re.sub(r"[^\w.+-]+", "-", words, flags=re.ASCII).strip("-")
     if name == words and len(name) <= LONGEST:
@@ -188,7 +202,7 @@ def folder_name(changed: Mapping[str, str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A setting's value as a person writes it."""
+    """Return a setting's value as a person writes it."""
     if value is None:
         return "none"
     if isinstance(value, bool):
