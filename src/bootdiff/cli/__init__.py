@@ -1,1 +1,1 @@
-"""The command line: plan, run, one-line errors."""
+"""The command line: it parses options, calls the other rooms, and prints errors as one line."""

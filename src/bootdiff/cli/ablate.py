@@ -1,4 +1,4 @@
-"""``bootdiff ablate``."""
+"""The work of ``bootdiff ablate``: it plans an ablation, carries it out and prints the table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def run_ablate(config: Path, output: Path, dry_run: bool) -> None:
-    """Plan, train, measure, print."""
+    """Plan an ablation, train and measure its variants, and print the table; a dry run only prints the plan."""
     plan = plan_ablation(config, output)
     if dry_run:
         print_ablation_plan(plan)
@@ -32,7 +32,7 @@ def run_ablate(config: Path, output: Path, dry_run: bool) -> None:
 
 
 def print_lines(table: Sequence[Line]) -> None:
-    """The table, on the terminal."""
+    """Print the table of an ablation on the terminal."""
     from rich.console import Console
     from rich.table import Table
 
@@ -46,7 +46,7 @@ def print_lines(table: Sequence[Line]) -> None:
 
 
 def print_ablation_plan(plan: AblationPlan) -> None:
-    """What would be done, a line a variant."""
+    """Print what would be done, with a line for each variant."""
     first = plan.resolved[plan.jobs[0].folder]
     print(f"teacher: {plan.teacher.name}, samples of shape {tuple(plan.teacher.shape)}")
     print(f"method: {plan.ablation.method}")
@@ -67,7 +67,10 @@ def print_ablation_plan(plan: AblationPlan) -> None:
 
 
 def _minutes(plan: AblationPlan) -> float:
-    """Of the runs that are not trained yet: by those that are, or by one small pass where none is."""
+    """Return the minutes that the runs not trained yet will take, roughly.
+
+    They are estimated from the runs that are trained, or from one small pass if there are none.
+    """
     from bootdiff.cli.inspect import estimate
 
     asked = {folder: cast("DistillationSettings", settings) for folder, settings in plan.resolved.items()}

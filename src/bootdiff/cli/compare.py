@@ -1,4 +1,4 @@
-"""``bootdiff compare``."""
+"""The work of ``bootdiff compare``: it compares students and prints the table."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def run_compare(
     level: float | None = None,
     everything: bool = False,
 ) -> None:
-    """Compare, and print the table.
+    """Compare students, and print the table.
 
     Args:
-        refine: ``k,k,...``: also each student with so many steps of its teacher.
+        refine: words ``k,k,...``: numbers of teacher steps; each student also gets a row with each of them.
         everything: whether the terminal shows every measured row.
     """
     counts = read_counts(refine, "--refine") if refine else []

@@ -1,4 +1,4 @@
-"""``bootdiff distill``."""
+"""The work of ``bootdiff distill``: it plans a distillation, carries it out and makes the report."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run_distill(
     dry_run: bool,
     loaded: TeacherOptions = TeacherOptions(),
 ) -> None:
-    """Plan, run, report."""
+    """Plan a distillation, carry it out, and make its report; a dry run only prints the plan."""
     _, settings_type = load_method(method)
     layers = read_config(config), read_command(assign, options)
     for key in (key for layer in layers for key in layer):
@@ -62,7 +62,7 @@ def run_distill(
 
 
 def print_verdict(plan: Plan) -> None:
-    """Whether it has converged, and where it ended if that was before its last step."""
+    """Print whether a run has converged, and where it ended if that was before its last step."""
     steps = read_done(plan.output)["steps"]
     if steps < plan.settings.steps:
         print(f"stopped: at step {steps} of {plan.settings.steps}, because it has converged (stop_when)")
@@ -71,7 +71,7 @@ def print_verdict(plan: Plan) -> None:
 
 
 def print_report(output: Path) -> None:
-    """Build the report of a finished run; whatever goes wrong there, the run is finished."""
+    """Build the report of a finished run; if that fails, say so, because the run is finished all the same."""
     try:
         print(f"report:  {build_report(output)}")
     except Exception as error:  # out of memory, a teacher that has moved, …: the student is there
@@ -88,7 +88,7 @@ def _print_settings(plan: Plan, prefix: str) -> None:
 
 
 def print_plan(plan: Plan) -> None:
-    """The resolved plan, a line a setting."""
+    """Print the resolved plan, with a line for each setting."""
     from bootdiff.cli.inspect import estimate
     from bootdiff.distillation.memory import describe_memory, memory_need
 

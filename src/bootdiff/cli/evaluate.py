@@ -1,4 +1,4 @@
-"""``bootdiff evaluate``."""
+"""The work of ``bootdiff evaluate``: it measures a student or a teacher and prints the table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run_evaluate(
     end: bool = False,
     everything: bool = False,
 ) -> None:
-    """Measure, and print the table.
+    """Measure a student or a teacher, and print the table.
 
     Args:
         everything: whether the terminal shows every measured row.

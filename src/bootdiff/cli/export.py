@@ -1,4 +1,4 @@
-"""``bootdiff export``."""
+"""The work of ``bootdiff export``: it writes a student as a stock pipeline."""
 
 from __future__ import annotations
 

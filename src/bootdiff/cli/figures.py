@@ -1,4 +1,4 @@
-"""The commands that measure: ``evaluate``, ``compare``, ``ablate``, ``report``."""
+"""The commands that measure and show results: ``evaluate``, ``compare``, ``ablate`` and ``report``."""
 
 from __future__ import annotations
 

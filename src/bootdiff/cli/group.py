@@ -1,4 +1,4 @@
-"""The command's own words about wrong options, which quote what was typed: cut like every other message."""
+"""Usage errors of the command line, which quote what was typed; they are cut to a line like every other message."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from bootdiff.core.errors import one_line
 
 
 class Group(TyperGroup):
-    """Commands whose usage errors are no longer than a line of ours."""
+    """A group of commands whose usage errors are no longer than one of our lines."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        """Read the words before the command's name."""
+        """Read the words before the command's name, and return their context."""
         with _cut():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
-        """Read the command's own words and run it."""
+        """Read the command's own words, and run it."""
         with _cut():
             return super().invoke(ctx)
 

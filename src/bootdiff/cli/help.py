@@ -1,4 +1,4 @@
-"""``--help`` of the training commands lists the settings; with ``--method M`` or ``--kind K`` those that it has."""
+"""The ``--help`` of the training commands, which lists the settings: with ``--method`` or ``--kind`` those of one."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typer.core import TyperCommand
 
 
 class _Listing(TyperCommand):
-    """A command whose help ends with settings."""
+    """A command whose help ends with a list of settings."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Keep the words, because help is printed before they are parsed."""
+        """Keep the typed words before they are parsed, because help is printed during parsing."""
         ctx.meta["bootdiff.args"] = list(args)
         return super().parse_args(ctx, args)
 
@@ -20,7 +20,7 @@ class DistillCommand(_Listing):
     """A command whose help ends with the settings of the chosen method."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """The usual help, and the settings."""
+        """Print the usual help, and the settings of the chosen method."""
         super().format_help(ctx, formatter)
         from bootdiff.methods.registry import load_method, names
 
@@ -32,7 +32,7 @@ class TeachCommand(_Listing):
     """A command whose help ends with the settings of teacher training: those of the chosen kind, or of all."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """The usual help, and the settings."""
+        """Print the usual help, and the settings of the chosen kind of teacher, or of all kinds."""
         super().format_help(ctx, formatter)
         from bootdiff.core.errors import choose
         from bootdiff.teaching.settings import KINDS, TeacherSettings
@@ -45,7 +45,7 @@ class TeachCommand(_Listing):
 
 
 def print_settings(title: str, kind: Any) -> None:
-    """Every setting with its default and meaning."""
+    """Print every setting with its default and meaning."""
     from rich.console import Console
     from rich.table import Table
 
@@ -60,7 +60,7 @@ def print_settings(title: str, kind: Any) -> None:
 
 
 def _chosen(ctx: Any, option: str, default: str) -> str:
-    """What an option says, read from the words themselves."""
+    """Return the value of an option, read from the typed words themselves."""
     args: list[str] = ctx.meta.get("bootdiff.args", [])
     for word, following in zip(args, [*args[1:], ""], strict=True):
         if word == option:

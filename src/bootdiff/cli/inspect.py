@@ -1,4 +1,4 @@
-"""``bootdiff inspect``."""
+"""The work of ``bootdiff inspect``: it shows what a teacher is and what distilling it costs."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, blank_conditi
 from bootdiff.teachers.probe import check_answers
 
 PROBE = 64
-#: parameters up to which a probe has so many samples; an eighth of them above
+#: the parameters below which a probe has PROBE samples; above, it has an eighth of them
 SMALL = 10_000_000
-#: parameters from which one sample is enough of a probe
+#: the parameters from which a probe has one sample
 LARGE = 100_000_000
-#: passes of a BOOT step (Euler, boundary every 4th step): 1 without a gradient, 3 with, 1 teacher, (1 + 3) / 4
+#: the passes of a BOOT step (Euler, boundary every 4th step): 1 without a gradient, 3 with one, 1 of the teacher, and
+#: (1 + 3) / 4 for the boundary
 PASSES = 6
-#: float32 copies a parameter: teacher, student, gradient, two AdamW moments, average
+#: the float32 copies of each parameter: teacher, student, gradient, two of AdamW's moments, average
 COPIES = 6
 
 
 def inspect_teacher(teacher: Teacher, batch_size: int = 128) -> dict[str, Any]:
-    """Network, size, prediction, schedule, conditions and costs, JSON-ready."""
+    """Return a teacher's network, size, prediction, schedule, conditions and costs, ready to be written as JSON."""
     check_answers(teacher)
     denoiser = teacher.denoiser
     read = denoiser if isinstance(denoiser, NetworkTeacher) else None
@@ -59,7 +60,10 @@ def inspect_teacher(teacher: Teacher, batch_size: int = 128) -> dict[str, Any]:
 
 @torch.no_grad()
 def estimate(teacher: Teacher, batch_size: int) -> dict[str, float]:
-    """Memory of a BOOT step, counted, and its time, from one small pass measured on this machine's CPU."""
+    """Return the memory of a BOOT step in GiB, and the seconds of a pass and of a step.
+
+    The memory is counted; the time comes from one small pass, measured on this machine's CPU.
+    """
     parameters = sum(p.numel() for p in teacher.parameters())
     # A small network's few samples would mostly measure what a call costs anyhow.
     probe = min(batch_size, PROBE) if parameters < SMALL else PROBE // 8 if parameters < LARGE else 1
@@ -75,7 +79,7 @@ def estimate(teacher: Teacher, batch_size: int) -> dict[str, float]:
 
 
 def conditions(teacher: Teacher) -> dict[str, Any]:
-    """What a teacher is conditioned on, and how guidance enters."""
+    """Return what a teacher is conditioned on, and how guidance enters."""
     adapter = adapter_of(teacher)
     if adapter is None:
         return {"conditions": []}
@@ -94,7 +98,7 @@ def conditions(teacher: Teacher) -> dict[str, Any]:
 
 
 def print_inspection(teacher: Teacher, as_json: bool) -> None:
-    """Print what a teacher is."""
+    """Print what a teacher is, as a table or as JSON."""
     facts = inspect_teacher(teacher)
     if as_json:
         print(json_module.dumps(facts, indent=2))

@@ -1,4 +1,4 @@
-"""The ``bootdiff`` command. Heavy imports happen inside the commands, so that ``--help`` answers at once."""
+"""The ``bootdiff`` command; heavy imports happen inside the commands, so that ``--help`` answers at once."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ def _tracker(name: str | None) -> str | None:
 
 
 def run() -> None:
-    """The entry point: our own errors become one line and exit code 2, an interruption 130.
+    """Run the command line; our own errors become one line and exit code 2, and an interruption exit code 130.
 
     With BOOTDIFF_DEBUG=1 in the environment the traceback comes before that line.
     """

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""The options that several commands share."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ Report = Annotated[str | None, typer.Option(help="Also log to tensorboard, wandb
 
 
 def loading(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose parameter ``loaded: TeacherOptions`` is an option for each of its fields."""
+    """Return the command with an option for each field of its parameter ``loaded: TeacherOptions``."""
     signature = inspect.signature(command, eval_str=True)
     parameters = list(signature.parameters.values())
     place = next(place for place, parameter in enumerate(parameters) if parameter.name == "loaded")
@@ -80,5 +80,5 @@ def _option(name: str) -> Any:
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that the user gave."""
+    """Return the options that the user gave, without those that are None."""
     return {key: value for key, value in options.items() if value is not None}

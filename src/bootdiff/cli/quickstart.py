@@ -1,4 +1,4 @@
-"""``bootdiff quickstart``: the whole way on the builtin teacher, BOOT and a correction after it."""
+"""The work of ``bootdiff quickstart``: BOOT and a correction on the builtin teacher, with figures and a report."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from bootdiff.evaluation.measurement import Measurement
 from bootdiff.report.build import build_report
 from bootdiff.storage.runs import Run
 
-#: noise seeds that it is measured with
+#: the number of noise seeds with which the student is measured
 REPEATS = 3
 
 
 def run_quickstart(output: Path, assign: Sequence[str] = (), num: int = 2000) -> None:
-    """Distil, measure, report; the same command resumes.
+    """Distil the builtin teacher, measure the student and write a report; the same command resumes.
 
     Args:
-        assign: ``KEY=VALUE`` settings over the recipe's, such as fewer steps for a trial.
-        num: samples a noise seed to measure.
+        assign: ``KEY=VALUE`` settings that take precedence over the recipe's, such as fewer steps for a trial.
+        num: the number of samples measured for each noise seed.
     """
     started = time.monotonic()
     recipe = builtin_folder("digits") / "corrected.yaml"

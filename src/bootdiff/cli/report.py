@@ -1,4 +1,4 @@
-"""``bootdiff report``."""
+"""The work of ``bootdiff report``: it makes a page for one run or several."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from bootdiff.report.build import SEVERAL, build_comparison, build_report
 
 
 def run_report(runs: Sequence[Path], teacher: str | None, output: Path | None) -> None:
-    """A page for one run, or one page for several.
+    """Write a page for one run, or one page for several, and print its path.
 
     Raises:
-        BootdiffError: if a teacher is named for several runs.
+        BootdiffError: if a teacher is named and there are several runs.
     """
     if len(runs) == 1:
         print(f"report: {build_report(runs[0], teacher, output)}")

@@ -1,4 +1,4 @@
-"""``bootdiff sample``."""
+"""The work of ``bootdiff sample``: it draws samples and saves them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from bootdiff.sampling.saving import check_output, check_room, save_images
 
 
 def run_sample(students: Sequence[str], wanted: Wanted, times: str | None, output: Path) -> None:
-    """Draw samples and save them as a grid or as files.
+    """Draw samples, and save them as a grid or as files.
 
     Raises:
-        BootdiffError: for students, words or an output that do not fit.
+        BootdiffError: if students, prompts, classes or the output do not fit.
     """
     check_output(output)
     drawing = plan_samples(students, wanted, None if times is None else read_times(times))

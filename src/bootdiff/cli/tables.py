@@ -1,4 +1,4 @@
-"""Measured rows on the terminal."""
+"""The printing of measured rows on the terminal."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from bootdiff.evaluation.curve import is_shown
 from bootdiff.evaluation.equivalence import sentences
 from bootdiff.samplers.rows import sampler_name
 
-#: of a terminal that does not say how wide it is
+#: the width assumed of a terminal that does not say how wide it is
 WIDTH = 160
 
 
 def print_table(result: Mapping[str, Any], everything: bool = False) -> None:
-    """The rows, and last of all what one call is worth.
+    """Print the rows, and in the last line what one call of the student is worth.
 
     Args:
-        everything: also the teacher's best at every number of calls, and what it was chosen from.
+        everything: whether to print also the teacher's best at every number of calls, and what it was chosen from.
     """
     rows = [row for row in result["rows"] if everything or is_shown(row)]
     head, cells = table_cells({**result, "rows": rows}, intervals=False)

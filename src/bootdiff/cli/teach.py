@@ -1,4 +1,4 @@
-"""``bootdiff train-teacher``."""
+"""The work of ``bootdiff train-teacher``: it trains a teacher and says how to go on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run_train_teacher(
     options: Mapping[str, Any],
     report_to: str | None,
 ) -> None:
-    """Train, or say that it is done."""
+    """Train a teacher, or say that it is finished."""
     settings = make_settings(TeacherSettings, read_config(config), read_command(assign, options))
     if train_teacher(data, output, settings, report_to):
         if is_first_process():
@@ -39,6 +39,6 @@ def run_train_teacher(
 
 
 def _needs(kind: str) -> str:
-    """What a distillation of this teacher must be told."""
+    """Return the options that a distillation of this kind of teacher needs, as text."""
     words = {"unconditional": "", "classes": "", "if-upscaler": " --prompts FILE --base RUN"}
     return words.get(kind, " --prompts FILE")

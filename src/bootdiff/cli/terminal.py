@@ -1,4 +1,4 @@
-"""Terminals that cannot show every character get another one in its place."""
+"""Output to terminals that cannot show every character: such characters are replaced."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import sys
 import unicodedata
 
-#: what stands for the signs that the package prints, where only ASCII can be shown
+#: the ASCII text that replaces each sign that the package prints, where the sign cannot be shown
 _SIGNS = {
     "–": "-",
     "—": "-",
@@ -52,7 +52,10 @@ def show_every_character() -> None:
 
 
 def _nearest(error: UnicodeError) -> tuple[str, int]:
-    """A codec's error handler: the letter without its accents, a sign that resembles it, or a question mark."""
+    """Return the replacement of characters that cannot be encoded, and where to go on, as codecs expect it.
+
+    A character becomes its letter without accents, a sign that resembles it, or a question mark.
+    """
     if not isinstance(error, UnicodeEncodeError):
         raise error
     written = "".join(map(_plain, error.object[error.start : error.end]))

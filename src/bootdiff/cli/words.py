@@ -1,4 +1,4 @@
-"""What options' words stand for: prompts, classes, times."""
+"""The reading of options' words: prompts, classes, counts and times."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from bootdiff.builtin import DIGITS
 from bootdiff.core.errors import BootdiffError, shown
 from bootdiff.data.prompts import check_words, read_prompt_labels, read_prompts
 
-#: prompts that a pattern may stand for
+#: the largest number of prompts that a pattern may stand for
 MOST_SWAPPED = 10_000
 
 
 def read_words(
     prompt: Sequence[str], prompts: Path | None, column: str | None, swap: str | None = None
 ) -> Sequence[str] | None:
-    """The prompts of ``--prompt``, ``--prompts`` or ``--swap``.
+    """Return the prompts of ``--prompt``, ``--prompts`` or ``--swap``; None if none of them is given.
 
     Raises:
-        BootdiffError: where several are given, or the file cannot be read.
+        BootdiffError: if several are given, or the file cannot be read.
     """
     if bool(prompt) + (prompts is not None) + (swap is not None) > 1:
         raise BootdiffError("--prompt, --prompts and --swap exclude each other; give one of them.")
@@ -34,10 +34,10 @@ def read_words(
 
 
 def read_labels(prompts: Path | None, column: str | None, label_column: str | None) -> Sequence[int] | None:
-    """The classes that a file's prompts ask for.
+    """Return the classes that a file's prompts ask for; None if no column names them.
 
     Raises:
-        BootdiffError: without a file, or one with gaps.
+        BootdiffError: if a column is named without a file, or has gaps.
     """
     if label_column is None and prompts is not None and str(prompts) == DIGITS and not prompts.exists():
         label_column = "label"
@@ -49,10 +49,10 @@ def read_labels(prompts: Path | None, column: str | None, label_column: str | No
 
 
 def read_pattern(pattern: str) -> list[str]:
-    """Every prompt that a pattern such as ``"a {bold,thin} {one,two}"`` stands for.
+    """Return every prompt that a pattern such as ``"a {bold,thin} {one,two}"`` stands for.
 
     Raises:
-        BootdiffError: if it has no choice in braces.
+        BootdiffError: if it has no choice in braces, or stands for too many prompts.
     """
     parts = re.split(r"\{([^{}]*)\}", pattern)
     choices = [part.split(",") if i % 2 else [part] for i, part in enumerate(parts)]
@@ -67,7 +67,7 @@ def read_pattern(pattern: str) -> list[str]:
 
 
 def read_counts(words: str, option: str) -> list[int]:
-    """Comma-separated numbers of steps.
+    """Return the comma-separated numbers of steps or calls that an option holds.
 
     Raises:
         BootdiffError: if one is no whole number from 1 to 1,000.
@@ -82,7 +82,7 @@ def read_counts(words: str, option: str) -> list[int]:
 
 
 def read_calls(words: str | None) -> Sequence[int]:
-    """Numbers of network calls, rising; those of the full curve where none are given.
+    """Return the numbers of network calls, rising; those of the full curve if none are given.
 
     Raises:
         BootdiffError: if one is no whole number from 1 to 1,000.
@@ -93,7 +93,7 @@ def read_calls(words: str | None) -> Sequence[int]:
 
 
 def read_times(words: str) -> list[float]:
-    """Comma-separated times.
+    """Return the comma-separated times that ``--times`` holds.
 
     Raises:
         BootdiffError: if one is no number.
