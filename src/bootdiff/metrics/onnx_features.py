@@ -25,7 +25,8 @@ class OnnxFeatures:
         title: the readable part of its name; the file's own by default.
 
     Raises:
-        BootdiffError: if the file is missing, cannot be read, or takes no images of one fixed size.
+        BootdiffError: if the file is missing, cannot be read, takes no images of one fixed size, or has weights that
+            are not finite.
     """
 
     def __init__(self, path: Path, title: str | None = None) -> None:
@@ -50,6 +51,7 @@ class OnnxFeatures:
         self.knows_labels = "logits" in outputs and self.output != "logits"
         self.outputs = [self.output, *(["logits"] if self.knows_labels else [])]
         self.name = f"{title or path.stem}-{file_hash(path)}"
+        self._check_finite(path)
 
     @classmethod
     def fashion(cls) -> OnnxFeatures:
@@ -65,6 +67,14 @@ class OnnxFeatures:
         parts = [self._run(part) for part in images.float().cpu().split(self.batch or len(images))]
         features, *logits = (torch.cat(values) for values in zip(*parts, strict=True))
         return features, logits[0] if logits else None
+
+    def _check_finite(self, path: Path) -> None:
+        """Refuse weights that are not finite, by what they make of one grey image."""
+        if not all(bool(torch.isfinite(part).all()) for part in self._run(torch.zeros(1, *self.shape))):
+            raise BootdiffError(
+                f"{path} gives values that are not finite for a grey image; the file is damaged, so fetch or export it "
+                "again."
+            )
 
     def _run(self, images: Tensor) -> list[Tensor]:
         """Every output for these images; where the file fixes their number, black ones fill up and are forgotten."""
