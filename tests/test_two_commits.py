@@ -131,7 +131,7 @@ def test_a_job_that_fails_or_leaves_nothing_is_no_comparison(call, tmp_path, mon
     monkeypatch.setattr(same_bits, "JOBS", {"one": ["distill --output run"]})
     broken = package(tmp_path / "broken", "import sys; sys.exit('│ no such thing  │\\n╰────╯')")
     idle = package(tmp_path / "idle", "")
-    for other, told in (
+    for other, words in (
         (broken, "failed with broken: no such thing\n"),
         (idle, "left nothing to compare with idle.\n"),
     ):
