@@ -58,7 +58,7 @@ def choose(word: str, known: Iterable[str], what: str) -> str:
     """Return ``word`` if it is one of ``known``.
 
     Raises:
-        BootdiffError: otherwise; the message lists the known words and the nearest one.
+        BootdiffError: if it is none of them; the message lists the known words and the nearest one.
     """
     known = sorted(known)
     if word not in known:
