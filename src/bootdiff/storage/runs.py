@@ -1,4 +1,4 @@
-"""A run is a folder: it holds what was asked, what the run was made with, how far it is, and what came out."""
+"""The folder of a run: it holds what was asked, what the run was made with, how far it is, and what came out."""
 
 from __future__ import annotations
 
