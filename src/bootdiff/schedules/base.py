@@ -20,7 +20,9 @@ def expand(value: Tensor, like: Tensor) -> Tensor:
 
 
 class Schedule(ABC):
-    """alpha_t, sigma_t and lambda_t = log(sigma_t / alpha_t), the negative half log-SNR, for t in [0, 1].
+    """A noise schedule: alpha_t, sigma_t and lambda_t = log(sigma_t / alpha_t) for t in [0, 1].
+
+    The paper calls lambda_t the negative half log-SNR.
 
     All times are tensors of shape (b,). Values are computed in float64 and handed out in float32: bfloat16 would round
     sigma 0.9977 to 0.9961, and digits cancel in ``lambda_s − lambda_t``.
