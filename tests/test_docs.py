@@ -88,7 +88,7 @@ def members(body: list[ast.stmt]) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def defined() -> set[str]:
-    """``name`` of everything at the top of a module, and ``Class.member``, inherited or not, wherever in src they are."""
+    """``name`` of all that stands at the top of a module, and ``Class.member``, inherited or not, wherever in src."""
     found: set[str] = set()
     own: dict[str, set[str]] = {}
     bases: dict[str, list[str]] = {}
