@@ -9,8 +9,8 @@ from torch import nn
 
 from bootdiff.core.randomness import Draw
 from bootdiff.losses.distances import SIMPLE
+from bootdiff.losses.loss_weights import WEIGHTS, AdaptiveWeight, SignalWeight, UniformWeight
 from bootdiff.losses.times import ProgressiveTime
-from bootdiff.losses.weights import WEIGHTS, AdaptiveWeight, SignalWeight, UniformWeight
 from bootdiff.methods import Boot, Learner, Loss, Turn
 from bootdiff.methods.boot import BootSettings
 from bootdiff.schedules import Cosine, RectifiedFlow, VarianceExploding

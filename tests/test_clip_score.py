@@ -101,13 +101,29 @@ def copied(folder, to):
     return to
 
 
-def test_weights_that_are_missing_are_not_made_up(folder, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda w: w.pop("visual_projection.weight"), r"lack 1 tensor .* 'visual_projection\.weight'"),
+        (lambda w: w.update(more=torch.ones(2)), "does not know, such as 'more'"),
+        (
+            lambda w: w.update({"visual_projection.weight": torch.ones(3)}),
+            r"another shape .* 'visual_projection\.weight'",
+        ),
+        (
+            lambda w: w["text_projection.weight"].view(-1)[:1].fill_(torch.nan),
+            r"'text_projection\.weight' .* not finite",
+        ),
+    ],
+    ids=["one missing", "one more", "another shape", "NaN"],
+)
+def test_weights_are_complete_its_own_and_finite(folder, tmp_path, change, words):
     path = copied(folder, tmp_path) / "model.safetensors"
     weights = load_file(path)
-    del weights["visual_projection.weight"]
+    change(weights)
     save_file(weights, path, {"format": "pt"})
-    with pytest.raises(BootdiffError, match=r"lack 1 tensors, such as 'visual_projection\.weight'"):
-        ClipScore(tmp_path)(images(1, 3, 8, 8), ["a"])
+    with pytest.raises(BootdiffError, match=words):
+        ClipScore(tmp_path).load()
 
 
 def test_pickled_weights_are_not_opened(folder, tmp_path):

@@ -18,7 +18,7 @@ from bootdiff.data.conditions import Classes
 from bootdiff.data.sources import Batch
 from bootdiff.distillation.distill import distill
 from bootdiff.distillation.memory import Need, memory_need
-from bootdiff.losses.weights import SignalWeight
+from bootdiff.losses.loss_weights import SignalWeight
 from bootdiff.methods import Boot, Learner, Turn
 from bootdiff.methods.corrections.base import Correction
 from bootdiff.methods.corrections.distribution_matching import DistributionMatching

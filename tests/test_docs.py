@@ -88,15 +88,22 @@ def members(body: list[ast.stmt]) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def defined() -> set[str]:
-    """``name`` of everything at the top of a module, and ``Class.member``, wherever in src they are."""
+    """``name`` of all that stands at the top of a module, and ``Class.member``, inherited or not, wherever in src."""
     found: set[str] = set()
+    own: dict[str, set[str]] = {}
+    bases: dict[str, list[str]] = {}
     for path in SOURCES:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         found.update(members(tree.body))
         for node in tree.body:
             if isinstance(node, ast.ClassDef):
-                found.update(f"{node.name}.{member}" for member in members(node.body))
-    return found
+                own[node.name] = {*members(node.body)}
+                bases[node.name] = [base.id for base in node.bases if isinstance(base, ast.Name)]
+
+    def held(name: str) -> set[str]:
+        return own.get(name, set()).union(*(held(base) for base in bases.get(name, []) if base != name))
+
+    return found | {f"{name}.{member}" for name in own for member in held(name)}
 
 
 @pytest.mark.parametrize("row", [*EQUATIONS, *SYMBOLS], ids=lambda row: row[0])

@@ -93,6 +93,23 @@ def test_an_onnx_file_with_other_inputs_is_refused(tmp_path):
         OnnxFeatures(onnx_file(tmp_path / "half.onnx", ["b", 1, 2, 2], onnx.TensorProto.FLOAT16))
 
 
+def test_an_onnx_file_whose_weights_are_not_finite_is_refused_when_it_is_opened(tmp_path):
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    ends = [[helper.make_tensor_value_info("images", kind, ["b", 1, 1, 2])]]
+    ends += [[helper.make_tensor_value_info("features", kind, ["b", 2])]]
+    weights = helper.make_tensor("weights", kind, [2], [1.0, float("nan")])
+    nodes = [
+        helper.make_node("Flatten", ["images"], ["flat"]),
+        helper.make_node("Add", ["flat", "weights"], ["features"]),
+    ]
+    graph = helper.make_graph(nodes, "g", *ends, [weights])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "a.onnx")
+    with pytest.raises(BootdiffError, match=r"a\.onnx gives values that are not finite .* fetch or export it again"):
+        load_features(str(tmp_path / "a.onnx"), GREY)
+
+
 def test_an_onnx_file_without_feature_vectors_is_refused(tmp_path):
     pytest.importorskip("onnxruntime")
     onnx = pytest.importorskip("onnx")
@@ -342,6 +359,27 @@ def test_preprocessing_that_cannot_be_done_is_refused(tmp_path, words):
         read_preprocessing(tmp_path, IMAGENET)
 
 
+#: what is done to a transformer's weights, and what the line must hold
+WRONG = {
+    "one missing": (lambda weights, name: weights.pop(name), "lack 1 tensor"),
+    "one more": (lambda weights, name: weights.update(more=torch.ones(2)), "does not know, such as 'more'"),
+    "another shape": (lambda weights, name: weights.update({name: torch.ones(3)}), "of another shape"),
+    "NaN": (lambda weights, name: weights[name].view(-1)[:1].fill_(torch.nan), "not finite"),
+    "infinity": (lambda weights, name: weights[name].view(-1)[:1].fill_(torch.inf), "not finite"),
+}
+
+
+@pytest.mark.parametrize("how", WRONG)
+@pytest.mark.parametrize("kind", ["dinov2", "clip"])
+def test_a_transformer_s_weights_are_complete_its_own_and_finite(dino, clip, tmp_path, kind, how):
+    change, words = WRONG[how]
+    source, name = (dino, "layernorm.weight") if kind == "dinov2" else (clip, "visual_projection.weight")
+    folder = edited(source, tmp_path / "other", lambda weights: change(weights, name))
+    with pytest.raises(BootdiffError, match=words) as refusal:
+        load_features(f"{kind}:{folder}", GREY)
+    assert ("more" if how == "one more" else name) in str(refusal.value) and "\n" not in str(refusal.value)
+
+
 def test_another_model_than_asked_for_is_refused_in_one_line(dino, clip, tmp_path):
     def lack(weights):
         weights.pop("layernorm.bias")
@@ -355,8 +393,8 @@ def test_another_model_than_asked_for_is_refused_in_one_line(dino, clip, tmp_pat
     expected = {
         f"dinov2:{clip}": "holds a model of type 'clip'; expected dinov2 or dinov2_with_registers",
         f"clip:{dino}": "holds a model of type 'dinov2'; expected clip or clip_vision_model",
-        f"dinov2:{edited(dino, tmp_path / 'lack', lack)}": "lack 1 tensors of .*such as 'layernorm.bias'",
-        f"dinov2:{edited(dino, tmp_path / 'narrow', narrow)}": "other shapes, such as 'layernorm.bias'",
+        f"dinov2:{edited(dino, tmp_path / 'lack', lack)}": "lack 1 tensor .*such as 'layernorm.bias'",
+        f"dinov2:{edited(dino, tmp_path / 'narrow', narrow)}": "another shape .*such as 'layernorm.bias'",
         f"dinov2:{unsafe}": r"the Dinov2Model in .* cannot be read",
     }
     for name, words in expected.items():

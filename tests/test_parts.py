@@ -324,13 +324,30 @@ def test_an_index_that_names_no_such_component_is_refused_by_inspect(copy, cli, 
     assert result.code == 2 and words in " ".join(result.err.split()), result.err
 
 
-def test_parts_that_a_student_needs_nothing_of_may_be_left_out(copy, teachers, capsys):
-    folder = copy()
-    checker = ["stable_diffusion", "StableDiffusionSafetyChecker"]
-    extractor = ["transformers", "CLIPFeatureExtractor"]  # as transformers called it then
-    reword(folder / "model_index.json", safety_checker=checker, feature_extractor=extractor)
-    assert plan(folder, teachers / "words.txt").teacher is not None
-    assert "the pipeline is read without" in capsys.readouterr().err
+#: by family: what its index may name and its folder need not hold
+EXTRACTOR, ENCODER = ["transformers", "CLIPImageProcessor"], ["transformers", "CLIPVisionModelWithProjection"]
+SPARE = {
+    "sd": (made.save_sd, {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+                          "feature_extractor": ["transformers", "CLIPFeatureExtractor"]}),  # as it was called then
+    "sdxl": (made.save_sdxl, {"feature_extractor": EXTRACTOR, "image_encoder": ENCODER}),
+    "if": (made.save_if, {"safety_checker": ["deepfloyd_if", "IFSafetyChecker"], "feature_extractor": EXTRACTOR,
+                          "watermarker": ["deepfloyd_if", "IFWatermarker"]}),
+    "sd3": (made.save_sd3, {"feature_extractor": EXTRACTOR, "image_encoder": ENCODER}),
+    "flux": (made.save_flux, {"feature_extractor": EXTRACTOR, "image_encoder": ENCODER}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", SPARE)
+def test_parts_that_a_student_needs_nothing_of_may_be_left_out(teachers, tmp_path, capsys, family):
+    make, named = SPARE[family]
+    folder = make(tmp_path / "my")
+    reword(folder / "model_index.json", **named)
+    options = {"size": 16} if family == "flux" else {}
+    planned = plan(folder, teachers / "words.txt", **options)
+    words = capsys.readouterr().err
+    assert words.count("the pipeline is read without") == 1 and all(part in words for part in named), words
+    stock = adapter_of(planned.teacher).parts.pipeline()
+    assert all(stock.components[part] is None for part in named)
 
 
 # --- code ------------------------------------------------------------------------------------------------------------

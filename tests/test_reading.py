@@ -30,7 +30,7 @@ from bootdiff.metrics.features import PixelFeatures
 from bootdiff.report.privacy import command_without_places, sentence_without_places, without_place
 from bootdiff.storage.arrays import read_npz
 from bootdiff.storage.files import read_json
-from bootdiff.storage.reading import parse_yaml, read_config
+from bootdiff.storage.reading import MOST_JSON, MOST_YAML, parse_yaml, read_config
 from bootdiff.storage.runs import Run
 from bootdiff.teaching.settings import TeacherSettings
 from bootdiff.training.log import read_log
@@ -105,14 +105,21 @@ def test_every_command_reads_its_config_so(cli, tmp_path, words):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_config_must_be_a_regular_file_of_a_stated_size(tmp_path):
-    os.mkfifo(tmp_path / "pipe.yaml")
-    (tmp_path / "large.yaml").write_text("#" * 2**21)
-    for name, words in (("pipe.yaml", "is a pipe"), ("large.yaml", "2,097,153 bytes"), ("none.yaml", "no config file")):
-        if name == "large.yaml":
-            (tmp_path / name).write_text("#" * (2**21 + 1))
-        with pytest.raises(BootdiffError, match=words):
-            read_config(tmp_path / name)
+@pytest.mark.parametrize(
+    ("read", "most", "noun"),
+    [(read_config, MOST_YAML, "config file"), (read_json, MOST_JSON, "JSON file")],
+    ids=["YAML", "JSON"],
+)
+def test_what_is_read_must_be_a_regular_file_of_a_stated_size(tmp_path, read, most, noun):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(most + 1)
+    refused = {"pipe": "a pipe", "device": "a device", "large": f"{most + 1:,} bytes", "nothing": "found none"}
+    for name, words in refused.items():
+        with pytest.raises(BootdiffError, match=words) as caught:
+            read(tmp_path / name)
+        assert noun in str(caught.value)
 
 
 def test_a_config_may_begin_with_a_byte_order_mark(tmp_path):
@@ -273,22 +280,6 @@ def test_json_that_explodes_or_is_none_is_refused_in_one_line(tmp_path, name):
     with pytest.raises(BootdiffError, match=r"a\.json") as caught:
         read_json(tmp_path / "a.json")
     assert len(str(caught.value)) <= LONGEST
-
-
-def test_json_must_be_a_regular_file_of_a_stated_size(tmp_path):
-    os.mkfifo(tmp_path / "pipe.json")
-    (tmp_path / "device.json").symlink_to("/dev/zero")
-    with (tmp_path / "large.json").open("wb") as file:
-        file.truncate(2**30)
-    words = {
-        "pipe.json": "a pipe",
-        "device.json": "a device",
-        "large.json": "1,073,741,824 bytes",
-        "x.json": "found none",
-    }
-    for name, expected in words.items():
-        with pytest.raises(BootdiffError, match=expected):
-            read_json(tmp_path / name)
 
 
 def test_stock_configs_hold_infinity_and_may_begin_with_a_mark(tmp_path):

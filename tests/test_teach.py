@@ -595,8 +595,8 @@ def test_a_student_is_trained_with_a_teacher_of_words(kind, tmp_path):
     sizes = {"resize": 16, "low_size": 8} if kind == "if-upscaler" else {}
     words = {**TINY, "kind": kind, "steps": 2, "with_student": "beside", "student": {"t_max": 0.8}, **sizes}
     assert train_teacher("digits", str(tmp_path / "run"), TeacherSettings(**words))
-    sampler, facts = open_student(str(tmp_path / "run" / "one-step"))
-    assert facts["teacher"].endswith("run") and facts["t_max"] == pytest.approx(0.8, abs=1e-3)
+    sampler, card = open_student(str(tmp_path / "run" / "one-step"))
+    assert card.teacher.endswith("run") and card.t_max == pytest.approx(0.8, abs=1e-3)
     adapter = sampler.adapter
     assert adapter.takes == "prompts" and adapter.upscales == (kind == "if-upscaler")
     condition = adapter.blank(2)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 BUILTIN_TEACHERS = ("digits", "digits-class", "digits-text", "digits-cascade", "digits-cascade-upscaler")
-#: also the name of their data, features, reference and prompts
+#: the name of the digits' data set, features, reference and prompts, and of one of their teachers
 DIGITS = "digits"
-#: the name of features and a reference of Fashion-MNIST
+#: the name of the features and the reference of Fashion-MNIST
 FASHION = "fashion"
 
 
 def builtin_folder(name: str) -> Path:
-    """The folder of a builtin's files."""
+    """Return the folder with the files of the builtin ``name``."""
     return Path(__file__).parent / name

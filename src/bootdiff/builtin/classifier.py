@@ -10,7 +10,7 @@ from bootdiff.builtin import builtin_folder
 
 
 class DigitsClassifier(nn.Module):
-    """Two convolutions and a 64-wide layer, whose values are the features, before the logits."""
+    """A network of two convolutions and a layer of 64 values, which are the features, before the ten logits."""
 
     #: (channels, height, width) of the images it takes
     shape = (1, 8, 8)
@@ -30,12 +30,12 @@ class DigitsClassifier(nn.Module):
         self.head = nn.Linear(64, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, (b, 10)."""
+        """Return the logits (b, 10) of images (b, 1, 8, 8)."""
         return self.head(self.body(images))
 
     @classmethod
     def builtin(cls) -> DigitsClassifier:
-        """The shipped weights, frozen."""
+        """Return the classifier with the weights that ship with the package, frozen."""
         from safetensors.torch import load_file
 
         network = cls()
@@ -44,5 +44,5 @@ class DigitsClassifier(nn.Module):
 
     @staticmethod
     def file() -> Path:
-        """Where the weights are."""
+        """Return the path of the file with the weights."""
         return builtin_folder("digits") / "features.safetensors"

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bootdiff.cli import figures
+from bootdiff.cli import measuring
 from bootdiff.cli.group import Group
 from bootdiff.cli.help import DistillCommand, TeachCommand
 from bootdiff.cli.options import (
@@ -45,7 +45,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(figures.app)
+app.add_typer(measuring.app)
 
 
 def _version(asked: bool) -> None:

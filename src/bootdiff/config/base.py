@@ -45,7 +45,7 @@ class Settings(BaseModel):
 
 
 def yaml_no(value: Any) -> Any:
-    """YAML 1.1 reads an unquoted no as false; for settings that have the choice ``no``."""
+    """Return "no" for False: YAML 1.1 reads an unquoted no as false, and some settings have the choice ``no``."""
     return "no" if value is False else value
 
 

@@ -1,4 +1,4 @@
-"""Groups of settings. A method's settings class lists those that it has, the last one's fields first."""
+"""Groups of settings; a method's settings class lists the groups that it has, and the last one's fields come first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bootdiff.core.errors import BootdiffError
 
 Weight = Annotated[float, Field(ge=0, le=1000)]
 
-#: timestep of the noise on a cascade's small images where none is named: DeepFloyd IF's own default
+#: the timestep of the noise on a cascade's small images where none is named: DeepFloyd IF's own default
 NOISE_LEVEL = 250
 
 
@@ -50,7 +50,7 @@ class Passes(Settings):
 
 
 class Records(Settings):
-    """What a training writes on its way."""
+    """What a training writes while it runs, and how often."""
 
     log_every: int = Field(default=20, ge=1, description="steps between log lines")
     sample_every: int = Field(default=500, ge=0, description="steps between sample grids; 0 = none")
@@ -70,7 +70,7 @@ class Times(Settings):
 
     @property
     def span(self) -> float:
-        """t_max − t_min, as far as they are known."""
+        """The length t_max − t_min of the path, with 1 and 0 in place of ends that are not set."""
         return (1.0 if self.t_max is None else self.t_max) - (self.t_min or 0.0)
 
     @model_validator(mode="after")
@@ -83,7 +83,7 @@ class Times(Settings):
 
 
 class Distance(Settings):
-    """How far a prediction is from its target."""
+    """How the distance between a prediction and its target is measured."""
 
     distance: Literal["l2", "l1", "huber", "lpips", "digits"] = Field(
         default="l2", description="between prediction and target; digits: perceptual, by the builtin digit classifier"
@@ -94,7 +94,7 @@ class Distance(Settings):
 
 
 class Targets(Settings):
-    """The range of the targets."""
+    """How the range of the targets' values is limited."""
 
     target_limit: Literal["teacher", "none", "clip", "dynamic"] = Field(
         default="teacher",
@@ -107,7 +107,7 @@ class Targets(Settings):
 
 
 class Start(Settings):
-    """What a student's training begins with."""
+    """The weights with which a student's training begins."""
 
     start: str | None = Field(
         default=None, description="a saved student to go on from; none = the teacher's own weights"
@@ -170,7 +170,7 @@ class Conditioning(Settings):
 
 
 class Monitoring(Settings):
-    """Looks at the student on its way: how often, and what follows from them."""
+    """How often the student is looked at during training, and what follows from the looks."""
 
     watch_every: int | None = Field(
         default=None,
@@ -194,6 +194,6 @@ class Monitoring(Settings):
 
 
 class Encoders(Settings):
-    """Where the text encoders run."""
+    """Where the text encoders are kept."""
 
     offload_encoders: bool = Field(default=False, description="keep text encoders on the CPU")

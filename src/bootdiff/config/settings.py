@@ -1,4 +1,4 @@
-"""Settings of a run: what YAML files and ``--set key=value`` may say, and how they are told."""
+"""Settings of a run: what YAML files and ``--set key=value`` may say, and how settings are described."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from bootdiff.storage.reading import parse_yaml
 
 S = TypeVar("S", bound=Settings)
 
-#: of a setting's name: a stage, a setting, and what it holds
+#: the most parts of a setting's name: stages, a setting, and the names within it, with points between them
 MOST_PARTS = 4
 
 
 class TrainingSettings(Records, Passes, Optimiser):
-    """What every training run has, whatever its method."""
+    """The settings that every training run has, whatever its method."""
 
 
 def read_assignments(assignments: list[str]) -> dict[str, Any]:
-    """``key=value`` words, the values read as YAML; ``stage.key=value`` is a setting of an earlier stage.
+    """Return the settings in ``key=value`` words, whose values are read as YAML.
+
+    A word ``stage.key=value`` is a setting of an earlier stage.
 
     Raises:
-        BootdiffError: for a word without ``=``.
+        BootdiffError: for a word without ``=``, or a value that is not YAML.
     """
     values: dict[str, Any] = {}
     for word in assignments:
@@ -41,13 +43,13 @@ def read_assignments(assignments: list[str]) -> dict[str, Any]:
 
 
 def read_command(assignments: list[str], options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a command line says: its ``--set`` words and its options, which must not contradict each other.
+    """Return what a command line says: its ``--set`` words and its options, which must not contradict each other.
 
     Args:
-        options: by the names of their settings; those that were given.
+        options: the options that were given, by the names of their settings.
 
     Raises:
-        BootdiffError: where both give a setting, and not the same value.
+        BootdiffError: if a word and an option give the same setting different values.
     """
     values = read_assignments(assignments)
     for key, value in options.items():
@@ -60,7 +62,7 @@ def read_command(assignments: list[str], options: Mapping[str, Any]) -> dict[str
 
 
 def make_settings(kind: type[S], *layers: Mapping[str, Any]) -> S:
-    """Settings from layers of values; later layers win, as a command line does over a file.
+    """Make settings from layers of values; later layers win, as a command line does over a file.
 
     Raises:
         BootdiffError: for an unknown key (naming the nearest) or a value out of range (naming key, value and rule).
@@ -76,7 +78,7 @@ def make_settings(kind: type[S], *layers: Mapping[str, Any]) -> S:
 
 
 def describe(kind: type[Settings]) -> list[tuple[str, str, str]]:
-    """(key, default, meaning) of every setting."""
+    """Return (key, default, meaning) of every setting of a class."""
     rows = []
     for name, entry in kind.model_fields.items():
         choices = getattr(entry.annotation, "__args__", ())
@@ -89,7 +91,7 @@ def describe(kind: type[Settings]) -> list[tuple[str, str, str]]:
 
 
 def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
-    """Set a nested value.
+    """Set a value in nested dictionaries, along the names in ``path``.
 
     Raises:
         BootdiffError: if one assignment makes a value of what another makes a stage, or gives another value.

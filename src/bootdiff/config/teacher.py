@@ -10,7 +10,7 @@ from annotated_types import Ge
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherOptions:
-    """What may be asked beside a teacher's name; each annotation holds the option's help."""
+    """What may be asked of a teacher besides its name; each annotation holds the option's help."""
 
     # For files, whose values pydantic checks.
     __pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}  # noqa: RUF012  pydantic's own way
@@ -25,6 +25,6 @@ class TeacherOptions:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Those that differ from the defaults."""
+        """The options that differ from their defaults, by name."""
         asked = {field.name: getattr(self, field.name) for field in fields(TeacherOptions)}
         return {field.name: asked[field.name] for field in fields(TeacherOptions) if asked[field.name] != field.default}

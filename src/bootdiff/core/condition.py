@@ -13,8 +13,8 @@ from bootdiff.core.transfer import to_device
 class Condition(Mapping[str, Tensor]):
     """A frozen mapping of batch-first tensors: labels, prompt embeddings, low-resolution images, guidance weights.
 
-    Objectives carry it along without reading it. ``Condition()`` says "unconditional" and fits any batch size.
-    Every entry has shape (batch, ...), with the same batch.
+    Objectives pass it on without reading it. ``Condition()`` means "unconditional" and fits any batch size. Every entry
+    has shape (batch, ...), with the same batch.
 
     Raises:
         ValueError: if the entries do not share their first dimension.
@@ -36,23 +36,23 @@ class Condition(Mapping[str, Tensor]):
         return len(self._entries)
 
     def add(self, **entries: Tensor) -> Condition:
-        """With further entries, or others in place of those of the same name."""
+        """Return a condition with further entries; one of an existing name takes the old one's place."""
         return Condition({**self._entries, **entries})
 
     def index(self, where: Tensor | slice) -> Condition:
-        """Select samples of the batch."""
+        """Return the condition of those samples of the batch that ``where`` selects."""
         return Condition({name: value[where] for name, value in self.items()})
 
     def repeat(self, times: int) -> Condition:
-        """The whole batch ``times`` over, as ``cat([self] * times)``."""
+        """Return the whole batch ``times`` times over, as ``cat([self] * times)`` would."""
         return Condition({name: torch.cat([value] * times) for name, value in self.items()})
 
     def to(self, device: torch.device | str) -> Condition:
-        """Move every entry to ``device``, without waiting for a GPU."""
+        """Return the condition with every entry on ``device``, without waiting for a GPU."""
         return Condition({name: to_device(value, device) for name, value in self.items()})
 
     @staticmethod
     def cat(conditions: Sequence[Condition]) -> Condition:
-        """Join batches whose conditions have the same entries."""
+        """Return one condition of all batches in a row; they must have the same entries."""
         first = conditions[0]
         return Condition({name: torch.cat([c[name] for c in conditions]) for name in first})

@@ -1,4 +1,4 @@
-"""Where networks are called, outside of a training."""
+"""The device on which networks are called outside of a training."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import torch
 
 
 def best_device() -> torch.device:
-    """The accelerator, where there is one."""
+    """Return the CUDA device where there is one, and the CPU otherwise."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -13,9 +13,9 @@ import reprlib
 import traceback
 from collections.abc import Iterable
 
-#: a path and its last two parts
+#: matches a long path; its group is the path's last two parts
 _LONG_PATH = re.compile(r"(?<!\S)/[^\s:;,()'\"]{20,}?(/[^\s/:;,()'\"]{1,100}/[^\s/:;,()'\"]{1,100}/?)(?![^\s:;,()'\"])")
-#: characters of a message, and of a value that a message quotes
+#: the most characters of a message, and of a value that a message quotes
 LONGEST, QUOTED = 300, 80
 
 
@@ -25,7 +25,7 @@ class BootdiffError(Exception):
     The message is kept to one line of at most 300 characters, whatever was put into it.
 
     Args:
-        command: to be typed, and so not cut; it stands at the message's end.
+        command: a command for the user to type, which is never cut; it stands at the message's end.
     """
 
     def __init__(self, message: object = "", command: str = "") -> None:
@@ -33,7 +33,7 @@ class BootdiffError(Exception):
         super().__init__(f"{self.message} {command}" if command else self.message)
 
     def within(self, what: object) -> BootdiffError:
-        """The same error, told of what it happened in."""
+        """Return the same error with ``what``, the thing that it happened in, before its message."""
         return BootdiffError(f"{what}: {self.message}", self.command)
 
 
@@ -58,7 +58,7 @@ def choose(word: str, known: Iterable[str], what: str) -> str:
     """Return ``word`` if it is one of ``known``.
 
     Raises:
-        BootdiffError: otherwise; the message lists the known words and the nearest one.
+        BootdiffError: if it is none of them; the message lists the known words and the nearest one.
     """
     known = sorted(known)
     if word not in known:
@@ -69,14 +69,15 @@ def choose(word: str, known: Iterable[str], what: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """An error's words as one line, not too long."""
+    """Return an error's message as one line of at most 200 characters, or its class's name where it has none."""
     return one_line(str(error), 200) or type(error).__name__
 
 
 def one_line(text: str, most: int = LONGEST) -> str:
-    """A text on one line.
+    """Return a text on one line of at most ``most`` characters.
 
-    In a longer one paths lose their beginnings, then the text its middle: it still says what is wrong and what to do.
+    In a text that is too long, paths first lose their beginnings; if that is not enough, the text loses its middle.
+    What is left still says what is wrong and what to do.
     """
     if len(text) > 100 * most:  # nobody's words: its line breaks need not be looked for
         text = f"{text[: 10 * most]} … {text[-10 * most :]}"
@@ -92,7 +93,7 @@ def one_line(text: str, most: int = LONGEST) -> str:
 
 
 def shown(value: object, most: int = QUOTED) -> str:
-    """A value as a message quotes it: as Python writes it, on one line, and cut."""
+    """Return a value as a message quotes it: as Python writes it, on one line, cut to ``most`` characters."""
     try:
         text = _SHORT.repr(value)
     except Exception:  # an integer of too many digits, a foreign class

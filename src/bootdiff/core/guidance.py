@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 from bootdiff.core.errors import BootdiffError
 
-#: a weight as Python, settings and JSON hold it: nothing, one weight, or the two ends of a range
+#: the type of a weight in Python, settings and JSON: None, one weight, or the two ends of a range
 Plain = float | Sequence[float] | None
 
 
 @dataclass(frozen=True)
 class GuidanceWeight:
-    """w of Eq. 10, as far as a student learned it.
+    """The guidance weight, w of Eq. 10, that a student learned.
 
     Args:
-        low, high: the ends of the range that it takes as an input, equal for one weight that is in its network;
-            None where it learned no guidance, which is a weight of 1.
+        low, high: the ends of the range that the student takes as an input. They are equal where one weight is fixed in
+            its network, and None where it learned no guidance, which is the same as a weight of 1.
     """
 
     low: float | None = None
@@ -25,7 +25,7 @@ class GuidanceWeight:
 
     @classmethod
     def of(cls, plain: Plain) -> GuidanceWeight:
-        """From None, one weight, or (lowest, highest)."""
+        """Return the guidance weight that None, one weight, or (lowest, highest) stands for."""
         if plain is None:
             return cls()
         if isinstance(plain, Sequence):
@@ -34,14 +34,14 @@ class GuidanceWeight:
 
     @property
     def plain(self) -> float | tuple[float, float] | None:
-        """None, one weight, or (lowest, highest): what ``of`` takes."""
+        """The guidance weight as ``of`` takes it: None, one weight, or (lowest, highest)."""
         if self.low is None or self.high is None:
             return None
         return (self.low, self.high) if self.is_range else self.low
 
     @property
     def as_json(self) -> float | list[float] | None:
-        """The same for a JSON file."""
+        """The guidance weight as a JSON file holds it: None, one weight, or the list [lowest, highest]."""
         plain = self.plain
         return list(plain) if isinstance(plain, tuple) else plain
 
@@ -52,24 +52,24 @@ class GuidanceWeight:
 
     @property
     def fixed(self) -> float | None:
-        """The one weight that is in the network; None for none and for a range."""
+        """The one weight that is fixed in the network; None where it learned no guidance or a range."""
         return None if self.is_range else self.low
 
     @property
     def middle(self) -> float | None:
-        """The range's, or the one weight, or None: what is served where nobody asks for a weight."""
+        """The weight that is served where nobody asks for one: the range's middle, the one weight, or None."""
         return None if self.low is None or self.high is None else (self.low + self.high) / 2
 
     @property
     def guides(self) -> bool:
-        """Whether it differs from a network without guidance, whose weight is 1."""
+        """Whether the weight differs from 1, which is that of a network without guidance."""
         return self.plain not in (None, 1.0)
 
     def served(self, asked: float | None = None) -> float | None:
-        """The weight of the images: the one asked for, or the one that was learned, or the range's middle.
+        """Return the weight of the images: the one asked for, or the one that was learned, or the range's middle.
 
         Raises:
-            BootdiffError: for a weight that was not learned.
+            BootdiffError: for a weight that the student did not learn.
         """
         if self.low is not None and self.high is not None and self.is_range:
             if asked is not None and not self.low <= asked <= self.high:
@@ -84,13 +84,14 @@ class GuidanceWeight:
         return self.low
 
     def embedded(self, asked: float | None = None, usual: float | None = None) -> float | None:
-        """The weight that the condition must hold; None where the network has no input for one.
+        """Return the weight that the condition must hold; None where the network has no input for one.
 
         Args:
-            usual: of a network that has an input for a weight: its pipeline's usual one (``Adapter.embedded_weight``).
+            usual: the usual weight of the pipeline, where its network has an input for a weight
+                (``Adapter.embedded_weight``).
 
         Raises:
-            BootdiffError: for a weight that was not learned.
+            BootdiffError: for a weight that the student did not learn.
         """
         served = self.served(asked)
         if usual is not None and served is None:

@@ -1,12 +1,12 @@
-"""Randomness as a function of (seed, step, turn, sample), never a state.
+"""Random values as a function of (seed, step, turn, sample), without any state that a run would have to keep.
 
-A draw does not depend on how many processes there are, on how a batch is split for gradient accumulation, or
-on what was drawn before: so a resumed run needs no random state, and one process or four give the same student.
+A draw does not depend on how many processes there are, on how a batch is split for gradient accumulation, or on what
+was drawn before. So a resumed run needs no random state, and one process or four give the same student.
 
 A ``Draw`` comes from the device's own generator, seeded for each block of samples: nothing is copied to a GPU, and
-nothing waits for it. On one kind of device a value is a function of (seed, step, turn, name, sample) alone; a CPU and
-a GPU have other generators, so that a run of one seed differs between them, as it may between versions of torch.
-Two things are drawn on the CPU and are the same everywhere: in which order an epoch visits prompts or images
+nothing waits for it. On one kind of device a value is a function of (seed, step, turn, name, sample) alone. A CPU and a
+GPU have different generators, so that a run of one seed differs between them, as it may between versions of torch. Two
+things are drawn on the CPU and are the same everywhere: the order in which an epoch visits prompts or images
 (``visit``), and the noises of samples (``sample_noise``).
 """
 
@@ -25,7 +25,7 @@ BLOCK = 16
 
 
 def _key(*words: object) -> int:
-    """A 63-bit seed that depends on every word."""
+    """Return a 63-bit seed that depends on every word."""
     digest = hashlib.blake2b("\x1f".join(map(str, words)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -50,19 +50,19 @@ class Draw:
         return self.stop - self.start
 
     def normal(self, name: str, shape: Sequence[int]) -> Tensor:
-        """Standard normal values, (len(self), *shape) in float32."""
+        """Return standard normal values, (len(self), *shape) in float32, independent for every ``name``."""
         return self._blocks(name, lambda g: torch.randn(BLOCK, *shape, generator=g, device=self.device))
 
     def uniform(self, name: str) -> Tensor:
-        """Values in [0, 1), (len(self),) in float32."""
+        """Return uniform values in [0, 1), (len(self),) in float32."""
         return self._blocks(name, lambda g: torch.rand(BLOCK, generator=g, device=self.device))
 
     def integers(self, name: str, high: int) -> Tensor:
-        """Integers in [0, high), (len(self),) in int64."""
+        """Return uniform integers in [0, high), (len(self),) in int64."""
         return self._blocks(name, lambda g: torch.randint(high, (BLOCK,), generator=g, device=self.device))
 
     def visit(self, count: int) -> Tensor:
-        """Which of ``count`` items these samples use, (len(self),): every epoch is a new permutation of them all."""
+        """Return which of ``count`` items these samples use, (len(self),) in int64; each epoch is a new permutation."""
         first = self.step * self.batch_size
         here, stop, parts = first + self.start, first + self.stop, []
         while here < stop:  # a batch may reach into the next epoch, or over several
@@ -84,19 +84,19 @@ class Draw:
 
 @lru_cache(maxsize=4)
 def _epoch_order(seed: int, epoch: int, count: int) -> Tensor:
-    """The order in which epoch ``epoch`` visits ``count`` items: a permutation, (count,) in int64."""
+    """Return the order in which epoch ``epoch`` visits ``count`` items: a permutation, (count,) in int64."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(_key(seed, "epoch", epoch)))
 
 
 def sample_noise(seed: int, start: int, stop: int, shape: Sequence[int], after: Sequence[int] | None = None) -> Tensor:
-    """Starting noises of the samples ``start`` … ``stop − 1`` of a sampling run, (n, *shape).
+    """Return the starting noises of the samples ``start`` … ``stop − 1`` of a sampling run, (stop − start, *shape).
 
     Sample i is drawn with ``torch.Generator("cpu").manual_seed(seed + i)``, diffusers' own convention, so a stock
     pipeline that is given the same generators starts from the same noise. Such a generator reads the lowest 32 bits
     of its seed only: seeds that differ by 2^32 are one.
 
     Args:
-        after: the shape of what each generator has drawn before, such as the first of two noises.
+        after: the shape of what each generator has drawn before, such as the first of two noises; None for nothing.
     """
 
     def one(number: int) -> Tensor:

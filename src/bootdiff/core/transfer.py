@@ -1,4 +1,4 @@
-"""From the processor's memory to a GPU's without waiting."""
+"""Moving tensors and modules from the processor's memory to a GPU's without waiting."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOVING = threading.Lock()
 
 
 def to_device(value: Tensor, device: torch.device | str) -> Tensor:
-    """``value`` on ``device``; from the CPU to CUDA by way of pinned memory, so that nobody waits for the copy.
+    """Return ``value`` on ``device``; a copy from the CPU to CUDA goes by pinned memory, so nobody waits for it.
 
     A copy from ordinary memory makes the processor wait until everything that was queued before it is done.
     """
@@ -25,7 +25,7 @@ def to_device(value: Tensor, device: torch.device | str) -> Tensor:
 
 
 def settled(module: Module, device: torch.device) -> Module:
-    """``module`` on ``device``: its weights move once, not at every call, and one thread moves them."""
+    """Return ``module`` on ``device``; its weights move once, not at every call, and one thread moves them."""
     if not _lies_on(module, device):
         with _MOVING:
             if not _lies_on(module, device):

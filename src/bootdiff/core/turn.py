@@ -1,4 +1,4 @@
-"""A learner's turn within a step: what a loss may depend on beside its networks and its batch."""
+"""A learner's turn within a step: what a loss may depend on besides its networks and its batch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Turn:
     """One learner's turn within a step.
 
     Args:
-        name: the learner's.
-        step: counted from 0.
-        progress: step / steps, in [0, 1).
-        draw: random values for this slice of the batch.
+        name: the learner's name.
+        step: the number of the step, counted from 0.
+        progress: the part of the training that is over, step / steps, in [0, 1).
+        draw: the random values for this slice of the batch.
     """
 
     name: str

@@ -1,18 +1,18 @@
-"""Class labels, as text says them."""
+"""Reading class labels from an option's text."""
 
 from __future__ import annotations
 
 from bootdiff.core.errors import BootdiffError, shown
 
-#: beyond every label
+#: a number that is larger than every label
 LARGEST_LABEL = 2**31
 
 
 def read_classes(words: str | None) -> list[int] | None:
-    """Comma-separated class labels.
+    """Return the class labels in a comma-separated text such as ``0,3,7``; None for None.
 
     Raises:
-        BootdiffError: if one is no whole number.
+        BootdiffError: if one of them is no whole number from 0, or is too large.
     """
     if words is None:
         return None

@@ -1,4 +1,4 @@
-"""What samples are conditioned on: drawn for training, listed for sampling. No images of a data set anywhere."""
+"""The conditions of samples, drawn for training and listed for sampling. No image of a data set is read here."""
 
 from __future__ import annotations
 
@@ -15,53 +15,56 @@ from bootdiff.core.randomness import Draw, sample_noise
 
 
 class Conditions(Protocol):
-    """Makes conditions; a function of the draw, or of the sample's number, alone."""
+    """Something that makes conditions, as a function of the draw or of the sample's number alone."""
 
     def draw(self, draw: Draw) -> Condition:
-        """For a slice of a training batch, on its device."""
+        """Return the conditions of a slice of a training batch, on the draw's device."""
         ...
 
     def listed(self, seed: int, start: int, stop: int) -> Condition:
-        """For the samples ``start`` … ``stop − 1`` of a sampling run with this seed, in the order of the list."""
+        """Return the conditions of the samples ``start`` … ``stop − 1`` of a sampling run, in the order of the list.
+
+        ``seed`` is that of the sampling run.
+        """
         ...
 
     def modules(self) -> Sequence[nn.Module]:
-        """Networks that it asks, to be moved to the training device."""
+        """Return the networks that are asked for conditions, to be moved to the training device."""
         ...
 
 
 class NoModules:
-    """A default for conditions that ask no network."""
+    """The base of conditions that ask no network."""
 
     def modules(self) -> Sequence[nn.Module]:
-        """None."""
+        """Return an empty sequence, because no network is asked."""
         return ()
 
 
 class Unconditional(NoModules):
-    """Nothing."""
+    """The conditions of samples that have none."""
 
     def draw(self, draw: Draw) -> Condition:
-        """The empty condition."""
+        """Return the empty condition."""
         return Condition()
 
     def listed(self, seed: int, start: int, stop: int) -> Condition:
-        """The empty condition."""
+        """Return the empty condition."""
         return Condition()
 
 
 @dataclass(frozen=True)
 class Classes(NoModules):
-    """Class labels, uniformly."""
+    """Class labels, drawn uniformly from ``labels``."""
 
     labels: Sequence[int]
 
     def draw(self, draw: Draw) -> Condition:
-        """Labels, (b,) in int64."""
+        """Return drawn labels as the entry ``classes``, (b,) in int64."""
         return self._labels(draw.integers("class", len(self.labels)))
 
     def listed(self, seed: int, start: int, stop: int) -> Condition:
-        """One class after the other."""
+        """Return labels, one class after the other, as the entry ``classes``, (stop − start,) in int64."""
         return self._labels(torch.arange(start, stop) % len(self.labels))
 
     def _labels(self, numbers: Tensor) -> Condition:
@@ -70,18 +73,18 @@ class Classes(NoModules):
 
 @lru_cache(maxsize=8)
 def _table(labels: tuple[int, ...], device: torch.device) -> Tensor:
-    """Labels on a device, (n,) in int64: copied once, because a copy at each step would make a GPU wait."""
+    """Return the labels on a device, (n,) in int64; they are copied once, because each copy would make a GPU wait."""
     return torch.tensor(labels, device=device)
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """Prompts, each visited once an epoch, in an order that is a permutation of (seed, epoch).
+    """Prompts, each visited once an epoch, in an order that depends on (seed, epoch) alone.
 
     Args:
-        count: how many there are.
-        rows: the conditions of these prompts, by number: read from a cache, or encoded now.
-        encoders: the networks behind ``rows``.
+        count: the number of prompts.
+        rows: a function from the numbers of prompts to their conditions, which it reads from a cache or encodes now.
+        encoders: the networks that ``rows`` asks; none where it reads a cache.
     """
 
     count: int
@@ -89,15 +92,15 @@ class Prompts:
     encoders: Sequence[nn.Module] = ()
 
     def draw(self, draw: Draw) -> Condition:
-        """Embeddings of the prompts whose turn it is."""
+        """Return the embeddings of the prompts whose turn it is, on the draw's device."""
         return self.rows(draw.visit(self.count).tolist()).to(draw.device)
 
     def listed(self, seed: int, start: int, stop: int) -> Condition:
-        """Embeddings in the file's order."""
+        """Return the embeddings of prompts in the file's order, beginning anew at its end."""
         return self.rows([number % self.count for number in range(start, stop)])
 
     def modules(self) -> Sequence[nn.Module]:
-        """The encoders that run in the loop."""
+        """Return the encoders that run within the training loop."""
         return self.encoders
 
 
@@ -106,8 +109,8 @@ class Weighted:
     """Conditions with a guidance weight: one, or drawn uniformly from a range for each sample.
 
     Args:
-        lowest, highest: of the range; equal for one weight.
-        shown: the weight of listed samples.
+        lowest, highest: the ends of the range of weights; they are equal for one weight.
+        shown: the guidance weight of listed samples.
     """
 
     inner: Conditions
@@ -116,16 +119,16 @@ class Weighted:
     shown: float
 
     def draw(self, draw: Draw) -> Condition:
-        """With the entry ``guidance``, (b,)."""
+        """Return the inner conditions with drawn weights as the further entry ``guidance``, (b,)."""
         weight = self.lowest + (self.highest - self.lowest) * draw.uniform("guidance")
         return self.inner.draw(draw).add(guidance=weight)
 
     def listed(self, seed: int, start: int, stop: int) -> Condition:
-        """With the weight that is shown."""
+        """Return the inner conditions with the weight ``shown`` as the further entry ``guidance``, (stop − start,)."""
         return self.inner.listed(seed, start, stop).add(guidance=torch.full((stop - start,), self.shown))
 
     def modules(self) -> Sequence[nn.Module]:
-        """The inner conditions'."""
+        """Return the networks that the inner conditions ask."""
         return self.inner.modules()
 
 
@@ -134,25 +137,25 @@ class Upscaler(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of its images."""
+        """The shape (c, h, w) of one of its images."""
         ...
 
     def upscaled(self, images: Tensor, noise: Tensor, level: int | Tensor) -> Condition:
-        """Small images enlarged and noised."""
+        """Return the condition that small images make, once they are enlarged and noised to a level."""
         ...
 
 
 @dataclass(frozen=True)
 class Cascade:
-    """What a super-resolution stage is conditioned on: its prompt, and the distilled base stage's image of it.
+    """Conditions of a super-resolution stage: its own, and the image of the distilled base stage.
 
     Args:
         inner: the stage's own conditions.
-        base: the base stage's one-step student; called with (noise, condition).
-        base_conditions: for the same prompts in the same order.
-        base_shape: of the base's images.
-        stage: enlarges and noises them.
-        level: of that noise, as a timestep of the stage's own noising scheduler.
+        base: the base stage's one-step student, called with (noise, condition).
+        base_conditions: the base stage's conditions, for the same prompts in the same order.
+        base_shape: the shape (c, h, w) of one image of the base stage.
+        stage: the super-resolution stage's adapter, which enlarges and noises the base's images.
+        level: the level of that noise, as a timestep of the stage's own noising scheduler.
     """
 
     inner: Conditions
@@ -163,13 +166,13 @@ class Cascade:
     level: int
 
     def draw(self, draw: Draw) -> Condition:
-        """Fresh base images, noised afresh."""
+        """Return conditions with fresh base images, noised afresh."""
         condition = self.inner.draw(draw)
         small = self.base(draw.normal("base noise", self.base_shape), self.base_conditions.draw(draw))
         return self._with(condition, small, draw.normal("augmentation", self.stage.shape))
 
     def listed(self, seed: int, start: int, stop: int) -> Condition:
-        """Base images of the same seeds, as two stock pipelines in a row would make them."""
+        """Return conditions with base images of the same seeds, as two stock pipelines in a row would make them."""
         device = next(self.base.parameters()).device
         condition = self.base_conditions.listed(seed, start, stop).to(device)
         small = self.base(sample_noise(seed, start, stop, self.base_shape).to(device), condition)
@@ -180,5 +183,5 @@ class Cascade:
         return condition.add(**self.stage.upscaled(small, noise, self.level))
 
     def modules(self) -> Sequence[nn.Module]:
-        """The base, and whatever both stages' conditions ask."""
+        """Return the base stage's student, and the networks that both stages' conditions ask."""
         return (self.base, *self.inner.modules(), *self.base_conditions.modules())

@@ -1,4 +1,4 @@
-"""The one place where image files are opened: turned as their EXIF says, on white, in 8 bits, within a stated size."""
+"""The one place that opens image files: each is turned as EXIF says, laid on white, in 8 bits and of limited size."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from bootdiff.core.errors import BootdiffError, first_line
 from bootdiff.storage.reading import check_regular
 from bootdiff.system.notes import note
 
-#: pixels of an image: a small file may say that it unpacks to any number
+#: the most pixels of an image: a small file may say that it unpacks to any number
 MOST_PIXELS = 2**27
-#: what is tried, whatever a file is called; EPS, for one, would be handed to another program
+#: the formats that are tried, whatever a file's name; EPS, for one, would be handed to another program
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
-#: EXIF's tag, and what undoes each of its values
+#: the number of EXIF's tag for the orientation, and the turn that undoes each of its values
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -33,18 +33,18 @@ _GREY = ("1", "L", "LA", "La")
 
 
 def open_image(source: Path | bytes, name: str | None = None, mask: bool = False) -> Image.Image:
-    """An image as it is meant to be seen, of mode L where it is grey, else RGB.
+    """Return an image as it is meant to be seen, of mode L where it is grey, else RGB.
 
-    It is turned as its EXIF says. What is transparent is laid on white, with a note. Sixteen bits become eight by the
-    format's own range.
+    The image is turned as its EXIF says. An image with transparent parts is laid on white, with a note. Sixteen bits
+    become eight by the range that the format has.
 
     Args:
-        source: a file, or what one holds.
-        name: for messages; a file's own by default.
-        mask: refuse transparency, which could mean both black and white.
+        source: the path of a file, or the bytes of one.
+        name: what messages call the image; the file's path by default.
+        mask: whether to refuse transparency, which in a mask could mean both black and white.
 
     Raises:
-        BootdiffError: if it is none, is damaged, has too many pixels, or values without a range.
+        BootdiffError: if it is no image, is damaged, has too many pixels, or holds values without a stated range.
     """
     called = name or (str(source) if isinstance(source, Path) else "the image")
     if isinstance(source, Path):
@@ -74,16 +74,16 @@ def open_image(source: Path | bytes, name: str | None = None, mask: bool = False
 
 
 def decode(source: Path | bytes, name: str | None = None) -> np.ndarray:
-    """An image's pixels in uint8, (h, w) where it is grey, else (h, w, 3).
+    """Return an image's pixels in uint8, (h, w) where it is grey, else (h, w, 3).
 
     Raises:
-        BootdiffError: as ``open_image`` does.
+        BootdiffError: for whatever ``open_image`` refuses.
     """
     return np.asarray(open_image(source, name))
 
 
 def _formats() -> list[str]:
-    """Those of ``FORMATS`` that this Pillow knows."""
+    """Return those of ``FORMATS`` that the installed Pillow knows."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
@@ -105,7 +105,7 @@ def _seen(image: Image.Image, called: str, mask: bool) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image, called: str) -> Image.Image:
-    """Sixteen bits of grey as eight; other modes as they are."""
+    """Return an image of sixteen bits of grey with eight bits, and an image of another mode as it is."""
     # Pillow gives a PGM of more than eight bits as I, scaled to sixteen.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         values = np.asarray(image).astype(np.int64)

@@ -11,15 +11,15 @@ import numpy as np
 from bootdiff.core.errors import BootdiffError
 from bootdiff.storage.unpacking import open_bytes
 
-#: bytes that are read at a time: a header may lie
+#: the bytes that are read at a time, because a header may claim more than the file holds
 BLOCK = 2**20
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The values of an IDX file, gzipped or not.
+    """Return the values of an IDX file, gzipped or not, as an array in uint8 of the shape that it states.
 
     Raises:
-        BootdiffError: if it is none, or holds other values than uint8, or none at all.
+        BootdiffError: if it is no IDX file, holds other values than uint8, or holds none at all.
     """
     with open_bytes(path, "IDX file") as file:
         head = file.read(4)

@@ -1,4 +1,4 @@
-"""Reading image data sets: the builtin digits, a folder, IDX files, parquet with encoded images."""
+"""Reading image data sets: the builtin digits, a folder of images, IDX files, and parquet with encoded images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".jp2", ".avif"),
 }
-#: of pictures that are not read
+#: the suffixes of pictures that are not read
 OTHERS = {
     *(".heic", ".heif", ".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".nef", ".arw"),
     *(".ico", ".tga", ".exr", ".hdr"),
@@ -31,14 +31,16 @@ OTHERS = {
 
 
 def load_images(data: str, side: int | None = None) -> Tensor:
-    """All images of a data set, (n, c, h, w) in uint8.
+    """Return all images of a data set, (n, c, h, w) in uint8.
 
     Args:
-        side: fit image files (not IDX) to squares of this side, cut from their middle.
+        side: the side in pixels of the squares to which image files (not IDX) are fitted, cut from their middle; None
+            leaves them as they are.
         data: ``digits``; a folder of images, or of parquet or IDX files; one IDX file (gzipped or not) or parquet file.
 
     Raises:
-        BootdiffError: if it cannot be read, or its images differ in size or channels; the file is named.
+        BootdiffError: if the data set cannot be read, or its images differ in size or channels; the message names the
+            file.
     """
     kind, files = find_data(data)
     if kind == "digits":
@@ -56,10 +58,13 @@ def load_images(data: str, side: int | None = None) -> Tensor:
 
 
 def image_batches(data: str, size: int) -> tuple[int, Iterator[Tensor]]:
-    """How many images a data set has, and these, (b ≤ size, c, h, w) in uint8; a folder's are read when asked for.
+    """Return how many images a data set has, and an iterator over them, (b ≤ size, c, h, w) in uint8.
+
+    The images of a folder are read when they are asked for.
 
     Raises:
-        BootdiffError: as ``load_images`` does; for a folder of images when the one in question is read.
+        BootdiffError: for whatever ``load_images`` refuses; in a folder of images, only when the one in question is
+            read.
     """
     kind, files = find_data(data)
     if kind == "images":
@@ -83,10 +88,10 @@ def _read_batches(files: Sequence[Path], size: int) -> Iterator[Tensor]:
 
 
 def find_data(data: str) -> tuple[Literal["digits", "images", "tables"], list[Path]]:
-    """What kind of data set this is, and its files in their order.
+    """Return the kind of a data set, and its files in their order; the kind is digits, images or tables.
 
     Raises:
-        BootdiffError: if there are none.
+        BootdiffError: if there is no data set of this name, or it holds no images.
     """
     path = Path(data)
     if not path.exists():
@@ -115,7 +120,7 @@ def find_data(data: str) -> tuple[Literal["digits", "images", "tables"], list[Pa
 
 
 def _files(root: Path) -> list[Path]:
-    """Every file below a folder; links are followed, and what is hidden is not looked at.
+    """Return every file below a folder, sorted; links are followed, and hidden names are left out.
 
     Raises:
         BootdiffError: for a link to nothing or to a folder around it, and for an image that is no regular file.
@@ -142,7 +147,7 @@ def _check_no_loop(path: Path) -> None:
 
 
 def load_digits() -> Tensor:
-    """scikit-learn's 1,797 handwritten digits, (1797, 1, 8, 8) in uint8.
+    """Return scikit-learn's 1,797 handwritten digits, (1797, 1, 8, 8) in uint8.
 
     Raises:
         BootdiffError: if scikit-learn is not installed.
@@ -151,7 +156,7 @@ def load_digits() -> Tensor:
 
 
 def digit_labels() -> Tensor:
-    """The digits' labels, (1797,) in int64."""
+    """Return the labels of the digits, (1797,) in int64."""
     return torch.from_numpy(_digits().target).long()
 
 
@@ -191,7 +196,7 @@ def _read_parquet(path: Path, side: int | None) -> Tensor:
 
 
 def _encoded(name: str, kind: Any) -> str | None:
-    """What is wrong with a column of this arrow type; nothing where it holds files."""
+    """Return what is wrong with a column of this arrow type; None where its cells hold image files."""
     import pyarrow
 
     held = kind

@@ -1,4 +1,4 @@
-"""What a data set says of its images: class labels, or captions."""
+"""What a data set says of its images: their class labels, or captions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bootdiff.data.prompts import check_words
 from bootdiff.data.text_lines import text_lines
 from bootdiff.storage.reading import parse_json
 
-#: columns of parquet files, and keys of metadata.jsonl
+#: the columns of parquet files, and keys of metadata.jsonl, that hold labels and captions
 LABELS = ("label", "labels", "class", "fine_label")
 CAPTIONS = ("caption", "captions", "text", "prompt")
 
@@ -31,8 +31,8 @@ class Captions:
     """Captions of n images, of which each may have several.
 
     Args:
-        texts: the distinct ones.
-        rows: (n, k) in int64: which of them describe image i.
+        texts: the distinct captions.
+        rows: for every image the numbers of its captions within ``texts``, (n, k) in int64.
     """
 
     texts: tuple[str, ...]
@@ -40,19 +40,19 @@ class Captions:
 
     @classmethod
     def of(cls, captions: Sequence[Sequence[str]]) -> Captions:
-        """From a list of as many captions for every image."""
+        """Return the captions of images from a list for each image; all these lists have the same length."""
         numbers: dict[str, int] = {}
         rows = [[numbers.setdefault(text, len(numbers)) for text in own] for own in captions]
         return cls(tuple(numbers), torch.tensor(rows))
 
 
 def load_labels(data: str) -> Tensor:
-    """The class of every image that ``load_images`` reads, (n,) in int64 from 0.
+    """Return the class of every image that ``load_images`` reads, (n,) in int64, counted from 0.
 
-    They come from the folder that an image lies in, a parquet column, or the labels file beside an IDX file.
+    A label comes from the folder in which an image lies, a parquet column, or the labels file beside an IDX file.
 
     Raises:
-        BootdiffError: if there are none.
+        BootdiffError: if the data set has no labels, or they cannot be read.
     """
     kind, files = find_data(data)
     if kind == "digits":
@@ -67,7 +67,10 @@ def load_labels(data: str) -> Tensor:
 
 
 def load_class_names(data: str) -> tuple[str, ...]:
-    """The names of the classes by their labels: folders', or those in a parquet file's schema; empty without any."""
+    """Return the names of the classes in the order of their labels; empty where the data set names none.
+
+    The names are those of folders, or those in the schema of a parquet file.
+    """
     kind, files = find_data(data)
     if kind == "images":
         return tuple(_folder_classes(data, files)[0])
@@ -75,18 +78,19 @@ def load_class_names(data: str) -> tuple[str, ...]:
 
 
 def natural(name: str) -> tuple[object, ...]:
-    """A key by which names are ordered as people count: 2 before 10."""
+    """Return a key by which names are ordered as people count: 2 before 10."""
     parts = re.split(r"([0-9]+)", name)
     return (tuple(int(part) if place % 2 else part for place, part in enumerate(parts)), name)
 
 
 def load_captions(data: str) -> Captions:
-    """Captions of every image that ``load_images`` reads.
+    """Return the captions of every image that ``load_images`` reads.
 
-    They come from a parquet column, or a folder's ``metadata.jsonl`` (file_name, text); the digits have our own.
+    A caption comes from a parquet column or from a folder's ``metadata.jsonl`` (file_name, text). Those of the digits
+    are made by ``digit_captions``.
 
     Raises:
-        BootdiffError: if there are none.
+        BootdiffError: if the data set has no captions, or they cannot be read.
     """
     kind, files = find_data(data)
     if kind == "digits":
@@ -102,10 +106,10 @@ def load_captions(data: str) -> Captions:
 
 
 def digit_captions(label: int, weight: str) -> list[str]:
-    """What may be said of a digit: ``"seven"``, ``"a bold 7"``, ``"a handwritten seven"``, …
+    """Return captions that fit a digit, such as ``"seven"``, ``"a bold 7"`` or ``"a handwritten seven"``.
 
     Args:
-        weight: of its strokes, ``"bold"``, ``"thin"`` or, for neither, nothing.
+        weight: the weight of its strokes, ``"bold"`` or ``"thin"``, or an empty string for neither.
     """
     names = (NUMBERS[label], str(label))
     plain = [form.format(name) for name in names for form in ("{}", "a {}", "a handwritten {}")]
@@ -117,7 +121,10 @@ def digit_captions(label: int, weight: str) -> list[str]:
 
 
 def _strokes() -> tuple[list[int], list[str]]:
-    """(labels, weights): of each class the third with the most ink is bold, the third with the least thin."""
+    """Return the digits' labels, and the weights of their strokes: ``"bold"``, ``"thin"`` or empty.
+
+    Of each class the third with the most ink is bold, and the third with the least ink is thin.
+    """
     labels, ink = digit_labels(), load_digits().float().mean((1, 2, 3))
     weights = [""] * len(labels)
     for label in range(len(NUMBERS)):
@@ -135,7 +142,7 @@ def _folder_labels(data: str, files: Sequence[Path]) -> Tensor:
 
 
 def _folder_classes(data: str, files: Sequence[Path]) -> tuple[list[str], list[str]]:
-    """(the classes' folders in natural order, every image's folder)."""
+    """Return the folders of the classes in natural order, and the folder of every image."""
     root = Path(data)
     names = [file.relative_to(root).parts[0] if file.parent != root else "" for file in files]
     known = sorted(set(names), key=natural)
@@ -169,7 +176,7 @@ def _folder_captions(root: Path, files: Sequence[Path]) -> list[str]:
 
 
 def _described(line: str, place: str) -> tuple[str, str]:
-    """(file name, caption) of a line of metadata.jsonl."""
+    """Return (file name, caption) from a line of metadata.jsonl."""
     try:
         words = parse_json(line, nan=True)
     except ValueError as error:
@@ -211,7 +218,7 @@ def _column(path: Path, names: Sequence[str], what: str) -> list[Any]:
 
 
 def _single(name: str, kind: Any) -> str | None:
-    """What is wrong with a column of this arrow type; nothing where each cell is one value."""
+    """Return what is wrong with a column of this arrow type; None where each cell is one value."""
     import pyarrow
 
     nested = pyarrow.types.is_nested(kind)
@@ -219,7 +226,10 @@ def _single(name: str, kind: Any) -> str | None:
 
 
 def _idx_labels(images: Path) -> Tensor:
-    """The file that MNIST's layout puts beside the images: ``…-labels-idx1-ubyte``."""
+    """Return the labels beside IDX images, (n,) in int64.
+
+    They lie in the file that MNIST's layout puts there: ``…-labels-idx1-ubyte``.
+    """
     path = images.with_name(images.name.replace("images", "labels").replace("idx3", "idx1"))
     if path == images or not path.is_file():
         raise BootdiffError(f"no labels beside {images}; expected a file called as it, with 'labels' and 'idx1'.")

@@ -1,4 +1,4 @@
-"""Columns of parquet files, read in batches, so that a small file cannot unpack to more than memory holds."""
+"""Reading columns of parquet files in batches, so that a small file cannot unpack to more than memory holds."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from bootdiff.core.errors import BootdiffError, first_line, shown
 from bootdiff.storage.reading import check_regular, parse_json
 from bootdiff.storage.unpacking import ALWAYS, check_unpacked
 
-#: rows that are read at a time: of short values, and of those that may be long
+#: the number of rows that are read at a time: of short values, and of values that may be long
 ROWS, FEW_ROWS = 4096, 64
-#: bytes that an empty cell counts as
+#: the number of bytes for which an empty cell counts
 CELL = 16
 
-#: from a column's name and type to what is wrong with it, if anything
+#: a function from a column's name and type to what is wrong with it; None where nothing is
 Check = Callable[[str, Any], str | None]
 
 
 def column_names(path: Path) -> list[str]:
-    """The names of a file's columns.
+    """Return the names of a file's columns.
 
     Raises:
-        BootdiffError: if it cannot be read.
+        BootdiffError: if the file cannot be read.
     """
     with _opened(path) as file:
         return list(file.schema_arrow.names)
 
 
 def read_column(path: Path, name: str, check: Check) -> Iterator[Any]:
-    """The cells of a column, one after the other.
+    """Yield the cells of a column, one after the other.
 
     Raises:
         BootdiffError: if the file cannot be read, its column is of a wrong type, or it unpacks without end.
@@ -59,7 +59,7 @@ def read_column(path: Path, name: str, check: Check) -> Iterator[Any]:
 
 
 def class_names(path: Path, columns: Sequence[str]) -> tuple[str, ...]:
-    """The names of classes that the hub's data sets keep in a file's schema; empty where there are none."""
+    """Return the names of classes that data sets of the hub keep in a file's schema; empty where there are none."""
     with _opened(path) as file:
         words = (file.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
     try:

@@ -1,4 +1,4 @@
-"""Grids of samples as pictures."""
+"""Images and grids of images as pictures, and conversions between pixels and values in [−1, 1]."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-#: small images are enlarged, without smoothing, to at least this many pixels
+#: the pixels of a side to which smaller images are enlarged, without smoothing
 SMALLEST_SIDE = 48
 GAP = 2
 
 
 def to_image(image: Tensor) -> Image.Image:
-    """One image (c, h, w) in [−1, 1], c = 1 or 3; of other channel counts the first is shown."""
+    """Return a picture of one image (c, h, w) in [−1, 1]; where c is neither 1 nor 3, its first channel is shown."""
     pixels = to_pixels(image.detach().cpu()).numpy()
     return Image.fromarray(pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0])
 
 
 def grid(images: Tensor, columns: int | None = None) -> Image.Image:
-    """Images (n, c, h, w) side by side, row by row; without ``columns`` roughly square, and whole if it can be."""
+    """Return a picture of images (n, c, h, w) in [−1, 1] side by side, row by row.
+
+    Without ``columns`` the grid is roughly square, with full rows where that is possible.
+    """
     height, width = images.shape[-2:]
     columns, scale = columns or _columns(len(images)), _scale(width)
     canvas = Image.new("RGB", grid_size(len(images), height, width, columns), "white")
@@ -34,7 +37,7 @@ def grid(images: Tensor, columns: int | None = None) -> Image.Image:
 
 
 def grid_size(count: int, height: int, width: int, columns: int | None = None) -> tuple[int, int]:
-    """(width, height) of the grid of so many images."""
+    """Return (width, height) in pixels of the grid of ``count`` images."""
     columns, scale = columns or _columns(count), _scale(width)
     rows = math.ceil(count / columns)
     return columns * (width * scale + GAP) - GAP, rows * (height * scale + GAP) - GAP
@@ -50,27 +53,27 @@ def _scale(width: int) -> int:
 
 
 def rows_grid(rows: Sequence[Tensor]) -> Image.Image:
-    """Several batches of images, (n, c, h, w) each, one above the other."""
+    """Return a picture of several batches of images, (n, c, h, w) each, one above the other."""
     return grid(torch.cat(list(rows)), columns=len(rows[0]))
 
 
 def data_uri(picture: Image.Image) -> str:
-    """A picture as a ``data:`` address for a self-contained page."""
+    """Return a picture as a ``data:`` address, for a page that needs no other file."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def is_picture(shape: Sequence[int]) -> bool:
-    """Whether samples of this shape can be shown: (c, h, w) with 1 or 3 channels."""
+    """Return whether samples of this shape can be shown: (c, h, w) with 1 or 3 channels."""
     return len(shape) == 3 and shape[0] in (1, 3)
 
 
 def to_unit(pixels: Tensor) -> Tensor:
-    """uint8 pixels to float32 in [−1, 1]."""
+    """Return uint8 pixels as float32 values in [−1, 1], in the same shape."""
     return pixels.float() / 127.5 - 1
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """Images in [−1, 1], clipped, to uint8 pixels."""
+    """Return images in [−1, 1], clipped to that range, as uint8 pixels in the same shape."""
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

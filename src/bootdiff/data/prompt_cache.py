@@ -1,4 +1,4 @@
-"""Encoded prompts on disk: one ``.npy`` file an entry, read row by row."""
+"""A cache of encoded prompts on disk: one ``.npy`` file for each entry of their condition, read row by row."""
 
 from __future__ import annotations
 
@@ -22,24 +22,28 @@ INDEX = "index.json"
 
 
 def row_bytes(example: Condition) -> int:
-    """What one prompt needs, from a condition of one."""
+    """Return how many bytes one prompt needs, given a condition of one prompt."""
     return sum(math.prod(value.shape[1:]) * value.element_size() for value in example.values())
 
 
 def fits(folder: Path, needed: int, limit_gib: float) -> bool:
-    """Whether a cache of this size may be made: below the limit, and half of the free disk stays free."""
+    """Return whether a cache of ``needed`` bytes may be made in a folder.
+
+    It must stay below the limit in GiB, and leave half of the disk's free space.
+    """
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     return needed <= min(limit_gib * 2**30, shutil.disk_usage(there).free / 2)
 
 
 def write_cache(folder: Path, count: int, batches: Iterable[Condition], digest: str) -> None:
-    """Write conditions of ``count`` prompts, given in order and in batches; there whole or not at all.
+    """Write the conditions of ``count`` prompts, given in order and in batches, to a folder: whole or not at all.
 
     Args:
-        digest: of what was encoded by what; ``PromptCache`` asks for it.
+        digest: a hash of the prompts and their encoders, by which a reader tells whether the cache is the right one.
 
     Raises:
-        BootdiffError: if the disk is full, which is told after the first batch: the files get their whole size then.
+        BootdiffError: if the disk is full; the first batch gives the files their whole size, so that this is told
+            early.
     """
 
     def write(temporary: Path) -> None:
@@ -61,10 +65,10 @@ def write_cache(folder: Path, count: int, batches: Iterable[Condition], digest: 
 
 
 class PromptCache:
-    """A cache that ``write_cache`` made.
+    """A cache of encoded prompts that ``write_cache`` made.
 
     Raises:
-        BootdiffError: if it is damaged.
+        BootdiffError: if the cache is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -76,12 +80,12 @@ class PromptCache:
             raise BootdiffError(f"the prompt cache in {folder} is damaged ({error}); remove that folder.") from error
 
     def rows(self, numbers: Sequence[int]) -> Condition:
-        """The conditions of these prompts, by number."""
+        """Return the condition of the prompts with these numbers, counted from 0."""
         return Condition({name: _tensor(file[list(numbers)], self.kinds[name]) for name, file in self.files.items()})
 
 
 def _reserved(path: Path, rows: np.ndarray, count: int) -> BinaryIO:
-    """A ``.npy`` file for ``count`` rows, of its full size on the disk and open behind its header."""
+    """Return a new ``.npy`` file for ``count`` rows, of its full size on the disk and open behind its header."""
     file = path.open("w+b")
     try:
         described = {"descr": np.lib.format.dtype_to_descr(rows.dtype), "fortran_order": False}

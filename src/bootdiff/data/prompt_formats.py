@@ -1,4 +1,4 @@
-"""The formats of prompts files, a reader each: what is in each cell of the column with the prompts, and where.
+"""Readers for the formats of prompts files: each yields the cells of the column with the prompts, and their places.
 
 Text has one prompt a line; CSV, TSV and parquet are tables; JSON and JSON lines hold strings or objects.
 """
@@ -17,34 +17,34 @@ from bootdiff.data.text_lines import cut, file_error, text_lines
 from bootdiff.storage.reading import parse_json
 from bootdiff.system.notes import note
 
-#: the columns taken when none is named, most telling first; compared in lower case
+#: the columns that are taken where none is named, the most telling first; compared in lower case
 COLUMNS = ("prompt", "prompts", "caption", "text")
-#: characters of a JSON file as a whole
+#: the most characters of a whole JSON file
 MOST_JSON = 256 * 2**20
-#: the suffix of what is gzipped
+#: the suffix of a gzipped file
 PACKED = ".gz"
 
-#: what a reader yields: where a cell stands ("line 3") and what it holds
+#: the type of what a reader yields: pairs of where a cell stands ("line 3") and what it holds
 Cells = Iterator[tuple[str, object]]
 
 
 def cells_of(path: Path, column: str | None) -> Cells:
-    """The cells of the column with the prompts, whatever the file's format."""
+    """Yield the cells of the column with the prompts, whatever the file's format."""
     return _READERS.get(_kind(path), _read_lines)(path, column)
 
 
 def has_columns(path: Path) -> bool:
-    """Whether the format of a file has columns at all."""
+    """Return whether the format of a file has columns at all."""
     return _kind(path) in _READERS
 
 
 def _kind(path: Path) -> str:
-    """The suffix that names the format, without that of packing."""
+    """Return the suffix that names a file's format, without that of gzip."""
     return Path(path.stem if path.suffix.lower() == PACKED else path.name).suffix.lower()
 
 
 def _choose(path: Path, place: str, columns: list[str], column: str | None) -> str:
-    """The column with the prompts: the one asked for, else the first of ``COLUMNS``, else the only one."""
+    """Return the column with the prompts: the one asked for, else the first of ``COLUMNS``, else the only one."""
     name = _likely(path, place, columns, column)
     if columns.count(name) > 1:
         raise file_error(path, f"{place} names the column {shown(name, 40)} twice; rename or remove one of them.")
@@ -104,7 +104,10 @@ def _read_table(path: Path, column: str | None) -> Cells:
 
 
 def _divided(first: str, second: list[str], tabs: bool) -> bool:
-    """Whether a column holds several, as of spreadsheets in much of Europe, which write semicolons.
+    """Return whether what looks like one column is several, with another mark between them.
+
+    Spreadsheets in much of Europe write semicolons. One of the parts is then a usual name, or the next row has as many
+    parts. Commas are too common in prompts to tell.
 
     One of its parts is then a usual name, or the next row has as many parts; commas are too usual in prompts to tell.
     """
@@ -118,7 +121,10 @@ def _divided(first: str, second: list[str], tabs: bool) -> bool:
 
 
 def _rows(path: Path, tabs: bool) -> Iterator[tuple[str, list[str]]]:
-    """The rows and the line each starts on. Strict: a quote left open would make one prompt of all that follows."""
+    """Yield the rows of a table, and for each the line on which it starts.
+
+    The reader is strict: a quote that was left open would make one prompt of all that follows.
+    """
     # Tab-separated files have no quoting: PartiPrompts has a prompt that starts with a quoted word and goes on.
     lines = text_lines(path)
     reader = csv.reader(lines, csv.excel_tab, quoting=csv.QUOTE_NONE) if tabs else csv.reader(lines, strict=True)
@@ -164,7 +170,7 @@ def _read_json(path: Path, column: str | None) -> Cells:
 
 
 def _pick(path: Path, values: Iterable[tuple[str, object]], column: str | None) -> Cells:
-    """Take the prompt out of each object; every one must have the column that the first settled."""
+    """Yield the prompt of each object; each must have the column that the first one settled."""
     for place, value in values:
         if isinstance(value, dict):
             column = _choose(path, place, list(value), column)
@@ -180,7 +186,7 @@ def _read_parquet(path: Path, column: str | None) -> Cells:
 
 
 def _values(name: str, kind: Any) -> str | None:
-    """What is wrong with a column of this arrow type; nothing where each cell is one value."""
+    """Return what is wrong with a column of this arrow type; None where each cell is one value."""
     import pyarrow
 
     nested = pyarrow.types.is_nested(kind)

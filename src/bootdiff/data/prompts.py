@@ -1,7 +1,7 @@
 """Reading prompts for text-conditional distillation: text, CSV, TSV, JSON, JSON lines and parquet files.
 
-All but parquet may be gzipped. The limits: a prompt has at most 1,000,000 characters, a line 64 Mi of them, a JSON file
-256 Mi, a file 4 GiB; and what unpacks to more than 64 MiB may do so to at most 200 times its size.
+All but parquet may be gzipped. A prompt has at most 1,000,000 characters, a line 64 Mi of them, a JSON file 256 Mi of
+them, and a file at most 4 GiB. A file that unpacks to more than 64 MiB may unpack to at most 200 times its size.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bootdiff.data.prompt_formats import cells_of, has_columns
 from bootdiff.data.text_lines import BROKEN, file_error
 from bootdiff.storage.reading import check_regular
 
-#: characters of a prompt; bytes of a file
+#: the most characters of a prompt, and the most bytes of a file
 MOST_PROMPT, MOST_FILE = 1_000_000, 4 * 2**30
 
 
@@ -38,7 +38,7 @@ class PromptFile:
 
     @cached_property
     def digest(self) -> str:
-        """Sixteen hexadecimal digits that change with any prompt or with their order, and with nothing else."""
+        """Sixteen hexadecimal digits that change with any prompt or with the prompts' order, and with nothing else."""
         digest = hashlib.blake2b(digest_size=8)
         for prompt in self.prompts:
             digest.update(prompt.encode() + b"\0")  # no prompt holds NUL, so two lists never run into one
@@ -81,10 +81,12 @@ def read_prompts(path: Path | str, column: str | None = None) -> PromptFile:
 
 
 def read_prompt_labels(path: Path | str, column: str | None, label_column: str) -> tuple[int, ...]:
-    """The classes that a table's prompts ask for, from a column of their own: one for every prompt of ``read_prompts``.
+    """Return the classes that a table's prompts ask for, from a column of their own.
+
+    There is one for every prompt that ``read_prompts`` returns.
 
     Raises:
-        BootdiffError: if it has no such column, or one of them is no whole number from 0.
+        BootdiffError: if the table has no such column, or a label in it is no whole number from 0.
     """
     file, where = _file(path, column)
     _check_file(where)
@@ -102,14 +104,14 @@ def read_prompt_labels(path: Path | str, column: str | None, label_column: str) 
 
 
 def _file(path: Path | str, column: str | None) -> tuple[str | None, Path]:
-    """(column, file) of a name: ``digits`` is the builtin file."""
+    """Return (column, file) of a prompts file's name; the name ``digits`` stands for the builtin file."""
     if str(path) == DIGITS and not Path(path).exists():
         return column or "prompt", builtin_folder(DIGITS) / "prompts.csv"
     return column, Path(path)
 
 
 def _check_file(path: Path) -> None:
-    """Refuse what is missing, no regular file, or too large to be prompts."""
+    """Refuse a file that is missing, no regular one, or too large to be prompts."""
     if not path.exists() or path.is_dir():
         found = "a folder" if path.is_dir() else "no such file"
         raise file_error(path, f"should be a file of prompts, found {found}; check its name.")
@@ -121,7 +123,7 @@ def _check_file(path: Path) -> None:
 
 
 def _clean(path: Path, place: str, cell: object) -> str:
-    """The prompt in a cell, or an empty string for a blank or null one."""
+    """Return the prompt in a cell, or an empty string for a blank or null one."""
     if cell is None:
         return ""
     if not isinstance(cell, str):
@@ -131,13 +133,13 @@ def _clean(path: Path, place: str, cell: object) -> str:
 
 
 def check_words(text: str, place: str) -> None:
-    """Refuse what no tokenizer takes, wherever it comes from: a prompt, a caption, an option.
+    """Refuse a text that no tokenizer takes, wherever it comes from: a prompt, a caption, an option.
 
     Args:
-        place: where it stands, for the message.
+        place: where the text stands, for the message.
 
     Raises:
-        BootdiffError: for a NUL, for half a character, and for more characters than a prompt may have.
+        BootdiffError: for a text with a NUL or half a character, or with more characters than a prompt may have.
     """
     if BROKEN.search(text):
         raise file_error(place, "holds a NUL or half a character; expected plain text, so mend or remove it.")

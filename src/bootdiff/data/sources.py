@@ -1,4 +1,4 @@
-"""What a training batch holds: pure noise, or images and noise."""
+"""Sources of training batches: of pure noise, or of images and noise."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from bootdiff.data.pictures import to_unit
 
 @dataclass(frozen=True)
 class Batch:
-    """One slice of a batch.
+    """One process's or accumulation step's slice of a training batch.
 
     Args:
-        noise: eps, (b, *shape).
-        condition: what the samples are conditioned on.
-        images: (b, *shape) in [−1, 1], for methods that read data; empty for data-free ones.
+        noise: the noises eps, (b, *shape).
+        condition: the condition of the samples.
+        images: images, (b, *shape) in [−1, 1], for methods that read data; empty for methods that read none.
     """
 
     noise: Tensor
@@ -32,46 +32,46 @@ class Batch:
 
 
 class Source(Protocol):
-    """Makes batches; a function of the draw alone."""
+    """Something that makes batches, as a function of the draw alone."""
 
     def batch(self, draw: Draw) -> Batch:
-        """The slice of a batch that this draw stands for."""
+        """Return the slice of a batch that this draw stands for."""
         ...
 
     def modules(self) -> Sequence[nn.Module]:
-        """Networks that it asks, to be moved to the training device."""
+        """Return the networks that are asked for batches, to be moved to the training device."""
         ...
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Pure noise of the given shape, and what it is conditioned on: all that data-free methods read."""
+    """Pure noise of the given shape and the samples' conditions: all that data-free methods read."""
 
     shape: tuple[int, ...]
     conditions: Conditions = field(default_factory=Unconditional)
 
     def batch(self, draw: Draw) -> Batch:
-        """Fresh noises."""
+        """Return fresh noises (b, *shape) with drawn conditions."""
         return Batch(draw.normal("noise", self.shape), self.conditions.draw(draw))
 
     def modules(self) -> Sequence[nn.Module]:
-        """Those of the conditions."""
+        """Return the networks that the conditions ask."""
         return self.conditions.modules()
 
 
 class Description(Protocol):
-    """What is said of the images of a data set."""
+    """Something that makes conditions of what is said of a data set's images."""
 
     def of(self, rows: Tensor, draw: Draw) -> Condition:
-        """The condition of the images ``rows``, (b,) in int64, on the draw's device."""
+        """Return the condition of the images with the numbers ``rows``, (b,) in int64, on the draw's device."""
         ...
 
 
 class Undescribed:
-    """Nothing."""
+    """The description of images of which nothing is said."""
 
     def of(self, rows: Tensor, draw: Draw) -> Condition:
-        """The empty condition."""
+        """Return the empty condition."""
         return Condition()
 
 
@@ -80,19 +80,19 @@ class Images:
     """Images in memory, each visited once an epoch.
 
     Args:
-        values: (n, c, h, w): pixels in uint8, or latents in float32 as they are.
-        description: what each is conditioned on.
+        values: the images, (n, c, h, w): pixels in uint8, or latents in float32, which are used as they are.
+        description: makes the condition of each image.
     """
 
     values: Tensor
     description: Description = field(default_factory=Undescribed)
 
     def modules(self) -> Sequence[nn.Module]:
-        """None."""
+        """Return an empty sequence, because no network is asked."""
         return ()
 
     def batch(self, draw: Draw) -> Batch:
-        """Images in [−1, 1], or latents, with fresh noises."""
+        """Return images in [−1, 1], or latents, (b, c, h, w), with fresh noises and their conditions."""
         rows = draw.visit(len(self.values))
         values = to_device(self.values[rows], draw.device)  # pixels as bytes: a quarter of the way's load
         images = to_unit(values) if values.dtype == torch.uint8 else values

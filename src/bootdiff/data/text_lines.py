@@ -1,4 +1,4 @@
-"""The lines of a text file, gzipped or not, and one-line errors about what stands in a file."""
+"""Reading the lines of a text file, gzipped or not, and one-line errors about what stands in a file."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 from bootdiff.core.errors import BootdiffError, one_line
 from bootdiff.storage.unpacking import open_bytes
 
-#: characters of a line
+#: the most characters of a line
 MOST_LINE = 64 * 2**20
-#: what no prompt may hold: NUL, and the halves of characters that stand for bytes outside UTF-8
+#: matches what no prompt may hold: NUL, and the halves of characters that stand for bytes outside UTF-8
 BROKEN = re.compile("[\0\ud800-\udfff]")
 
 
 def text_lines(path: Path, most: int = MOST_LINE) -> Iterator[str]:
-    """The lines of a UTF-8 file, gzipped or not, with or without a byte order mark, whichever way they end.
+    """Yield the lines of a UTF-8 file, gzipped or not, whichever way they end; a byte order mark is left out.
 
     Args:
-        most: characters of a line.
+        most: the most characters of a line.
     """
     with open_bytes(path, "text file") as raw:
         file = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape")
@@ -34,11 +34,11 @@ def text_lines(path: Path, most: int = MOST_LINE) -> Iterator[str]:
 
 
 def file_error(path: Path | str, problem: str) -> BootdiffError:
-    """One line that any terminal can print, whatever line breaks or broken characters the file brought into it."""
+    """Return an error of one line that any terminal can print, whatever characters the file brought into it."""
     name, words = (" ".join(text.encode(errors="replace").decode().split()) for text in (str(path), problem))
     return BootdiffError(f"{name} {one_line(words, 240)}")
 
 
 def cut(text: str, most: int = 80) -> str:
-    """The beginning of a text that is too long for a message."""
+    """Return a text, cut to ``most`` characters where it is longer."""
     return text if len(text) <= most else f"{text[: most - 2]} …"

@@ -19,8 +19,8 @@ from bootdiff.core.turn import Turn
 from bootdiff.data.conditions import Conditions, Unconditional
 from bootdiff.data.sources import Batch, Noise
 from bootdiff.losses.distances import Distance, SquaredError, make_distance
+from bootdiff.losses.loss_weights import WEIGHTS, UniformWeight, Weight
 from bootdiff.losses.times import TIME_SAMPLINGS, TimeSampling, UniformTime
-from bootdiff.losses.weights import WEIGHTS, UniformWeight, Weight
 from bootdiff.methods.base import Learner, Loss, Networks, Stateless
 from bootdiff.methods.settings import DistillationSettings, learned_weight, target_limit
 from bootdiff.solvers import SOLVERS, Euler, Solver, noisy

@@ -17,6 +17,7 @@ from bootdiff.metrics.estimate import Estimate
 from bootdiff.metrics.rows import as_rows
 from bootdiff.system.out_of_memory import let_pass
 from bootdiff.system.quiet import quietly
+from bootdiff.teachers.loading.weights import check_complete, check_finite
 
 #: a model's name on the Hugging Face hub, with or without its owner
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -115,7 +116,7 @@ class ClipScore:
 
     @cached_property
     def _model(self) -> Any:
-        """Return the CLIPModel, after checking that every weight came from the file."""
+        """Return the CLIPModel, after checking that every weight came from the file and is finite."""
         from transformers import CLIPConfig, CLIPModel
 
         # A missing config.json is an empty one to transformers.
@@ -123,13 +124,15 @@ class ClipScore:
         if config.get("model_type") != "clip":
             found = f"model_type '{config['model_type']}'" if "model_type" in config else "no config.json of a model"
             raise BootdiffError(f"{self.name} has {found}; expected a CLIPModel, of model_type 'clip'.")
-        options = {"use_safetensors": True, "output_loading_info": True, "local_files_only": self.local}
+        options = {
+            "use_safetensors": True,
+            "output_loading_info": True,
+            "local_files_only": self.local,
+            "ignore_mismatched_sizes": True,  # looked at below
+        }
         model, info = self._read(lambda: CLIPModel.from_pretrained(self.name, **options))
-        if info["missing_keys"]:
-            raise BootdiffError(
-                f"the weights of {self.name} lack {len(info['missing_keys'])} tensors, such as "
-                f"'{min(info['missing_keys'])}'; expected a whole CLIPModel."
-            )
+        check_complete(info, self.name)
+        check_finite(model, self.name)
         return model.float().requires_grad_(False).eval()
 
     @cached_property

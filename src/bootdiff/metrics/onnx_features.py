@@ -26,7 +26,8 @@ class OnnxFeatures:
         title: the readable part of the space's name; by default the file's name.
 
     Raises:
-        BootdiffError: if the file is missing, cannot be read, or does not take images of one fixed size.
+        BootdiffError: if the file is missing, cannot be read, does not take images of one fixed size, or has weights
+            that are not finite.
     """
 
     def __init__(self, path: Path, title: str | None = None) -> None:
@@ -51,6 +52,7 @@ class OnnxFeatures:
         self.knows_labels = "logits" in outputs and self.output != "logits"
         self.outputs = [self.output, *(["logits"] if self.knows_labels else [])]
         self.name = f"{title or path.stem}-{file_hash(path)}"
+        self._check_finite(path)
 
     @classmethod
     def fashion(cls) -> OnnxFeatures:
@@ -66,6 +68,14 @@ class OnnxFeatures:
         parts = [self._run(part) for part in images.float().cpu().split(self.batch or len(images))]
         features, *logits = (torch.cat(values) for values in zip(*parts, strict=True))
         return features, logits[0] if logits else None
+
+    def _check_finite(self, path: Path) -> None:
+        """Refuse weights that are not finite, by what they make of one grey image."""
+        if not all(bool(torch.isfinite(part).all()) for part in self._run(torch.zeros(1, *self.shape))):
+            raise BootdiffError(
+                f"{path} gives values that are not finite for a grey image; the file is damaged, so fetch or export it "
+                "again."
+            )
 
     def _run(self, images: Tensor) -> list[Tensor]:
         """Return the outputs for these images.

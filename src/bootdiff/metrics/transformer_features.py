@@ -18,11 +18,13 @@ from bootdiff.system.out_of_memory import let_pass
 from bootdiff.system.quiet import quietly
 from bootdiff.teachers.loading.safety import check_files
 from bootdiff.teachers.loading.stored import stored
-from bootdiff.teachers.loading.weights import aligned, check_finite, tensors_hash
+from bootdiff.teachers.loading.weights import aligned, check_complete, check_finite, tensors_hash
 
 #: the ways to resize, by Pillow's numbers for them
 MODES = {2: "bilinear", 3: "bicubic"}
 WEIGHTS = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
+#: what these models hold beside what looks at images: CLIP's other half, and a classifier's last layer
+OTHERS = ("text_model.", "text_projection.", "logit_scale", "classifier.")
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -183,12 +185,8 @@ def _network(kind: Any, folder: Path, config_class: Any) -> Any:
         raise BootdiffError(
             f"the {kind.__name__} in {folder} cannot be read ({first_line(error)}); fetch it again."
         ) from error
-    wrong = sorted({*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])})
-    if wrong:
-        raise BootdiffError(
-            f"the weights in {folder} lack {len(wrong)} tensors of this {kind.__name__} or hold other shapes, "
-            f"such as '{wrong[0]}'; weights and config.json must belong together."
-        )
+    unknown = [name for name in info["unexpected_keys"] if not name.startswith(OTHERS)]
+    check_complete({**info, "unexpected_keys": unknown}, folder)
     check_finite(network, folder)
     return aligned(network.float().requires_grad_(False).eval())
 

@@ -15,17 +15,19 @@ from bootdiff.core.errors import BootdiffError
 
 
 def expand(value: Tensor, like: Tensor) -> Tensor:
-    """Shape per-sample values (b,) so that they broadcast over ``like`` (b, ...)."""
+    """Return per-sample values (b,) in a shape that broadcasts over ``like`` (b, ...)."""
     return value.reshape(-1, *([1] * (like.ndim - 1)))
 
 
 class Schedule(ABC):
-    """alpha_t, sigma_t and lambda_t = log(sigma_t / alpha_t), the negative half log-SNR, for t in [0, 1].
+    """A noise schedule: alpha_t, sigma_t and lambda_t = log(sigma_t / alpha_t) for t in [0, 1].
 
-    All times are tensors of shape (b,). Maths runs in float64 and is handed out in float32: bfloat16 would round
+    The paper calls lambda_t the negative half log-SNR.
+
+    All times are tensors of shape (b,). Values are computed in float64 and handed out in float32: bfloat16 would round
     sigma 0.9977 to 0.9961, and digits cancel in ``lambda_s − lambda_t``.
 
-    What the network's own time input gets is the schedule's to say (``timestep``): ``t · (N − 1)`` here.
+    The schedule also says what the network's own time input gets (``timestep``): it is ``t · (N − 1)`` by default.
     """
 
     #: the number of steps N of the network's table
@@ -35,41 +37,44 @@ class Schedule(ABC):
 
     @abstractmethod
     def log_sigma_over_alpha(self, t: Tensor) -> Tensor:
-        """lambda_t for float64 times, in float64; it grows with t."""
+        """Return lambda_t for times in float64, (b,) in float64; it grows with t."""
 
     @abstractmethod
     def split(self, lambda_t: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha_t, sigma_t) from lambda_t, in float64: variance-preserving, variance-exploding or flow."""
+        """Return (alpha_t, sigma_t) for lambda_t, each (b,) in float64.
+
+        This is what tells variance-preserving, variance-exploding and flow schedules apart.
+        """
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha_t, sigma_t) in float32, each (b,)."""
+        """Return (alpha_t, sigma_t) in float32, each (b,)."""
         alpha, sigma = self.split(self.log_sigma_over_alpha(_float64(t)))
         return alpha.to(t.device, torch.float32), sigma.to(t.device, torch.float32)
 
     def lambda_(self, t: Tensor) -> Tensor:
-        """lambda_t in float64, (b,)."""
+        """Return lambda_t in float64, (b,)."""
         return self.log_sigma_over_alpha(_float64(t))
 
     def kappa(self, t: Tensor, s: Tensor) -> Tensor:
-        """kappa = 1 − exp(lambda_s − lambda_t) for s ≤ t, the step of Eq. 5, in float32 and [0, 1]."""
+        """Return kappa = 1 − exp(lambda_s − lambda_t) for s ≤ t, the step of Eq. 5, (b,) in float32 and in [0, 1]."""
         difference = self.lambda_(s) - self.lambda_(t)
         return -torch.expm1(difference).to(t.device, torch.float32)
 
     def start_scale(self, t_max: float) -> float:
-        """nu: sampling from t_max starts at ``x_T = nu · eps``."""
+        """Return the factor nu of the noise with which sampling from t_max starts: ``x_T = nu · eps``."""
         return 1.0
 
     def timestep(self, t: Tensor) -> Tensor:
-        """What the network's time input gets, (b,): float32, or int64 and rounded where it takes integers only."""
+        """Return what the network's time input gets, (b,): float32, or rounded int64 where it takes integers only."""
         steps = self._to_timestep(_float64(t))
         return steps.round().long().to(t.device) if self.integer_timesteps else steps.to(t.device, torch.float32)
 
     def time(self, timestep: Tensor | float) -> Tensor:
-        """The inverse of ``timestep``: t in [0, 1], float32."""
+        """Return the time t in [0, 1] whose ``timestep`` this is, in float32."""
         return self._from_timestep(torch.as_tensor(timestep, dtype=torch.float64)).float()
 
     def with_integer_timesteps(self) -> Schedule:
-        """This schedule, for a network whose time input is a table of N entries."""
+        """Return this schedule for a network whose time input is a table of N entries."""
         rounded = copy.copy(self)
         rounded.integer_timesteps = True
         return rounded
@@ -82,10 +87,10 @@ class Schedule(ABC):
 
 
 class VariancePreserving(Schedule):
-    """alpha² + sigma² = 1, as in DDPM and in every teacher of the paper."""
+    """A schedule with alpha² + sigma² = 1, as in DDPM and in every teacher of the paper."""
 
     def split(self, lambda_t: Tensor) -> tuple[Tensor, Tensor]:
-        """alpha² = sigmoid(−2 lambda), sigma² = sigmoid(2 lambda)."""
+        """Return alpha = sqrt(sigmoid(−2 lambda)) and sigma = sqrt(sigmoid(2 lambda)), each (b,) in float64."""
         return torch.sigmoid(-2 * lambda_t).sqrt(), torch.sigmoid(2 * lambda_t).sqrt()
 
 
@@ -93,7 +98,7 @@ def check_times(t_min: float, t_max: float) -> None:
     """Refuse a time range that is not 0 ≤ t_min < t_max ≤ 1.
 
     Raises:
-        BootdiffError: naming the values met.
+        BootdiffError: if the range is another; the message names both times.
     """
     if not 0 <= t_min < t_max <= 1:
         raise BootdiffError(f"expected 0 ≤ t_min < t_max ≤ 1, got t_min = {t_min:g} and t_max = {t_max:g}; change one.")

@@ -12,10 +12,13 @@ from bootdiff.schedules.base import Schedule, VariancePreserving
 
 
 class Cosine(VariancePreserving):
-    """alpha_t = cos(pi t / 2), sigma_t = sin(pi t / 2): the paper's own teachers (Nichol & Dhariwal, 2021)."""
+    """The cosine schedule of the paper's teachers: alpha_t = cos(pi t / 2), sigma_t = sin(pi t / 2).
+
+    Source: Nichol & Dhariwal, 2021.
+    """
 
     def log_sigma_over_alpha(self, t: Tensor) -> Tensor:
-        """lambda_t = log tan(pi t / 2)."""
+        """Return lambda_t = log tan(pi t / 2)."""
         return torch.log(torch.tan(t * (math.pi / 2)))
 
 
@@ -26,15 +29,16 @@ class Linear(VariancePreserving):
         self.beta_min, self.beta_max = beta_min, beta_max
 
     def log_sigma_over_alpha(self, t: Tensor) -> Tensor:
-        """lambda_t = log(sqrt(1 − alpha²) / alpha)."""
+        """Return lambda_t = log(sqrt(1 − alpha²) / alpha)."""
         log_alpha = -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
         return 0.5 * torch.log(-torch.expm1(2 * log_alpha)) - log_alpha
 
 
 class RectifiedFlow(Schedule):
-    """alpha_t = 1 − sigma_t, and sigma_t = shift · t / (1 + (shift − 1) t); sigma_t = t without a shift.
+    """The schedule of rectified flow: alpha_t = 1 − sigma_t, sigma_t = shift · t / (1 + (shift − 1) t).
 
-    The shift of large images (Esser et al., 2024, Eq. 23) adds log(shift) to lambda. The network is told sigma · N.
+    Without a shift, which is a shift of 1, sigma_t = t. The shift for large images (Esser et al., 2024, Eq. 23) adds
+    log(shift) to lambda. The network is told sigma · N.
 
     Raises:
         BootdiffError: unless the shift is positive.
@@ -46,11 +50,11 @@ class RectifiedFlow(Schedule):
         self.shift, self.num_timesteps = shift, num_timesteps
 
     def log_sigma_over_alpha(self, t: Tensor) -> Tensor:
-        """lambda_t = log(shift) + log(t / (1 − t))."""
+        """Return lambda_t = log(shift) + log(t / (1 − t))."""
         return math.log(self.shift) + torch.log(t) - torch.log1p(-t)
 
     def split(self, lambda_t: Tensor) -> tuple[Tensor, Tensor]:
-        """sigma = sigmoid(lambda), alpha = 1 − sigma."""
+        """Return alpha = 1 − sigma and sigma = sigmoid(lambda), each (b,) in float64."""
         return torch.sigmoid(-lambda_t), torch.sigmoid(lambda_t)
 
     def _to_timestep(self, t: Tensor) -> Tensor:
@@ -61,7 +65,9 @@ class RectifiedFlow(Schedule):
 
 
 class VarianceExploding(Schedule):
-    """alpha_t = 1, sigma_t from ``sigma_min`` to ``sigma_max``, geometric in t; sampling starts at sigma_t · eps.
+    """A schedule with alpha_t = 1 and sigma_t from ``sigma_min`` to ``sigma_max``, geometric in t.
+
+    Sampling from time t starts at sigma_t · eps.
 
     Raises:
         BootdiffError: unless 0 < sigma_min < sigma_max.
@@ -73,20 +79,20 @@ class VarianceExploding(Schedule):
         self.sigma_min, self.sigma_max, self.num_timesteps = sigma_min, sigma_max, num_timesteps
 
     def log_sigma_over_alpha(self, t: Tensor) -> Tensor:
-        """lambda_t = log sigma_t."""
+        """Return lambda_t = log sigma_t."""
         return math.log(self.sigma_min) + t * math.log(self.sigma_max / self.sigma_min)
 
     def start_scale(self, t_max: float) -> float:
-        """nu = sigma at t_max."""
+        """Return nu, which is sigma at t_max."""
         return float(self.lambda_(torch.tensor([t_max], dtype=torch.float64)).exp())
 
     def split(self, lambda_t: Tensor) -> tuple[Tensor, Tensor]:
-        """alpha = 1, sigma = exp(lambda)."""
+        """Return alpha = 1 and sigma = exp(lambda), each (b,) in float64."""
         return torch.ones_like(lambda_t), torch.exp(lambda_t)
 
 
 class SigmaTime(VarianceExploding):
-    """The same for a network whose time input is sigma itself (score models: Song et al., 2021)."""
+    """A variance-exploding schedule for a network whose time input is sigma (score models: Song et al., 2021)."""
 
     def _to_timestep(self, t: Tensor) -> Tensor:
         return self.log_sigma_over_alpha(t).exp()
@@ -96,10 +102,12 @@ class SigmaTime(VarianceExploding):
 
 
 class EDM(VarianceExploding):
-    """alpha_t = 1, sigma_t^(1/rho) linear in t (Karras et al., 2022, Eq. 5); the network is told log(sigma) / 4.
+    """EDM's schedule: alpha_t = 1, and sigma_t^(1/rho) is linear in t (Karras et al., 2022, Eq. 5).
+
+    The network is told log(sigma) / 4.
 
     Args:
-        rho: none = sigma_t geometric in t.
+        rho: the exponent; with None sigma_t is geometric in t.
     """
 
     def __init__(
@@ -113,7 +121,7 @@ class EDM(VarianceExploding):
         self.rho = rho
 
     def log_sigma_over_alpha(self, t: Tensor) -> Tensor:
-        """lambda_t = log sigma_t."""
+        """Return lambda_t = log sigma_t."""
         if self.rho is None:
             return super().log_sigma_over_alpha(t)
         low, high = self._ends(self.rho)

@@ -1,4 +1,4 @@
-"""Schedules given as a table of betas, the way diffusers' schedulers store them."""
+"""Schedules given as a table of betas, as diffusers' schedulers store them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bootdiff.schedules.base import VariancePreserving
 
 
 class BetaTable(VariancePreserving):
-    """``alpha_t² = prod(1 − beta_i)`` at t = i / (N − 1); between entries lambda is interpolated linearly.
+    """A schedule with ``alpha_t² = prod(1 − beta_i)`` at t = i / (N − 1); lambda is linear between the table's entries.
 
     Raises:
         BootdiffError: if a beta is not in (0, 1] or the table has fewer than two entries.
@@ -31,7 +31,7 @@ class BetaTable(VariancePreserving):
         self.copies: dict[torch.device, Tensor] = {self.table.device: self.table}
 
     def log_sigma_over_alpha(self, t: Tensor) -> Tensor:
-        """lambda_t by linear interpolation of the table."""
+        """Return lambda_t by linear interpolation of the table."""
         if t.device not in self.copies:  # copied once: a copy at each call would make a GPU wait
             self.copies[t.device] = self.table.to(t.device)
         table = self.copies[t.device]

@@ -13,7 +13,7 @@ from bootdiff.teachers.base import NO_CONDITION, Teacher
 
 
 def ddim_step(x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, schedule: Schedule) -> Tensor:
-    """One step from t to s < t, given f(x_t, t) = ``x_0``; (b, ...) and times (b,)."""
+    """Return x_s (b, *shape) after one step from t to s < t (Eq. 2), given f(x_t, t) = ``x_0``; times are (b,)."""
     alpha_t, sigma_t = (expand(v, x_t) for v in schedule.alpha_sigma(t))
     alpha_s, sigma_s = (expand(v, x_t) for v in schedule.alpha_sigma(s))
     # Eq. 2
@@ -21,16 +21,16 @@ def ddim_step(x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, schedule: Schedule
 
 
 def trailing_times(steps: int, t_min: float, t_max: float) -> list[float]:
-    """``steps`` evenly spaced times from t_max down, the last one a step above t_min ("trailing" spacing)."""
+    """Return ``steps`` evenly spaced times from t_max down; the last is a step above t_min ("trailing" spacing)."""
     return [t_max - i * (t_max - t_min) / steps for i in range(steps)]
 
 
 @torch.no_grad()
 def ddim(teacher: Teacher, eps: Tensor, times: Sequence[float], condition: Condition = NO_CONDITION) -> Tensor:
-    """The teacher's image after one call at each of ``times`` (falling): the last call's x_0, (b, *shape).
+    """Return the teacher's image after one call at each of the falling ``times``: the last call's x_0, (b, *shape).
 
     Args:
-        eps: starting noises, (b, *shape); sampling starts at ``nu · eps``.
+        eps: the starting noises, (b, *shape); sampling starts at ``nu · eps``.
     """
     x = teacher.schedule.start_scale(times[0]) * eps
     batch = eps.shape[0]

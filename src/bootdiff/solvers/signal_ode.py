@@ -20,44 +20,44 @@ from bootdiff.teachers.base import NO_CONDITION, Teacher
 
 
 def noisy(y: Tensor, eps: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-    """x̂_t = alpha_t y + sigma_t eps."""
+    """Return the noisy images x̂_t = alpha_t y + sigma_t eps, (b, ...)."""
     alpha, sigma = (expand(v, y) for v in schedule.alpha_sigma(t))
     return alpha * y + sigma * eps
 
 
 class Solver(Protocol):
-    """One step of the Signal-ODE from t to s < t."""
+    """A method that takes one step of the Signal-ODE from t to s < t."""
 
     def step(
         self, teacher: Teacher, y_t: Tensor, f_t: Tensor, eps: Tensor, t: Tensor, s: Tensor, condition: Condition
     ) -> Tensor:
-        """y_s, (b, ...), from y_t and the teacher's prediction there, f_t = f(x̂_t, t), which the caller has made."""
+        """Return y_s (b, ...), given y_t and the teacher's prediction f_t = f(x̂_t, t), which the caller has made."""
         ...
 
 
 class Euler:
-    """First order; no further teacher call."""
+    """The solver of first order, which makes no further call of the teacher."""
 
     name = "euler"
 
     def step(
         self, teacher: Teacher, y_t: Tensor, f_t: Tensor, eps: Tensor, t: Tensor, s: Tensor, condition: Condition
     ) -> Tensor:
-        """y_t + kappa (f_t − y_t)."""
+        """Return y_s = y_t + kappa (f_t − y_t), (b, ...)."""
         kappa = expand(teacher.schedule.kappa(t, s), y_t)
         # Eq. 5
         return y_t + kappa * (f_t - y_t)
 
 
 class Heun:
-    """Second order; one more teacher call."""
+    """The solver of second order, which makes one more call of the teacher."""
 
     name = "heun"
 
     def step(
         self, teacher: Teacher, y_t: Tensor, f_t: Tensor, eps: Tensor, t: Tensor, s: Tensor, condition: Condition
     ) -> Tensor:
-        """y_t + kappa ((f_t + f_s) / 2 − y_t), with f_s at the Euler value."""
+        """Return y_s = y_t + kappa ((f_t + f_s) / 2 − y_t), (b, ...), with f_s at the value of an Euler step."""
         schedule = teacher.schedule
         kappa = expand(schedule.kappa(t, s), y_t)
         y_1 = y_t + kappa * (f_t - y_t)
@@ -74,10 +74,10 @@ SOLVERS: dict[str, Solver] = {"euler": Euler(), "heun": Heun()}
 def solve(
     teacher: Teacher, eps: Tensor, times: Sequence[float], solver: Solver, condition: Condition = NO_CONDITION
 ) -> list[Tensor]:
-    """y at each of ``times`` (falling, from t_max), started at the boundary ``y = f(x_T, t_max)`` (Eq. 9).
+    """Return y at each of the falling ``times``, which begin at t_max, from the boundary ``y = f(x_T, t_max)`` (Eq. 9).
 
     Args:
-        eps: noises, (b, *shape).
+        eps: the noises, (b, *shape).
 
     Returns:
         One tensor (b, *shape) a time.
@@ -93,5 +93,5 @@ def solve(
 
 
 def even_times(steps: int, t_min: float, t_max: float) -> list[float]:
-    """``steps`` + 1 evenly spaced times from t_max to t_min."""
+    """Return ``steps`` + 1 evenly spaced times from t_max to t_min."""
     return [t_max + i * (t_min - t_max) / steps for i in range(steps)] + [t_min]

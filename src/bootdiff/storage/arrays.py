@@ -1,4 +1,4 @@
-"""Reading ``.npz`` files of others: an array's header is looked at before it is unpacked, and no code is run."""
+"""Reading others' ``.npz`` files: an array's header is checked before the array is unpacked, and no code is run."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from bootdiff.core.errors import BootdiffError, first_line
 from bootdiff.storage.reading import check_regular
 from bootdiff.storage.unpacking import check_unpacked
 
-#: bytes of an array: a covariance of 16,384 features
+#: the most bytes of an array: those of a covariance of 16,384 features
 MOST_BYTES = 2**31
-#: kinds of numpy's types: real numbers, and words
+#: the letters of numpy's kinds of types: real numbers, and text
 NUMBERS, WORDS = "biuf", "U"
 
 
 def read_npz(path: Path, numbers: tuple[str, ...] = (), words: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    """Those of the named arrays that a file holds, numbers as float64 or int64, words as they are.
+    """Return those of the named arrays that a file holds: numbers in float64 or int64, words as they are.
 
     Raises:
-        BootdiffError: if it is no ``.npz`` file or damaged, or an array is of another kind or beyond 2 GiB.
+        BootdiffError: if the file is no ``.npz`` file or damaged, or an array is of another kind or larger than 2 GiB.
     """
     check_regular(path, "file of arrays")
     held = {}

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def read_json(path: Path, most: int = MOST_JSON) -> dict[str, Any]:
-    """Read a JSON object; ``reading.parse_json`` says what is refused.
+    """Read a file that holds a JSON object; ``reading.parse_json`` says what is refused.
 
     Args:
-        most: bytes that the file may have.
+        most: the most bytes that the file may have.
 
     Raises:
         BootdiffError: if the file is missing, too large, or holds no JSON object.
@@ -41,19 +41,19 @@ def read_json(path: Path, most: int = MOST_JSON) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object, aside and renamed."""
+    """Write a JSON object to a file, which is made aside and renamed into place."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def save_tensors(path: Path, values: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors; copies, because the format refuses shared memory."""
+    """Write tensors to a safetensors file; they are copied, because the format refuses shared memory."""
     from safetensors.torch import save_file
 
     save_file({name: value.detach().cpu().contiguous().clone() for name, value in values.items()}, path)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read tensors.
+    """Read the tensors of a safetensors file, by name.
 
     Raises:
         BootdiffError: if the file is missing or damaged.
@@ -72,7 +72,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_state(path: Path) -> Mapping[str, Tensor]:
-    """A network's named weights, from ``.safetensors`` or from what ``torch.save`` wrote; no code of the file is run.
+    """Read a network's named weights from a ``.safetensors`` file or one that ``torch.save`` wrote; no code is run.
 
     Raises:
         BootdiffError: if the file is missing, damaged, or holds something else.
@@ -99,17 +99,17 @@ def load_state(path: Path) -> Mapping[str, Tensor]:
 
 
 def append_line(path: Path, values: Mapping[str, Any]) -> None:
-    """Append one line of JSON to a log.
+    """Append one line of JSON to a log file.
 
     Raises:
-        BootdiffError: if the disk refuses.
+        BootdiffError: if the file cannot be written.
     """
     with writable(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(values) + "\n")
 
 
 def file_hash(path: Path) -> str:
-    """A short hash of a file's bytes."""
+    """Return the first eight hexadecimal digits of the SHA-256 hash of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:8]
 
@@ -117,7 +117,7 @@ def file_hash(path: Path) -> str:
 def write_text(path: Path, text: str) -> None:
     """Write a text file aside and rename it into place, so that readers see the old one or the new one, whole.
 
-    The bytes of a name that is not UTF-8 are half characters to Python. They are written as JSON and YAML escape them,
-    and so come back from there as they were.
+    Python holds the bytes of a name that is not UTF-8 as half characters. They are written as JSON and YAML escape
+    them, and so come back from there as they were.
     """
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))

@@ -1,4 +1,4 @@
-"""A folder that one process at a time writes into for long: ``with lock(folder):``."""
+"""The lock of a folder into which one process at a time writes for long: ``with lock(folder):``."""
 
 from __future__ import annotations
 
@@ -25,24 +25,25 @@ try:
 except ImportError:  # not a POSIX system: then the lock goes by the process that its file names
     fcntl = None  # type: ignore[assignment]
 
-#: a hidden file, which is there while the folder is in use; one that a kill left behind holds nobody up
+#: the name of a hidden file that is there while the folder is in use; one that a kill left behind stops nobody
 LOCK = ".lock"
-#: the folders that this process holds, with the thread that does
+#: the folders that this process holds, with the identifier of the thread that holds each
 _held: dict[Path, int] = {}
 
 
 @contextmanager
 def lock(folder: Path | str, patience: float = 0.0) -> Iterator[None]:
-    """Be the only process that writes into a folder; it is made, and removed again if it stays empty.
+    """Let this process be the only one that writes into a folder within the ``with`` block.
 
-    The system lets go of the lock when the process ends, however it does. Within a lock the same thread may ask for it
-    again. Of several processes under torchrun the first one locks for all.
+    The folder is made where it does not exist, and removed again if it stays empty. The system lets go of the lock when
+    the process ends, however it does. Within a lock the same thread may ask for it again. Of several processes under
+    torchrun the first one locks for all.
 
     Args:
-        patience: seconds to wait for another process that is about to be done.
+        patience: the number of seconds to wait for another process that is about to be done.
 
     Raises:
-        BootdiffError: if another process is at work there; it is named with its host.
+        BootdiffError: if another process is at work in the folder; the message names that process and its host.
     """
     folder = Path(folder).absolute()
     key = folder.resolve()
@@ -69,7 +70,7 @@ def lock(folder: Path | str, patience: float = 0.0) -> Iterator[None]:
 
 
 def tidy(folder: Path) -> None:
-    """Remove what killed processes have left in and below a folder that this process holds: temporaries and locks."""
+    """Remove the temporary files and locks of killed processes, in and below a folder that this process holds."""
     remove_leftovers(folder)
     for path in folder.rglob(LOCK):
         if path.parent != folder:
@@ -78,7 +79,7 @@ def tidy(folder: Path) -> None:
 
 
 def _acquire(folder: Path, until: float) -> int:
-    """The open lock file, once it is ours."""
+    """Return the handle of the open lock file, once this process holds the lock."""
     path = folder / LOCK
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -97,7 +98,10 @@ def _acquire(folder: Path, until: float) -> int:
 
 
 def _take(handle: int) -> bool:
-    """Lock an open file; where the file system knows no locks, by whether the process that it names runs."""
+    """Try to lock an open file, and return whether that succeeded.
+
+    Where the file system knows no locks, it succeeds if the process that the file names does not run any more.
+    """
     if fcntl is not None:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -126,7 +130,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _read(handle: int) -> Mapping[str, Any]:
-    """Who wrote the lock; nothing where that cannot be read."""
+    """Return what the lock file says of its writer; an empty mapping where it cannot be read."""
     try:
         words = parse_json(os.pread(handle, 4096, 0).decode())
         return {**words, "pid": int(words["pid"]), "host": str(words["host"])}

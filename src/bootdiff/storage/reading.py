@@ -15,26 +15,28 @@ from typing import Any
 
 from bootdiff.core.errors import BootdiffError, first_line, one_line, shown
 
-#: bytes of a JSON file, and of a YAML file; prompts have limits of their own
+#: the most bytes of a JSON file and of a YAML file; files of prompts have limits of their own
 MOST_JSON, MOST_YAML = 64 * 2**20, 2**20
-#: levels of lists and mappings within one another
+#: the most levels of lists and mappings within one another
 DEEPEST = 64
-#: nodes of a YAML text, and values and characters of it once its aliases are written out
+#: the most nodes of a YAML text, and the most values and characters of it once its aliases are written out
 MOST_NODES, MOST_EXPANDED = 25_000, 2 * 2**20
-#: digits of an integer: transformers writes 1e30 in full where a tokenizer knows no longest text
+#: the most digits of an integer: transformers writes 1e30 in full where a tokenizer takes texts of any length
 MOST_DIGITS = 40
-#: characters of a number in YAML, which may have underscores, a base or 60 of them for an hour
+#: the most characters of a number in YAML, which may have underscores, a base such as 0x, or colons as in 1:30:00
 MOST_NUMBER = 64
 
 
 def check_regular(path: Path, noun: str = "file") -> None:
-    """Refuse what is no regular file, or not ours to read: a device never ends, and a pipe waits for a writer.
+    """Refuse a path that is no regular file, or one that may not be read.
+
+    Reading a device would never end, and a pipe would wait for a writer.
 
     Args:
-        noun: what is expected, as a message calls it.
+        noun: the expected kind of file, as the message calls it.
 
     Raises:
-        BootdiffError: saying what was found.
+        BootdiffError: if the path is no regular file or may not be read; the message says what was found.
     """
     try:
         mode = path.stat().st_mode
@@ -58,20 +60,20 @@ def check_regular(path: Path, noun: str = "file") -> None:
 
 
 def check_name(path: Path) -> None:
-    """Refuse a name that is not UTF-8 for what holds weights: safetensors would look for them under another.
+    """Refuse a path that is not UTF-8 for a file of weights: safetensors would look for it under another name.
 
     Raises:
-        BootdiffError: then.
+        BootdiffError: if the path is not UTF-8.
     """
     if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
         raise BootdiffError(f"{path} is no name in UTF-8, and weights cannot be read from there; choose another one.")
 
 
 def read_text(path: Path, most: int, noun: str = "file") -> str:
-    """A UTF-8 text of at most ``most`` bytes, with or without a byte order mark.
+    """Return a file's UTF-8 text of at most ``most`` bytes, which may begin with a byte order mark.
 
     Raises:
-        BootdiffError: if it is missing, no regular file or larger.
+        BootdiffError: if the file is missing, no regular file or larger.
         OSError, UnicodeDecodeError: if it cannot be read.
     """
     check_regular(path, noun)
@@ -82,15 +84,16 @@ def read_text(path: Path, most: int, noun: str = "file") -> str:
 
 
 def parse_json(text: str, nan: bool = False) -> Any:
-    """A JSON value, of at most ``DEEPEST`` levels, its integers of at most 40 digits.
+    """Return the value of a JSON text of at most ``DEEPEST`` levels, whose integers have at most 40 digits.
 
-    Infinity is read, because stock schedulers' configs say it. A name that is said twice must mean the same.
+    Infinity is read, because the configs of stock schedulers hold it. A name may stand twice in an object only with the
+    same value.
 
     Args:
-        nan: whether NaN is read, too, as our own logs hold it.
+        nan: whether NaN is read as well, as logs of bootdiff hold it.
 
     Raises:
-        ValueError: saying why not.
+        ValueError: if the text is not JSON or beyond a limit, with the reason.
     """
     try:
         value = json.loads(text, parse_int=_integer, object_pairs_hook=_mapping)
@@ -104,10 +107,10 @@ def parse_json(text: str, nan: bool = False) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """A YAML value whose aliases, levels and numbers are within the limits of this module.
+    """Return the value of a YAML text whose aliases, levels and numbers are within the limits of this module.
 
     Raises:
-        ValueError: saying why not.
+        ValueError: if the text is not YAML or beyond a limit, with the reason.
     """
     from bootdiff.storage.safe_yaml import load
 
@@ -120,13 +123,13 @@ def parse_yaml(text: str) -> Any:
 
 
 def check_kinds(words: Mapping[str, Any], path: Path, cure: str, **kinds: Any) -> None:
-    """Refuse a file of ours in which an entry is of another kind than we write.
+    """Refuse the content of a file of bootdiff's own if an entry is missing or of another kind than bootdiff writes.
 
     Args:
-        kinds: by name, the type or union of types; ``object`` where it need only be there.
+        kinds: the type, or the union of types, of each entry by its name; ``object`` for one that need only be there.
 
     Raises:
-        BootdiffError: naming the entry.
+        BootdiffError: if an entry is missing or of another kind; the message names it.
     """
     for name, kind in kinds.items():
         value = words.get(name)
@@ -144,7 +147,10 @@ def _integer(digits: str) -> int:
 
 
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. Python keeps the last of two values for a name, others the first: nobody knows what was meant."""
+    """Return a JSON object as a dictionary; refuse one that gives a name two different values.
+
+    Of two values for a name Python keeps the last and others the first, so nobody knows which one was meant.
+    """
     value = dict(pairs)
     if len(value) < len(pairs):
         twice = next((name for name, inner in pairs if inner != value[name]), None)
@@ -154,7 +160,9 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_inner(value: Any, nan: bool) -> None:
-    """Look at everything that a value holds, level by level, because Python's own recursion is what is to be spared.
+    """Check the depth of a value, and whether it holds NaN.
+
+    The levels are visited one after the other, because the check must not use Python's own recursion.
 
     Args:
         nan: whether NaN is refused.
@@ -175,10 +183,10 @@ def _parts(name: str, value: Any) -> Iterable[tuple[str, Any]]:
 
 
 def read_config(path: Path | None) -> dict[str, Any]:
-    """A YAML file's settings.
+    """Return the settings in a YAML file; an empty dictionary where ``path`` is None or the file is empty.
 
     Raises:
-        BootdiffError: if it cannot be read or is no mapping.
+        BootdiffError: if the file cannot be read or holds no mapping.
     """
     if path is None:
         return {}

@@ -1,4 +1,4 @@
-"""A run is a folder, and the folder is the truth: what was asked, what it ran on, how far it is, what came out."""
+"""The folder of a run: it holds what was asked, what the run was made with, how far it is, and what came out."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from bootdiff.storage.lock import LOCK, lock, tidy
 from bootdiff.storage.reading import check_kinds, check_name, parse_json, read_config, read_text
 from bootdiff.system.notes import note, said
 
-#: settings that change how a run is watched and kept, not what comes out of it
+#: the settings that change how a run is watched and kept, but not what comes out of it
 HARMLESS = ("log_every", "sample_every", "checkpoint_every", "keep_last", "watch_every")
 
-#: settings that came after the first runs; a run whose config does not name one goes on with what is asked for now
+#: the settings that are newer than the first runs; a run whose config lacks one goes on with what is asked for now
 NEWER = ("keep",)
-#: the folder of the first stage in a run of two
+#: the folder of the first stage, within a run of two stages
 STAGE = "boot"
-#: the run's own copy of its prompts, and its bytes
+#: the file with the run's own copy of its prompts, and the most bytes that it may have
 PROMPTS, MOST_PROMPTS = "prompts.json", 8 * 2**30
-#: what a finished run has
+#: the file that says of a run that it is finished, and how it ended
 DONE = "done.json"
-#: the hash of a teacher's other components, which runs of earlier versions do not know
+#: the name of the hash of a teacher's components beside its network; runs of earlier versions do not have it
 COMPONENTS = "components"
-#: settings that say where something lies, by the hash that says what it is: where that is equal, the place may differ
+#: for each setting that says where something lies, the hash that says what it is; with equal hashes places may differ
 PLACES = {
     "teacher": "teacher",
     "lora": "teacher",
@@ -46,16 +46,16 @@ PLACES = {
 
 
 def trained_seconds(folder: Path) -> float:
-    """Of a finished run, both its stages."""
+    """Return how many seconds the training of a finished run took, over both stages where it has two."""
     stages = (folder / STAGE, folder)
     return sum(float(read_done(stage)["seconds"]) for stage in stages if (stage / DONE).exists())
 
 
 def read_done(folder: Path) -> dict[str, Any]:
-    """How a finished run ended, checked: ``training.ending.Ended`` says what it holds.
+    """Return how a finished run ended, checked; ``distillation.ending.Ended`` says what the entries mean.
 
     Raises:
-        BootdiffError: if it is damaged.
+        BootdiffError: if the file is missing or damaged.
     """
     path = folder / DONE
     words = read_json(path)
@@ -65,9 +65,9 @@ def read_done(folder: Path) -> dict[str, Any]:
 
 
 class Run:
-    """A run folder.
+    """The folder of a run, and what its files say.
 
-    ``config.yaml`` (what was asked, resolved), ``meta.json`` (versions, hashes, command), ``log.jsonl``,
+    It holds ``config.yaml`` (what was asked, resolved), ``meta.json`` (versions, hashes, command), ``log.jsonl``,
     ``checkpoints/``, ``samples/``, and the results.
     """
 
@@ -76,13 +76,13 @@ class Run:
 
     @classmethod
     def around(cls, folder: Path | str) -> Run:
-        """The run that a folder is, or that it lies in, as its students do."""
+        """Return the run that a folder is, or in which it lies, as the folder of a student does."""
         here = Path(folder)
         return next((run for run in (cls(here), cls(here.resolve().parent)) if run.started), cls(here))
 
     @property
     def config(self) -> dict[str, Any]:
-        """What was asked.
+        """The content of ``config.yaml``: what was asked, resolved.
 
         Raises:
             BootdiffError: if the file is damaged.
@@ -100,7 +100,7 @@ class Run:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What it ran on.
+        """The content of ``meta.json``: the versions, hashes and command that the run was made with.
 
         Raises:
             BootdiffError: if the file is damaged.
@@ -114,27 +114,27 @@ class Run:
 
     @property
     def student(self) -> Path:
-        """Of its stock pipeline."""
+        """The folder of the student's stock pipeline."""
         return self.folder / "student"
 
     @property
     def student_path(self) -> Path:
-        """Of its student that answers for every time."""
+        """The folder of the student that answers for every time of the path."""
         return self.folder / "student-path"
 
     @property
     def figures(self) -> Path:
-        """Of what it keeps of its evaluation."""
+        """The file in which the run keeps the figures of its evaluation."""
         return self.folder / "evaluation.json"
 
     @property
     def first_stage(self) -> Run:
-        """The stage before it, in a run of two."""
+        """The run of the first stage, where this run has two stages."""
         return Run(self.folder / STAGE)
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What its method was asked; nothing where no run has started."""
+        """The settings of the run's method; empty where no run has started."""
         return self.config.get("settings", {}) if self.started else {}
 
     @property
@@ -144,7 +144,7 @@ class Run:
 
     @property
     def prompts(self) -> Sequence[str] | None:
-        """What it was distilled on, where it was on text."""
+        """The prompts that the run's student was distilled on; None where it was not distilled on text."""
         path = self.folder / PROMPTS
         if not path.is_file():
             return None
@@ -159,32 +159,37 @@ class Run:
         return words
 
     def keep_prompts(self, prompts: Sequence[str]) -> None:
-        """A copy of the prompts, so that the run can be sampled and reported wherever their file has gone."""
+        """Keep a copy of the prompts, so that the run can be sampled and reported wherever their file has gone."""
         if not (self.folder / PROMPTS).exists():
             write_text(self.folder / PROMPTS, json.dumps(list(prompts), ensure_ascii=False, indent=0))
 
     def commit(self, teacher: str) -> str | None:
-        """Of the hub teacher that it runs on, where ``teacher`` is that one: a run goes on with what it began with."""
+        """Return the commit of the hub teacher that the run began with, so that it goes on with the same one.
+
+        It is None where no run has started, where ``teacher`` is another one than the run's, or where it came from no
+        hub.
+        """
         return self.meta.get("commit") if self.started and self.config.get("teacher") == teacher else None
 
     def locate(self, name: str) -> str:
-        """A file or folder that the run's command named, as seen from where that command ran."""
+        """Return the path of a file or folder that the run's command named, as seen from where that command ran."""
         there = Path(self.meta.get("folder", ".")) / name if self.started else Path(name)
         return str(there) if there.exists() else name
 
     def locate_all(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """A teacher's options, their files as seen from where the run was started."""
+        """Return a teacher's options with the paths of their files as seen from where the run was started."""
         return {k: self.locate(value) if k in ("lora", "pipeline_config") else value for k, value in options.items()}
 
     def check(self, config: Mapping[str, Any], sources: Mapping[str, str], former: Collection[str] = ()) -> None:
-        """Refuse to mix runs: the folder must be new, or hold this very run.
+        """Refuse a folder that is neither new nor the folder of this very run, so that runs do not mix.
 
         Args:
-            sources: hashes of what the run reads: teacher, prompts, base, data.
-            former: settings that had no effect and are no more, which a run of an earlier version still names.
+            sources: the hashes of what the run reads, by name: teacher, prompts, base, data.
+            former: the settings without effect that are gone by now and that a run of an earlier version still names.
 
         Raises:
-            BootdiffError: naming what differs, and how to resume or choose anew.
+            BootdiffError: if the folder holds something else; the message names what differs, and how to resume or
+                choose anew.
         """
         check_name(self.folder)
         if not self.folder.exists():
@@ -229,17 +234,17 @@ class Run:
             )
 
     def tidy(self) -> None:
-        """Remove what a kill has left in a run that is finished; not while another process is at work there."""
+        """Remove what a killed process has left in a finished run, unless another process is at work there."""
         with suppress(BootdiffError, OSError):  # a folder of somebody else's
             if any(self.folder.rglob(LOCK)) or has_leftovers(self.folder):
                 with lock(self.folder):
                     tidy(self.folder)
 
     def start(self, config: Mapping[str, Any], sources: Mapping[str, str], commit: str | None = None) -> None:
-        """Write what was asked, and remove what a kill within a write left; a resumed run keeps its own words.
+        """Write what was asked, and remove what a kill within a write left; a resumed run keeps its first files.
 
         Args:
-            commit: of a teacher from the hub.
+            commit: the commit of a teacher from the hub; None for any other teacher.
         """
         tidy(self.folder)
         if self.started:
@@ -251,7 +256,7 @@ class Run:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and machine, for ``meta.json`` and result files."""
+    """Return the versions of the libraries and of Python and the machine's kind, for ``meta.json`` and result files."""
     names = ("bootdiff", "torch", "diffusers", "transformers", "accelerate", "safetensors", "numpy")
     versions = {name: _version(name) for name in names}
     return {"versions": versions, "python": platform.python_version(), "machine": platform.machine()}
@@ -265,12 +270,12 @@ def _version(name: str) -> str:
 
 
 def command() -> str:
-    """What the user typed."""
+    """Return the command that the user typed, as one line for a shell."""
     return shlex.join(["bootdiff", *sys.argv[1:]])
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(setting, what differs) of two runs' configs."""
+    """Return a pair (setting, what differs) for every setting in which two runs' configs differ."""
     found = []
     for key in [*there, *(k for k in here if k not in there)]:
         a, b = there.get(key), here.get(key)
@@ -286,5 +291,5 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tupl
 
 
 def _cut(value: Any) -> str:
-    """A value as it stands in a config, cut."""
+    """Return a value as it stands in a config, cut to 80 characters."""
     return one_line(f"{value}" if isinstance(value, str | int | float) or value is None else shown(value), 80)

@@ -1,4 +1,4 @@
-"""PyYAML's safe loader with limits on what a text may unfold to."""
+"""PyYAML's safe loader, with limits on the size to which a text may unfold."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from bootdiff.storage.reading import DEEPEST, MOST_DIGITS, MOST_EXPANDED, MOST_N
 
 
 def load(text: str) -> Any:
-    """The value of a YAML text.
+    """Return the value of a YAML text.
 
     Raises:
-        yaml.YAMLError, ValueError, and others: if it is none, or beyond a limit.
+        yaml.YAMLError, ValueError, and others: if the text is not YAML, or beyond a limit.
     """
     loader = _Loader(text)
     try:
@@ -27,19 +27,19 @@ def load(text: str) -> Any:
         loader.dispose()
 
 
-#: of a node whose parts are being looked at
+#: the mark of a node whose parts are being looked at
 _BEGUN = (0, 0)
 
 
 class _Loader(yaml.SafeLoader):
-    """Counts nodes and levels while it composes; numbers are looked at before they are computed."""
+    """A safe loader that counts nodes and levels while it composes, and looks at numbers before they are computed."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.nodes = self.level = 0
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
-        """A node."""
+        """Compose a node within the limits on the number of nodes and on their depth."""
         self.nodes += 1
         self.level += 1
         if self.nodes > MOST_NODES:
@@ -51,7 +51,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping whose keys differ: of two values for one key nobody knows which was meant."""
+        """Make a dictionary of a node whose keys differ; a key that stands twice is refused."""
         said = [key.value for key, _ in node.value if isinstance(key, ScalarNode) and key.value != "<<"]
         twice = next((key for place, key in enumerate(said) if key in said[:place]), None)
         if twice is not None:
@@ -59,7 +59,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_yaml_int(self, node: ScalarNode) -> int:
-        """An integer within 64 bits."""
+        """Make an integer of at most ``MOST_DIGITS`` digits."""
         _check_number(node)
         value = super().construct_yaml_int(node)
         if abs(value) >= 10**MOST_DIGITS:
@@ -67,7 +67,7 @@ class _Loader(yaml.SafeLoader):
         return value
 
     def construct_yaml_float(self, node: ScalarNode) -> float:
-        """A real number."""
+        """Make a real number of at most ``MOST_NUMBER`` characters."""
         _check_number(node)
         return super().construct_yaml_float(node)
 
@@ -82,10 +82,10 @@ def _check_number(node: ScalarNode) -> None:
 
 
 def _check_unfolded(node: Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """(values and characters, levels) of a node once its aliases are written out; every node is looked at once.
+    """Return (values and characters, levels) of a node once its aliases are written out; each node is looked at once.
 
     Raises:
-        ValueError: if that is too much, or never ends.
+        ValueError: if the node unfolds to more than the limits, or without end.
     """
     if known.get(id(node)) == _BEGUN:
         raise ValueError("an alias holds itself")

@@ -1,4 +1,4 @@
-"""Opening data files: regular ones, gzipped or not, and none that unpacks without end."""
+"""Opening data files: regular files, gzipped or not, and none that unpacks without end."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import IO, Any
 from bootdiff.core.errors import BootdiffError
 from bootdiff.storage.reading import check_regular
 
-#: a file may unpack to so many bytes whatever its size, and beyond that to so many times its size
+#: the bytes to which a file of any size may unpack, and beyond that the multiple of its own size
 ALWAYS, TIMES = 64 * 2**20, 200
-#: how compressed files that are not read begin
+#: the first bytes of compressed files of kinds that are not read, and the names of these kinds
 _OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstandard", b"PK\x03\x04": "zip", b"7z\xbc\xaf": "7-zip"}
 
 
 def check_unpacked(path: Path, size: int) -> None:
-    """Refuse what unpacks to far more than data do: text seldom shrinks to a twentieth, images not at all.
+    """Refuse a file that unpacks to far more than data do: text seldom shrinks to a twentieth, images not at all.
 
     Args:
-        size: bytes that it has unpacked to, or says that it will.
+        size: the number of bytes to which the file has unpacked so far, or says that it will.
 
     Raises:
         BootdiffError: if that is more than 64 MiB and more than 200 times the file's size.
@@ -37,10 +37,10 @@ def check_unpacked(path: Path, size: int) -> None:
 
 @contextmanager
 def open_bytes(path: Path, noun: str) -> Iterator[IO[bytes]]:
-    """A file's bytes, unpacked where they are gzipped, whatever the file is called.
+    """Open a file of bytes, which are unpacked where they are gzipped, whatever the file's name.
 
     Raises:
-        BootdiffError: if it is no regular file, is packed in another way, is damaged or unpacks without end.
+        BootdiffError: if the file is no regular one, is packed in another way, is damaged or unpacks without end.
     """
     check_regular(path, noun)
     with path.open("rb") as file:
@@ -53,17 +53,17 @@ def open_bytes(path: Path, noun: str) -> Iterator[IO[bytes]]:
 
 
 class _Unpacked(io.RawIOBase):
-    """What a gzipped file holds, counted as it is read."""
+    """The unpacked bytes of a gzipped file, counted as they are read."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self.path, self.inner, self.count = path, gzip.GzipFile(fileobj=file), 0
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True, because this stream is for reading."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """As many bytes as there is room for."""
+        """Read as many bytes as ``buffer`` has room for, and return their number."""
         room = memoryview(buffer)
         try:
             part = self.inner.read(len(room))

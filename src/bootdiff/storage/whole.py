@@ -22,19 +22,19 @@ from typing import BinaryIO
 
 from bootdiff.core.errors import BootdiffError, first_line
 
-#: a hidden name: ``.NAME.bootdiff-HOST-N.PID.tmp.SUFFIX``; earlier versions had no host in it
+#: matches a hidden name, ``.NAME.bootdiff-HOST-N.PID.tmp.SUFFIX``; earlier versions had no host in it
 _LEFTOVER = re.compile(r"\.(?P<name>.+?)(\.bootdiff-(?P<host>[^.]+)-\d+)?\.(?P<pid>\d+)\.(?P<kind>tmp|old)(\..+)?")
-#: letters of a name that its hidden name keeps: a file system takes 255 bytes, and a letter may have four
+#: how many letters of a name its hidden name keeps: a file system takes 255 bytes, and a letter may have four
 _KEPT = 40
-#: of renameat2: paths are as seen from here; the two change places
+#: two values for renameat2: paths are relative to the working directory (AT_FDCWD); the two names change places
 _HERE, _EXCHANGE = -100, 2
-#: what this process is writing now
+#: the temporary paths that this process is writing now
 _writing: set[Path] = set()
 _numbers = count()
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Call ``write`` with a temporary path beside ``path``, then put the file or folder it made into place.
+    """Call ``write`` with a temporary path beside ``path``, then put the file or folder that it made into place.
 
     Raises:
         BootdiffError: if the disk refuses; what stood at ``path`` is untouched and the temporary is removed.
@@ -49,9 +49,9 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_parts(folder: Path, write: Callable[[Path], object], last: str) -> None:
-    """Let ``write`` fill a temporary folder, then put what it made into ``folder``, one after the other, ``last`` last.
+    """Let ``write`` fill a temporary folder, then move its parts into ``folder`` one by one, ``last`` at the end.
 
-    Everything else that ``folder`` holds stays; a folder that has ``last`` is whole.
+    Everything else that ``folder`` holds stays. A folder that has the part ``last`` is whole.
 
     Raises:
         BootdiffError: if the disk refuses.
@@ -67,10 +67,11 @@ def write_parts(folder: Path, write: Callable[[Path], object], last: str) -> Non
 
 @contextmanager
 def writable(path: Path) -> Iterator[None]:
-    """Tell in one line what a disk has against a file: that it is full, above all.
+    """Turn what the disk has against a file within the ``with`` block, such as being full, into an error of one line.
 
     Raises:
-        BootdiffError: in place of an ``OSError``; and for a path below ``~``, which only a shell puts in full.
+        BootdiffError: in place of an ``OSError``; also for a path below ``~``, which only a shell replaces by the home
+            folder.
     """
     if path.parts[:1] == ("~",):
         raise BootdiffError(f"{path} would be a folder that is called ~ here; write the path out, or leave quotes out.")
@@ -88,7 +89,7 @@ def writable(path: Path) -> Iterator[None]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder if it exists; a folder loses its name first, so that none is ever seen half-removed."""
+    """Remove a file or a folder if it exists; a folder loses its name first, so that nobody sees it half removed."""
     if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
         return
@@ -104,7 +105,7 @@ def remove_leftovers(folder: Path, alone: bool = True) -> None:
     """Remove what killed processes left in a folder and below it, and bring back what they had moved away.
 
     Args:
-        alone: this process holds the folder's lock, so that nothing of another host's is being written there.
+        alone: whether this process holds the folder's lock, so that no process of another host is writing there.
     """
     for path in _hidden(folder):
         with suppress(OSError):  # a folder of somebody else's
@@ -112,7 +113,7 @@ def remove_leftovers(folder: Path, alone: bool = True) -> None:
 
 
 def has_leftovers(folder: Path) -> bool:
-    """Whether there is anything for ``remove_leftovers`` to look at."""
+    """Return whether there is anything in or below a folder for ``remove_leftovers`` to look at."""
     return any(True for _ in _hidden(folder))
 
 
@@ -127,17 +128,17 @@ def sync(path: Path) -> None:
 
 
 def reserve(file: BinaryIO, size: int) -> None:
-    """Give an open file its whole size on the disk, which says now if there is not enough room.
+    """Give an open file its whole size of ``size`` bytes on the disk at once, so that a full disk is told now.
 
     Raises:
-        OSError: then.
+        OSError: if the disk has not enough room.
     """
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, size)
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process of this host runs."""
+    """Return whether the process with this number runs on this host."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -148,19 +149,19 @@ def is_running(pid: int) -> bool:
 
 
 def this_host() -> str:
-    """This machine's name, as it stands in hidden names and locks."""
+    """Return this machine's name as it stands in hidden names and locks."""
     return re.sub("[^A-Za-z0-9_-]", "_", socket.gethostname())[:_KEPT] or "unknown"
 
 
 def _aside(path: Path) -> Path:
-    """A hidden name beside ``path`` that nothing else has; its suffix stays, because writers go by it."""
+    """Return a hidden path beside ``path`` that nothing else has; its suffix stays, because writers go by it."""
     name = f".{path.stem[:_KEPT]}.bootdiff-{this_host()}-{next(_numbers)}.{os.getpid()}.tmp"
     return path.with_name(name + path.suffix[:_KEPT])
 
 
 @contextmanager
 def _being_written(temporary: Path) -> Iterator[None]:
-    """Keep a temporary from being taken for a leftover, and leave none behind."""
+    """Keep a temporary path from being taken for a leftover within the ``with`` block, and remove it at the end."""
     _writing.add(temporary)
     try:
         yield
@@ -171,12 +172,12 @@ def _being_written(temporary: Path) -> Iterator[None]:
 
 
 def _within_another(path: Path) -> bool:
-    """Whether ``path`` is a part of something that is being written, and will be synced with it."""
+    """Return whether ``path`` is part of something that is being written, and will be synced with that."""
     return any(parent in _writing for parent in path.parents)
 
 
 def _hidden(folder: Path) -> Iterator[Path]:
-    """Everything in and below a folder that has a temporary's name."""
+    """Yield everything in and below a folder that has a temporary's name."""
     for here, folders, files in os.walk(folder):
         hidden = [name for name in (*folders, *files) if _LEFTOVER.fullmatch(name)]
         folders[:] = [name for name in folders if name not in hidden]
@@ -184,7 +185,7 @@ def _hidden(folder: Path) -> Iterator[Path]:
 
 
 def _prepare(path: Path) -> None:
-    """Make the folder of ``path``, and clear what a killed process left there."""
+    """Make the folder of ``path``, and clear what a killed process left in it."""
     if _within_another(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         return
@@ -220,7 +221,7 @@ def _clear(path: Path, alone: bool = False) -> None:
 
 
 def _put(temporary: Path, path: Path) -> None:
-    """Rename a file or folder into place once it is on the disk; what it replaces is removed after that."""
+    """Rename a file or folder into place once it is on the disk, and then remove what it replaces."""
     top = not _within_another(path)
     if top:
         sync(temporary)
@@ -233,7 +234,7 @@ def _put(temporary: Path, path: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two names change places in one step; False where the system or the file system cannot, or refuses."""
+    """Let two names change places in one step; return False where the system or the file system cannot or refuses."""
     try:
         rename = ctypes.CDLL(None).renameat2
     except (OSError, AttributeError):
@@ -242,7 +243,10 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _replace(temporary: Path, path: Path) -> None:
-    """Put one folder in another's place in two steps; after a kill between them the next writer brings the old back."""
+    """Put one folder in another's place in two steps.
+
+    After a kill between the steps the next writer brings the old folder back.
+    """
     old = path.with_name(f".{path.name}.bootdiff-{this_host()}-{next(_numbers)}.{os.getpid()}.old")
     _writing.add(old)
     try:
@@ -257,7 +261,7 @@ def _replace(temporary: Path, path: Path) -> None:
 
 
 def _sync_one(path: Path) -> None:
-    """One file, or a folder's list of names."""
+    """Wait until one file, or a folder's list of names, is on the disk."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except PermissionError:  # a folder that may be written to and not read

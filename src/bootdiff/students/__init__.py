@@ -1,4 +1,4 @@
-"""Students: ``y_theta(eps, t)``, grown from a teacher's network and folded back into its class."""
+"""Students, ``y_theta(eps, t)``: networks grown from a teacher's and folded back into its class."""
 
 from bootdiff.students.growth import GrownNetwork, ShiftedNetwork, grow, register_growth
 from bootdiff.students.student import Student

@@ -1,4 +1,4 @@
-"""What a student says of itself in ``bootdiff.json``."""
+"""The card of a student, ``bootdiff.json``: what it learned, and of which teacher."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from bootdiff.storage.files import read_json, write_json
 from bootdiff.teachers.base import Origin
 
 FILE = "bootdiff.json"
-#: of the card, raised when a reader of an earlier version would understand it wrongly
+#: the number of the card's format, raised when an earlier version of bootdiff would misunderstand a new card
 FORMAT: Literal[1] = 1
 
 
 class LearnedConditions(BaseModel):
-    """What a distillation was asked of conditions, as far as its student must remember it.
+    """What a distillation was asked about conditions, as far as its student must remember it.
 
     Args:
-        labels: the classes that it learned.
+        labels: the classes that the student learned.
         null_class: the label that stood for no class.
         negative_prompt: what guidance led away from.
-        noise_level: of a super-resolution student: the timestep of the noise in the images that it enlarges.
+        noise_level: for a super-resolution student, the timestep of the noise in the images that it enlarges.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
@@ -36,18 +36,21 @@ class LearnedConditions(BaseModel):
 
 
 class StudentCard(BaseModel):
-    """What a student learned, and of which teacher; an exported student without a card has an empty one.
+    """What a student learned, and of which teacher.
+
+    An exported student without a card counts as having an empty one.
 
     Args:
-        format: of the card; cards of before there was one are of the first.
-        kind: of student: ``"path"`` answers for every time of its teacher's path.
-        teacher: the name that ``load_teacher`` took.
+        format: the number of the card's format; cards without a number have the first one.
+        kind: the kind of student: ``"path"`` answers for every time of its teacher's path.
+        teacher: the name of the teacher that ``load_teacher`` took.
         pipeline: the stock class of its pipeline; None for the student of a plain module.
-        teacher_options: what ``load_teacher`` was asked beside the name.
-        targets: how the targets' x_0 was limited, as a scheduler's fields, where that is not as its images are.
-        guidance: the guidance weight, or [lowest, highest].
-        folded_weight: of an export: the weight of that range that is in its network.
-        t_min, t_max: the path's ends that it learned.
+        teacher_options: the options that ``load_teacher`` was given besides the name.
+        targets: how the targets' x_0 was limited, as a scheduler's fields, where it differs from the limit of its
+            images.
+        guidance: the guidance weight, or the range [lowest, highest] of weights; None where it learned no guidance.
+        folded_weight: for an export, the weight of that range that is in its network.
+        t_min, t_max: the ends of the path that it learned, in [0, 1].
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
@@ -66,37 +69,37 @@ class StudentCard(BaseModel):
 
     @property
     def weight(self) -> GuidanceWeight:
-        """What it learned of the guidance weight."""
+        """The guidance weight that the student learned: none, one, or a range."""
         return GuidanceWeight.of(self.guidance)
 
     @property
     def origin(self) -> Origin:
-        """Its teacher, so that it can be loaded again."""
+        """Where the student's teacher comes from, so that it can be loaded again."""
         return Origin(str(self.teacher), **self.teacher_options)
 
     @property
     def times(self) -> tuple[float, float]:
-        """(t_min, t_max) of a card that was read."""
+        """The ends (t_min, t_max) of the path, on a card that was read from a file."""
         assert self.t_min is not None and self.t_max is not None, "read_card makes sure of them"
         return self.t_min, self.t_max
 
     @property
     def as_json(self) -> dict[str, Any]:
-        """What the file holds: everything that it says."""
+        """The content of the card's file: every entry that is not empty."""
         words = self.model_dump(exclude_none=True)
         return {key: value for key, value in words.items() if value != {}}
 
 
 def write_card(card: StudentCard, folder: Path) -> None:
-    """``bootdiff.json`` in ``folder``."""
+    """Write the card to ``bootdiff.json`` in ``folder``."""
     write_json(folder / FILE, card.as_json)
 
 
 def read_card(folder: Path) -> StudentCard:
-    """The card in ``folder``.
+    """Return the card in ``folder``.
 
     Raises:
-        BootdiffError: naming what it lacks, or what is of another kind.
+        BootdiffError: if an entry is missing or of a wrong kind; the message names it.
     """
     path = folder / FILE
     words = read_json(path)
@@ -116,7 +119,7 @@ def read_card(folder: Path) -> StudentCard:
 
 
 def _first(error: ValidationError) -> str:
-    """The first thing that is wrong with a card."""
+    """Return a message on the first thing that is wrong with a card."""
     first = error.errors()[0]
     message = first["msg"]
     return f"'{first['loc'][0]}': {message[0].lower()}{message[1:]}"

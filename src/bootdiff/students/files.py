@@ -1,4 +1,4 @@
-"""A student on disk: ``student-path`` (unfolded, answers for every t) and back."""
+"""Saving and loading a student as the folder ``student-path``: not folded, so that it answers for every t."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from bootdiff.teachers.limits import limit_from
 from bootdiff.teachers.loading.weights import check_finite_tensors
 
 WEIGHTS = "student.safetensors"
-#: the embeddings of the target time and the guidance weight, beside the pipeline's network
+#: the file with the embeddings of the target time and the guidance weight, beside the pipeline's network
 SLOTS = "slots.safetensors"
 
 
 def card_of(student: Student) -> StudentCard:
-    """What a student says of itself."""
+    """Return the card of a student."""
     options = student.origin.pinned if student.origin is not None else {}
     return StudentCard(
         teacher=student.teacher_name,
@@ -61,13 +61,13 @@ def save_student(student: Student, folder: Path) -> None:
 
 
 def load_student(folder: Path | str, teacher: Teacher | None = None) -> Student:
-    """Read a ``student-path`` folder, or a run's.
+    """Return the student in a ``student-path`` folder, or in a run's folder.
 
     Args:
-        teacher: needed where the student was grown from a plain ``nn.Module`` or an analytic teacher.
+        teacher: the teacher, needed where the student was grown from a plain ``nn.Module`` or an analytic teacher.
 
     Raises:
-        BootdiffError: if it is none, or its files are damaged or do not fit the teacher.
+        BootdiffError: if the folder holds no student, or its files are damaged or do not fit the teacher.
     """
     path = Run(folder).student_path
     path = path if path.is_dir() else Path(folder)

@@ -1,4 +1,4 @@
-"""Which folder is that? A run, an unfolded student or an exported one, as somebody names it."""
+"""Telling what a folder that somebody names is: a run, an unfolded student or an exported one."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from bootdiff.core.errors import BootdiffError
 from bootdiff.storage.runs import Run
 from bootdiff.students.card import FILE, StudentCard, read_card
 
-#: what a stock pipeline's folder has
+#: the file that tells the folder of a stock pipeline
 STOCK = "model_index.json"
 
 
 @dataclass(frozen=True)
 class StudentFolder:
-    """A student's folder.
+    """The folder of a student, and of which kind the student is.
 
     Args:
-        path: where the student itself lies.
+        path: the folder in which the student itself lies.
         is_export: whether it is a stock pipeline, which answers for the image's time only.
     """
 
@@ -27,10 +27,10 @@ class StudentFolder:
 
     @classmethod
     def at(cls, name: Path | str) -> StudentFolder:
-        """The student that a run holds, or that a folder is.
+        """Return the student that a run holds, or that a folder is.
 
         Raises:
-            BootdiffError: if it is none of them, or its run is not finished.
+            BootdiffError: if the folder is neither, or its run is not finished.
         """
         folder = Path(name)
         if (folder / STOCK).exists() and not Run(folder).student.exists():
@@ -39,10 +39,10 @@ class StudentFolder:
 
     @classmethod
     def unfolded(cls, name: Path | str) -> StudentFolder:
-        """The student that answers for every time, of a run, or the folder itself if it is one.
+        """Return the student that answers for every time: that of a run, or the folder itself if it is one.
 
         Raises:
-            BootdiffError: if there is none.
+            BootdiffError: if there is no such student.
         """
         folder = Path(name)
         for candidate in (folder, Run(folder).student_path):
@@ -60,12 +60,12 @@ class StudentFolder:
 
     @property
     def run(self) -> Run:
-        """The run that it lies in; one that has not started where it lies in none."""
+        """The run in which the student lies; a run that has not started where it lies in none."""
         return Run.around(self.path)
 
     @property
     def card(self) -> StudentCard:
-        """What it says of itself; an export that says nothing has an empty card.
+        """The student's card; an empty one for an export without a card.
 
         Raises:
             BootdiffError: if the card is damaged.

@@ -1,7 +1,7 @@
 """Growing a student's network from a teacher's, and folding it back.
 
 A grown network is the teacher's network, initialised from its weights, plus an embedding of the *target time* whose
-last layer is zero: so the student starts exactly at its teacher. At sampling time both its own time (t_max) and the
+last layer is zero. So the student starts exactly at its teacher. At sampling time both its own time (t_max) and the
 target time (t_min) are constants, so ``fold`` moves them into biases and returns the teacher's own class.
 """
 
@@ -22,36 +22,39 @@ from bootdiff.teachers import NetworkTeacher, PipelineTeacher
 
 
 class GrownNetwork(nn.Module, ABC):
-    """A denoising network with a slot for the target time."""
+    """A denoising network with an additional input for the target time."""
 
     @abstractmethod
     def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor, condition: Condition) -> Tensor:
-        """The network's raw output, (b, ...), for its own time ``timestep`` and the target time ``target``, (b,)."""
+        """Return the network's raw output (b, ...) for its own time ``timestep`` and the target time ``target``.
+
+        Both times are (b,), given as timesteps.
+        """
 
     @abstractmethod
     def fold(self, timestep: float, target: float, weight: float | None = None) -> nn.Module:
-        """A network of the teacher's class and config that answers for these two constant times.
+        """Return a network of the teacher's class and config that answers for these two constant times.
 
         Args:
-            timestep, target: its own time, t_max, and the target time, t_min.
+            timestep, target: its own time, t_max, and the target time, t_min, both as timesteps.
             weight: the guidance weight to fold, where the network takes one that its class has no slot for.
         """
 
 
-#: which growth serves a plain module; the first class in its method resolution order that is named wins
+#: the growth of each class of plain modules; the first class in a module's method resolution order that is here wins
 _GROWTHS: dict[type[nn.Module], Callable[[nn.Module], GrownNetwork]] = {}
 
 
 def register_growth(kind: type[nn.Module], growth: Callable[[nn.Module], GrownNetwork]) -> None:
-    """Teach ``grow`` a module class."""
+    """Make ``grow`` use ``growth`` for plain modules of the class ``kind``."""
     _GROWTHS[kind] = growth
 
 
 def grow(teacher: NetworkTeacher, guided: bool = False) -> GrownNetwork:
-    """A student's network, equal to the teacher's at every target time; the teacher's own is left alone.
+    """Return a student's network, equal to the teacher's at every target time; the teacher's own is left alone.
 
     Args:
-        guided: whether it also takes a guidance weight, at first without effect.
+        guided: whether the network also takes a guidance weight, at first without effect.
 
     Raises:
         BootdiffError: if a plain module cannot be grown.
@@ -67,16 +70,17 @@ def grow(teacher: NetworkTeacher, guided: bool = False) -> GrownNetwork:
 
 
 def sinusoid(time: Tensor, dim: int) -> Tensor:
-    """Sinusoidal embedding of times (b,) in timesteps, (b, dim)."""
+    """Return the sinusoidal embedding (b, dim) of times (b,), which are given as timesteps."""
     from diffusers.models.embeddings import get_timestep_embedding
 
     return get_timestep_embedding(time, dim, flip_sin_to_cos=True, downscale_freq_shift=0)
 
 
 class ShiftedNetwork(GrownNetwork):
-    """Any module ``network(x_t, timestep)``: the target time shifts the output of each linear and convolution layer.
+    """A plain module ``network(x_t, timestep)``, grown by a shift of each linear and convolution layer's output.
 
-    A constant shift of such a layer is a bias, so it folds into the module's own weights.
+    The shift depends on the target time. A constant shift of such a layer is a bias, so it folds into the module's own
+    weights.
 
     Raises:
         BootdiffError: if no linear or convolution layer of the module has a bias to fold into.
@@ -104,7 +108,7 @@ class ShiftedNetwork(GrownNetwork):
         self._hooks = [layer.register_forward_hook(add) for layer, add in zip(layers, self._added, strict=True)]
 
     def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor, condition: Condition) -> Tensor:
-        """The module's output with every layer shifted."""
+        """Return the module's output (b, ...) with every layer shifted for the target time."""
         hidden = self.embedding(sinusoid(target, self.DIM))
         with ExitStack() as call:
             for add, shift in zip(self._added, self.shifts, strict=True):
@@ -114,7 +118,7 @@ class ShiftedNetwork(GrownNetwork):
 
     @torch.no_grad()
     def fold(self, timestep: float, target: float, weight: float | None = None) -> nn.Module:
-        """The module with its biases shifted for ``target``; it is still called with its own time, t_max."""
+        """Return the module with its biases shifted for ``target``; it is still called with its own time, t_max."""
         folded = copy.deepcopy(self)
         time = torch.tensor([float(target)]).to(next(folded.parameters()).device)
         hidden = folded.embedding(sinusoid(time, self.DIM))

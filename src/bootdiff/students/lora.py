@@ -22,11 +22,11 @@ class LowRank(GrownNetwork):
     begins exactly at the teacher.
 
     Args:
-        teacher: whose network is shared.
-        rank: of the updates.
+        teacher: the teacher whose network is shared.
+        rank: the rank of the updates.
 
     Raises:
-        BootdiffError: if the network has no such layer.
+        BootdiffError: if the network has no linear or convolution layer.
     """
 
     def __init__(self, teacher: NetworkTeacher, rank: int) -> None:
@@ -41,13 +41,13 @@ class LowRank(GrownNetwork):
         self.updates = nn.ModuleList(updates)
 
     def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor, condition: Condition) -> Tensor:
-        """The teacher's network with the updates in place; the target time is not looked at."""
+        """Return the output (b, ...) of the teacher's network with the updates in place; the target time is ignored."""
         teacher = self._teacher[0]
         with self._updated():
             return teacher.call(teacher.network, x_T, timestep, condition)
 
     def fold(self, timestep: float, target: float, weight: float | None = None) -> nn.Module:
-        """Not a student's network."""
+        """Refuse to fold, because this is no student's network."""
         raise NotImplementedError("a fake denoiser is not exported")
 
     @contextmanager

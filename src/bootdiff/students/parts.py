@@ -1,4 +1,4 @@
-"""The pipeline around an unfolded student: what it has itself, and what it takes from its export or its teacher."""
+"""The pipeline around an unfolded student: its own parts, and those that it takes from its export or its teacher."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from bootdiff.teachers.loading.weights import aligned, load_network
 
 
 class StudentParts(Parts):
-    """The pipeline of an unfolded student: its own network and scheduler, the rest from its export or its teacher.
+    """The components of an unfolded student: its own network and scheduler, the rest from its export or teacher.
 
     Args:
         path: the student's folder.
-        card: what it says of itself.
+        card: the student's card.
     """
 
     def __init__(self, path: Path, card: StudentCard) -> None:
@@ -41,15 +41,18 @@ class StudentParts(Parts):
         self.index["_class_name"] = card.pipeline
 
     def where(self, part: str) -> Path:
-        """In the student's own folder if it is there."""
+        """Return a component's folder: that in the student's own folder if it is there."""
         own = self.path / part
         return own if own.is_dir() else super().where(part)
 
     def network(self, part: str, kind: type[Any]) -> nn.Module:
-        """The student's, in float32."""
+        """Return the student's network, in float32."""
         return aligned(load_network(kind, self.where(part)))
 
     @property
     def scheduler(self) -> dict[str, Any]:
-        """The teacher's, which lies beside the network; the export's index names that of the export."""
+        """The config of the teacher's scheduler, which lies beside the network.
+
+        The index of the export names another scheduler, that of the export.
+        """
         return read_json(self.where("scheduler") / "scheduler_config.json")

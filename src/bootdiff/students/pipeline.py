@@ -17,13 +17,13 @@ from bootdiff.teachers.pipeline import PipelineTeacher
 
 
 class GrownPipelineNetwork(GrownNetwork):
-    """A pipeline's network whose time embedding is shifted by that of the target time, and of a guidance weight.
+    """A pipeline's network whose time embedding is shifted by those of the target time and of a guidance weight.
 
     The network keeps its class and config. At initialisation both shifts are exactly zero.
 
     Args:
-        network: to train.
-        adapter: of its pipeline.
+        network: the network to be trained.
+        adapter: the adapter of its pipeline.
         guided: whether a guidance weight is one of its inputs.
     """
 
@@ -40,11 +40,11 @@ class GrownPipelineNetwork(GrownNetwork):
 
     @classmethod
     def from_teacher(cls, teacher: PipelineTeacher, guided: bool = False) -> GrownPipelineNetwork:
-        """A copy of the teacher's weights, in float32."""
+        """Return a grown copy of the teacher's network, in float32."""
         return cls(teacher.adapter.trainable(teacher.network, guided), teacher.adapter, guided)
 
     def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor, condition: Condition) -> Tensor:
-        """The network's output, (b, *shape)."""
+        """Return the network's output (b, *shape), with its time embedding shifted for the target time."""
         if torch.is_grad_enabled():
             keep_shift_when_checkpointed(self.network, self.shift)
         with self.shift.by(self._shift(target, condition.get("guidance"))):
@@ -52,7 +52,7 @@ class GrownPipelineNetwork(GrownNetwork):
 
     @torch.no_grad()
     def fold(self, timestep: float, target: float, weight: float | None = None) -> nn.Module:
-        """The times moved into the biases of the time embedders; the network must then be told timestep 0."""
+        """Return the network with both times in the biases of its time embedders; it must then be told timestep 0."""
         folded = copy.deepcopy(self)
         device = next(folded.parameters()).device
         own, zero, wanted = (_timestep(folded._clock.proj, v, device) for v in (timestep, 0, target))
@@ -71,14 +71,14 @@ class GrownPipelineNetwork(GrownNetwork):
         return folded.network.eval()
 
     def slots(self) -> dict[str, Tensor]:
-        """The weights beside the network's own."""
+        """Return the weights of the embeddings beside the pipeline's own network, by name."""
         return {name: value for name, value in self.state_dict().items() if not name.startswith("network.")}
 
     def load_slots(self, slots: Mapping[str, Tensor]) -> None:
-        """Take back ``slots``.
+        """Load the weights that ``slots`` returned.
 
         Raises:
-            RuntimeError: if they are others.
+            RuntimeError: if their names or shapes are others.
         """
         own = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         self.load_state_dict({**own, **slots})
@@ -104,13 +104,13 @@ def _embedding(inside: int, outside: int) -> Any:
 
 
 def _timestep(proj: nn.Module, value: float, device: torch.device) -> Tensor:
-    """A timestep as this projection takes it: a learned table takes integers."""
+    """Return a timestep (1,) as this projection takes it: int64 for a learned table, float32 for any other."""
     integer = isinstance(proj, nn.Embedding)
     return torch.tensor([value], dtype=torch.long if integer else torch.float32, device=device)
 
 
 def _make_constant(clock: Clock, value: Tensor, shift: Tensor | float = 0.0) -> None:
-    """Make an embedder answer for ``value``, and shifted, whatever it is told."""
+    """Change an embedder's last layer so that it always gives its answer to ``value``, plus ``shift``."""
     layer = clock.embedder.linear_2
     answer: list[Tensor] = []
     hook = layer.register_forward_hook(lambda module, inputs, output: answer.append(output))
@@ -121,7 +121,10 @@ def _make_constant(clock: Clock, value: Tensor, shift: Tensor | float = 0.0) -> 
 
 
 def _move_time(clock: Clock, value: Tensor, told: Tensor, shift: Tensor) -> None:
-    """Make an embedder that must go on reading a guidance weight answer for ``value`` where it is told ``told``."""
+    """Change an embedder so that, where it is told ``told``, it answers for ``value``, plus ``shift``.
+
+    Unlike a constant one it goes on reading a guidance weight.
+    """
     first, last = clock.embedder.linear_1, clock.embedder.linear_2
     first.bias += first.weight @ (clock.proj(value) - clock.proj(told)).to(first.weight)[0]
     last.bias += shift[0]

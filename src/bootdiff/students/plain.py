@@ -1,4 +1,4 @@
-"""A student's network for teachers that have none: analytic ones."""
+"""A student's network for analytic teachers, which have no network of their own."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class PlainNetwork(GrownNetwork):
     It starts at zero: only the boundary loss can bring it to the teacher.
 
     Args:
-        shape: of one sample.
-        span: (lowest, highest) target timestep, to bring them to [0, 1].
-        width, depth: of its hidden layers.
+        shape: the shape of one sample.
+        span: the lowest and the highest target timestep, by which these are brought to [0, 1].
+        width, depth: the width and the number of its hidden layers.
     """
 
     FREQUENCIES = 8
@@ -36,7 +36,7 @@ class PlainNetwork(GrownNetwork):
         nn.init.zeros_(self.last.bias)
 
     def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor, condition: Condition) -> Tensor:
-        """x_0, (b, *shape); its own time is constant and not looked at."""
+        """Return x_0, (b, *shape), for the target time; its own time is constant and ignored."""
         low, high = self.span
         time = (target.float() - low) / (high - low)
         angles = time[:, None] * 2.0 ** torch.arange(self.FREQUENCIES, device=target.device)
@@ -46,7 +46,7 @@ class PlainNetwork(GrownNetwork):
         return self.last(nn.functional.silu(x)).reshape(-1, *self.shape)
 
     def fold(self, timestep: float, target: float, weight: float | None = None) -> nn.Module:
-        """The same network, bound to one target time."""
+        """Return a copy of the network that is bound to one target time."""
         return _Folded(copy.deepcopy(self), target)
 
 

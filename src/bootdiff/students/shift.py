@@ -1,4 +1,4 @@
-"""What a call adds to the outputs of some layers: an argument that a network's own signature has no room for."""
+"""Adding a tensor to the outputs of some layers during a call: an argument for which a network's call has no room."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Shift:
     copy of the network, or a network that was pickled, has a hook of its own.
 
     Args:
-        channels_last: whether the channels of the layer's output are its last dimension; else they are the second.
+        channels_last: whether the channels are the last dimension of the layer's output; otherwise they are the second.
     """
 
     def __init__(self, channels_last: bool = True) -> None:
@@ -33,12 +33,12 @@ class Shift:
 
     @property
     def value(self) -> Tensor | None:
-        """What the present call of this thread adds, (b, channels); None outside of a call."""
+        """The tensor that the present call in this thread adds, (b, channels); None outside of a call."""
         return getattr(self._here, "value", None)
 
     @contextmanager
     def by(self, value: Tensor | None) -> Iterator[None]:
-        """Within it, this thread's calls of the layer are shifted by ``value``."""
+        """Shift this thread's calls of the layer by ``value``, (b, channels), within the ``with`` block."""
         before = self.value
         self._here.value = value
         try:
@@ -58,10 +58,10 @@ class Shift:
 
 
 def _check_forward(module: nn.Module) -> None:
-    """Refuse a layer that is computed again in a backward pass, where nothing says what it was shifted by.
+    """Refuse a layer that is computed again in a backward pass, where its shift is no longer known.
 
     Raises:
-        BootdiffError: instead of a gradient that is wrong.
+        BootdiffError: in such a pass, because the gradient would be wrong.
     """
     if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
         raise BootdiffError(
@@ -71,13 +71,13 @@ def _check_forward(module: nn.Module) -> None:
 
 
 class Checkpointing:
-    """A diffusers network's checkpointing function that shifts a block which is computed again as it was at first.
+    """A checkpointing function of a diffusers network that shifts a recomputed block as it was shifted at first.
 
     The backward pass may run in another thread, and after other calls.
 
     Args:
-        function: the one that the network was given.
-        shift: of the embedders inside the blocks.
+        function: the checkpointing function that the network was given.
+        shift: the shift of the embedders inside the blocks.
     """
 
     def __init__(self, function: Callable[..., Any], shift: Shift) -> None:
@@ -96,7 +96,7 @@ class Checkpointing:
 
 
 def keep_shift_when_checkpointed(network: nn.Module, shift: Shift) -> None:
-    """Give every block of a diffusers network that checkpoints, whoever switched that on, a ``Checkpointing``."""
+    """Give a ``Checkpointing`` to every block of a diffusers network that checkpoints, whoever switched that on."""
     for module in network.modules():
         function = getattr(module, "_gradient_checkpointing_func", None)
         if function is not None and not isinstance(function, Checkpointing):

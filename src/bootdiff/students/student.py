@@ -1,4 +1,4 @@
-"""The student ``y_theta(eps, t)``: from noise and a target time to the signal part of the teacher's path.
+"""The student ``y_theta(eps, t)``: it maps noise and a target time to the signal part of the teacher's path.
 
 Source: docs/method.md, "The student".
 """
@@ -23,16 +23,18 @@ from bootdiff.teachers.pipeline import adapter_of
 
 
 class Student(nn.Module):
-    """The teacher's network with a target-time slot, read at its own time t_max with the teacher's prediction type.
+    """A student: the teacher's network with an input for the target time.
 
-    Grown from a teacher's network, it begins as ``y_theta(eps, t) = f(x_T, t_max)`` exactly, for every t.
+    The network is always told its own time t_max, and its output is read by the teacher's prediction type. Grown from a
+    teacher's network, it begins as ``y_theta(eps, t) = f(x_T, t_max)`` exactly, for every t.
 
     Args:
-        network: grown from the teacher's (``Student.from_teacher`` does it), or any other for analytic teachers.
-        teacher: gives the schedule, the shape and the limit of the images; its weights are not kept.
-        t_min, t_max: the range of target times; ``t_min`` is the image.
-        call: how the network's output is read; as x_0 itself where it is not given.
-        guidance: what it learned of the guidance weight: None, one weight, or a range that it takes as an input.
+        network: a network grown from the teacher's (``Student.from_teacher`` does it), or any other for analytic
+            teachers.
+        teacher: the teacher, for the schedule, the shape and the limit of the images; its weights are not kept.
+        t_min, t_max: the range of target times, in [0, 1]; ``t_min`` is the image.
+        call: how the network's output is read; as x_0 itself where none is given.
+        guidance: the guidance weight that it learned: None, one weight, or a range that it takes as an input.
     """
 
     def __init__(
@@ -66,11 +68,13 @@ class Student(nn.Module):
         t_max: float | None = None,
         guidance: Plain = None,
     ) -> Student:
-        """Grow a student that equals its teacher without guidance; an analytic teacher's gets a network of its own.
+        """Grow a student that equals its teacher without guidance, and return it.
+
+        The student of an analytic teacher gets a network of its own.
 
         Raises:
-            BootdiffError: if the teacher's network cannot be grown, for an impossible time range, or where the
-                teacher says nothing at t_max.
+            BootdiffError: if the teacher's network cannot be grown, the time range is impossible, or the teacher cannot
+                tell x_0 at t_max.
         """
         denoiser = teacher.denoiser
         low, high = teacher.t_range
@@ -82,17 +86,17 @@ class Student(nn.Module):
         return cls(PlainNetwork(denoiser.shape, (span[0], span[1])), teacher, low, high)
 
     def forward(self, eps: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
-        """y_theta(eps, t), (b, *shape) in float32, for noises (b, *shape) and target times (b,) in [t_min, t_max]."""
+        """Return y_theta(eps, t), (b, *shape) in float32, for noises (b, *shape) and times t (b,) in [t_min, t_max]."""
         target = self.schedule.timestep(t)
         own = torch.full_like(target, self.own_timestep)
         out = self.network(self.call.scale * eps, own, target, condition).float()
         return self.call.b * out if self.call.a == 0 else self.call.a * eps + self.call.b * out
 
     def told_weight(self, weight: float | None = None) -> float | None:
-        """The guidance weight that its condition must hold, as ``guidance``; None where its network takes none.
+        """Return the guidance weight that the condition must hold as ``guidance``; None where the network takes none.
 
         Args:
-            weight: within the range that it learned; its middle where none is given.
+            weight: a weight within the range that it learned; the range's middle where none is given.
 
         Raises:
             BootdiffError: for a weight that it did not learn.
@@ -101,7 +105,7 @@ class Student(nn.Module):
         return self.learned.embedded(weight, usual)
 
     def weight(self, weight: float | None = None) -> float | None:
-        """The guidance weight of its images: the one asked for, or the one it learned, or the middle of its range.
+        """Return the guidance weight of its images: the one asked for, the one it learned, or the middle of its range.
 
         Raises:
             BootdiffError: for a weight that it did not learn.
@@ -110,15 +114,15 @@ class Student(nn.Module):
 
     @property
     def guidance(self) -> float | tuple[float, float] | None:
-        """What it learned of the guidance weight: None, one weight, or (lowest, highest)."""
+        """The guidance weight that it learned: None, one weight, or (lowest, highest)."""
         return self.learned.plain
 
     @torch.no_grad()
     def sample(self, eps: Tensor, condition: Condition = NO_CONDITION, t: float | None = None) -> Tensor:
-        """Images in one call: y_theta(eps, t_min), or the path at ``t``, within the teacher's own range.
+        """Return images (b, *shape) in one call: y_theta(eps, t_min), or the path at ``t``, within the teacher's limit.
 
         Raises:
-            BootdiffError: for noises of another shape, or a ``t`` that the student never learned.
+            BootdiffError: for noises of another shape, or a ``t`` that the student did not learn.
         """
         if tuple(eps.shape[1:]) != self.shape:
             raise BootdiffError(
@@ -142,25 +146,26 @@ class Student(nn.Module):
             )
 
     def fold(self, weight: float | None = None) -> nn.Module:
-        """A network of the teacher's class that makes the image in one call.
+        """Return a network of the teacher's class that makes the image in one call.
 
         Args:
-            weight: the guidance weight to fold, of a student that learned a range; its middle where none is given.
+            weight: the guidance weight to fold, for a student that learned a range; the range's middle where none is
+                given.
         """
         target = self.schedule.timestep(torch.tensor([self.t_min])).item()
         return self.network.fold(self.own_timestep, target, self.weight(weight))
 
     def one_step(self, weight: float | None = None) -> OneStep:
-        """The fastest way to sample: the folded network and two numbers."""
+        """Return the fastest way to sample: a module of the folded network and two numbers."""
         return OneStep(self.fold(weight), self)
 
     def decode(self, sample: Tensor) -> Tensor:
-        """Images in [−1, 1] from samples: a latent teacher's are decoded."""
+        """Return images in [−1, 1] from samples; those of a latent teacher are decoded."""
         return sample if self.adapter is None else self.adapter.decode(sample)
 
 
 class OneStep(nn.Module):
-    """A folded student: ``limit(a eps + b network(scale · eps))``, one network call and nothing else worth naming."""
+    """A folded student, ``limit(a eps + b network(scale · eps))``: one call of the network and little else."""
 
     def __init__(self, network: nn.Module, student: Student) -> None:
         super().__init__()
@@ -174,7 +179,7 @@ class OneStep(nn.Module):
 
     @torch.no_grad()
     def forward(self, eps: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
-        """Samples, (b, *shape), for noises (b, *shape)."""
+        """Return samples (b, *shape) for noises (b, *shape)."""
         if not isinstance(condition, Condition):
             raise BootdiffError(f"expected a bootdiff.Condition beside the noises, got {type(condition).__name__}.")
         call, own = self.call, self.own.expand(len(eps))

@@ -1,17 +1,17 @@
-"""Memory that a pass frees is kept for the next one."""
+"""A setting of the C library by which memory that one pass frees is kept for the next pass."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 
-#: mallopt's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD
+#: the numbers of mallopt's parameters M_TRIM_THRESHOLD and M_MMAP_THRESHOLD
 _TRIM, _MMAP = -1, -3
 _LARGE = 2**30
 
 
 def keep_freed_memory() -> None:
-    """Ask glibc not to hand freed memory back to the system; elsewhere nothing happens.
+    """Ask glibc not to hand freed memory back to the system; with another C library nothing happens.
 
     Every pass of a network frees its activations and the next one asks for the same again. By default glibc returns
     large blocks at once, and the page faults of fetching them anew took a quarter of a training step on two cores.

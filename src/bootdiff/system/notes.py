@@ -1,4 +1,4 @@
-"""What a command does differently from what may have been expected, said once and kept for the run's file."""
+"""Notes on what a command does differently from what may have been expected: told once, and kept for the run's file."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import sys
 from bootdiff.core.errors import one_line
 from bootdiff.system.progress import is_first_process
 
-#: what was said since the command began, by its key
+#: the notes since the command began, by their keys
 _SAID: dict[str, str] = {}
 
 
 def note(text: str, key: str | None = None) -> None:
-    """Say something on standard error, once a command, by the first process only.
+    """Print a note on standard error, once a command and by the first process only.
 
     Args:
-        key: of notes that are the same to a reader though they name other files.
+        key: names notes that are the same to a reader although their words differ, as in a file's name; only the first
+            of them is printed.
     """
     words = one_line(text)
     if (key or words) in _SAID:
@@ -26,10 +27,10 @@ def note(text: str, key: str | None = None) -> None:
 
 
 def said() -> list[str]:
-    """What was said since the command began."""
+    """Return the notes that were made since the command began, in their order."""
     return list(_SAID.values())
 
 
 def begin() -> None:
-    """Forget what an earlier command in this process said."""
+    """Forget the notes of an earlier command in this process."""
     _SAID.clear()

@@ -1,4 +1,4 @@
-"""Out of memory, told in one line. PyTorch, NumPy and the system each have their own way of saying it."""
+"""Recognising that memory ran out, and telling it in one line. PyTorch, NumPy and the system each say it otherwise."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class OutOfMemoryError(BootdiffError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on the CPU or on a GPU."""
+    """Return whether an error means that memory ran out, on the CPU or on a GPU."""
     if isinstance(error, MemoryError | OutOfMemoryError):
         return True
     if isinstance(error, OSError):
@@ -32,20 +32,20 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def let_pass(error: BaseException) -> None:
-    """Raise ``error`` again if memory ran out: to be asked first where any error means that a file is damaged."""
+    """Raise ``error`` again if it means that memory ran out."""
     if is_out_of_memory(error):
         raise error
 
 
 @contextmanager
 def told_when_out_of_memory(cure: str) -> Iterator[None]:
-    """Within it, a want of memory is an error of one line.
+    """Turn a want of memory within the ``with`` block into an error of one line.
 
     Args:
-        cure: which setting to lower, as the end of a sentence.
+        cure: names the setting to lower; the message ends with it.
 
     Raises:
-        OutOfMemoryError: saying what was asked for, where that is known, and the cure.
+        OutOfMemoryError: if memory ran out; it says what was asked for, where that is known, and the cure.
     """
     try:
         yield
@@ -58,7 +58,7 @@ def told_when_out_of_memory(cure: str) -> Iterator[None]:
 
 
 def _asked(error: BaseException) -> str:
-    """How much the last request was for, where the error says so."""
+    """Return how much memory the last request was for, as " (2 GiB more were asked for)", or an empty string."""
     found = _ASKED.search(str(error))
     if found is None:
         return ""

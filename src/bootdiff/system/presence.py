@@ -18,21 +18,21 @@ from typing import Any
 from bootdiff.core.errors import BootdiffError
 from bootdiff.system.processes import launched, several
 
-#: seconds of silence; another number by this variable of the environment
+#: after how many seconds of silence a process is given up, and the environment variable that sets another number
 VARIABLE, SECONDS = "BOOTDIFF_PROCESS_TIMEOUT", 300.0
-#: torchrun's own
+#: the port that torchrun uses by default
 PORT = 29500
-#: added to a process's count when it has ended well, and need not be heard any more
+#: the number that is added to a process's count when it has ended well and need not be heard any more
 _LEFT = 2**40
 
 _kept = threading.Lock()
 
 
 def patience() -> float:
-    """Seconds for which another process may be silent.
+    """Return the number of seconds for which another process may be silent.
 
     Raises:
-        BootdiffError: if the environment says something else.
+        BootdiffError: if the environment variable holds no such number.
     """
     words = os.environ.get(VARIABLE, "").strip() or str(SECONDS)
     try:
@@ -46,12 +46,13 @@ def patience() -> float:
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Within it, this process is heard by the others and ends where one of them is not; nothing where it is alone.
+    """Let this process be heard by the others within the ``with`` block, and end it where one of them is silent.
 
-    Whoever leaves with an error is not taken for one that has ended well, so that nobody waits for it.
+    Where the process is alone, nothing happens. A process that leaves the block with an error is not taken for one that
+    has ended well, so that nobody waits for it.
 
     Raises:
-        BootdiffError: for a time that is none.
+        BootdiffError: if the environment variable for the number of seconds holds no such number.
     """
     seconds = patience()  # also where this process is alone: a word that cannot be read is told the first time
     if not several() or not _kept.acquire(blocking=False):  # alone, or within it already
@@ -66,11 +67,11 @@ def kept() -> Iterator[None]:
 
 
 class Presence:
-    """One process among several.
+    """One process among several: it tells the others that it lives, and listens whether they do.
 
     Args:
-        index, count: its number, and how many there are.
-        seconds: of silence after which another one is given up.
+        index, count: this process's number, from 0, and how many processes there are.
+        seconds: the length of silence after which another process is given up.
     """
 
     def __init__(self, index: int, count: int, seconds: float) -> None:
@@ -83,7 +84,10 @@ class Presence:
 
     @contextmanager
     def among_others(self) -> Iterator[None]:
-        """Talk and listen, beside the work. Two threads: a meeting place that does not answer would hold one up."""
+        """Talk and listen beside the work within the ``with`` block.
+
+        There are two threads, because a meeting place that does not answer would hold one up.
+        """
         for work in (self._talk, self._judge):
             threading.Thread(target=work, name=f"bootdiff {work.__name__}", daemon=True).start()
         well = False
@@ -100,7 +104,7 @@ class Presence:
                 self.left.wait(5 * self.pause)
 
     def _talk(self) -> None:
-        """Count up one's own number at the meeting place that the launcher named, and look at the others'."""
+        """Count up this process's number at the meeting place that the launcher named, and read the others' numbers."""
         try:
             place = _meeting_place(self.index == 0, timedelta(seconds=self.seconds))
             self.heard = dict.fromkeys(self.heard, time.monotonic())
@@ -120,7 +124,7 @@ class Presence:
             self.counts[other], self.heard[other] = count, time.monotonic()
 
     def _judge(self) -> None:
-        """End this process where another one has been silent for too long."""
+        """End this process when another one has been silent for too long."""
         self.there.wait()
         before = time.monotonic()
         while not self.ended.wait(self.pause):
@@ -133,12 +137,12 @@ class Presence:
                 self._end(silent)
 
     def silent(self, now: float) -> int | None:
-        """The first process that has not ended and was not heard for too long; None where there is none."""
+        """Return the first process that has not ended and was silent for too long; None where there is none."""
         waited = (n for n, heard in self.heard.items() if self.counts[n] < _LEFT and now - heard > self.seconds)
         return next(waited, None)
 
     def _end(self, silent: int) -> None:
-        """In one line and at once: the work itself may be waiting where nothing reaches it."""
+        """Print one line and end the process at once: the work itself may be waiting where nothing reaches it."""
         words = (
             f"bootdiff: error: process {silent} of {self.count} has not answered for {self.seconds:g} seconds, so "
             f"process {self.index} ends; run the same command again to go on from what is saved ({VARIABLE} sets the "
@@ -149,7 +153,10 @@ class Presence:
 
 
 def _meeting_place(first: bool, patience: timedelta) -> Any:
-    """The store that the launcher named, by a connection of its own; the first process opens it where nobody has."""
+    """Return the store that the launcher named, by a connection of its own.
+
+    The first process opens the store where nobody has.
+    """
     import torch
 
     address, port = os.environ.get("MASTER_ADDR", "127.0.0.1"), launched("MASTER_PORT", PORT)

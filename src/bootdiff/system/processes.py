@@ -1,4 +1,4 @@
-"""Several processes under torchrun or accelerate: who one is, what all agree on, and what is done when one is gone."""
+"""Several processes under torchrun or accelerate: which one this is, what all agree on, and what if one is gone."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from bootdiff.core.errors import BootdiffError
 
 T = TypeVar("T")
 
-#: one process may encode prompts for hours while the others wait; that it still lives, ``presence`` sees
+#: how long processes wait for each other: one may encode prompts for hours, and ``presence`` sees whether it lives
 PATIENCE = timedelta(days=2)
-#: what the libraries below say of a process that does not answer
+#: matches what gloo, NCCL and torch say of a process that does not answer
 _LOST = re.compile(
     r"gloo|NCCL|TCPStore|connection (was )?(closed|reset)|Broken pipe|Timed out waiting|socket|remote process",
     re.IGNORECASE,
 )
 
-#: whether ``place`` has opened the group of the processes
+#: whether ``place`` has opened the group of processes in this program
 _ours = False
 
 
@@ -30,18 +30,18 @@ class LostProcessError(BootdiffError):
 
 
 def several() -> bool:
-    """Whether torchrun or accelerate started more than one."""
+    """Return whether torchrun or accelerate started more than one process."""
     return launched("WORLD_SIZE", 1) > 1
 
 
 def launched(name: str, alone: int) -> int:
-    """A number that the launcher has put into the environment.
+    """Return a number that the launcher has put into the environment.
 
     Args:
-        alone: what it is without one.
+        alone: the number to return where no launcher has set one.
 
     Raises:
-        BootdiffError: if something else stands there.
+        BootdiffError: if the environment holds something else than a whole number.
     """
     words = os.environ.get(name, "").strip()
     if words and not (words.isdecimal() and len(words) < 10):
@@ -50,7 +50,7 @@ def launched(name: str, alone: int) -> int:
 
 
 def place() -> tuple[int, int]:
-    """(number of this process, number of processes); the first call makes them known to each other."""
+    """Return (number of this process, number of processes); the first call makes them known to each other."""
     if not several():
         return 0, 1
     import torch
@@ -65,12 +65,15 @@ def place() -> tuple[int, int]:
 
 
 def group_is_ours() -> bool:
-    """Whether the processes were made known to each other here, and not by a host program before."""
+    """Return whether the processes were made known to each other here, and not by a host program before."""
     return _ours or not several()
 
 
 def leave() -> None:
-    """Close the connections: a process that ends with them open may abort while the first one still writes."""
+    """Close the connections to the other processes.
+
+    A process that ends with open connections may abort while the first one still writes.
+    """
     import torch
 
     if _ours and torch.distributed.is_initialized():
@@ -78,7 +81,7 @@ def leave() -> None:
 
 
 def gathered(value: T) -> list[T]:
-    """What every process has in the place of ``value``, in their order; they wait for each other."""
+    """Return every process's ``value``, in the processes' order; all of them wait for each other."""
     _, count = place()
     if count == 1:
         return [value]
@@ -90,7 +93,7 @@ def gathered(value: T) -> list[T]:
 
 
 def word_of_first(value: T) -> T:
-    """What the first process has in the place of ``value``: so all do the same, whatever each sees of the disk."""
+    """Return the first process's ``value`` in every process: so all do the same, whatever each sees of the disk."""
     _, count = place()
     if count == 1:
         return value
@@ -103,10 +106,10 @@ def word_of_first(value: T) -> T:
 
 @contextmanager
 def told_when_lost() -> Iterator[None]:
-    """Within it, a message that breaks off because another process is gone is an error of one line.
+    """Turn the loss of another process within the ``with`` block into an error of one line.
 
     Raises:
-        LostProcessError: saying so.
+        LostProcessError: if a message breaks off because another process is gone.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of long work: a bar on a terminal; elsewhere a plain line about every ten seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PLAIN_SECONDS = 10.0
 
 
 class Progress:
-    """Counts steps of known total; ``text`` is shown beside the count."""
+    """A counter of steps whose number is known; its attribute ``text`` is shown beside the count."""
 
     text = ""
 
@@ -25,7 +25,7 @@ class Progress:
         self.bar = self._bar() if self.console.is_terminal else None
 
     def advance(self, steps: int = 1) -> None:
-        """Count ``steps`` more."""
+        """Count ``steps`` more, and show the new count where that is due."""
         self.done += steps
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done, text=f"{self._rate():.3g}/s {self.text}")
@@ -35,7 +35,7 @@ class Progress:
             print(f"{self.what}: {self.done}/{self.total}, {self._speed()}{extra}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Remove the bar."""
+        """Remove the bar from the terminal."""
         if self.bar is not None:
             self.bar.stop()
 
@@ -68,7 +68,7 @@ class Progress:
 
 @contextmanager
 def progress(what: str, total: int, done: int = 0, show: bool = True) -> Iterator[Progress]:
-    """A ``Progress`` that is closed whatever happens; ``show=False`` counts in silence."""
+    """Yield a ``Progress`` that is closed whatever happens; with ``show=False`` it shows nothing."""
     counter = Progress(what, total, done) if show else _Silent()
     try:
         yield counter
@@ -77,18 +77,18 @@ def progress(what: str, total: int, done: int = 0, show: bool = True) -> Iterato
 
 
 class _Silent(Progress):
-    """Counts nothing."""
+    """A counter that counts and shows nothing."""
 
     def __init__(self) -> None:
         pass
 
     def advance(self, steps: int = 1) -> None:
-        """Nothing to show."""
+        """Do nothing, because nothing is shown."""
 
     def close(self) -> None:
-        """Nothing to remove."""
+        """Do nothing, because there is no bar to remove."""
 
 
 def is_first_process() -> bool:
-    """Whether this one speaks for all, also when training is over and the processes know each other no more."""
+    """Return whether this process speaks for all, also when training is over and the group of processes is closed."""
     return os.environ.get("RANK", "0") == "0"

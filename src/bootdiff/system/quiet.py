@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-#: how many are within ``quietly``, in all threads: the first one switches off, the last one on again
+#: how many ``quietly`` blocks are open in all threads: the first switches the remarks off, the last on again
 _inside = 0
 _loud = ExitStack()
 _lock = threading.Lock()
@@ -16,7 +16,10 @@ _lock = threading.Lock()
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """While pipelines are loaded, saved or asked; what matters to the user, bootdiff says itself, in a line."""
+    """Silence the libraries within the ``with`` block, while pipelines are loaded, saved or asked.
+
+    What matters to the user, bootdiff says itself, in one line.
+    """
     global _inside
     with _lock:
         if _inside == 0:

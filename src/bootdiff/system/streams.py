@@ -1,4 +1,4 @@
-"""Standard output and standard error that nobody reads any more: what is written to them is lost, and nothing else."""
+"""Standard output and standard error that nobody reads any more: what is written to them is lost, and nothing fails."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-#: the reader of a pipe has gone (``| head``); the terminal has
+#: the errors of a pipe whose reader has gone (``| head``) and of a terminal that has gone
 _NOBODY = (errno.EPIPE, errno.EIO)
 
 
 class _Unheard(io.FileIO):
-    """A file descriptor to which writing succeeds when nobody reads it."""
+    """A file descriptor to which writing succeeds even when nobody reads it."""
 
     def __init__(self, descriptor: int, forgives: tuple[int, ...]) -> None:
         super().__init__(descriptor, "w", closefd=False)
@@ -32,10 +32,10 @@ class _Unheard(io.FileIO):
 
 @contextmanager
 def unheard() -> Iterator[None]:
-    """While it lasts, a broken pipe or a closed terminal ends nothing.
+    """Let no broken pipe and no closed terminal end the program within the ``with`` block.
 
-    A full disk behind standard error, a log file, ends nothing either; behind standard output it is an error, because
-    what a command prints there may be its result.
+    A full disk behind standard error, where that is a log file, ends nothing either. Behind standard output it is an
+    error, because what a command prints there may be its result.
     """
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _guarded(sys.stdout, _NOBODY), _guarded(sys.stderr, (*_NOBODY, errno.ENOSPC))
@@ -50,7 +50,10 @@ def unheard() -> Iterator[None]:
 
 
 def _guarded(stream: TextIO, forgives: tuple[int, ...]) -> TextIO:
-    """The same stream in the same encoding; as it is where it is no file of the system's, as in a notebook."""
+    """Return the same stream, in the same encoding, whose writing does not fail with one of the errors ``forgives``.
+
+    A stream that is no file of the system's, as in a notebook, comes back as it is.
+    """
     buffer = getattr(stream, "buffer", None)
     raw = getattr(buffer, "raw", buffer)  # PYTHONUNBUFFERED leaves the buffer out
     if not isinstance(stream, io.TextIOWrapper) or not isinstance(raw, io.FileIO) or isinstance(raw, _Unheard):

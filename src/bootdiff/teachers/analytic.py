@@ -1,4 +1,4 @@
-"""Teachers with a closed form: what every method is tested against.
+"""Teachers with a closed form, against which every method is tested.
 
 Source: docs/method.md, "Closed forms".
 """
@@ -14,7 +14,7 @@ from bootdiff.teachers.base import NO_CONDITION, Teacher
 
 
 class Gaussian(Teacher):
-    """The exact denoiser of data N(mean, deviation²), the same in every dimension."""
+    """The exact denoiser of data that are normal, N(mean, deviation²), and alike in every dimension."""
 
     def __init__(
         self,
@@ -29,15 +29,19 @@ class Gaussian(Teacher):
         self.name = f"gaussian({mean:g}, {deviation:g})"
 
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
-        """m + alpha c² / (alpha² c² + sigma²) (x_t − alpha m), in x_t's precision (float64 shows a solver's order)."""
+        """Return m + alpha c² / (alpha² c² + sigma²) (x_t − alpha m), (b, *shape), with m the mean and c the deviation.
+
+        The result has the precision of x_t, because only float64 shows a solver's order.
+        """
         alpha, sigma = self._split(t, x_t)
         gain = alpha * self.deviation**2 / self._spread(alpha, sigma)
         return (self.mean + gain * (x_t - alpha * self.mean)).to(x_t.dtype)
 
     def path(self, eps: Tensor, t: Tensor, t_max: float) -> Tensor:
-        """The exact y_t of the Signal-ODE that starts at ``y = f(x_T, t_max)``, (b, *shape), in float64.
+        """Return the exact y_t of the Signal-ODE that starts at ``y = f(x_T, t_max)``, (b, *shape) in float64.
 
-        Along the ODE ``(x_t − alpha_t m) / sqrt(alpha_t² c² + sigma_t²)`` is constant.
+        Along the ODE ``(x_t − alpha_t m) / sqrt(alpha_t² c² + sigma_t²)`` is constant, with m the mean and c the
+        deviation.
         """
         start = torch.full_like(t, t_max)
         eps64 = eps.double()
@@ -58,12 +62,12 @@ class Gaussian(Teacher):
 
 
 class Mixture(Teacher):
-    """The exact denoiser of an equal mixture of Gaussians with one deviation and the given means.
+    """The exact denoiser of an equal mixture of Gaussians that share one deviation and have the given means.
 
     Args:
-        means: (modes, *shape).
-        deviation: of every mode, in every dimension.
-        schedule: cosine where none is given.
+        means: the means of the Gaussians, (modes, *shape).
+        deviation: the standard deviation of every Gaussian, in every dimension.
+        schedule: the noise schedule; cosine where none is given.
     """
 
     means: Tensor
@@ -76,7 +80,10 @@ class Mixture(Teacher):
         self.name = f"mixture of {len(means)}, deviation {deviation:g}"
 
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
-        """The modes' posterior means, weighted by their posterior probabilities."""
+        """Return the mean of the clean image given x_t, (b, *shape).
+
+        It is the average of the Gaussians' posterior means, weighted by their posterior probabilities.
+        """
         alpha, sigma = self.schedule.alpha_sigma(t)
         spread = alpha**2 * self.deviation**2 + sigma**2
         flat, means = x_t.flatten(1), self.means.flatten(1)
@@ -87,6 +94,6 @@ class Mixture(Teacher):
         return (log_weight.softmax(1)[..., None] * posterior).sum(1).reshape(x_t.shape)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """Exact samples of the data, (count, *shape)."""
+        """Return exact samples of the data, (count, *shape)."""
         mode = torch.randint(len(self.means), (count,), generator=generator)
         return self.means[mode] + self.deviation * torch.randn(count, *self.shape, generator=generator)

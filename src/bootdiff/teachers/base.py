@@ -1,6 +1,6 @@
-"""What a teacher is: ``x_0`` from ``(x_t, t, condition)``, a schedule and a shape.
+"""What a teacher is: a function from ``(x_t, t, condition)`` to ``x_0``, with a schedule and a shape.
 
-Whatever changes a teacher is a teacher again, by wrapping: ``Limited(teacher, Clip())``.
+Whatever changes a teacher is again a teacher, which wraps the first one: ``Limited(teacher, Clip())``.
 """
 
 from __future__ import annotations
@@ -34,48 +34,57 @@ class Origin(TeacherOptions):
     """Where a teacher comes from, so that it can be loaded again: the arguments of ``load_teacher``."""
 
     name: str
-    #: of a hub id: the commit that its revision stood for when it was loaded
+    #: for a hub id, the commit that its revision stood for when it was loaded; None for any other teacher
     commit: str | None = None
 
     @property
     def pinned(self) -> dict[str, Any]:
-        """The same with the commit for the revision: what loads this very teacher again, whatever the hub has then."""
+        """The options of ``load_teacher`` that load this very teacher again, whatever the hub has then.
+
+        The commit stands in the place of the revision.
+        """
         return self.options if self.commit is None else {**self.options, "revision": self.commit}
 
 
 class Teacher(nn.Module, ABC):
     """A pretrained denoiser, frozen and in evaluation mode."""
 
-    #: what to call it in reports: a folder, a hub id, a class name
+    #: the name that reports call it by: a folder, a hub id, a class name
     name: str
     schedule: Schedule
     #: the shape of one sample, without the batch
     shape: tuple[int, ...]
-    #: the teacher's own words for the shipped scheduler: how x_0 is clipped or thresholded
+    #: how x_0 is clipped or thresholded, as the scheduler that came with the teacher says
     limit: Limit = NoLimit()
-    #: where ``load_teacher`` found it
+    #: where ``load_teacher`` found it; None for a teacher that was made in Python
     origin: Origin | None = None
 
     @abstractmethod
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
-        """f(x_t, t): the clean image behind ``x_t`` (b, *shape) at times ``t`` (b,) in [0, 1], in float32.
+        """Return f(x_t, t), the clean image (b, *shape) behind ``x_t`` (b, *shape) at times ``t`` (b,), in float32.
 
-        Gradients reach ``x_t`` where it requires them; the teacher's own weights never do.
+        The times are in [0, 1]. Gradients reach ``x_t`` where it requires them; they never reach the teacher's weights.
         """
 
     @property
     def denoiser(self) -> Teacher:
-        """The innermost teacher, without wrappers: what a student is grown from."""
+        """The innermost teacher, without wrappers, from which a student is grown."""
         return self
 
     def factors(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(scale, a, b) of ``x_0 = a x_t + b network(scale · x_t)``; here of a network that answers x_0 itself."""
+        """Return (scale, a, b) of ``x_0 = a x_t + b network(scale · x_t)``, each (b,) in float64.
+
+        Here they are those of a network that answers x_0 itself.
+        """
         one = torch.ones_like(t, dtype=torch.float64)
         return one, torch.zeros_like(one), one
 
     @cached_property
     def t_range(self) -> tuple[float, float]:
-        """(t_min, t_max) to use where the user names none: the table's first step, and the last with alpha ≥ 0.02."""
+        """The range (t_min, t_max) where the user names none.
+
+        It begins at the table's first step and ends at its last step with alpha ≥ 0.02.
+        """
         steps = self.schedule.num_timesteps
         t = torch.arange(steps, dtype=torch.float64) / (steps - 1)
         usable = self.usable(t).nonzero()
@@ -88,26 +97,26 @@ class Teacher(nn.Module, ABC):
         return first, self.nearest_start(t[usable[-1, 0]].item())
 
     def usable(self, t: Tensor) -> Tensor:
-        """At which times sampling may start by default, bool, (b,)."""
+        """Return whether sampling may start at these times by default, (b,) in bool: where alpha ≥ 0.02."""
         return self.schedule.alpha_sigma(t)[0] >= SMALLEST_ALPHA
 
     def nearest_start(self, t: float) -> float:
-        """The t_max next to ``t`` that an exported student can start from; ``t`` itself where nothing hinders it."""
+        """Return the time nearest to ``t`` from which an exported student can start: here ``t`` itself."""
         return t
 
 
 class NetworkTeacher(Teacher):
     """A teacher made of a network, what its output means, and its schedule.
 
-    Subclasses say how their network is called (``call``).
+    Subclasses define how their network is called (``call``).
 
     Args:
-        network: the denoising network; frozen here.
-        schedule: alpha and sigma over t.
+        network: the denoising network, which is frozen here.
+        schedule: the noise schedule, alpha and sigma over t.
         prediction: what the network's output means.
-        shape: of one sample, without the batch.
-        name: for reports.
-        limit: the scheduler's own clipping; ``Limited`` applies it.
+        shape: the shape of one sample, without the batch.
+        name: the name that reports call it by.
+        limit: the clipping that the scheduler asks for; ``Limited`` applies it.
     """
 
     def __init__(
@@ -132,7 +141,7 @@ class NetworkTeacher(Teacher):
         return out if isinstance(out, Tensor) else out.sample  # as diffusers' networks wrap it
 
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
-        """f(x_t, t); the conversion runs in float32 whatever the network runs in."""
+        """Return f(x_t, t), (b, *shape) in float32; the conversion is in float32 whatever the network runs in."""
         scale, a, b = (expand(v.to(x_t.device, torch.float32), x_t) for v in self.factors(t))
         out = self.call(self.network, scale * x_t, self.schedule.timestep(t), condition)
         if out.shape != x_t.shape:
@@ -145,7 +154,7 @@ class NetworkTeacher(Teacher):
 
     @torch.no_grad()
     def _remember_failure(self, x_0: Tensor, t: Tensor) -> None:
-        """Keep the first time at which an answer was not finite, on the device, which need not be waited for."""
+        """Keep the first time at which an answer was not finite, on the device, so that nobody waits for it."""
         finite = torch.isfinite(x_0).flatten(1).all(1)
         met = torch.where(finite, torch.inf, t.to(finite.device)).min()
         known = self._failed_at
@@ -153,15 +162,15 @@ class NetworkTeacher(Teacher):
 
     @property
     def failed_at(self) -> float | None:
-        """A time at which this teacher's answer was not finite, if it ever was."""
+        """A time at which this teacher's answer was not finite; None if it always was finite."""
         met = float(self._failed_at) if self._failed_at is not None else math.inf
         return met if math.isfinite(met) else None
 
     def one_call(self, t_max: float) -> OneCall:
-        """The prediction f(x_T, t_max) as a function of eps: what one call from pure noise computes.
+        """Return the prediction f(x_T, t_max) as a function of eps: what one call from pure noise computes.
 
         Raises:
-            BootdiffError: where x_0 cannot be told, at alpha = 0 with noise prediction.
+            BootdiffError: where x_0 cannot be told, because alpha is 0 and the network predicts the noise.
         """
         call = self._one_call(t_max)
         if not (math.isfinite(call.a) and math.isfinite(call.b)):
@@ -172,13 +181,16 @@ class NetworkTeacher(Teacher):
         return call
 
     def usable(self, t: Tensor) -> Tensor:
-        """Those, and where a stock scheduler can hold the alpha of an exported student."""
+        """Return whether sampling may start at these times by default, (b,) in bool.
+
+        It may where alpha ≥ 0.02 and a stock scheduler can hold the alpha of an exported student.
+        """
         calls = [self._one_call(time) for time in t.tolist()]
         held = [call.a == 0 or call.alpha is None or call.alpha >= SMALLEST_HELD for call in calls]
         return super().usable(t) & torch.tensor(held)
 
     def nearest_start(self, t: float) -> float:
-        """The time next to ``t`` whose alpha a stock scheduler can hold (``exportable_time``)."""
+        """Return the time next to ``t`` whose alpha a stock scheduler can hold (``exportable_time``)."""
         if self._one_call(t).a == 0:  # signal prediction, or velocity at alpha = 0: nothing to hold
             return t
         return exportable_time(lambda time: self._one_call(time).alpha, t)
@@ -189,7 +201,7 @@ class NetworkTeacher(Teacher):
         return OneCall(start * scale, start * a, b)
 
     def factors(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(scale, a, b) of ``x_0 = a x_t + b network(scale · x_t)``, in float64, each (b,)."""
+        """Return (scale, a, b) of ``x_0 = a x_t + b network(scale · x_t)``, each (b,) in float64."""
         alpha, sigma = self.schedule.split(self.schedule.lambda_(t))
         return self.prediction.input_scale(alpha, sigma), *self.prediction.factors(alpha, sigma)
 
@@ -198,7 +210,7 @@ def _check_fit(prediction: Prediction, schedule: Schedule) -> None:
     """Refuse a prediction type whose formula does not hold on this schedule.
 
     Raises:
-        BootdiffError: naming both.
+        BootdiffError: if it does not hold; the message names both.
     """
     t = torch.tensor([0.3, 0.6], dtype=torch.float64)
     alpha, sigma = schedule.split(schedule.lambda_(t))
@@ -214,7 +226,7 @@ def _check_fit(prediction: Prediction, schedule: Schedule) -> None:
 
 
 class Wrapper(Teacher):
-    """A teacher around another one, of which it changes the answers only."""
+    """A teacher around another one, which changes that one's answers and nothing else."""
 
     def __init__(self, inner: Teacher) -> None:
         super().__init__()
@@ -223,16 +235,16 @@ class Wrapper(Teacher):
 
     @property
     def denoiser(self) -> Teacher:
-        """The innermost teacher."""
+        """The innermost teacher, without wrappers, from which a student is grown."""
         return self.inner.denoiser
 
     @property
     def t_range(self) -> tuple[float, float]:
-        """The inner teacher's."""
+        """The range (t_min, t_max) of the inner teacher."""
         return self.inner.t_range
 
     def nearest_start(self, t: float) -> float:
-        """The inner teacher's."""
+        """Return the time nearest to ``t`` from which an exported student of the inner teacher can start."""
         return self.inner.nearest_start(t)
 
 
@@ -244,16 +256,16 @@ class Limited(Wrapper):
         self.limit = limit or inner.limit
 
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
-        """The inner teacher's x_0, limited."""
+        """Return the inner teacher's x_0 with the limit applied, (b, *shape) in float32."""
         return self.limit(self.inner.x0(x_t, t, condition))
 
 
 def limit_of(teacher: Teacher) -> Limit:
-    """How this teacher's answers are limited."""
+    """Return the limit that a teacher's answers have; ``NoLimit`` where it applies none."""
     return teacher.limit if isinstance(teacher, Limited) else NoLimit()
 
 
 def limited(teacher: Teacher, limit: Limit) -> Teacher:
-    """``teacher`` with this limit in place of the one it has."""
+    """Return ``teacher`` with this limit in place of the one that it has."""
     inner = teacher.inner if isinstance(teacher, Limited) else teacher
     return inner if isinstance(limit, NoLimit) else Limited(inner, limit)

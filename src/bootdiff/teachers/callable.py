@@ -1,4 +1,4 @@
-"""A plain ``nn.Module`` as a teacher."""
+"""Reading a plain ``nn.Module`` as a teacher."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from bootdiff.teachers.prediction import Prediction, prediction_named
 
 
 class CallableTeacher(NetworkTeacher):
-    """Any module ``network(x_t, timestep) -> out`` with its schedule and prediction type.
+    """A teacher made of any module ``network(x_t, timestep) -> out``, with its schedule and prediction type.
 
     ``timestep`` is ``t · (N − 1)``, float32 and (b,), where N is ``schedule.num_timesteps`` (a schedule may say
     otherwise: ``EDM`` gives log(sigma) / 4); ``out`` has x_t's shape. A condition's entries are passed by keyword.
 
     Args:
-        network: the module; frozen here.
-        schedule: for instance ``Cosine()`` or ``BetaTable(betas)``.
+        network: the module, which is frozen here.
+        schedule: the noise schedule, for instance ``Cosine()`` or ``BetaTable(betas)``.
         prediction: ``"sample"``, ``"epsilon"``, ``"v_prediction"``, ``"flow_prediction"``, ``"score"``, ``"edm"``, or
             an object such as ``Preconditioned(sigma_data=1.0)``.
-        shape: of one sample, without the batch.
-        name: for reports.
-        integer_timesteps: round timesteps to the nearest integer, int64, for a network that looks them up in a table.
-        limit: how x_0 is clipped or thresholded; none where it is not given. ``Limited(teacher)`` applies it.
+        shape: the shape of one sample, without the batch.
+        name: the name that reports call it by; the module's class by default.
+        integer_timesteps: whether to round timesteps to the nearest integer, in int64, for a network that looks them up
+            in a table.
+        limit: how x_0 is clipped or thresholded; not at all where none is given. ``Limited(teacher)`` applies it.
 
     Raises:
         BootdiffError: for an unknown prediction type, one that does not fit the schedule, or a network that is no

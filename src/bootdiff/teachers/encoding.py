@@ -1,4 +1,4 @@
-"""Prompts to conditions, through the stock pipeline's own text encoders."""
+"""Turning prompts into conditions by the stock pipeline's own text encoders."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from bootdiff.system.out_of_memory import let_pass
 from bootdiff.system.quiet import quietly
 from bootdiff.teachers.adapters.base import Adapter
 
-#: tokenizers are told how to cut and fill at each question, which only one thread may do at a time
+#: held while prompts are encoded: a call tells a tokenizer how to cut and fill, which one thread may do at a time
 _ASKING = threading.Lock()
-#: prompts whose length is looked at
+#: the number of prompts whose length is looked at
 COUNTED = 100_000
 
 
 class PromptEncoder:
-    """The encoders of an adapter's pipeline, loaded when this is made and gone with it.
+    """The text encoders of an adapter's pipeline, which are loaded when this is made.
 
     Args:
-        adapter: of a teacher that takes prompts.
-        device: where the encoders run.
+        adapter: the adapter of a teacher that takes prompts.
+        device: the device on which the encoders run.
 
     Raises:
         BootdiffError: if one of them is missing or damaged.
@@ -43,12 +43,12 @@ class PromptEncoder:
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> Condition:
-        """Embeddings of a batch of prompts."""
+        """Return the embeddings of a batch of prompts."""
         return self._ask(lambda: self.adapter.encode(self.pipeline, prompts))
 
     @torch.no_grad()
     def negative(self, prompt: str | None) -> Condition:
-        """What guidance leads away from, a batch of one."""
+        """Return the condition that guidance leads away from, a batch of one; None stands for the empty prompt."""
         return self._ask(lambda: self.adapter.encode_negative(self.pipeline, prompt))
 
     def _ask(self, question: Callable[[], Condition]) -> Condition:
@@ -63,18 +63,18 @@ class PromptEncoder:
             ) from error
 
     def release(self) -> None:
-        """Back to the CPU, and gone if nobody else holds them."""
+        """Move the encoders to the CPU; their memory is free once nobody else holds them."""
         for module in self.modules:
             module.to("cpu")
 
     @property
     def modules(self) -> list[nn.Module]:
-        """The networks."""
+        """The networks of the pipeline that encode prompts."""
         parts = self.pipeline.components.items()
         return [part for name, part in parts if isinstance(part, nn.Module) and name != self.adapter.network_part]
 
     def too_long(self, prompts: Sequence[str]) -> tuple[int, int]:
-        """(how many of the first ``COUNTED`` prompts are cut off, the longest that a tokenizer takes)."""
+        """Return (how many of the first ``COUNTED`` prompts are cut off, the most tokens that a tokenizer takes)."""
         count, window = 0, 0
         for part, window in self.adapter.windows:
             tokenizer = getattr(self.pipeline, part)

@@ -1,4 +1,4 @@
-"""Classifier-free guidance as a teacher."""
+"""Classifier-free guidance as a teacher that wraps another one."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from bootdiff.teachers.base import NO_CONDITION, Limited, Teacher, Wrapper
 
 
 class Guided(Wrapper):
-    """f̃(x_t, t, c) = f(x_t, t, n) + w (f(x_t, t, c) − f(x_t, t, n)), Eq. 10, both passes as one batch.
+    """A teacher with guidance (Eq. 10): f̃(x_t, t, c) = f(x_t, t, n) + w (f(x_t, t, c) − f(x_t, t, n)).
+
+    Both passes of the network are made as one batch.
 
     Args:
-        inner: f, not limited: clipping comes after guidance, as in stock pipelines.
-        null: n, a batch of one: the entries that differ from c (an empty prompt, the class "none").
-        weight: w; None reads it from the condition's entry ``guidance``, (b,).
-        interval: (lowest, highest) t that is guided (Kynkäänniemi et al., arXiv 2404.07724); None is everywhere.
+        inner: the teacher f, not limited: clipping comes after guidance, as in stock pipelines.
+        null: the condition n, a batch of one, with the entries that differ from c (an empty prompt, the class "none").
+        weight: the weight w; None reads it from the condition's entry ``guidance``, (b,).
+        interval: the range (lowest, highest) of t that is guided (Kynkäänniemi et al., arXiv 2404.07724); None is
+            everywhere.
     """
 
     def __init__(
@@ -42,23 +45,23 @@ class Guided(Wrapper):
 
     @property
     def null(self) -> Condition:
-        """n."""
+        """The condition n that guidance leads away from, a batch of one."""
         return Condition({name: getattr(self, f"null_{name}") for name in self.entries})
 
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
-        """f̃, (b, *shape) in float32."""
+        """Return the guided prediction f̃, (b, *shape) in float32."""
         both = Condition.cat([self.unconditional(condition), condition])
         f_n, f_c = self.inner.x0(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
         return self.combine(f_n, f_c, t, condition)
 
     def unconditional(self, condition: Condition) -> Condition:
-        """n in place of c, (b,); what n does not say stays."""
+        """Return the condition c with the entries of n in place of its own, in the same batch size; others stay."""
         null = {name: getattr(self, f"null_{name}").expand(len(value), *[-1] * (value.ndim - 1))
                 for name, value in condition.items() if name in self.entries}  # fmt: skip
         return condition.add(**null)
 
     def combine(self, f_n: Tensor, f_c: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """f̃ of the inner teacher's answers to n and to c, all (b, *shape)."""
+        """Return f̃ (b, *shape) from the inner teacher's answers to n and to c, each (b, *shape)."""
         weight = condition["guidance"] if self.weight is None else torch.full_like(t, self.weight, dtype=torch.float32)
         if self.interval is not None:
             inside = (t >= self.interval[0]) & (t <= self.interval[1])
@@ -68,7 +71,10 @@ class Guided(Wrapper):
 
 
 def guided_within(teacher: Teacher, interval: Sequence[float] | None) -> Teacher:
-    """``teacher`` with its guidance limited to an interval of times; as it is where there is none of the two."""
+    """Return ``teacher`` with its guidance limited to an interval of times.
+
+    It comes back as it is where there is no interval or no guidance.
+    """
     inner = teacher.inner if isinstance(teacher, Limited) else teacher
     if interval is None or not isinstance(inner, Guided):
         return teacher
@@ -77,7 +83,7 @@ def guided_within(teacher: Teacher, interval: Sequence[float] | None) -> Teacher
 
 
 def guidance_of(teacher: Teacher) -> Guided | None:
-    """The guidance among a teacher's wrappers, if there is any."""
+    """Return the guidance among a teacher's wrappers; None where there is none."""
     while isinstance(teacher, Wrapper):
         if isinstance(teacher, Guided):
             return teacher
@@ -86,18 +92,18 @@ def guidance_of(teacher: Teacher) -> Guided | None:
 
 
 def weight_of(teacher: Teacher) -> float | None:
-    """The weight of its guidance, 1 without any; None where the condition says it."""
+    """Return the weight of a teacher's guidance, 1 without guidance; None where the condition holds the weight."""
     own = guidance_of(teacher)
     return 1.0 if own is None else own.weight
 
 
 def calls_an_answer(teacher: Teacher) -> int:
-    """Evaluations of the network for one x_0 of one sample: two where guidance takes a second pass."""
+    """Return how often the network is evaluated for one x_0 of one sample: twice with guidance, else once."""
     return 1 if guidance_of(teacher) is None else 2
 
 
 def guided(teacher: Teacher, null: Condition, weight: float | None = None) -> Teacher:
-    """``teacher`` with guidance, and its limit after it."""
+    """Return ``teacher`` with guidance, and with its limit applied after it."""
     if isinstance(teacher, Limited):
         return Limited(Guided(teacher.inner, null, weight), teacher.limit)
     return Guided(teacher, null, weight)

@@ -1,4 +1,4 @@
-"""Where a prediction of ``x_0`` may lie: the clipping and thresholding that a scheduler applies to it."""
+"""Limits of a prediction of ``x_0``: the clipping and thresholding that a scheduler applies to it."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from torch import Tensor
 
 
 class Limit(Protocol):
-    """Brings x_0, (b, ...) in float32, into the data's range."""
+    """A function that brings x_0, (b, ...) in float32, into the data's range."""
 
     def __call__(self, x_0: Tensor) -> Tensor: ...
 
     def scheduler_fields(self) -> dict[str, Any]:
-        """The same rule as fields of a diffusers scheduler config."""
+        """Return the same rule as fields of a diffusers scheduler config."""
         ...
 
 
 @dataclass(frozen=True)
 class NoLimit:
-    """x_0 as it is: latents, and schedulers that neither clip nor threshold."""
+    """The limit that leaves x_0 as it is: for latents, and for schedulers that neither clip nor threshold."""
 
     def __call__(self, x_0: Tensor) -> Tensor:
         return x_0
 
     def scheduler_fields(self) -> dict[str, Any]:
-        """Clipping and thresholding off."""
+        """Return the fields that switch clipping and thresholding off."""
         return {"clip_sample": False, "thresholding": False}
 
 
 @dataclass(frozen=True)
 class Clip:
-    """x_0 clipped to [−limit, limit]."""
+    """The limit that clips x_0 to [−limit, limit]."""
 
     limit: float = 1.0
 
@@ -42,13 +42,16 @@ class Clip:
         return _open(x_0, x_0.clamp(-self.limit, self.limit))
 
     def scheduler_fields(self) -> dict[str, Any]:
-        """Clipping on, with this range."""
+        """Return the fields that switch clipping on, with this range."""
         return {"clip_sample": True, "clip_sample_range": self.limit, "thresholding": False}
 
 
 @dataclass(frozen=True)
 class DynamicThreshold:
-    """Per sample: clip to the ``ratio``-quantile of |x_0|, kept in [1, maximum], and divide by it (Saharia et al.)."""
+    """The limit that clips each sample to a quantile of its |x_0| and divides by that (Saharia et al.).
+
+    The quantile is the ``ratio``-quantile, kept in [1, maximum].
+    """
 
     ratio: float = 0.995
     maximum: float = 1.0
@@ -59,7 +62,7 @@ class DynamicThreshold:
         return _open(x_0, (flat.clamp(-bound, bound) / bound).reshape(x_0.shape))
 
     def scheduler_fields(self) -> dict[str, Any]:
-        """Thresholding on, with this ratio and maximum."""
+        """Return the fields that switch thresholding on, with this ratio and maximum."""
         return {
             "clip_sample": False,
             "thresholding": True,
@@ -69,12 +72,12 @@ class DynamicThreshold:
 
 
 def _open(x_0: Tensor, limited: Tensor) -> Tensor:
-    """``limited``, but for what was not finite: a limit would make an overflow look like white."""
+    """Return ``limited``, with NaN where x_0 was not finite: a limit would make an overflow look like white."""
     return torch.where(torch.isfinite(x_0), limited, torch.nan)
 
 
 def limit_from(fields: Mapping[str, Any]) -> Limit:
-    """The limit whose ``scheduler_fields`` these are; thresholding goes before clipping, as in diffusers."""
+    """Return the limit whose ``scheduler_fields`` these are; thresholding goes before clipping, as in diffusers."""
     if fields.get("thresholding"):
         return DynamicThreshold(fields.get("dynamic_thresholding_ratio", 0.995), fields.get("sample_max_value", 1.0))
     return Clip(fields.get("clip_sample_range", 1.0)) if fields.get("clip_sample") else NoLimit()

@@ -12,7 +12,7 @@ import torch
 
 from bootdiff.teachers.limits import Limit
 
-#: how far ``exportable_time`` may move a time
+#: how far ``exportable_time`` may move a time, in units of t
 REACH = 0.02
 #: the smallest alpha that may be exported: float32 holds 1 − alpha² in steps of 6e-8
 SMALLEST_HELD = 1e-3
@@ -20,7 +20,7 @@ SMALLEST_HELD = 1e-3
 
 @dataclass(frozen=True)
 class OneCall:
-    """``x_0 = a eps + b network(scale · eps)``: what a student computes, whatever the teacher's conventions."""
+    """What a student computes, ``x_0 = a eps + b network(scale · eps)``, whatever its teacher's conventions."""
 
     scale: float
     a: float
@@ -28,7 +28,7 @@ class OneCall:
 
     @property
     def alpha(self) -> float | None:
-        """The alpha at which a stock variance-preserving scheduler gives ``eps`` the factor a; none at a = 1.
+        """The alpha at which a stock variance-preserving scheduler gives ``eps`` the factor a; None where a is 1.
 
         Noise prediction has a = 1 / alpha, velocity prediction a = alpha; signal prediction ignores its alpha.
         """
@@ -38,15 +38,15 @@ class OneCall:
 
 
 class StockCall(OneCall, ABC):
-    """A call that knows which stock scheduler says the same: what an adapter is asked to choose one for."""
+    """A call that can make the stock schedulers that compute the same; an adapter chooses one of them."""
 
     @abstractmethod
     def scheduler(self, kind: str, limit: Limit, t_max: float, **fields: Any) -> Any:
-        """A variance-preserving scheduler with a single timestep, 0: one step returns exactly x_0, more are refused.
+        """Return a variance-preserving scheduler with one timestep, 0: one step gives exactly x_0, more are refused.
 
         Args:
             kind: ``"DDIMScheduler"`` or ``"DDPMScheduler"``.
-            fields: of this class of scheduler.
+            fields: further fields of this class of scheduler.
 
         Raises:
             BootdiffError: for rectified flow, or a t_max whose alpha it cannot hold in float32.
@@ -54,7 +54,7 @@ class StockCall(OneCall, ABC):
 
     @abstractmethod
     def flow_scheduler(self, limit: Limit) -> Any:
-        """A flow scheduler with one step from sigma = 1: ``x_0 = x_T − out``.
+        """Return a flow scheduler with one step from sigma = 1: ``x_0 = x_T − out``.
 
         Raises:
             BootdiffError: for a call of another kind, or where x_0 is to be clipped.
@@ -62,13 +62,13 @@ class StockCall(OneCall, ABC):
 
 
 def exportable_time(alpha_at: Callable[[float], float | None], t: float) -> float:
-    """The time next to ``t`` whose 1 − alpha² is a float32 number, which is all that a scheduler's beta can hold.
+    """Return the time next to ``t`` whose 1 − alpha² is a float32 number: a scheduler's beta can hold nothing finer.
 
     Without this, an exported noise-prediction student with alpha 0.02 would be off by 4e-5 of its range.
 
     Args:
-        alpha_at: ``OneCall.alpha`` by time; it falls with t.
-        t: in [0, 1].
+        alpha_at: a function from a time to ``OneCall.alpha``, which falls with t.
+        t: the time, in [0, 1].
     """
     alpha = alpha_at(t)
     if alpha is None or not 0 < alpha < 1:

@@ -1,4 +1,4 @@
-"""A diffusers pipeline's denoising network as a teacher."""
+"""Reading a diffusers pipeline's denoising network as a teacher."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from bootdiff.teachers.prediction import FlowVelocity
 
 
 class PipelineTeacher(NetworkTeacher):
-    """What an adapter reads, with the schedule, prediction type and limit that its scheduler describes.
+    """A teacher of what an adapter reads, with the schedule, prediction type and limit of its scheduler's config.
 
     Args:
-        adapter: of the pipeline's kind.
-        network: the denoising network; frozen here.
-        name: for reports.
+        adapter: the adapter of the pipeline's kind.
+        network: the denoising network, which is frozen here.
+        name: the name that reports call it by.
 
     Raises:
         BootdiffError: if the scheduler cannot be read or does not fit the network.
@@ -46,17 +46,20 @@ class PipelineTeacher(NetworkTeacher):
         self.adapter = adapter
 
     def call(self, network: nn.Module, x_t: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """The adapter's."""
+        """Run a network as the adapter says and return its prediction, (b, *shape)."""
         return self.adapter.call(network, x_t, timestep, condition)
 
     @cached_property
     def t_range(self) -> tuple[float, float]:
-        """A flow model's path starts at pure noise: its x_0 is not divided by alpha."""
+        """The range (t_min, t_max) where the user names none; t_max is 1 for a flow model.
+
+        The path of a flow model can start at pure noise, because its x_0 is not divided by alpha.
+        """
         low, high = super().t_range
         return low, 1.0 if isinstance(self.prediction, FlowVelocity) else high
 
     def blank(self, batch: int, device: torch.device | str = "cpu") -> Condition:
-        """Zeros in the shape of this teacher's condition, with its usual guidance weight where it takes one."""
+        """Return a condition of zeros in this teacher's shapes, with its usual guidance weight where it takes one."""
         blank = self.adapter.blank(batch)
         usual = self.adapter.embedded_weight
         if usual is not None:
@@ -65,12 +68,12 @@ class PipelineTeacher(NetworkTeacher):
 
 
 def adapter_of(teacher: Teacher) -> Adapter | None:
-    """The adapter of a teacher that was read from a pipeline, through its wrappers; None for others."""
+    """Return the adapter of a teacher that was read from a pipeline, also within wrappers; None for other teachers."""
     denoiser = teacher.denoiser
     return denoiser.adapter if isinstance(denoiser, PipelineTeacher) else None
 
 
 def blank_condition(teacher: Teacher, batch: int, device: torch.device | str = "cpu") -> Condition:
-    """What a teacher can be tried with: zeros in the shape of its condition."""
+    """Return a condition of zeros with which a teacher can be tried; the empty one for a teacher of no pipeline."""
     denoiser: Any = teacher.denoiser
     return denoiser.blank(batch, device) if isinstance(denoiser, PipelineTeacher) else Condition()

@@ -1,4 +1,4 @@
-"""One small question to a teacher, before anything is built on its answers."""
+"""Asking a teacher one small question before anything is built on its answers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from bootdiff.teachers.pipeline import blank_condition
 
 @torch.no_grad()
 def check_answers(teacher: Teacher, t: float | None = None, condition: Condition | None = None) -> None:
-    """Ask for one x_0, and refuse a teacher that cannot answer.
+    """Ask a teacher for one x_0, and refuse a teacher that cannot answer.
 
     Args:
-        t: where; at the end of its range where none is given.
-        condition: a batch of one; zeros in the shape of the teacher's own where none is given.
+        t: the time of the question, in [0, 1]; t_max of the teacher's range where none is given.
+        condition: the condition of the question, a batch of one; zeros in the teacher's shapes where none is given.
 
     Raises:
         BootdiffError: if its network fails, answers in another shape, or gives values that are not finite.

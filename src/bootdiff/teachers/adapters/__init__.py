@@ -12,7 +12,7 @@ from bootdiff.system.out_of_memory import let_pass
 if TYPE_CHECKING:
     from bootdiff.teachers.adapters.base import Adapter
 
-#: stock pipeline class to ``module:adapter``; the modules are imported when asked for
+#: the adapter of each stock pipeline class, as ``module:adapter`` where its module is imported only when asked for
 ADAPTERS: dict[str, str | type[Adapter]] = {
     **dict.fromkeys(
         ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline", "KarrasVePipeline", "ConsistencyModelPipeline"),
@@ -31,20 +31,20 @@ ENTRY_POINTS = "bootdiff.adapters"
 
 
 def register_adapter(adapter: type[Adapter]) -> type[Adapter]:
-    """Teach bootdiff the pipelines that ``adapter.pipelines`` names; usable as a decorator."""
+    """Make ``adapter`` serve the pipelines that its ``pipelines`` names, and return it; usable as a decorator."""
     for name in adapter.pipelines:
         ADAPTERS[name] = adapter
     return adapter
 
 
 def adapter_for(pipeline_class: str, met: str) -> type[Adapter]:
-    """The adapter of a stock pipeline class.
+    """Return the adapter of a stock pipeline class.
 
     Args:
-        met: what the user named, for the message.
+        met: the beginning of the message: what the user named, and what it is.
 
     Raises:
-        BootdiffError: for a class that no adapter reads, naming it and those supported.
+        BootdiffError: for a class that no adapter reads; the message names it and those that are supported.
     """
     if pipeline_class not in ADAPTERS:
         _load_entry_points()
@@ -58,10 +58,10 @@ def adapter_for(pipeline_class: str, met: str) -> type[Adapter]:
 
 
 def adapter_of_index(index: Mapping[str, Any], name: str) -> type[Adapter]:
-    """The adapter for what a ``model_index.json`` says.
+    """Return the adapter for what a ``model_index.json`` says.
 
     Raises:
-        BootdiffError: naming the pipeline and network met, and what is supported.
+        BootdiffError: if there is none; the message names the pipeline, its network, and what is supported.
     """
     kind = str(index.get("_class_name", "pipeline"))
     unet = index.get("unet")

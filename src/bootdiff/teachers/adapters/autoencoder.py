@@ -1,4 +1,4 @@
-"""A pipeline's autoencoder: between the samples of the denoising network and images."""
+"""A pipeline's autoencoder, which turns samples of the denoising network into images and back."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from bootdiff.core.transfer import settled
 from bootdiff.teachers.loading.components import Components
 from bootdiff.teachers.loading.scheduler import checked
 
-#: latents that are decoded at a time: an autoencoder needs far more memory than the network
+#: how many latents are decoded at a time: an autoencoder needs far more memory than the network
 DECODED_AT_ONCE = 4
-#: held while an autoencoder is loaded: several threads may ask for it first
+#: held while an autoencoder is loaded, because several threads may ask for it at the same time
 _LOADING = threading.Lock()
 
 
 class VAEConfig(BaseModel):
-    """What of an autoencoder's config latents depend on; the defaults are the class's own."""
+    """The fields of an autoencoder's config on which latents depend; the defaults are those of its class."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -36,10 +36,10 @@ class Autoencoder:
     """The component ``vae``, loaded when it is first asked for and kept until ``release``.
 
     Args:
-        parts: of a pipeline that has one.
+        parts: the components of a pipeline that has an autoencoder.
 
     Raises:
-        BootdiffError: if it is not there, or its config cannot be read.
+        BootdiffError: if the autoencoder is not there, or its config cannot be read.
     """
 
     def __init__(self, parts: Components) -> None:
@@ -51,14 +51,14 @@ class Autoencoder:
         self._loaded: Any = None
 
     def release(self) -> None:
-        """Give its memory back."""
+        """Forget the autoencoder, so that its memory can be used again."""
         if self._loaded is not None:
             self._loaded.to("cpu")
         self._loaded = None
         self.parts.release("vae")
 
     def decode(self, sample: Tensor) -> Tensor:
-        """Images in [−1, 1], (b, c, h, w) in float32, from samples of the network, a few at a time."""
+        """Return images (b, c, h, w) in [−1, 1] and float32 from samples of the network, decoded a few at a time."""
         if len(sample) > DECODED_AT_ONCE:
             return torch.cat([self.decode(part) for part in sample.split(DECODED_AT_ONCE)])
         vae = settled(self._module(), sample.device)
@@ -71,7 +71,10 @@ class Autoencoder:
         return vae.decode(latents.to(vae.dtype)).sample.float()
 
     def encode(self, images: Tensor) -> Tensor:
-        """Samples of the network from images (b, c, h, w) in [−1, 1]: ``decode``'s inverse, as far as there is one."""
+        """Return samples of the network from images (b, c, h, w) in [−1, 1].
+
+        This is the inverse of ``decode``, as far as there is one.
+        """
         vae = settled(self._module(), images.device)
         encoded = vae.encode(images.to(vae.dtype))  # an AutoencoderTiny answers latents themselves
         latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
@@ -83,7 +86,7 @@ class Autoencoder:
         return latents * self.config.scaling_factor
 
     def _module(self) -> Any:
-        """The network; some overflow in float16, so those run in float32."""
+        """Return the autoencoder; one in float16 is turned into float32, because some overflow in float16."""
         with _LOADING:
             if self._loaded is None:
                 vae = self.parts.load("vae")
@@ -92,7 +95,7 @@ class Autoencoder:
 
 
 def _statistics(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor] | None:
-    """(mean, deviation) of the autoencoder's latents, (1, c, 1, 1) each, where its config has them."""
+    """Return (mean, deviation) of the autoencoder's latents, (1, c, 1, 1) each; None where its config has none."""
     mean, deviation = (getattr(vae.config, name, None) for name in ("latents_mean", "latents_std"))
     if mean is None or deviation is None:
         return None

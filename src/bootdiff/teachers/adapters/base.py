@@ -1,4 +1,4 @@
-"""What an adapter is: everything that bootdiff must know of one kind of diffusers pipeline. One file each."""
+"""What an adapter is: all that bootdiff must know of one kind of diffusers pipeline, in one file for each kind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bootdiff.teachers.loading.components import Components
 from bootdiff.teachers.loading.scheduler import SchedulerConfig
 from bootdiff.teachers.one_call import StockCall
 
-#: of an embedded guidance weight, as in LCM
+#: the width of the embedding of a guidance weight, as in LCM
 WEIGHT_DIM = 256
 
 Guidance = Literal["none", "free", "embedded"]
@@ -29,7 +29,7 @@ Guidance = Literal["none", "free", "embedded"]
 
 @dataclass(frozen=True)
 class Clock:
-    """Where a network takes its time: ``embedder(proj(timestep))``, the embedder being diffusers' TimestepEmbedding."""
+    """The place where a network takes its time, ``embedder(proj(timestep))``; embedder is a TimestepEmbedding."""
 
     proj: Any
     embedder: Any
@@ -41,7 +41,7 @@ class Adapter(ABC):
     An adapter holds no weights of the denoising network: teacher and student share it.
 
     Args:
-        parts: of the pipeline.
+        parts: the components of the pipeline.
 
     Raises:
         BootdiffError: if this adapter would run the network wrongly; the message names the field met.
@@ -49,27 +49,27 @@ class Adapter(ABC):
 
     #: the stock pipeline classes that it reads
     pipelines: ClassVar[tuple[str, ...]] = ()
-    #: the pipeline's denoising network: its component and its class in diffusers
+    #: the component of the pipeline's denoising network, and the network's class in diffusers
     network_part: ClassVar[str] = "unet"
     network_class: ClassVar[str] = "UNet2DModel"
-    #: what a teacher of this kind is conditioned on
+    #: the kind of condition that a teacher of this kind takes
     takes: Literal["nothing", "classes", "prompts"] = "nothing"
     #: the components that turn prompts into embeddings, and the longest prompt each tokenizer takes
     encoders: tuple[str, ...] = ()
     windows: tuple[tuple[str, int], ...] = ()
     #: modules without which the stock pipeline does not clean its prompts
     cleaners: ClassVar[tuple[str, ...]] = ()
-    #: how a guidance weight enters: two answers of the network (free), as its own input (embedded), or not at all
+    #: how a guidance weight enters: by two answers of the network (free), as its input (embedded), or not at all (none)
     guidance: Guidance = "none"
     #: the weight of a network that must be told one, where the user names none
     usual_weight: float = 1.0
     #: whether the student's network has a slot for the weight that the stock pipeline serves
     weight_slot: bool = False
-    #: whether its schedulers are those of rectified flow
+    #: whether the pipeline's schedulers are those of rectified flow
     flow: ClassVar[bool] = False
-    #: whether it enlarges the images of a base stage (``upscaled`` makes its condition of them)
+    #: whether the pipeline enlarges the images of a base stage (``upscaled`` makes its condition of them)
     upscales: ClassVar[bool] = False
-    #: whether its images may have another size than the pipeline's default
+    #: whether images may have another size than the pipeline's default
     resizable: ClassVar[bool] = False
     #: whether the pipeline is a network and a scheduler, and nothing else
     alone: ClassVar[bool] = False
@@ -90,27 +90,27 @@ class Adapter(ABC):
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """Of one sample of the network, without the batch: an image or a latent."""
+        """The shape of one sample of the network, an image or a latent, without the batch."""
 
     @property
     def tokens(self) -> int | None:
-        """The length of a sample as a transformer sees it, where the noise schedule depends on it."""
+        """The number of tokens of a sample in a transformer; None where the noise schedule does not depend on it."""
         return None
 
     def check(self, scheduler: SchedulerConfig) -> None:
         """Refuse a network and a scheduler that do not fit each other.
 
         Raises:
-            BootdiffError: naming the field met.
+            BootdiffError: if they do not fit; the message names the field met.
         """
         return None
 
     def schedule(self, schedule: Schedule) -> Schedule:
-        """The schedule as this network takes its times."""
+        """Return the schedule with its timesteps as this network takes them."""
         return schedule
 
     def load(self) -> nn.Module:
-        """The teacher's denoising network."""
+        """Load the teacher's denoising network and return it."""
         import diffusers
 
         return self.parts.network(self.network_part, getattr(diffusers, self.network_class))
@@ -119,11 +119,11 @@ class Adapter(ABC):
 
     @abstractmethod
     def call(self, network: nn.Module, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """The network's prediction, (b, *shape), without a learned variance."""
+        """Return the network's prediction, (b, *shape), without a learned variance."""
 
     # --- conditions --------------------------------------------------------------------------------------------------
 
-    #: how many classes there are, and the one that stands for "no class"
+    #: the number of classes, and the label that stands for "no class"
     classes: int = 0
     null_class: int | None = None
 
@@ -133,54 +133,57 @@ class Adapter(ABC):
         return self.usual_weight if self.guidance == "embedded" else None
 
     def blank(self, batch: int) -> Condition:
-        """Zeros in the shape of a condition: to try a network, or to measure it."""
+        """Return a condition of zeros for a batch, in the right shapes, to try a network or to measure it."""
         if self.takes == "classes":
             return Condition({"classes": torch.zeros(batch, dtype=torch.long)})
         return Condition()
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
-        """Prompts as embeddings; ``pipeline`` is the stock pipeline without its network."""
+        """Return the embeddings of prompts; ``pipeline`` is the stock pipeline without its network."""
         raise NotImplementedError(f"{type(self).__name__} takes no prompts")
 
     def stand_in(self) -> Any:
-        """What takes the network's place in the pipeline that encodes prompts."""
+        """Return what takes the network's place in the pipeline that encodes prompts; None for nothing."""
         return None
 
     def encode_negative(self, pipeline: Any, prompt: str | None) -> Condition:
-        """What guidance leads away from, a batch of one; None is the pipeline's own empty prompt."""
+        """Return the condition that guidance leads away from, a batch of one; None stands for the empty prompt."""
         return self.encode(pipeline, [prompt or ""])
 
     # --- growing -----------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def clocks(self, network: nn.Module) -> Sequence[Clock]:
-        """Every place where the network takes its time; the first one's embedding also embeds the target time."""
+        """Return every place where the network takes its time; the target time is embedded as at the first of them."""
 
     def weight_clock(self, network: nn.Module) -> Clock | None:
-        """Where the network takes a guidance weight that can be folded."""
+        """Return the place where the network takes a guidance weight that can be folded; None where there is none."""
         return None
 
     def trainable(self, network: nn.Module, guided: bool) -> nn.Module:
-        """A float32 copy to train; ``guided`` asks for the stock slot of the guidance weight, where there is one."""
+        """Return a copy of the network in float32 to be trained.
+
+        ``guided`` asks for the stock slot of the guidance weight, where there is one.
+        """
         return copy.deepcopy(network).float().requires_grad_(True)
 
     # --- images ------------------------------------------------------------------------------------------------------
 
     @property
     def latent(self) -> bool:
-        """Whether samples are latents."""
+        """Whether samples of the network are latents, not images."""
         return self.parts.kind("vae") is not None
 
     @property
     def factor(self) -> int:
-        """How many times smaller than its image a latent is, to a side."""
+        """The number of times by which the side of a latent is smaller than that of its image; 1 without latents."""
         return 2 ** (len(self.vae.block_out_channels) - 1) if self.vae is not None else 1
 
     def side(self, usual: int, patch: int = 1) -> int:
-        """Of a latent: the pipeline's usual one, or that of the images asked for.
+        """Return the side of a latent: the pipeline's usual one, or that of the images asked for.
 
         Raises:
-            BootdiffError: for a size that latents and patches do not divide.
+            BootdiffError: for a size that latents and patches do not divide evenly.
         """
         size, unit = self.parts.size, self.factor * patch
         if size is None:
@@ -192,34 +195,37 @@ class Adapter(ABC):
         return size // self.factor
 
     def release_decoder(self) -> None:
-        """Give the decoder's memory back."""
+        """Forget the decoder, so that its memory can be used again."""
         if self.coder is not None:
             self.coder.release()
 
     @torch.no_grad()
     def decode(self, sample: Tensor) -> Tensor:
-        """Images in [−1, 1], (b, c, h, w) in float32, from samples of the network."""
+        """Return images (b, c, h, w) in [−1, 1] and float32 from samples of the network."""
         return sample if self.coder is None else self.coder.decode(sample)
 
     @torch.no_grad()
     def latents(self, images: Tensor) -> Tensor:
-        """Samples of the network from images (b, c, h, w) in [−1, 1]: ``decode``'s inverse, as far as there is one."""
+        """Return samples of the network from images (b, c, h, w) in [−1, 1].
+
+        This is the inverse of ``decode``, as far as there is one.
+        """
         return images if self.coder is None else self.coder.encode(images)
 
     # --- what the export asks of this kind of pipeline ---------------------------------------------------------------
 
-    #: how the exported pipeline is called, where that is otherwise than by what it takes (``export/card.py``)
+    #: the call of the exported pipeline, where it differs from the usual one for what it takes (``export/card.py``)
     usage: str | None = None
-    #: lines that the model card needs before that call
+    #: the lines of code that the model card needs before that call
     prepare: str = ""
-    #: components without which its stock pipeline opens only if told so, as its card shows
+    #: the absent components that must be given as None when the stock pipeline is opened, as its model card shows
     absent: tuple[str, ...] = ()
 
     def scheduler(self, call: StockCall, limit: Limit, t_max: float) -> Any:
-        """The stock scheduler, of those that ``call`` can make, which this kind of pipeline runs with.
+        """Return the stock scheduler with which this kind of pipeline runs, of those that ``call`` can make.
 
         Raises:
-            BootdiffError: if none can say this call.
+            BootdiffError: if no scheduler can compute this call.
         """
         return call.scheduler("DDIMScheduler", limit, t_max)
 
@@ -227,14 +233,14 @@ class Adapter(ABC):
         """Change the weights so that the network gives ``output_scale · network(input_scale · x)``.
 
         Raises:
-            BootdiffError: if this kind of network cannot be.
+            BootdiffError: if this kind of network cannot be changed in this way.
         """
         raise BootdiffError(
             f"the input and output of a {self.network_class} with this scheduler cannot be scaled for export."
         )
 
     def stock(self, network: nn.Module, scheduler: Any) -> Any:
-        """The stock pipeline around a student's folded network, all of it in float32.
+        """Return the stock pipeline around a student's folded network, all of it in float32.
 
         In half precision the network's rounding would be multiplied by 1 / alpha, and stock diffusers would load its
         parts in several precisions; whoever wants it smaller says so when loading.
@@ -242,30 +248,30 @@ class Adapter(ABC):
         return self.parts.pipeline(torch.float32, **{self.network_part: network, "scheduler": scheduler})
 
 
-#: of a sample: no weight says how large images are, and a batch of larger ones fits no memory
+#: the longest side of a sample: no weight says how large images are, and a batch of larger ones fits no memory
 LONGEST_SIDE = 4096
-#: diffusers' ``sample_size``: a side, or (height, width)
+#: the type of one side of a sample, and that of diffusers' ``sample_size``: one side, or (height, width)
 Side = Annotated[int, Field(ge=1, le=LONGEST_SIDE)]
 Size = Side | Annotated[list[Side], Field(min_length=2, max_length=2)]
 
 
 def known(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without the fields that say nothing: their class's defaults hold."""
+    """Return a config without the fields that are None, for which the defaults of its class hold."""
     return {key: value for key, value in config.items() if value is not None}
 
 
 def weight_embedding(weight: Tensor, width: int) -> Tensor:
-    """The embedding of w − 1 that stock pipelines make of a guidance weight (b,), (b, width) in float32."""
+    """Return the embedding that stock pipelines make of a guidance weight w (b,), of w − 1: (b, width) in float32."""
     from diffusers.models.embeddings import get_timestep_embedding
 
     return get_timestep_embedding((weight.float() - 1) * 1000, width, flip_sin_to_cos=False, downscale_freq_shift=1)
 
 
 def dtype_of(network: nn.Module) -> torch.dtype:
-    """What a network runs in."""
+    """Return the precision in which a network runs."""
     return next(network.parameters()).dtype
 
 
 def square(size: int | Sequence[int]) -> tuple[int, int]:
-    """(height, width) from diffusers' ``sample_size``."""
+    """Return (height, width) from diffusers' ``sample_size``."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])

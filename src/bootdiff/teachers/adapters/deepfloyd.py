@@ -18,7 +18,10 @@ from bootdiff.teachers.one_call import StockCall
 
 
 class DeepFloyd(ConditionalUNet):
-    """An IFPipeline: stage I. Its learned variance stays in the network, because the stock pipeline drops it."""
+    """The adapter of an IFPipeline, DeepFloyd's base stage.
+
+    The learned variance stays in the network, because the stock pipeline drops it.
+    """
 
     pipelines = ("IFPipeline",)
     windows = (("tokenizer", 77),)
@@ -34,26 +37,32 @@ class DeepFloyd(ConditionalUNet):
             )
 
     def blank(self, batch: int) -> Condition:
-        """An empty embedding."""
+        """Return a condition of empty embeddings as the entry ``text``, (b, tokens, width)."""
         return Condition({"text": torch.zeros(batch, *self.text_shape())})
 
     def call(self, network: Any, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """The network's output without the variance, (b, 3, h, w)."""
+        """Return the network's output without the variance, (b, 3, h, w)."""
         out = network(x.to(dtype_of(network)), timestep, **self.text(network, condition))
         return out.sample[:, : self.channels]
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
-        """T5's embeddings of the cleaned prompts, as the stock pipeline cleans them."""
+        """Return T5's embeddings of the prompts, (b, tokens, width), cleaned as the stock pipeline cleans them."""
         text, _ = pipeline.encode_prompt(list(prompts), False, device=device_of(pipeline), clean_caption=True)
         return Condition({"text": text})
 
     def scheduler(self, call: StockCall, limit: Any, t_max: float) -> Any:
-        """The pipeline asks its scheduler for a variance_type; with a fixed one it drops the learned variance."""
+        """Return a DDPM scheduler with a fixed variance.
+
+        The pipeline asks its scheduler for a variance_type, and with a fixed one it drops the learned variance.
+        """
         return call.scheduler("DDPMScheduler", limit, t_max, variance_type="fixed_small")
 
 
 class DeepFloydUpscaler(DeepFloyd):
-    """An IFSuperResolutionPipeline: also conditioned on a small image, enlarged and noised to a level it is told."""
+    """The adapter of an IFSuperResolutionPipeline.
+
+    It is also conditioned on a small image, which is enlarged and noised to a level that the network is told.
+    """
 
     pipelines = ("IFSuperResolutionPipeline",)
     upscales = True
@@ -77,28 +86,28 @@ class DeepFloydUpscaler(DeepFloyd):
 
     @property
     def channels(self) -> int:
-        """The network takes the noisy image and the small one."""
+        """The number of channels of a sample: half of the network's, which also takes the enlarged small image."""
         return self.config.in_channels // 2
 
     def blank(self, batch: int) -> Condition:
-        """An empty embedding and a grey image."""
+        """Return a condition of empty embeddings, grey images (b, *shape) and noise levels of 0."""
         level = torch.zeros(batch, dtype=torch.long)
         return Condition({**super().blank(batch), "image": torch.zeros(batch, *self.shape), "noise_level": level})
 
     def call(self, network: Any, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """The network's output without the variance, (b, 3, h, w)."""
+        """Return the network's output without the variance, (b, 3, h, w)."""
         both = torch.cat([x, condition["image"].to(x)], dim=1).to(dtype_of(network))
         words = self.text(network, condition)
         out = network(both, timestep, class_labels=condition["noise_level"], **words)
         return out.sample[:, : self.channels]
 
     def upscaled(self, images: Tensor, noise: Tensor, level: int | Tensor) -> Condition:
-        """Small images in [−1, 1], enlarged and noised as the stock pipeline does it.
+        """Return the condition that small images in [−1, 1] make, enlarged and noised as the stock pipeline does it.
 
         Args:
-            images: (b, 3, h, w) of the base stage.
-            noise: (b, *shape), standard normal.
-            level: timestep of the noising scheduler, for all or (b,) for each.
+            images: the images of the base stage, (b, 3, h, w).
+            noise: standard normal noise, (b, *shape).
+            level: a timestep of the noising scheduler, one for all images or (b,), one for each.
         """
         large = interpolate(images, self.shape[1:], mode="bilinear", align_corners=True)
         one = level if isinstance(level, Tensor) else torch.full((), level, device=images.device)
@@ -107,5 +116,9 @@ class DeepFloydUpscaler(DeepFloyd):
         return Condition({"image": scheduler.add_noise(large, noise, timesteps=levels), "noise_level": levels})
 
     def rescale(self, network: nn.Module, input_scale: float, output_scale: float) -> None:
-        """The small image enters by the same convolution."""
+        """Refuse to scale the network, because the small image enters by the same convolution.
+
+        Raises:
+            BootdiffError: always.
+        """
         raise BootdiffError("a super-resolution stage with this scheduler cannot be scaled for export.")

@@ -1,4 +1,4 @@
-"""DiT: transformers on latents and class labels (Peebles & Xie, 2023)."""
+"""The adapter of DiT: transformers on latents and class labels (Peebles & Xie, 2023)."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ from bootdiff.teachers.loading.scheduler import checked
 
 
 class DiTConfig(BaseModel):
-    """What of the network's config is read; the defaults are its class's own."""
+    """The fields of the network's config that are read; the defaults are those of its class."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
     in_channels: int = Field(4, ge=1)
     out_channels: int | None = Field(None, ge=1)
     num_embeds_ada_norm: int = Field(1000, ge=1)
-    #: its network makes a table of all places
+    #: the side of a latent; it is limited because the network makes a table of all places
     sample_size: Annotated[int, Field(ge=1, le=512)] | list[Annotated[int, Field(ge=1, le=512)]] = 32
 
 
 class DiT(Adapter):
-    """A DiTPipeline; the learned variance stays in the student's network, because the stock pipeline drops it."""
+    """The adapter of a DiTPipeline.
+
+    The learned variance stays in the student's network, because the stock pipeline drops it.
+    """
 
     pipelines = ("DiTPipeline",)
     network_part, network_class = "transformer", "DiTTransformer2DModel"
@@ -51,15 +54,18 @@ class DiT(Adapter):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(channels, height, width) of a latent."""
+        """The shape (channels, height, width) of a latent."""
         return (self.config.in_channels, *square(self.config.sample_size))
 
     def call(self, network: nn.Module, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """The network's output, (b, c, h, w); it must be in evaluation mode, where labels are never dropped."""
+        """Return the network's output without a learned variance, (b, c, h, w).
+
+        The network must be in evaluation mode, in which labels are never dropped.
+        """
         out = network(x.to(dtype_of(network)), timestep=timestep, class_labels=condition["classes"])
         return out.sample[:, : self.shape[0]]
 
     def clocks(self, network: Any) -> Sequence[Clock]:
-        """One in every block."""
+        """Return the places where the network takes its time: one in every block."""
         embeddings = [block.norm1.emb for block in network.transformer_blocks]
         return [Clock(embedding.time_proj, embedding.timestep_embedder) for embedding in embeddings]

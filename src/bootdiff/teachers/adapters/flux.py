@@ -1,4 +1,7 @@
-"""Flux: a flow transformer on packed latents and prompts, told its guidance weight (Black Forest Labs, 2024)."""
+"""The adapter of Flux, a flow transformer on packed latents and prompts that may be told its guidance weight.
+
+Source: Black Forest Labs, 2024.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ from bootdiff.teachers.loading.components import Components
 from bootdiff.teachers.loading.scheduler import checked
 from bootdiff.teachers.one_call import StockCall
 
-#: latents of the pipeline's default size
+#: the side of latents of the pipeline's default size
 SIDE = 128
 
 
 class FluxConfig(BaseModel):
-    """What of the network's config is read; the defaults are its class's own."""
+    """The fields of the network's config that are read; the defaults are those of its class."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -33,7 +36,7 @@ class FluxConfig(BaseModel):
 
 
 class Flux(FlowTransformer):
-    """A FluxPipeline. Samples are latents (c, h, w); the network sees 2×2 patches of them in a row."""
+    """The adapter of a FluxPipeline. Samples are latents (c, h, w); the network sees a row of their 2×2 patches."""
 
     pipelines = ("FluxPipeline",)
     network_class = "FluxTransformer2DModel"
@@ -52,23 +55,23 @@ class Flux(FlowTransformer):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(channels, height, width) of a latent."""
+        """The shape (channels, height, width) of a latent."""
         side = self.side(SIDE, patch=2)
         return (self.config.in_channels // 4, side, side)
 
     @property
     def tokens(self) -> int:
-        """Patches of a latent."""
+        """The number of 2×2 patches of a latent."""
         return self.shape[1] * self.shape[2] // 4
 
     def blank(self, batch: int) -> Condition:
-        """Empty embeddings."""
+        """Return a condition of empty embeddings: ``text``, (b, 512, width), and ``pooled``, (b, width)."""
         text = torch.zeros(batch, 512, self.config.joint_attention_dim)
         pooled = torch.zeros(batch, self.config.pooled_projection_dim)
         return Condition({"text": text, "pooled": pooled})
 
     def call(self, network: Any, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """The velocity, (b, c, h, w)."""
+        """Return the network's prediction of the velocity, (b, c, h, w)."""
         dtype, (_, height, width) = dtype_of(network), self.shape
         text = condition["text"].to(dtype)
         out = network(
@@ -83,31 +86,34 @@ class Flux(FlowTransformer):
         return unpack(out, height, width)
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
-        """T5's embeddings, and CLIP's summaries."""
+        """Return T5's embeddings of the prompts as ``text``, and CLIP's summaries of them as ``pooled``."""
         text, pooled, _ = pipeline.encode_prompt(list(prompts), device=device_of(pipeline))
         return Condition({"text": text, "pooled": pooled})
 
     def scheduler(self, call: StockCall, limit: Any, t_max: float) -> Any:
-        """This pipeline spaces its steps itself, unless its scheduler says that it uses flow sigmas."""
+        """Return a flow scheduler with one step that is said to use flow sigmas.
+
+        Otherwise this pipeline would space its steps itself.
+        """
         scheduler = super().scheduler(call, limit, t_max)
         scheduler.register_to_config(use_flow_sigmas=True)
         return scheduler
 
     def weight_clock(self, network: Any) -> Clock | None:
-        """The weight's own embedder."""
+        """Return the embedder of the guidance weight; None where the network takes no weight."""
         embedding = network.time_text_embed
         return Clock(embedding.time_proj, embedding.guidance_embedder) if network.config.guidance_embeds else None
 
 
 def pack(latents: Tensor) -> Tensor:
-    """Latents (b, c, h, w) as a row of 2×2 patches, (b, h/2 · w/2, 4c)."""
+    """Return latents (b, c, h, w) as a row of 2×2 patches, (b, h/2 · w/2, 4c)."""
     batch, channels, height, width = latents.shape
     patches = latents.view(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
     return patches.reshape(batch, height * width // 4, 4 * channels)
 
 
 def patch_ids(rows: int, columns: int, device: torch.device | str = "cpu") -> Tensor:
-    """(0, row, column) of every patch, (rows · columns, 3), made where they are needed."""
+    """Return (0, row, column) of every patch, (rows · columns, 3), made on ``device``."""
     ids = torch.zeros(rows, columns, 3, device=device)
     ids[..., 1] = torch.arange(rows, device=device)[:, None]
     ids[..., 2] = torch.arange(columns, device=device)[None, :]
@@ -115,7 +121,7 @@ def patch_ids(rows: int, columns: int, device: torch.device | str = "cpu") -> Te
 
 
 def unpack(packed: Tensor, height: int, width: int) -> Tensor:
-    """A row of 2×2 patches, (b, h/2 · w/2, 4c), as latents (b, c, h, w)."""
+    """Return a row of 2×2 patches, (b, h/2 · w/2, 4c), as latents (b, c, h, w)."""
     batch, _, channels = packed.shape
     grid = packed.view(batch, height // 2, width // 2, channels // 4, 2, 2)
     return grid.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels // 4, height, width)

@@ -1,4 +1,7 @@
-"""Stable Diffusion 1.x, 2.x and XL: U-Nets on latents and prompts (Rombach et al., 2022; Podell et al., 2023)."""
+"""The adapters of Stable Diffusion 1.x, 2.x and XL: U-Nets on latents and prompts.
+
+Source: Rombach et al., 2022; Podell et al., 2023.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ from bootdiff.teachers.one_call import StockCall
 
 
 class ConditionalConfig(BaseModel):
-    """What of the network's config is read; the defaults are its class's own."""
+    """The fields of the network's config that are read; the defaults are those of its class."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -46,7 +49,7 @@ class ConditionalConfig(BaseModel):
 
 
 class ConditionalUNet(Adapter):
-    """What every UNet2DConditionModel on prompts has in common."""
+    """The common part of the adapters of every UNet2DConditionModel on prompts."""
 
     network_class = "UNet2DConditionModel"
     takes = "prompts"
@@ -64,20 +67,20 @@ class ConditionalUNet(Adapter):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(channels, height, width) of a sample."""
+        """The shape (channels, height, width) of a sample."""
         return (self.channels, *square(self.config.sample_size))
 
     @property
     def channels(self) -> int:
-        """Of a sample."""
+        """The number of channels of a sample."""
         return self.config.in_channels
 
     def clocks(self, network: Any) -> Sequence[Clock]:
-        """One."""
+        """Return the one place where the network takes its time."""
         return [Clock(network.time_proj, network.time_embedding)]
 
     def text(self, network: Any, condition: Condition) -> dict[str, Tensor]:
-        """The prompt's embedding, and the weight where the network takes one."""
+        """Return the network's arguments for the prompt's embedding, and for the weight where it takes one."""
         dtype, words = dtype_of(network), {"encoder_hidden_states": condition["text"]}
         width = network.config.time_cond_proj_dim
         if width is not None:
@@ -85,17 +88,17 @@ class ConditionalUNet(Adapter):
         return {name: value.to(dtype) for name, value in words.items()}
 
     def rescale(self, network: nn.Module, input_scale: float, output_scale: float) -> None:
-        """Scale the first and last convolutions."""
+        """Scale the weights of the first and last convolutions."""
         rescale_unet(network, input_scale, output_scale)
 
     def text_shape(self) -> tuple[int, int]:
-        """(tokens, width) of a prompt's embedding."""
+        """Return (tokens, width) of a prompt's embedding."""
         width = self.config.encoder_hid_dim or self.config.cross_attention_dim
         return 77, width
 
 
 class StableDiffusion(ConditionalUNet):
-    """A StableDiffusionPipeline."""
+    """The adapter of a StableDiffusionPipeline."""
 
     pipelines = ("StableDiffusionPipeline",)
     windows: tuple[tuple[str, int], ...] = (("tokenizer", 77),)
@@ -114,35 +117,38 @@ class StableDiffusion(ConditionalUNet):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(channels, height, width) of a latent."""
+        """The shape (channels, height, width) of a latent."""
         height, width = square(self.config.sample_size)
         halvings = 2 ** (len(self.config.block_out_channels) - 1)
         return self.channels, self.side(height, halvings), self.side(width, halvings)
 
     def blank(self, batch: int) -> Condition:
-        """An empty embedding."""
+        """Return a condition of empty embeddings as the entry ``text``, (b, tokens, width)."""
         return Condition({"text": torch.zeros(batch, *self.text_shape())})
 
     def call(self, network: Any, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """The network's output, (b, c, h, w)."""
+        """Return the network's output, (b, c, h, w)."""
         return network(x.to(dtype_of(network)), timestep, **self.text(network, condition)).sample
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
-        """CLIP's embeddings."""
+        """Return CLIP's embeddings of the prompts as the entry ``text``, (b, tokens, width)."""
         text, _ = pipeline.encode_prompt(list(prompts), device_of(pipeline), 1, False)
         return Condition({"text": text})
 
     def trainable(self, network: Any, guided: bool) -> nn.Module:
-        """With ``cond_proj`` at zero for the weight, as LCM has it: the stock pipeline feeds it."""
+        """Return a copy of the network to be trained; if ``guided``, with ``cond_proj`` at zero for the weight.
+
+        This is LCM's slot for the weight, which the stock pipeline serves.
+        """
         return with_weight_slot(network) if guided else super().trainable(network, guided)
 
     def scheduler(self, call: StockCall, limit: Any, t_max: float) -> Any:
-        """The pipeline insists on steps_offset 1, which trailing spacing ignores."""
+        """Return a DDIM scheduler with steps_offset 1, on which the pipeline insists; trailing spacing ignores it."""
         return call.scheduler("DDIMScheduler", limit, t_max, steps_offset=1)
 
 
 class StableDiffusionXL(StableDiffusion):
-    """A StableDiffusionXLPipeline: two encoders, and the image's size and crop as a condition."""
+    """The adapter of a StableDiffusionXLPipeline: two encoders, and the image's size and crop as a condition."""
 
     pipelines = ("StableDiffusionXLPipeline",)
     encoders = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
@@ -152,14 +158,14 @@ class StableDiffusionXL(StableDiffusion):
     )
 
     def blank(self, batch: int) -> Condition:
-        """Empty embeddings."""
+        """Return a condition of empty embeddings: ``text``, (b, tokens, width), and ``pooled``, (b, width)."""
         width = (self.config.projection_class_embeddings_input_dim or 0) - 6 * (
             self.config.addition_time_embed_dim or 0
         )
         return Condition({**super().blank(batch), "pooled": torch.zeros(batch, width)})
 
     def call(self, network: Any, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """The network's output; sizes are those of the whole image, the crop starts at its corner."""
+        """Return the network's output (b, c, h, w), told that the image is whole and its crop starts at the corner."""
         factor = self.factor
         height, width = self.shape[1] * factor, self.shape[2] * factor
         ids = _size_ids(height, width, x.device, dtype_of(network))
@@ -169,26 +175,32 @@ class StableDiffusionXL(StableDiffusion):
         return network(x.to(dtype_of(network)), timestep, added_cond_kwargs=added, **words).sample
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
-        """Both encoders' embeddings, and the second one's summary."""
+        """Return both encoders' embeddings as ``text``, and the second one's summary as ``pooled``."""
         text, _, pooled, _ = pipeline.encode_prompt(
             list(prompts), device=device_of(pipeline), do_classifier_free_guidance=False
         )
         return Condition({"text": text, "pooled": pooled})
 
     def encode_negative(self, pipeline: Any, prompt: str | None) -> Condition:
-        """Zeros where the pipeline says so of an empty prompt."""
+        """Return the condition that guidance leads away from, a batch of one.
+
+        For an empty prompt it is zeros where the pipeline's config says so.
+        """
         _, text, _, pooled = pipeline.encode_prompt([""], device=device_of(pipeline), negative_prompt=prompt)
         return Condition({"text": text, "pooled": pooled})
 
 
 @lru_cache(maxsize=8)
 def _size_ids(height: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """What SDXL is told of sizes and crop, (6,): copied to a device once, because each copy would make a GPU wait."""
+    """Return what SDXL is told of sizes and crop, (6,).
+
+    It is copied to a device once, because each copy would make a GPU wait.
+    """
     return torch.tensor([height, width, 0, 0, height, width], device=device, dtype=dtype)
 
 
 def with_weight_slot(network: Any) -> nn.Module:
-    """A trainable copy of a UNet2DConditionModel that also takes a guidance weight, at first without effect."""
+    """Return a trainable copy of a UNet2DConditionModel that takes a guidance weight, at first without effect."""
     from diffusers import UNet2DConditionModel
 
     if network.config.time_cond_proj_dim is not None:
@@ -204,6 +216,6 @@ def with_weight_slot(network: Any) -> nn.Module:
 
 
 def device_of(pipeline: Any) -> torch.device:
-    """Where a pipeline's encoders are."""
+    """Return the device on which a pipeline's encoders are."""
     encoders = [part for name, part in pipeline.components.items() if "encoder" in name and isinstance(part, nn.Module)]
     return next((next(encoder.parameters()).device for encoder in encoders), torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Stable Diffusion 3: a flow transformer on latents and prompts (Esser et al., 2024)."""
+"""The adapter of Stable Diffusion 3, a flow transformer on latents and prompts (Esser et al., 2024)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bootdiff.teachers.one_call import StockCall
 
 
 class FlowTransformer(Adapter):
-    """What the flow transformers have in common."""
+    """The common part of the adapters of flow transformers."""
 
     network_part = "transformer"
     takes = "prompts"
@@ -31,17 +31,17 @@ class FlowTransformer(Adapter):
         parts.check("vae")
 
     def clocks(self, network: Any) -> Sequence[Clock]:
-        """One; text and weight are added to it."""
+        """Return the one place where the network takes its time; the embeddings of text and weight are added to it."""
         embedding = network.time_text_embed
         return [Clock(embedding.time_proj, embedding.timestep_embedder)]
 
     def scheduler(self, call: StockCall, limit: Any, t_max: float) -> Any:
-        """A flow scheduler with one step from sigma = 1 to 0."""
+        """Return a flow scheduler with one step from sigma = 1 to 0."""
         return call.flow_scheduler(limit)
 
     @torch.no_grad()
     def rescale(self, network: Any, input_scale: float, output_scale: float) -> None:
-        """Scale the last layer."""
+        """Scale the weights of the last layer; an input scale other than 1 is refused."""
         if input_scale != 1:
             super().rescale(network, input_scale, output_scale)
         network.proj_out.weight *= output_scale
@@ -49,7 +49,7 @@ class FlowTransformer(Adapter):
 
 
 class SD3Config(BaseModel):
-    """What of the network's config is read; the defaults are its class's own."""
+    """The fields of the network's config that are read; the defaults are those of its class."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -62,7 +62,7 @@ class SD3Config(BaseModel):
 
 
 class StableDiffusion3(FlowTransformer):
-    """A StableDiffusion3Pipeline."""
+    """The adapter of a StableDiffusion3Pipeline."""
 
     pipelines = ("StableDiffusion3Pipeline",)
     network_class = "SD3Transformer2DModel"
@@ -86,7 +86,7 @@ class StableDiffusion3(FlowTransformer):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(channels, height, width) of a latent."""
+        """The shape (channels, height, width) of a latent."""
         height, width = square(self.config.sample_size)
         patch, largest = self.config.patch_size, self.config.pos_embed_max_size
         shape = self.config.in_channels, self.side(height, patch), self.side(width, patch)
@@ -98,17 +98,17 @@ class StableDiffusion3(FlowTransformer):
 
     @property
     def tokens(self) -> int:
-        """Patches of a latent."""
+        """The number of patches of a latent."""
         patch = self.config.patch_size
         return (self.shape[1] // patch) * (self.shape[2] // patch)
 
     def blank(self, batch: int) -> Condition:
-        """Empty embeddings: 77 tokens of CLIP and 256 of T5."""
+        """Return a condition of empty embeddings: 77 tokens of CLIP and 256 of T5, and CLIP's summaries."""
         text = torch.zeros(batch, 77 + 256, self.config.joint_attention_dim)
         return Condition({"text": text, "pooled": torch.zeros(batch, self.config.pooled_projection_dim)})
 
     def call(self, network: Any, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """The velocity, (b, c, h, w)."""
+        """Return the network's prediction of the velocity, (b, c, h, w)."""
         dtype = dtype_of(network)
         return network(
             hidden_states=x.to(dtype),
@@ -118,7 +118,10 @@ class StableDiffusion3(FlowTransformer):
         ).sample
 
     def stand_in(self) -> Any:
-        """Without T5 the pipeline asks the network for the width of its embedding: one without weights will do."""
+        """Return a network without weights where the pipeline has no T5, and None otherwise.
+
+        Without T5 the pipeline asks the network for the width of T5's embedding.
+        """
         from diffusers import SD3Transformer2DModel
 
         if self.parts.kind("text_encoder_3") is not None:
@@ -127,7 +130,7 @@ class StableDiffusion3(FlowTransformer):
             return SD3Transformer2DModel.from_config(self.fields)
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
-        """The three encoders' embeddings, and CLIP's summaries."""
+        """Return the three encoders' embeddings as ``text``, and CLIP's summaries as ``pooled``."""
         words = list(prompts)
         text, _, pooled, _ = pipeline.encode_prompt(
             words, words, words, device=device_of(pipeline), do_classifier_free_guidance=False

@@ -1,4 +1,4 @@
-"""UNet2DModel in pixel space, unconditional or on class labels (DDPM, DDIM, PNDM, … pipelines)."""
+"""The adapter of UNet2DModel in pixel space, unconditional or on class labels (DDPM, DDIM, PNDM, … pipelines)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from bootdiff.teachers.loading.scheduler import BetaConfig, SchedulerConfig, che
 
 
 class UNet2DConfig(BaseModel):
-    """What of a UNet2DModel's config decides whether, and how, it can be read; the defaults are the class's own."""
+    """The fields of a UNet2DModel's config that decide whether, and how, it can be read.
+
+    The defaults are those of its class.
+    """
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -34,13 +37,16 @@ class UNet2DConfig(BaseModel):
 
     @property
     def side(self) -> int:
-        """Of its images, 0 if they are not square."""
+        """The side of its images in pixels; 0 if they are not square."""
         sides = [self.sample_size] * 2 if isinstance(self.sample_size, int) else self.sample_size
         return sides[0] if len(sides) == 2 and sides[0] == sides[1] else 0
 
 
 class UNet2D(Adapter):
-    """A pixel-space UNet2DModel. Where it predicts a variance as well, only the image channels are read."""
+    """The adapter of a pixel-space UNet2DModel.
+
+    Where the network predicts a variance as well, only the image's channels are read.
+    """
 
     pipelines = ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline", "KarrasVePipeline", "ConsistencyModelPipeline")
     alone = True
@@ -76,30 +82,33 @@ class UNet2D(Adapter):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(channels, height, width)."""
+        """The shape (channels, height, width) of an image."""
         return (self.config.in_channels, *square(self.config.sample_size))
 
     def check(self, scheduler: SchedulerConfig) -> None:
-        """Channels and times must agree with the scheduler."""
+        """Refuse a network whose channels or times do not agree with the scheduler."""
         where = self.parts.where("unet")
         _check_channels(self.config, scheduler, where)
         _check_time(self.config, scheduler, where)
 
     def schedule(self, schedule: Schedule) -> Schedule:
-        """A learned time table takes integer timesteps only."""
+        """Return the schedule; with integer timesteps where the network looks them up in a learned table."""
         return schedule.with_integer_timesteps() if self.config.time_embedding_type == "learned" else schedule
 
     def call(self, network: nn.Module, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """The network's output, (b, c, h, w)."""
+        """Return the network's output without a learned variance, (b, c, h, w)."""
         out = network(x.to(dtype_of(network)), timestep, class_labels=condition.get("classes"))
         return out.sample[:, : self.config.in_channels]
 
     def clocks(self, network: Any) -> Sequence[Clock]:
-        """One, beside the class table."""
+        """Return the one place where the network takes its time, which is beside the table of classes."""
         return [Clock(network.time_proj, network.time_embedding)]
 
     def trainable(self, network: Any, guided: bool) -> nn.Module:
-        """Where the teacher predicts a variance as well, those channels are left out: no stock pipeline drops them."""
+        """Return a copy of the network in float32 to be trained, without the channels of a predicted variance.
+
+        No stock pipeline would drop these channels.
+        """
         from diffusers import UNet2DModel
 
         channels = self.config.in_channels
@@ -111,13 +120,16 @@ class UNet2D(Adapter):
         return copied
 
     def rescale(self, network: Any, input_scale: float, output_scale: float) -> None:
-        """Scale the first and last convolutions, and NCSN++'s ways past them."""
+        """Scale the weights of the first and last convolutions, and of NCSN++'s ways past them."""
         if input_scale != 1 and network.config.center_input_sample:
             raise BootdiffError("center_input_sample shifts the input; it cannot be scaled.")
         rescale_unet(network, input_scale, output_scale)
 
     def stock(self, network: Any, scheduler: Any) -> Any:
-        """A ConsistencyModelPipeline: one step by default, and the only stock one that takes class labels."""
+        """Return a ConsistencyModelPipeline around a student's network.
+
+        It takes one step by default, and is the only stock pipeline of such a network that takes class labels.
+        """
         from diffusers import ConsistencyModelPipeline
 
         network.register_to_config(sample_size=self.shape[-1])  # it takes the side of a square
@@ -135,7 +147,7 @@ def rescale_unet(network: Any, input_scale: float, output_scale: float) -> None:
 
 
 def _skips(blocks: Any) -> list[nn.Conv2d]:
-    """The layers of NCSN++ by which blocks read the input, or add to the output, past all others."""
+    """Return the layers of NCSN++ by which blocks read the input, or add to the output, past all others."""
     return [block.skip_conv for block in blocks if getattr(block, "skip_conv", None) is not None]
 
 

@@ -1,4 +1,4 @@
-"""A super-resolution stage and the base stage that it enlarges."""
+"""Checking that a super-resolution stage fits the base stage whose images it enlarges."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def check_enlarges(stage: Adapter, base: Adapter | None, shape: Sequence[int], n
     """Refuse a base stage whose images a super-resolution stage cannot enlarge.
 
     Args:
-        shape: of the base's images.
-        name: the base's, for the message.
+        shape: the shape (c, h, w) of the base stage's images.
+        name: the base stage's name, for the message.
 
     Raises:
-        BootdiffError: naming both sizes.
+        BootdiffError: if it cannot; the message names both sizes.
     """
     small, (channels, height, width) = tuple(shape), stage.shape
     whole = len(small) == 3 and height > small[1] and height % small[1] == 0 and height * small[2] == width * small[1]

@@ -1,1 +1,1 @@
-"""A pipeline's parts, found, checked and read: from a folder, a single file or the hub."""
+"""Finding, checking and reading a pipeline's parts, from a folder, a single file or the hub."""

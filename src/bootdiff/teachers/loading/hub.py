@@ -1,4 +1,4 @@
-"""Finding a pipeline's folder: a local one, a builtin, or one from the hub."""
+"""Finding a pipeline's folder: a local one, a builtin's, or one from the hub."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from bootdiff.system.out_of_memory import let_pass
 from bootdiff.teachers.adapters import adapter_of_index
 from bootdiff.teachers.loading.index import SPARE
 
-#: a full commit, which stands for the same files for ever
+#: matches a full commit, which stands for the same files for ever
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def resolve_pipeline(name: str, revision: str | None = None, variant: str | None = None) -> Path:
-    """The local folder of a pipeline, downloaded from the hub if ``name`` is neither a folder nor a builtin.
+    """Return the local folder of a pipeline; a name that is neither a folder nor a builtin is fetched from the hub.
 
     Raises:
-        BootdiffError: if nothing by that name can be had.
+        BootdiffError: if no pipeline of that name can be found or fetched.
     """
     folder = Path(name)
     if folder.exists():
@@ -48,7 +48,7 @@ def resolve_pipeline(name: str, revision: str | None = None, variant: str | None
 
 
 def commit_of(folder: Path) -> str | None:
-    """The commit of a snapshot in the hub's cache; None of any other folder."""
+    """Return the commit of a snapshot in the hub's cache; None for any other folder."""
     return folder.name if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name) else None
 
 
@@ -84,7 +84,7 @@ def _download(name: str, revision: str | None, variant: str | None) -> Path:
 
 
 def _cached(name: str, revision: str | None, variant: str | None) -> Path | None:
-    """The snapshot in the hub's cache, where it holds all that the pipeline needs."""
+    """Return the snapshot in the hub's cache if it holds all that the pipeline needs; None otherwise."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -98,7 +98,7 @@ def _cached(name: str, revision: str | None, variant: str | None) -> Path | None
 
 
 def _whole(folder: Path, files: Sequence[str], index: Mapping[str, Any], variant: str | None) -> bool:
-    """Whether these files are all that the pipeline's components need."""
+    """Return whether these files are all that the pipeline's components need."""
     for part, entry in index.items():
         if part in SPARE or not isinstance(entry, list) or not entry or entry[0] is None:
             continue
@@ -116,13 +116,15 @@ def _whole(folder: Path, files: Sequence[str], index: Mapping[str, Any], variant
 
 
 def one_file(name: str, known: Sequence[str], beside: Sequence[str] = ()) -> Path:
-    """A repository's one safetensors file, or the one that is called as it is known, from the hub or its cache.
+    """Return the one safetensors file of a repository, from the hub or its cache.
+
+    Where there are several, it is the one that has a known name.
 
     Args:
-        beside: small files that are fetched with it where they are there.
+        beside: the names of small files that are fetched with it where they are there.
 
     Raises:
-        BootdiffError: if it cannot be had, or there are several.
+        BootdiffError: if the file cannot be fetched, or there are several and it is not clear which one is meant.
     """
     from huggingface_hub import HfApi, snapshot_download
 
@@ -146,10 +148,12 @@ def one_file(name: str, known: Sequence[str], beside: Sequence[str] = ()) -> Pat
 
 
 def config_folder(name: str) -> Path:
-    """The configs and tokenizers of a hub's pipeline, without its weights, from the hub or its cache.
+    """Return a folder with the configs and tokenizers of a hub's pipeline, without its weights.
+
+    They come from the hub or its cache.
 
     Raises:
-        BootdiffError: if they cannot be had.
+        BootdiffError: if they can be had from neither.
     """
     from huggingface_hub import snapshot_download
 
@@ -167,14 +171,14 @@ def config_folder(name: str) -> Path:
 
 
 def files_to_fetch(files: Sequence[str], index: Mapping[str, Any], variant: str | None) -> list[str]:
-    """Of a repository's files, those that a pipeline needs: one kind of weights a component, and all that is small.
+    """Return those of a repository's files that a pipeline needs: one kind of weights a component, and all small files.
 
     A repository may hold single files of gigabytes beside its components, and each component's weights many times over.
 
     Args:
-        files: paths in the repository.
-        index: its ``model_index.json``.
-        variant: of the weights where a component has it; another component's plain weights are taken.
+        files: the paths of all files in the repository.
+        index: the content of its ``model_index.json``.
+        variant: the variant of the weights, taken where a component has it; the others' plain weights are taken.
     """
     parts = [part for part, entry in index.items() if isinstance(entry, list) and entry[0] is not None]
     places = [f"{part}/" for part in parts if any(file.startswith(f"{part}/") for file in files)]

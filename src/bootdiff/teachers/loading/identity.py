@@ -1,4 +1,4 @@
-"""What a pipeline is beside its denoising network: a hash of its other components' files."""
+"""Identifying a pipeline besides its denoising network, by a hash of its other components' files."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from pathlib import Path
 
 from bootdiff.teachers.adapters.base import Adapter
 
-#: bytes of a component's file up to which all of it is hashed; of larger ones the size, and so much of both ends
+#: the most bytes of a file that is hashed as a whole, and the bytes at both ends of a larger one that are hashed
 HASHED, ENDS = 200 * 2**20, 2**20
 
 
 def components_hash(adapter: Adapter) -> str:
-    """Of encoders, tokenizers and autoencoder: everything but the denoising network and the scheduler."""
+    """Return a hash of encoders, tokenizers and autoencoder, as 16 hexadecimal digits.
+
+    These are all components but the denoising network and the scheduler.
+    """
     digest = hashlib.blake2b(adapter.parts.digest(adapter.network_part).encode(), digest_size=8)
     for part in sorted(adapter.parts.components):
         where = adapter.parts.where(part)
@@ -25,7 +28,7 @@ def components_hash(adapter: Adapter) -> str:
 
 
 def _told(path: Path) -> str:
-    """A hash of a file's content, or of its size and its ends."""
+    """Return a hash of a file's content, or of the size and the ends of a large file."""
     size, digest = path.stat().st_size, hashlib.blake2b(digest_size=8)
     with path.open("rb") as file:
         if size <= HASHED:

@@ -1,4 +1,4 @@
-"""A pipeline's ``model_index.json``: which component is of which class, and that each is of a kind that may be."""
+"""A pipeline's ``model_index.json``: it says of which class each component is, and every entry is checked here."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from bootdiff.teachers.loading.safety import check_files
 
 #: the libraries whose classes a pipeline may name; anything else would be somebody's own code
 LIBRARIES = ("diffusers", "transformers")
-#: components that a student needs nothing of: where their folders were left out, the pipeline is read without them
+#: the components that no student needs: where their folders were left out, the pipeline is read without them
 SPARE = ("safety_checker", "feature_extractor", "image_encoder", "watermarker")
-#: names that are a component's in every pipeline
+#: matches names that are those of components in every pipeline
 COMPONENT = re.compile(
     r"(unet|transformer|prior|vae|vqvae|movq|(\w+_)?scheduler|tokenizer|text_encoder|image_encoder|image_processor|"
     r"feature_extractor|safety_checker|watermarker)(_\d)?"
 )
-#: classes that newer versions of transformers call otherwise
+#: the new names of classes that were renamed in later versions of transformers
 RENAMED = {"CLIPFeatureExtractor": "CLIPImageProcessor", "ViTFeatureExtractor": "ViTImageProcessor"}
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """The folder's ``model_index.json``, with every component's entry and class checked.
+    """Return the content of a folder's ``model_index.json``, with every component's entry and class checked.
 
     Raises:
-        BootdiffError: naming the entry that cannot be, or a file that would run code.
+        BootdiffError: if an entry is of a wrong kind, or a file would run code; the message names it.
     """
     check_files(folder)
     path = folder / "model_index.json"
@@ -50,10 +50,10 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def component_class(folder: Path, part: str, library: str, kind: str) -> type[Any]:
-    """A component's class.
+    """Return the class of a component.
 
     Raises:
-        BootdiffError: if the library has none of this name, or it is none for this part.
+        BootdiffError: if the library has no class of this name, or the class does not fit this component.
     """
     module = library if library in LIBRARIES else f"diffusers.pipelines.{library}"
     with quietly():  # some classes remark on what is not installed when they are imported
@@ -71,7 +71,7 @@ def component_class(folder: Path, part: str, library: str, kind: str) -> type[An
 
 
 def _check_entry(part: str, entry: Any, folder: Path) -> None:
-    """Refuse what stands where a component's library and class should."""
+    """Refuse an entry that is no component's library and class where one is expected."""
     where, form = folder / "model_index.json", "[library, class], or [null, null] for none"
     pair = isinstance(entry, list) and (entry == [None, None] or _names_class(entry))
     if not pair and (COMPONENT.fullmatch(part) or (isinstance(entry, str | dict | list) and (folder / part).is_dir())):
@@ -94,7 +94,7 @@ def _names_class(entry: Any) -> bool:
 
 
 def _bases(part: str) -> tuple[type[Any], ...]:
-    """What a component of this name is derived from."""
+    """Return the classes from which a component of this name must be derived; one of them suffices."""
     import diffusers
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
@@ -114,7 +114,10 @@ def _bases(part: str) -> tuple[type[Any], ...]:
 
 
 def _without_spare(index: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Without the components that are named but not there, as stock diffusers opens it if they are given as None."""
+    """Return the index without the components that it names but the folder does not hold.
+
+    This is how stock diffusers opens the pipeline if they are given as None.
+    """
     lost = [part for part in SPARE if _names_class(index.get(part)) and not (folder / part).is_dir()]
     # A safety checker is of no use without what prepares its images.
     if "feature_extractor" in lost and _names_class(index.get("safety_checker")):

@@ -1,4 +1,4 @@
-"""From what the user names (a builtin, a folder, a single file, a hub id) to a teacher."""
+"""Loading a teacher from what the user names: a builtin, a folder, a single file or a hub id."""
 
 from __future__ import annotations
 
@@ -38,18 +38,20 @@ def load_teacher(
 
     Args:
         name: a folder, a builtin name (``digits``) if no such folder exists, a single ``.safetensors`` file of Stable
-            Diffusion, or else a hub id; from Python also a diffusers pipeline, as it is.
-        revision: branch, tag or commit on the hub; folders have none.
-        variant: of the weight files, such as ``"fp16"`` for ``diffusion_pytorch_model.fp16.safetensors``.
-        dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``: what the network runs in. x_0 is float32 always.
+            Diffusion, or else a hub id; from Python also a diffusers pipeline, which is used as it is.
+        revision: the branch, tag or commit on the hub; folders have none.
+        variant: the variant of the weight files, such as ``"fp16"`` for ``diffusion_pytorch_model.fp16.safetensors``.
+        dtype: the precision in which the network runs: ``"float32"``, ``"float16"`` or ``"bfloat16"``. x_0 is always
+            float32.
         lora: a LoRA (file, folder or hub id) to add to the network.
-        lora_scale: its strength.
-        size: side of the images in pixels, for latent models that can make others than their default.
-        commit: of a hub id, loaded in place of what its revision is by now: the one that an earlier run has met.
-        pipeline_config: for a single file: folder or hub id of the pipeline whose configs and tokenizers it uses.
+        lora_scale: the strength of the LoRA; 1 adds it as it was trained.
+        size: the side of the images in pixels, for latent models that can make others than their default.
+        commit: a commit of a hub id, loaded in place of what its revision stands for now: the one that an earlier run
+            used.
+        pipeline_config: for a single file: the folder or hub id of the pipeline whose configs and tokenizers it uses.
 
     Raises:
-        BootdiffError: if there is no such thing, or it is no teacher that bootdiff supports.
+        BootdiffError: if nothing of this name can be found, or it is no teacher that bootdiff supports.
     """
     if not isinstance(name, str):
         return from_pipeline(name, size)
@@ -81,7 +83,7 @@ def load_teacher(
 
 
 def from_pipeline(pipeline: Any, size: int | None = None) -> Teacher:
-    """A diffusers pipeline in memory, with whatever was loaded into it."""
+    """Return the teacher that a diffusers pipeline in memory makes, with whatever was loaded into it."""
     from diffusers import DiffusionPipeline
 
     if not isinstance(pipeline, DiffusionPipeline):
@@ -93,7 +95,7 @@ def from_pipeline(pipeline: Any, size: int | None = None) -> Teacher:
 
 
 def read_parts(parts: Components, name: str, origin: Origin | None) -> Teacher:
-    """The teacher that a pipeline's parts make."""
+    """Return the teacher that a pipeline's parts make."""
     kind = adapter_of_index(parts.index, name)
     if parts.pipeline_class not in kind.pipelines:  # somebody's own class, read as one that is known
         parts.index["_class_name"] = kind.pipelines[0]

@@ -1,4 +1,4 @@
-"""A pipeline that is in memory already: with a LoRA, from a single file, or made in Python."""
+"""The components of a pipeline that is already in memory: with a LoRA, from a single file, or made in Python."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from bootdiff.teachers.loading.weights import aligned, weights_hash
 
 
 class LoadedParts(Components):
-    """A pipeline that is in memory already: with a LoRA, from a single file, or made in Python.
+    """The components of a pipeline that is already in memory: with a LoRA, from a single file, or made in Python.
 
     Args:
         pipeline: a diffusers pipeline.
         borrowed: whether it is the user's own, which must stay as it is.
-        size: the side of the images in pixels, where it is another than the pipeline's default.
+        size: the side of the images in pixels, where it is another than the pipeline's default; else None.
     """
 
     def __init__(self, pipeline: Any, borrowed: bool = False, size: int | None = None) -> None:
@@ -33,27 +33,27 @@ class LoadedParts(Components):
             self.index[name] = [None, None] if component is None else [module, type(component).__name__]
 
     def where(self, part: str) -> Path:
-        """A name for messages."""
+        """Return a component's name for messages."""
         return self.folder / part
 
     def config(self, part: str) -> dict[str, Any]:
-        """The component's own config."""
+        """Return a component's own config."""
         return plain(getattr(self.stock, part).config)
 
     def full_config(self, part: str) -> dict[str, Any]:
-        """The same: it was built already."""
+        """Return a component's own config, which is complete because the component was built already."""
         return self.config(part)
 
     @property
     def scheduler(self) -> dict[str, Any]:
-        """The scheduler's config."""
+        """The scheduler's config as stock diffusers reads it, with its class."""
         kind = type(self.stock.scheduler).__name__
         return as_stock_reads(
             {**plain(self.stock.scheduler.config), "_class_name": kind}, kind, self.where("scheduler")
         )
 
     def digest(self, network_part: str) -> str:
-        """Of the other networks' weights and the tokenizers' words."""
+        """Return a text of the other networks' configs and hashes of weights, and of the tokenizers' words."""
         others = {name: part for name, part in self.stock.components.items() if name != network_part}
         words = []
         for name, part in others.items():
@@ -65,30 +65,33 @@ class LoadedParts(Components):
         return "\n".join(words)
 
     def network(self, part: str, kind: type[Any]) -> nn.Module:
-        """The network that the pipeline holds."""
+        """Return the network that the pipeline holds; a copy of it where the pipeline is the user's own."""
         network = getattr(self.stock, part)
         return aligned(copy.deepcopy(network) if self.borrowed else network)
 
     def try_out(self, *parts: str) -> None:
-        """They were built already."""
+        """Refuse a pipeline without one of these components; they need no reading, because they are in memory."""
         self.check(*parts)
 
     def check(self, *parts: str) -> None:
-        """Refuse a pipeline without one of these components."""
+        """Refuse a pipeline that lacks one of these components."""
         for part in parts:
             if self.kind(part) is None:
                 raise BootdiffError(f"this {self.pipeline_class} has no {part}, which it needs here.")
 
     def load(self, part: str) -> Any:
-        """The component."""
+        """Return a component of the pipeline."""
         self.check(part)
         return getattr(self.stock, part)
 
     def release(self, *parts: str) -> None:
-        """Nothing: the pipeline holds them."""
+        """Do nothing, because the pipeline holds its components."""
 
     def pipeline(self, dtype: torch.dtype | None = None, **replaced: Any) -> Any:
-        """A pipeline of the same class with these components in place; in another precision, of copies."""
+        """Return a pipeline of the same class with ``replaced`` in place of its own components.
+
+        In another precision it is made of copies.
+        """
         known = {**plain(self.stock.config), **self.stock.components, **replaced}
         for name, value in known.items():
             other = dtype is not None and isinstance(value, nn.Module) and next(value.parameters()).dtype != dtype

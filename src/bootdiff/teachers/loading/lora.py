@@ -1,4 +1,4 @@
-"""A LoRA, added to the weights of a teacher's pipeline: all of its layers, or none."""
+"""Adding a LoRA to the weights of a teacher's pipeline: all of its layers, or none."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from bootdiff.teachers.loading.components import Components
 from bootdiff.teachers.loading.hub import one_file
 from bootdiff.teachers.loading.weights import check_finite_tensors
 
-#: the names by which trainers call the file in a folder
+#: the names that trainers give to the file of a LoRA in a folder
 NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
-#: relatives of LoRA that are not read, by what their tensors' names hold
+#: the names of LoRA's relatives that are not read, by patterns that their tensors' names match
 RELATIVES = {
     "hada_": "LoHa",
     "lokr_": "LoKr",
@@ -31,17 +31,17 @@ RELATIVES = {
     r"\.on_input": "(IA)³",
     r"\.diff(_b)?$": "full difference",
 }
-#: how the larger matrix of a layer's pair ends, in kohya's and in diffusers' and PEFT's names
+#: the endings of the names of a layer's two matrices, as kohya, diffusers and PEFT write them
 DOWN, UP = (".lora_down.weight", "lora_A.weight", ".down.weight"), (".lora_up.weight", "lora_B.weight", ".up.weight")
-#: what PEFT puts before the names of the network that it wrapped
+#: the prefix that PEFT puts before the names of the network that it wrapped
 PEFT = "base_model.model."
 
 
 def with_lora(parts: Components, lora: str, scale: float) -> Any:
-    """The whole pipeline with a LoRA added to its weights.
+    """Return the whole pipeline with a LoRA added to its weights.
 
     Raises:
-        BootdiffError: if the LoRA cannot be read, is of another kind, or is one of another architecture.
+        BootdiffError: if the LoRA cannot be read, is of another kind, or belongs to another architecture.
     """
     try:
         import peft  # noqa: F401
@@ -75,7 +75,7 @@ def with_lora(parts: Components, lora: str, scale: float) -> Any:
 
 
 def _lost(lora: str, parts: Components, added: int, asked: int) -> BootdiffError:
-    """Of the LoRA's layers, some or all are not the pipeline's."""
+    """Return the error that some or all of the LoRA's layers are not in the pipeline."""
     kind, expected = parts.pipeline_class, "expected one that was trained for the same architecture."
     if added == 0:
         met = f"changes nothing in this {kind}: none of its {asked} layers is there"
@@ -85,7 +85,7 @@ def _lost(lora: str, parts: Components, added: int, asked: int) -> BootdiffError
 
 
 def _file(lora: str) -> Path:
-    """The file that a name stands for: itself, the one in a folder, or the one in a repository of the hub."""
+    """Return the file that a name stands for: itself, the one in a folder, or the one in a repository of the hub."""
     path = Path(lora)
     if not path.exists() and (path.suffix in (".safetensors", ".bin") or lora[0] in "./~" or lora.count("/") != 1):
         raise BootdiffError(f"no LoRA at {lora}; expected a .safetensors file, a folder or a hub id.")
@@ -104,10 +104,10 @@ def _file(lora: str) -> Path:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """Its tensors: a LoRA's, finite, and not all zero.
+    """Return the tensors of a file: those of a LoRA, finite, and not all zero.
 
     Raises:
-        BootdiffError: saying what the file is, where it is none.
+        BootdiffError: if the file holds no such LoRA; the message says what it is.
     """
     try:
         tensors = load_tensors(path)
@@ -145,10 +145,10 @@ def _check_pairs(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _kohya(tensors: Mapping[str, Tensor], pipeline: Any) -> dict[str, Tensor] | None:
-    """A kohya LoRA with its alphas multiplied into its matrices; None where stock diffusers reads it rightly.
+    """Return a kohya LoRA with its alphas multiplied into its matrices; None where stock diffusers reads it rightly.
 
-    Where layers differ in alpha or rank, diffusers gives some of them the alpha of others; and where no output layer of
-    a text encoder was trained, it leaves out others of that encoder.
+    Where layers differ in alpha or rank, diffusers gives some of them the alpha of others. Where no output layer of a
+    text encoder was trained, it leaves out other layers of that encoder.
     """
     layers = [name.removesuffix(DOWN[0]) for name in tensors if name.endswith(DOWN[0])]
     ranks = {layer: tensors[f"{layer}{DOWN[0]}"].shape[0] for layer in layers}
@@ -169,7 +169,7 @@ def _kohya(tensors: Mapping[str, Tensor], pipeline: Any) -> dict[str, Tensor] | 
 
 
 def _own_names(pipeline: Any) -> dict[str, str]:
-    """diffusers' name of every layer, by kohya's, which has underscores for its points."""
+    """Return diffusers' name of every layer by kohya's name, which has underscores in place of points."""
     prefixes = {
         "unet": ("lora_unet_",),
         "text_encoder": ("lora_te_", "lora_te1_", "lora_te_text_model_", "lora_te1_text_model_"),
@@ -185,7 +185,7 @@ def _own_names(pipeline: Any) -> dict[str, str]:
 
 
 def _unwrapped(tensors: Mapping[str, Tensor], path: Path, pipeline: Any) -> dict[str, Tensor] | None:
-    """PEFT's own format in diffusers' names, with its alpha multiplied in; None where it is another format."""
+    """Return a LoRA in PEFT's format under diffusers' names, with alpha multiplied in; None for another format."""
     if not all(name.startswith(PEFT) for name in tensors):
         return None
     words = read_json(path.parent / "adapter_config.json")
@@ -213,14 +213,14 @@ def _alpha(words: Mapping[str, Any], layer: str, path: Path) -> float:
 
 
 def _owner(layers: list[str], pipeline: Any) -> str:
-    """The component that has most of these layers."""
+    """Return the name of the component that has most of these layers."""
     networks = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
     have = {name: {inner for inner, _ in part.named_modules()} for name, part in networks.items()}
     return max(have, key=lambda name: sum(layer in have[name] for layer in layers))
 
 
 def _layers(pipeline: Any) -> int:
-    """How many layers of the pipeline have got an addition."""
+    """Return how many layers of the pipeline have got an addition."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     networks = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]

@@ -21,23 +21,23 @@ from bootdiff.teachers.loading.shell import shell
 from bootdiff.teachers.loading.stored import stored
 from bootdiff.teachers.loading.weights import aligned, load_network
 
-#: networks that stock diffusers builds by another name where an old index says this one
+#: the classes that stock diffusers builds where an old index says another name
 REMAPPED = {"Transformer2DModel": "DiTTransformer2DModel"}
-#: beside a pipeline of ours on class labels: what none of diffusers' configs can say
+#: the file with the null class and the classes' names, for which diffusers' configs have no place
 LABELS = "labels.json"
-#: one of these holds a tokenizer's words
+#: the files of which one holds a tokenizer's words
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
 
 
 class Parts(Components):
-    """A pipeline in a folder.
+    """The components of a pipeline in a folder.
 
     Args:
-        folder: holds ``model_index.json``.
-        variant: of the weight files, such as ``"fp16"``.
-        dtype: of every component.
-        size: the side of the images in pixels, where it is another than the pipeline's default.
-        index: what a ``model_index.json`` would say, of a folder without one.
+        folder: the folder, which holds ``model_index.json``.
+        variant: the variant of the weight files, such as ``"fp16"``.
+        dtype: the precision of every component.
+        size: the side of the images in pixels, where it is another than the pipeline's default; else None.
+        index: what a ``model_index.json`` would say, for a folder without one.
     """
 
     def __init__(
@@ -53,13 +53,16 @@ class Parts(Components):
         self._loaded: dict[str, Any] = {}
 
     def where(self, part: str) -> Path:
-        """Its folder; in the hub's oldest pipelines the network and the scheduler lie in the pipeline's own."""
+        """Return the folder of a component.
+
+        In the hub's oldest pipelines the network and the scheduler lie in the pipeline's own folder.
+        """
         inside = self.folder / part
         return inside if inside.is_dir() or part not in ("unet", "scheduler") else self.folder
 
     @property
     def null_class(self) -> int | None:
-        """The label that stood for no class, where ``train-teacher`` wrote it down."""
+        """The label that stood for no class, where ``train-teacher`` wrote it down; else None."""
         path = self.folder / LABELS
         value = read_json(path).get("null_class") if path.is_file() else None
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
@@ -68,7 +71,7 @@ class Parts(Components):
 
     @property
     def class_names(self) -> list[str]:
-        """The names of the classes by their labels, where ``train-teacher`` wrote them down."""
+        """The names of the classes by their labels, where ``train-teacher`` wrote them down; else an empty list."""
         path = self.folder / LABELS
         value = read_json(path).get("names", []) if path.is_file() else []
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
@@ -76,27 +79,27 @@ class Parts(Components):
         return value
 
     def config(self, part: str) -> dict[str, Any]:
-        """A component's ``config.json``."""
+        """Return the content of a component's ``config.json``."""
         return read_json(self.where(part) / "config.json")
 
     def full_config(self, part: str) -> dict[str, Any]:
-        """A network's config with all that its class adds by itself: what stock pipelines read."""
+        """Return a network's config with all that its class adds by itself, as stock pipelines read it."""
         where, kind = self.where(part), self._class(part)
         check_files(where)
         return plain(shell(kind, where, stored(where, self.variant, kind.__name__, strict=False)).config)
 
     @property
     def scheduler(self) -> dict[str, Any]:
-        """The scheduler's config as stock diffusers reads it, with the class that it builds: the index's."""
+        """The scheduler's config as stock diffusers reads it, with the class that the index names, which it builds."""
         where = self.where("scheduler")
         return as_stock_reads(read_json(where / "scheduler_config.json"), self.kind("scheduler"), where)
 
     def digest(self, network_part: str) -> str:
-        """Of all components but the network, where nothing else says which they are: a folder's name does."""
+        """Return an empty text, because the files in the components' folders identify them."""
         return ""
 
     def network(self, part: str, kind: type[Any]) -> nn.Module:
-        """The denoising network, complete and finite.
+        """Return the denoising network, complete and finite.
 
         Raises:
             BootdiffError: if its weights cannot be read, or the index names another class.
@@ -113,7 +116,7 @@ class Parts(Components):
         """Refuse a pipeline that lacks one of these components.
 
         Raises:
-            BootdiffError: naming it.
+            BootdiffError: if one is missing or its folder lacks its files; the message names it.
         """
         for part in parts:
             kind, where = self.kind(part), self.where(part)
@@ -131,7 +134,7 @@ class Parts(Components):
                 raise BootdiffError(f"{where} is empty; expected the files of a {kind}.")
 
     def try_out(self, *parts: str) -> None:
-        """Read components and forget them again: what is wrong with one is found before anything is trained.
+        """Read components and forget them again, so that what is wrong with one is found before any training.
 
         Raises:
             BootdiffError: if a component cannot be read, is incomplete, or holds values that are not finite.
@@ -143,7 +146,10 @@ class Parts(Components):
                 self._check_words(read, part)
 
     def _check_words(self, tokenizer: Any, part: str) -> None:
-        """Refuse a tokenizer whose words or window its encoder has no room for: it would fail at the first prompt."""
+        """Refuse a tokenizer with more words, or a longer window, than its encoder has room for.
+
+        It would fail at the first prompt.
+        """
         encoder = part.replace("tokenizer", "text_encoder")
         words = self.config(encoder) if self.kind(encoder) is not None else {}
         pairs = (
@@ -161,10 +167,10 @@ class Parts(Components):
                 )
 
     def load(self, part: str) -> Any:
-        """A component, kept until ``release``.
+        """Return a component, which is kept until ``release``.
 
         Raises:
-            BootdiffError: if it is missing, of a library that is not known, or cannot be read.
+            BootdiffError: if the component is missing, of a library that is not known, or cannot be read.
         """
         if part not in self._loaded:
             self.check(part)
@@ -177,10 +183,10 @@ class Parts(Components):
             self._loaded.pop(part, None)
 
     def pipeline(self, dtype: torch.dtype | None = None, **replaced: Any) -> Any:
-        """The stock pipeline, with these components in place of its own; None leaves one out.
+        """Return the stock pipeline, with ``replaced`` in place of its own components; None leaves one out.
 
         Args:
-            dtype: another one than the teacher's.
+            dtype: another precision than the teacher's.
 
         Raises:
             BootdiffError: if one of its other components cannot be read.
@@ -205,7 +211,7 @@ class Parts(Components):
         return component_class(self.folder, part, *self.index[part])
 
     def _read(self, part: str, dtype: torch.dtype | None = None) -> Any:
-        """A component, checked: the class of the index, from files that run no code."""
+        """Return a component of the index's class, checked, from files that run no code."""
         where, kind = self.where(part), self._class(part)
         if issubclass(kind, nn.Module):
             network = load_network(kind, where, dtype or self.dtype, self.variant, strict=False)
@@ -224,5 +230,5 @@ class Parts(Components):
 
 
 def has_weights(kind: str) -> bool:
-    """Whether a component of this class is a network."""
+    """Return whether a component of the class with this name is a network."""
     return not any(word in kind for word in ("Tokenizer", "Scheduler", "Processor", "Extractor", "Watermarker"))

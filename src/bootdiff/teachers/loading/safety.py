@@ -1,4 +1,4 @@
-"""What a pipeline's folder must not hold: code, or configs that ask for some (``SECURITY.md``)."""
+"""Checking that a pipeline's folder holds no code, and no config that asks for some (``SECURITY.md``)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from bootdiff.core.errors import BootdiffError
 from bootdiff.storage.files import read_json
 
-#: fields by which a config names a Python file, beside it or on the hub
+#: the fields by which a config names a Python file, beside it or on the hub
 CODE = ("auto_map", "custom_pipelines", "custom_pipeline", "custom_objects")
-#: fields that name an implementation, which transformers fetches from the hub and runs where it looks like a hub id
+#: fields that name an implementation; transformers fetches one that looks like a hub id from the hub and runs it
 IMPLEMENTATIONS = ("attn_implementation", "experts_implementation")
 #: the JSON files that diffusers, transformers and tokenizers read by themselves
 READ = ("config.json", "*_config.json", "*.index*.json", "tokenizer.json", "vocab.json", "added_tokens.json")
-#: what is read here, and handed on as words
+#: the config that bootdiff reads itself and hands on as fields, so that a byte order mark in it does no harm
 SCHEDULER = "scheduler_config.json"
 
 
@@ -24,7 +24,7 @@ def check_files(folder: Path) -> None:
     """Refuse a folder whose files would run code, or cannot be read safely.
 
     Raises:
-        BootdiffError: naming the file and what it holds.
+        BootdiffError: if there is such a file; the message names it and says what it holds.
     """
     code = next((path for path in sorted(folder.glob("*")) if path.suffix in (".py", ".pyc", ".so")), None)
     if code is not None:
@@ -44,7 +44,7 @@ def check_files(folder: Path) -> None:
 
 
 def _check_mark(path: Path) -> None:
-    """Refuse a byte order mark where a library reads a file by itself: to all of them it is no JSON."""
+    """Refuse a file with a byte order mark where a library reads it by itself: to all of them it is no JSON."""
     with path.open("rb") as file:
         marked = file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
     if marked and path.name != SCHEDULER:
@@ -55,7 +55,7 @@ def _check_mark(path: Path) -> None:
 
 
 def _check_words(words: Mapping[str, Any], path: Path) -> None:
-    """Refuse a config that names code, and weights outside its folder."""
+    """Refuse a config that names code, quantised weights, or weights outside its folder."""
     for key, value in words.items():
         named = key in CODE and value not in (None, {}, [])
         fetched = any(word in key for word in IMPLEMENTATIONS) and "/" in str(value)

@@ -1,4 +1,4 @@
-"""Reading a diffusers scheduler config: its schedule and its prediction type. The scheduler's word is taken."""
+"""Reading the schedule and the prediction type from a diffusers scheduler config, whose word is taken."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class SchedulerConfig(BaseModel, ABC):
-    """The fields that every kind shares, with the ranges in which they mean something."""
+    """The fields that every kind of scheduler shares, with the ranges in which they mean something."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -60,11 +60,15 @@ class SchedulerConfig(BaseModel, ABC):
 
     @abstractmethod
     def read(self, where: Path | str, tokens: int | None = None) -> tuple[Schedule, Prediction]:
-        """The schedule and prediction type; ``tokens`` is the length of an image, for shifts that depend on it."""
+        """Return the schedule and the prediction type.
+
+        ``tokens`` is the number of tokens of an image, for shifts that depend on it; ``where`` names the file in
+        messages.
+        """
 
 
 class BetaConfig(SchedulerConfig):
-    """A table of betas."""
+    """The fields of a scheduler with a table of betas."""
 
     prediction_type: Literal["epsilon", "sample", "original_sample", "v_prediction"] = "epsilon"
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace"] = "linear"
@@ -93,13 +97,13 @@ class BetaConfig(SchedulerConfig):
         return self
 
     def read(self, where: Path | str, tokens: int | None = None) -> tuple[Schedule, Prediction]:
-        """diffusers' own betas."""
+        """Return the schedule of diffusers' own betas, and the prediction type."""
         kinds = {"epsilon": Noise(), "v_prediction": Velocity()}
         return BetaTable(betas_of(self, where)), kinds.get(self.prediction_type, Signal())
 
 
 class EDMConfig(SchedulerConfig):
-    """EDM's noise levels and preconditioning."""
+    """The fields of a scheduler with EDM's noise levels and preconditioning."""
 
     sigma_min: float = Field(0.002, ge=1e-8, le=1e8)
     sigma_max: float = Field(80.0, ge=1e-8, le=1e8)
@@ -115,14 +119,14 @@ class EDMConfig(SchedulerConfig):
         return self
 
     def read(self, where: Path | str, tokens: int | None = None) -> tuple[Schedule, Prediction]:
-        """Noise levels spaced as its sampler spaces them."""
+        """Return EDM's schedule, with noise levels spaced as its sampler spaces them, and its preconditioning."""
         rho = self.rho if self.sigma_schedule == "karras" else None
         sign = 1.0 if self.prediction_type == "epsilon" else -1.0
         return EDM(self.sigma_min, self.sigma_max, rho, self.num_train_timesteps), Preconditioned(self.sigma_data, sign)
 
 
 class FlowConfig(SchedulerConfig):
-    """Rectified flow, with the shift of its times towards noise."""
+    """The fields of a scheduler of rectified flow, which may shift its times towards noise."""
 
     shift: Positive = 1.0
     use_dynamic_shifting: bool = False
@@ -142,7 +146,10 @@ class FlowConfig(SchedulerConfig):
         return self
 
     def read(self, where: Path | str, tokens: int | None = None) -> tuple[Schedule, Prediction]:
-        """The path x_t = (1 − sigma) x_0 + sigma eps. Other spacings of sampling steps do not change it."""
+        """Return the path x_t = (1 − sigma) x_0 + sigma eps and its prediction type.
+
+        Other spacings of sampling steps do not change the path.
+        """
         return RectifiedFlow(self._shift(where, tokens), self.num_train_timesteps), FlowVelocity()
 
     def _shift(self, where: Path | str, tokens: int | None) -> float:
@@ -161,13 +168,13 @@ class FlowConfig(SchedulerConfig):
 
 
 def as_stock_reads(config: Mapping[str, Any], kind: str | None, where: Path | str) -> dict[str, Any]:
-    """A scheduler's config file with the class that stock diffusers builds of it, and old fields by their new names.
+    """Return a scheduler's config with the class that stock diffusers builds, and old fields by their new names.
 
     Args:
         kind: the class that the pipeline's index names, which is the one that counts; None where it names none.
 
     Raises:
-        BootdiffError: where two fields contradict each other.
+        BootdiffError: if two fields contradict each other, or the class's name is no text.
     """
     words = dict(config)
     if not isinstance(words.get("_class_name", ""), str):
@@ -191,10 +198,10 @@ def as_stock_reads(config: Mapping[str, Any], kind: str | None, where: Path | st
 
 
 def read_config(config: Mapping[str, Any], where: Path | str) -> SchedulerConfig:
-    """The config's fields, checked.
+    """Return the fields of a scheduler's config, checked.
 
     Raises:
-        BootdiffError: naming the class or the first field that cannot be read, what it is and what it should be.
+        BootdiffError: if the class or a field cannot be read; the message says which it is and what it should be.
     """
     kind = str(config.get("_class_name", "?"))
     if config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
@@ -220,7 +227,7 @@ def read_config(config: Mapping[str, Any], where: Path | str) -> SchedulerConfig
 
 
 def betas_of(words: BetaConfig, where: Path | str) -> list[float]:
-    """The beta table that diffusers itself builds from the config (N values in float32)."""
+    """Return the table of N betas, with values in float32, that diffusers itself builds from the config."""
     from diffusers import DDPMScheduler
 
     names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
@@ -240,10 +247,10 @@ def betas_of(words: BetaConfig, where: Path | str) -> list[float]:
 
 
 def checked(kind: type[Model], fields: Mapping[str, Any], where: Path | str) -> Model:
-    """Fields of a file as a model.
+    """Return the fields of a file as a model.
 
     Raises:
-        BootdiffError: naming the first field that cannot be read, what it is and what it should be.
+        BootdiffError: if a field cannot be read; the message names the first one, what it is and what it should be.
     """
     try:
         return kind.model_validate(fields)
@@ -259,7 +266,7 @@ def checked(kind: type[Model], fields: Mapping[str, Any], where: Path | str) -> 
 
 
 def _defaults(kind: str) -> dict[str, Any]:
-    """What a scheduler class takes, with its defaults."""
+    """Return the arguments that a scheduler class takes, with their defaults."""
     import diffusers
 
     parameters = inspect.signature(getattr(diffusers, kind).__init__).parameters

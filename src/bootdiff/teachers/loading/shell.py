@@ -1,4 +1,4 @@
-"""A network built from its config without memory for its weights, and never larger than the weights beside it."""
+"""Building a network from its config without memory for its weights, and never larger than the weights beside it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from bootdiff.storage.files import read_json
 from bootdiff.system.quiet import quietly
 from bootdiff.teachers.loading.stored import Stored
 
-#: weights that are tied are made twice and stored once
+#: how many times as many weights as are stored a class may make: tied weights are made twice and stored once
 TIED = 2
-#: numbers in tables that are computed, not stored
+#: the most numbers in tables that are computed and not stored
 COMPUTED = 2**28
-#: lists in a config that are longer describe nothing that a network is made of
+#: the most entries of a list in a config: a longer one describes nothing that a network is made of
 LONGEST = 10_000
 
 
@@ -33,10 +33,10 @@ class _TooLarge(Exception):
 
 
 def shell(kind: type[Any], folder: Path, held: Stored | None = None) -> Any:
-    """A network of diffusers or transformers from its config, on torch's ``meta`` device.
+    """Return a network of diffusers or transformers, made from its config on torch's ``meta`` device.
 
     Args:
-        held: the weights beside the config; building stops where it asks for more than they hold.
+        held: the weights beside the config; building stops if it asks for more than they hold.
 
     Raises:
         BootdiffError: if the config is missing or says something impossible.
@@ -63,7 +63,10 @@ def shell(kind: type[Any], folder: Path, held: Stored | None = None) -> Any:
 
 
 def _check_sizes(words: Mapping[str, Any], tensors: int) -> None:
-    """Refuse more layers than there are tensors: some classes make lists of their layers before any layer."""
+    """Refuse a config with more layers than there are tensors.
+
+    Some classes make lists as long as the number of their layers before they make any layer.
+    """
     for key, value in words.items():
         values = value if isinstance(value, list) else [value]
         if len(values) > LONGEST:
@@ -77,7 +80,7 @@ def _check_sizes(words: Mapping[str, Any], tensors: int) -> None:
 
 @contextmanager
 def _bounded(tensors: int, numbers: float) -> Iterator[None]:
-    """While modules are made: stop where they have more tensors, or larger ones, than could have been stored."""
+    """Stop the ``with`` block as soon as modules have more tensors, or larger ones, than can have been stored."""
     count, total = 0, 0
 
     def watch(most: float, kept: bool, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""A whole Stable Diffusion model in one ``.safetensors`` file."""
+"""Loading a whole Stable Diffusion model from one ``.safetensors`` file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bootdiff.teachers.loading.weights import check_finite
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 ENCODERS = ("cond_stage_model.", "conditioner.embedders.")
-#: what a file may be instead: the beginnings of some of its names, and what to say of it
+#: what else a file may be: patterns for the beginnings of its tensors' names, and what the message says of it
 OTHERS = (
     (r"(.*\.)?(lora_|hada_|lokr_)|.*\.lora[_.]", "a LoRA: name the model as the teacher, and this file with --lora"),
     (
@@ -40,18 +40,18 @@ OTHERS = (
         "a text encoder alone: give the folder or the file of the whole pipeline",
     ),
 )
-#: tensors of the file that no component takes, by design: the training's, and what CLIP has beside its text
+#: matches tensors that no component takes, by design: those of the training, and those of CLIP beside its text model
 LEFT = re.compile(r".*(\.loss\.|logit_scale|text_projection|position_ids)")
 
 
 def single_file(name: str, dtype: torch.dtype, config: str | None = None) -> Any:
-    """A Stable Diffusion checkpoint in its original format, as a pipeline, complete and finite.
+    """Return a Stable Diffusion checkpoint in its original format as a pipeline, complete and finite.
 
     Args:
-        config: folder or hub id of the pipeline whose configs and tokenizers it uses; from the hub by default.
+        config: the folder or hub id of the pipeline whose configs and tokenizers it uses; from the hub by default.
 
     Raises:
-        BootdiffError: if it is no safetensors file of a whole model, or cannot be read.
+        BootdiffError: if the file is no safetensors file of a whole model, or cannot be read.
     """
     import diffusers
 
@@ -90,7 +90,7 @@ def _unreadable(path: Path, kind: str, error: Exception) -> BootdiffError:
 
 
 def _check_whole(held: Stored) -> None:
-    """Refuse a file that is something else than a whole model, saying what it is."""
+    """Refuse a file that is something else than a whole model; the message says what it is."""
     names, path = held.shapes, held.folder
     there = {
         "U-Net": _starts(names, UNET),
@@ -116,7 +116,7 @@ def _check_whole(held: Stored) -> None:
 
 
 def _check_configs(folder: Path, held: Stored) -> None:
-    """Hold the sizes of the configs that are to be used against the file's weights."""
+    """Check the sizes in the configs that are to be used against the file's weights."""
     for part, entry in read_index(folder).items():
         if isinstance(entry, list) and isinstance(entry[0], str) and (folder / part).is_dir():
             check_files(folder / part)
@@ -126,12 +126,12 @@ def _check_configs(folder: Path, held: Stored) -> None:
 
 
 def _check_taken(path: Path, pipeline: Any) -> None:
-    """Refuse a pipeline that holds what the file does not, or leaves out what it does.
+    """Refuse a pipeline that holds tensors that the file lacks, or leaves out tensors that it holds.
 
     Names change on the way from the file to the pipeline; a tensor's size and the sum of its bits do not.
 
     Raises:
-        BootdiffError: naming the component or the tensor.
+        BootdiffError: if there is such a tensor; the message names the tensor or its component.
     """
     from safetensors import safe_open
 
@@ -166,13 +166,13 @@ def _check_taken(path: Path, pipeline: Any) -> None:
 
 
 def _must_be_taken(name: str) -> bool:
-    """Whether a tensor is left over by mistake; stock diffusers drops OpenCLIP's last layer by design."""
+    """Return whether a tensor must not be left over; stock diffusers drops OpenCLIP's last layer by design."""
     open_clip = name.startswith(ENCODERS) and ".transformer.text_model." not in name
     return not open_clip and LEFT.match(name) is None
 
 
 def _mark(value: Tensor) -> tuple[int, int]:
-    """Of a tensor's bits in any order and shape."""
+    """Return (number of values, sum of their bits) of a tensor, which do not depend on its order and shape."""
     width = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[value.element_size()]
     return prod(value.shape), int(value.detach().contiguous().view(width).sum(dtype=torch.int64))
 

@@ -20,24 +20,24 @@ from bootdiff.storage.reading import check_name, check_regular
 from bootdiff.system.notes import note
 from bootdiff.system.out_of_memory import let_pass
 
-#: what torch's own wrappers (compile, FSDP, activation checkpointing) leave in the names of what they wrap
+#: matches what torch's wrappers (compile, FSDP, activation checkpointing) leave in the names of what they wrap
 WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-#: kinds of tensors that no weights have; positions and counts are 64-bit integers
+#: the kinds of tensors that only quantised weights have; positions and counts are 64-bit integers
 QUANTISED = ("I8", "U8", "I16", "U16", "I32", "U32")
-#: the part of a file's name that says which part of a network it holds
+#: matches the part of a file's name that says which part of a network it holds
 SHARD = re.compile(r"-\d{5}-of-\d{5}")
-#: what DataParallel puts before all names
+#: the prefix that DataParallel puts before all names
 PARALLEL = "module."
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A component's weight files.
+    """The weight files of a component, and the shapes of the tensors in them.
 
     Args:
-        files: those that are read for the variant.
-        variant: the one asked for, if there are files of it.
-        shapes: of every tensor in them, by name.
+        files: the files that are read for the variant.
+        variant: the variant asked for, if there are files of it; else None.
+        shapes: the shape of every tensor in the files, by name.
     """
 
     folder: Path
@@ -47,17 +47,17 @@ class Stored:
 
     @property
     def safe(self) -> bool:
-        """Whether they are safetensors; ``.bin`` files are read by ``torch.load(weights_only=True)``."""
+        """Whether the files are safetensors; ``.bin`` files are read by ``torch.load(weights_only=True)``."""
         return self.files[0].suffix == ".safetensors"
 
     @property
     def numbers(self) -> int:
-        """In all tensors together."""
+        """The number of values in all tensors together."""
         return sum(prod(shape) for shape in self.shapes.values())
 
     @contextmanager
     def unwrapped(self) -> Iterator[Path]:
-        """The folder, or a copy with plain names where the weights were saved from within a wrapper."""
+        """Yield the folder, or a copy with plain names where the weights were saved from within a wrapper."""
         names = {name: self._plain(name) for name in self.shapes}
         if all(name == plain for name, plain in names.items()):
             yield self.folder
@@ -91,13 +91,13 @@ class Stored:
 
 
 def stored(folder: Path, variant: str | None, kind: str, strict: bool = True) -> Stored:
-    """The weight files of a folder that are read for a variant.
+    """Return the weight files of a folder that are read for a variant.
 
     Args:
         strict: whether the variant must be there; otherwise the plain weights serve in its place.
 
     Raises:
-        BootdiffError: if there are none, only others, or one is damaged.
+        BootdiffError: if there are no weights, only those of other variants, or a file is damaged.
     """
     safe = sorted(folder.glob("*.safetensors"))
     # A trainer's other .bin files (its arguments, an optimiser's state) are no weights.
@@ -119,7 +119,7 @@ def stored(folder: Path, variant: str | None, kind: str, strict: bool = True) ->
 
 
 def _together(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
-    """The shapes of all files' tensors; of the shards of one network each holds its own."""
+    """Return the shapes of the tensors in all files by name; no name may stand in two shards of one network."""
     shapes: dict[str, tuple[int, ...]] = {}
     holders: dict[tuple[str, str], Path] = {}
     for file in files:
@@ -135,10 +135,10 @@ def _together(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
 
 
 def stored_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a file's tensors.
+    """Return the shapes of a file's tensors, by name.
 
     Raises:
-        BootdiffError: if it is damaged.
+        BootdiffError: if the file is damaged, or holds quantised weights.
     """
     check_name(file)
     check_regular(file, "file of weights")
@@ -158,7 +158,7 @@ def stored_shapes(file: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _check_kinds(file: Path, kinds: Mapping[str, str]) -> None:
-    """Refuse integers where weights are expected: they are quantised, and another library knows their scales."""
+    """Refuse integers where weights are expected: they are quantised, and their scales are another library's matter."""
     whole = next((name for name, kind in kinds.items() if kind in QUANTISED and "position_ids" not in name), None)
     if whole is not None:
         raise BootdiffError(
@@ -170,7 +170,7 @@ def _check_kinds(file: Path, kinds: Mapping[str, str]) -> None:
 
 
 def _unpickled(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a ``.bin`` file, mapped where its format allows it; no code of the file is run."""
+    """Return the tensors of a ``.bin`` file by name, mapped where its format allows it; no code of the file is run."""
     try:
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=_zipped(file))
     except Exception as error:  # damaged, or a pickle that asks for more than tensors

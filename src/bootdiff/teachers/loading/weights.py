@@ -1,4 +1,4 @@
-"""Loading network weights: complete, finite, and from files that cannot run code."""
+"""Loading network weights that are complete and finite, from files that cannot run code."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def load_network(
 ) -> Network:
     """Load a network of diffusers or transformers from a local folder, complete and finite.
 
-    Sizes are held against the weights before memory is asked for, and nothing in the folder is run.
+    The config's sizes are checked against the weights before memory is asked for, and nothing in the folder is run.
 
     Args:
-        variant: of the weight files, such as ``"fp16"`` for ``diffusion_pytorch_model.fp16.safetensors``.
+        variant: the variant of the weight files, such as ``"fp16"`` for ``diffusion_pytorch_model.fp16.safetensors``.
         strict: whether the variant must be there; otherwise the plain weights serve in its place.
 
-    Old folders hold ``.bin`` files only: they are read with ``torch.load(weights_only=True)``, which runs no code.
+    Old folders hold ``.bin`` files only. These are read with ``torch.load(weights_only=True)``, which runs no code.
 
     Raises:
         BootdiffError: if the weights are missing, damaged, incomplete, another network's, or not finite.
@@ -54,7 +54,7 @@ def load_network(
 
 
 def _read(kind: type[Network], held: Stored, dtype: torch.dtype) -> tuple[Network, Mapping[str, Any]]:
-    """The network as its library reads it, and the library's account of that."""
+    """Return the network as its library reads it, and the library's account of the loading."""
     ours = hasattr(kind, "load_config")  # diffusers; transformers calls the precision otherwise
     with quietly(), held.unwrapped() as place:
         return kind.from_pretrained(  # type: ignore[attr-defined]  # every such class has it
@@ -69,13 +69,13 @@ def _read(kind: type[Network], held: Stored, dtype: torch.dtype) -> tuple[Networ
 
 
 def check_complete(info: Mapping[str, Any], where: Path | str) -> None:
-    """Refuse what diffusers and transformers only warn of: tensors missing, left over, or of other shapes.
+    """Refuse what diffusers and transformers only warn of: tensors that are missing, left over, or of other shapes.
 
     Args:
         info: a library's own account of a loading, without what it leaves out by design.
 
     Raises:
-        BootdiffError: naming the first of them and their number.
+        BootdiffError: if there are any; the message names the first of them and their number.
     """
     shapes = sorted(str(entry[0]) for entry in info.get("mismatched_keys", ()))
     missing = sorted(set(map(str, info.get("missing_keys", ()))) - set(shapes))
@@ -96,10 +96,10 @@ def check_complete(info: Mapping[str, Any], where: Path | str) -> None:
 
 @torch.no_grad()
 def aligned(network: Network) -> Network:
-    """Move every weight to memory of its own.
+    """Move every weight of a network to memory of its own, and return the network.
 
-    Weights from a file are windows into it, at odd addresses, where a CPU multiplies slower and rounds otherwise: a
-    copy of the network would not answer the same to the last bit.
+    Weights from a file are windows into it, at odd addresses, where a CPU multiplies slower and rounds otherwise. So
+    without this a copy of the network would not answer the same to the last bit.
     """
     for tensor in (*network.parameters(), *network.buffers()):
         tensor.data = tensor.data.clone()
@@ -110,7 +110,7 @@ def check_finite(network: nn.Module, where: Path | str) -> None:
     """Refuse weights that are not finite.
 
     Raises:
-        BootdiffError: naming the first such tensor.
+        BootdiffError: if there are any; the message names the first such tensor.
     """
     check_finite_tensors(network.state_dict(), where)
 
@@ -119,7 +119,7 @@ def check_finite_tensors(tensors: Mapping[str, Tensor], where: Path | str) -> No
     """Refuse tensors that are not finite.
 
     Raises:
-        BootdiffError: naming the first of them.
+        BootdiffError: if there are any; the message names the first of them.
     """
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -129,12 +129,12 @@ def check_finite_tensors(tensors: Mapping[str, Tensor], where: Path | str) -> No
 
 
 def weights_hash(network: nn.Module) -> str:
-    """A short hash of every weight's name and bytes: the same network has the same hash wherever it lies."""
+    """Return a short hash of every weight's name and bytes: one network has the same hash wherever it lies."""
     return tensors_hash(network.state_dict())
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
-    """Of their names and bytes."""
+    """Return a short hash of tensors' names and bytes, as 16 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=8)
     for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
