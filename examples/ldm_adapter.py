@@ -17,18 +17,18 @@ class LatentUNet(bootdiff.Adapter):
 
     @property
     def shape(self):
-        """Of one latent."""
+        """Return (channels, height, width) of one latent."""
         return self.fields["in_channels"], self.fields["sample_size"], self.fields["sample_size"]
 
     def call(self, network, x, timestep, condition):
-        """The network's output, (b, c, h, w)."""
+        """Return the network's raw output, (b, c, h, w)."""
         return network(x, timestep).sample
 
     def clocks(self, network):
-        """Where the network takes its time: the target time is added there."""
+        """Return the places where the network embeds its time; the target time is added there."""
         return [bootdiff.Clock(network.time_proj, network.time_embedding)]
 
     def decode(self, sample):
-        """From latents to images in [−1, 1]."""
+        """Return images in [−1, 1], made of latents (b, c, h, w)."""
         coder = self.parts.load("vqvae").to(sample.device)
         return coder.decode(sample / coder.config.scaling_factor).sample.float()
