@@ -11,10 +11,7 @@ with one thread; a report's pictures take two steps of the teacher. The same com
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import importlib
-import io
 import json
 import os
 import random
@@ -30,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common import arguments, table
+from contents import contents, unlike
 from records import FOLDER, commit, new_record, write_record
 
 from bootdiff.whole import has_leftovers
@@ -38,9 +36,6 @@ from bootdiff.whole import has_leftovers
 AGAIN = 0.9
 #: the share of the kills that wait until something is being written, and the seconds for which they let it
 AT_A_WRITE, WRITING = 0.5, 0.02
-#: what a file says of time, and of the hour at which it was written
-TIMES = {"seconds", "images_per_second", "milliseconds"}
-TIMED_COLUMNS = {"images_per_second", "milliseconds", "images/s", "ms, batch 1"}
 
 SHORT = ["--batch-size", "8"]
 SHORT += [word for often in ("log=2", "checkpoint=2", "sample=5") for word in ("--set", often.replace("=", "_every="))]
@@ -119,47 +114,10 @@ def _be_the_command(words: Sequence[str], place: Path) -> None:
         os._exit(code if isinstance(code, int) else 1)
 
 
-def contents(folder: Path) -> dict[str, str]:
-    """Every file below a folder with a hash of what it says, but for times."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(untimed(path)).hexdigest()[:16] for path in files}
-
-
-def untimed(path: Path) -> bytes:
-    """A file's bytes without what depends on how long something took."""
-    if path.suffix == ".jsonl":
-        return json.dumps([without_times(json.loads(line)) for line in path.read_text().splitlines()]).encode()
-    if path.suffix == ".json":
-        return json.dumps(without_times(json.loads(path.read_text()))).encode()
-    if path.suffix in (".csv", ".md") and path.stem == "compare":
-        return json.dumps(without_columns(path)).encode()
-    return path.read_bytes()
-
-
-def without_times(value: Any) -> Any:
-    """A JSON value without the entries that are times."""
-    if isinstance(value, dict):
-        return {key: without_times(one) for key, one in value.items() if key not in TIMES}
-    return [without_times(one) for one in value] if isinstance(value, list) else value
-
-
-def without_columns(path: Path) -> list[list[str]]:
-    """A table's cells, but for the columns that are times."""
-    text = path.read_text()
-    if path.suffix == ".csv":
-        lines = list(csv.reader(io.StringIO(text)))
-    else:
-        lines = [line.strip("| \n").split(" | ") for line in text.splitlines()]
-    head = next(line for line in lines if "sampler" in line)
-    timed = [number for number, name in enumerate(head) if name in TIMED_COLUMNS]
-    return [[cell for i, cell in enumerate(line) if i not in timed or len(line) != len(head)] for line in lines]
-
-
 def differences(place: Path, whole: Mapping[str, str]) -> list[str]:
     """What a trial left that an undisturbed run does not have, or has otherwise."""
-    found = contents(place / "run")
-    wrong = [name for name in {**whole, **found} if whole.get(name) != found.get(name)]
-    return [*sorted(wrong), *(str(path.relative_to(place)) for path in sorted(place.rglob(".*")))]
+    hidden = [str(path.relative_to(place)) for path in sorted(place.rglob(".*"))]
+    return [*unlike(whole, contents(place / "run")), *hidden]
 
 
 class Trial(NamedTuple):

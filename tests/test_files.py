@@ -546,7 +546,8 @@ def test_two_processes_that_the_terminal_stops_save_at_the_same_step(tiny, tmp_p
 
 
 def test_the_benchmark_sees_another_byte_and_hidden_files_and_no_times(student, tmp_path):
-    from kills import contents, differences
+    from contents import contents
+    from kills import differences
 
     shutil.copytree(student, tmp_path / "run")
     whole = contents(tmp_path / "run")
@@ -572,7 +573,7 @@ def test_the_benchmark_sees_another_byte_and_hidden_files_and_no_times(student, 
     ],
 )
 def test_the_benchmark_leaves_times_out_of_tables(tmp_path, name, table):
-    from kills import untimed
+    from contents import untimed
 
     said = []
     for calls, speed in ((1, 5), (1, 6), (2, 5)):
