@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import runpy
 import shlex
 import statistics
@@ -34,6 +35,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 clock = time.process_time
 #: steps of a turn that do not count: the first ones fetch memory
 WARM = 8
+#: steps between boundary losses, which only that many steps have alike
+PERIOD = 4
 
 
 @dataclass(frozen=True)
@@ -111,13 +114,14 @@ class Marks:
 
 
 def turn(package: Package, job: Job, steps: int) -> float:
-    """Seconds of a step: the mean of so many, after those that warm up."""
+    """Seconds of a step: the median of so many, PERIOD at a time, after those that warm up."""
     marks = Marks(job.optimiser, WARM + steps + 1)
     with tempfile.TemporaryDirectory() as folder, package, _hook(marks):
         said = _carry_out([*shlex.split(job.command), "--output", f"{folder}/run"])
     if len(marks.times) < marks.wanted:
         refuse(f"'bootdiff {job.command}' ended too early with {package.side.name}: {said}")
-    return (marks.times[-1] - marks.times[WARM]) / steps
+    moments = marks.times[WARM::PERIOD]
+    return statistics.median(later - earlier for earlier, later in itertools.pairwise(moments)) / PERIOD
 
 
 @contextlib.contextmanager
@@ -176,11 +180,11 @@ def main() -> None:
     )
     add_sides(parser)
     parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=40, help="of a turn: a multiple of 4, as boundary losses have it")
+    parser.add_argument("--steps", type=int, default=40, help=f"of a turn; a multiple of {PERIOD}")
     parser.add_argument("--output", type=Path, default=FOLDER / "step-pairs.json")
     asked = parser.parse_args()
-    if asked.pairs < 1 or asked.steps < 4 or asked.steps % 4:
-        refuse("expected at least one pair, of turns whose number of steps is a multiple of 4.")
+    if asked.pairs < 1 or asked.steps < 1 or asked.steps % PERIOD:
+        refuse(f"expected at least one pair, of turns whose number of steps is a multiple of {PERIOD}.")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder).resolve()
