@@ -519,3 +519,10 @@ def test_a_name_that_is_not_utf8_is_a_name(tmp_path):
         with open(os.fsencode(tmp_path) + b"/%d\xff\xfe.png" % number, "wb") as file:
             Image.new("L", (4, 4), number).save(file, "PNG")
     assert len(data_hash(str(tmp_path))) == 20
+
+
+@pytest.mark.parametrize("words", [("distill", "digits"), ("train-teacher", "digits")])
+def test_a_run_does_not_hide_the_builtin_whose_name_its_folder_would_have(cli, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    refused = cli(*words, "--output", "digits", "--steps", "1")
+    assert refused.code == 2 and "would hide the builtin digits" in refused.err and not Path("digits").exists()
