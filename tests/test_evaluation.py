@@ -17,7 +17,7 @@ from bootdiff.evaluation.engine import Engine, Entry, Noises
 from bootdiff.evaluation.equivalence import Point, equivalence, worth
 from bootdiff.evaluation.measure import Listed
 from bootdiff.methods.boot import BootSettings
-from bootdiff.samplers import stock as stock_samplers
+from bootdiff.samplers import kinds
 from bootdiff.samplers.choice import Choice
 from bootdiff.samplers.rows import path_end
 from bootdiff.samplers.stock import candidates, within
@@ -60,8 +60,8 @@ def measured(digits, tmp_path_factory):
         "ablate": ["ablate", folder / "c.yaml", "--output", folder / "ablated"],
     }
     with pytest.MonkeyPatch.context() as patch:
-        kinds = stock_samplers.VARIANCE_PRESERVING
-        patch.setattr(stock_samplers, "VARIANCE_PRESERVING", {name: kinds[name] for name in ("ddim", "unipc")})
+        few = {name: kinds.VARIANCE_PRESERVING[name] for name in ("ddim", "unipc")}
+        patch.setattr(kinds, "VARIANCE_PRESERVING", few)
         for number, words in enumerate(commands.values()):
             # Each command measures everything itself: what the others keep is not theirs to read.
             patch.setenv("BOOTDIFF_CACHE", str(folder / f"cache-{number}"))
