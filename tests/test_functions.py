@@ -43,3 +43,90 @@ def test_figures_are_what_the_file_holds(run, tmp_path):
 def test_a_report_is_a_page(run, tmp_path):
     page = bootdiff.build_report(run, output=tmp_path / "page.html")
     assert page == tmp_path / "page.html" and "One-step student of digits" in page.read_text()
+
+
+def test_a_comparison_goes_on_in_the_words_that_it_was_begun_with(run, tmp_path):
+    """An earlier version kept the option's text."""
+    asked = bootdiff.Measurement(num=8, calls=(1,), heun=False)
+    first = bootdiff.compare_students(run, asked, tmp_path / "compared", refine=[1, 2])
+    config = (tmp_path / "compared/config.yaml").read_text()
+    assert "refine: 1,2" in config
+    (tmp_path / "compared/config.yaml").write_text(config.replace("refine: 1,2", "refine: 01, 2"))
+    again = bootdiff.compare_students([str(run)], asked, str(tmp_path / "compared"), refine=[1, 2])
+    assert [row["frechet_distance"] for row in again["rows"]] == [row["frechet_distance"] for row in first["rows"]]
+    with pytest.raises(bootdiff.BootdiffError, match="another run"):
+        bootdiff.compare_students(run, asked, tmp_path / "compared", refine=[1])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: bootdiff.Measurement(num=0),
+        lambda: bootdiff.Measurement(repeats=0),
+        lambda: bootdiff.Measurement(calls=[0]),
+        lambda: bootdiff.Wanted(num=0),
+        lambda: bootdiff.Wanted(batch_size=0),
+        lambda: bootdiff.Wanted(seed=-1),
+        lambda: bootdiff.draw_samples("nowhere", times=[]),
+        lambda: bootdiff.compare_students([], bootdiff.Measurement(), "nowhere"),
+        lambda: bootdiff.compare_students("run", bootdiff.Measurement(), "nowhere", refine=[0]),
+        lambda: bootdiff.evaluate_student("digits", bootdiff.Measurement(), "a.json", teacher="digits"),
+    ],
+)
+def test_what_means_nothing_is_refused_before_anything_is_written(tmp_path, monkeypatch, call):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(bootdiff.BootdiffError, match=r"expect|from 1|mean nothing"):
+        call()
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_prompt_is_one_prompt():
+    assert bootdiff.Choice(prompts="a seven").prompts == ["a seven"]
+
+
+def test_a_student_is_saved_by_name_and_its_conditions_are_checked_first(run, tmp_path):
+    student = bootdiff.load_student(run)
+    bootdiff.save_student(student, str(tmp_path / "student"))
+    noise = bootdiff.sample_noise(0, 0, 2, (1, 8, 8))
+    assert torch.equal(bootdiff.load_student(tmp_path / "student").sample(noise), student.sample(noise))
+    student.conditions = {"labels": "all of them"}
+    with pytest.raises(bootdiff.BootdiffError, match=r"conditions\.labels"):
+        bootdiff.save_student(student, tmp_path / "another")
+    assert not (tmp_path / "another").exists()
+
+
+class Net(torch.nn.Module):
+    """A network that takes labels of any kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Conv2d(1, 1, 1)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        return self.layer(x) + classes.float().view(-1, 1, 1, 1)
+
+
+def test_labels_from_python_may_be_any_whole_numbers(tmp_path):
+    teacher = bootdiff.CallableTeacher(Net(), bootdiff.Cosine(), prediction="epsilon", shape=(1, 8, 8))
+    settings = bootdiff.BootSettings(steps=1, batch_size=2, watch_every=0, sample_every=0)
+    bootdiff.distill(teacher, tmp_path / "run", settings, conditions=bootdiff.Classes([0.0, 1.0]))
+    card = json.loads((tmp_path / "run/student-path/bootdiff.json").read_text())
+    assert card["conditions"]["labels"] == [0, 1] and card["format"] == 1
+
+
+@pytest.mark.parametrize("words", [{"guidance": [3.0]}, {"folded_weight": 2.0}, {"t_min": "early"}, {"format": 99}])
+def test_a_damaged_card_is_one_line(run, tmp_path, words):
+    bootdiff.save_student(bootdiff.load_student(run), tmp_path / "student")
+    path = tmp_path / "student/bootdiff.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **words}))
+    with pytest.raises(bootdiff.BootdiffError, match=r"bootdiff\.json") as caught:
+        bootdiff.load_student(tmp_path / "student")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_student_learned_of_the_weight_can_be_said_anew(run):
+    student = bootdiff.load_student(run)
+    student.guidance = (3.0, 3.0)
+    assert student.guidance == (3.0, 3.0) and student.told_weight() == 3.0
+    student.guidance = 2.0
+    assert student.guidance == 2.0 and student.told_weight() is None and student.weight() == 2.0

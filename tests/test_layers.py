@@ -1,12 +1,13 @@
 """The rooms' order: nothing imports from a room to the right of its own, wherever in a file the import stands."""
 
 import ast
+import re
 from pathlib import Path
 
 import bootdiff
 
 ROOMS = [
-    *("core", "system", "storage", "builtin", "config", "schedules", "data", "teachers", "solvers", "students"),
+    *("core", "system", "builtin", "storage", "config", "schedules", "data", "teachers", "solvers", "students"),
     *("losses", "metrics", "samplers", "methods", "training", "monitoring", "export", "distillation", "teaching"),
     *("sampling", "evaluation", "report", "ablation", "cli"),
 ]
@@ -19,12 +20,15 @@ def imported(path: Path) -> set[str]:
     names = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute, so that this test sees them"
             names += [f"{node.module}.{one.name}" for one in node.names]
         elif isinstance(node, ast.Import):
             names += [one.name for one in node.names]
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and ":" in node.value:
-            names.append(node.value)
-    rooms = {name.split(".")[1] for name in names if name.startswith("bootdiff.") and name.count(".") >= 2}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names += re.findall(r"^bootdiff\.\w+(?=[.:])", node.value)
+    rooms = {name.split(".")[1] for name in names if name.startswith("bootdiff.")}
+    # What the package offers lazily comes from the right; its version does not.
+    assert not rooms - {*ROOMS, "__version__"}, f"{path} imports {rooms - {*ROOMS}} from the package itself"
     return rooms & {*ROOMS}
 
 

@@ -179,3 +179,9 @@ def test_a_type_checker_finds_a_misspelt_setting(tmp_path):
     assert said[1].startswith("5: note: Revealed type is") and "bootdiff.teachers.base.Teacher" in said[1]
     assert said[2].startswith('6: error: Module has no attribute "nothing"')
     assert found.splitlines()[3:] == ["Found 2 errors in 1 file (checked 1 source file)"]
+
+
+def test_no_is_a_word_for_every_setting_that_has_it():
+    """YAML reads an unquoted no as false."""
+    assert TeacherSettings(mixed_precision=False, with_student=False).mixed_precision == "no"
+    assert TeacherSettings(mixed_precision=False, with_student=False).with_student == "no"

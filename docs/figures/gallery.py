@@ -25,7 +25,7 @@ from bootdiff.samplers.refine import REFINED, Refined, level_of
 from bootdiff.sampling.belonging import Opened
 from bootdiff.sampling.layouts import Canvas, Interpolation, Layout, Swap
 from bootdiff.sampling.opening import open_pair
-from bootdiff.sampling.sample import draw
+from bootdiff.sampling.sample import drawn
 from bootdiff.solvers import ddim, even_times, trailing_times
 from bootdiff.students.files import load_student
 
@@ -69,7 +69,8 @@ def laid_out(run: str, choice: Choice, layout: Layout, num: int) -> list[Tensor]
     pair = open_pair(run, choice=choice)
     canvas = Canvas(pair.sampler, pair.conditions, num, 0, len(choice.prompts or choice.classes or ()), COLUMNS)
     total, columns = layout.shape(canvas)
-    return list(draw([pair.sampler], layout.work(canvas), total).split(columns or total))
+    images = torch.cat(list(drawn([pair.sampler], layout.work(canvas), total)))
+    return list(images.split(columns or total))
 
 
 def interpolation(run: str, choice: Choice, seeds: tuple[int, int]) -> list[Tensor]:

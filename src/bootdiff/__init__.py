@@ -26,7 +26,9 @@ if TYPE_CHECKING:  # what editors and type checkers read; the names are those of
     from bootdiff.methods.corrections.sid import SidSettings
     from bootdiff.report.build import build_comparison, build_report
     from bootdiff.samplers.choice import Choice
-    from bootdiff.sampling.sample import Wanted, draw_samples
+    from bootdiff.sampling.finish import Finish
+    from bootdiff.sampling.layouts import Interpolation, Swap
+    from bootdiff.sampling.sample import Samples, Wanted, draw_samples
     from bootdiff.schedules import EDM, BetaTable, Cosine, Linear, RectifiedFlow, SigmaTime, VarianceExploding
     from bootdiff.students import Student, register_growth
     from bootdiff.students.files import load_student, save_student
@@ -63,18 +65,22 @@ _PUBLIC = {
     "Cosine": "bootdiff.schedules",
     "DistributionMatchingSettings": "bootdiff.methods.corrections.distribution_matching",
     "DynamicThreshold": "bootdiff.teachers",
+    "Finish": "bootdiff.sampling.finish",
     "FreeFlowSettings": "bootdiff.methods.corrections.freeflow",
     "Gaussian": "bootdiff.teachers",
     "Guided": "bootdiff.teachers",
+    "Interpolation": "bootdiff.sampling.layouts",
     "Limited": "bootdiff.teachers",
     "Linear": "bootdiff.schedules",
     "Measurement": "bootdiff.evaluation.measurement",
     "Mixture": "bootdiff.teachers",
     "Preconditioned": "bootdiff.teachers.prediction",
     "RectifiedFlow": "bootdiff.schedules",
+    "Samples": "bootdiff.sampling.sample",
     "SidSettings": "bootdiff.methods.corrections.sid",
     "SigmaTime": "bootdiff.schedules",
     "Student": "bootdiff.students",
+    "Swap": "bootdiff.sampling.layouts",
     "TeacherSettings": "bootdiff.teaching.settings",
     "VarianceExploding": "bootdiff.schedules",
     "Wanted": "bootdiff.sampling.sample",
@@ -110,18 +116,22 @@ __all__ = [
     "Cosine",
     "DistributionMatchingSettings",
     "DynamicThreshold",
+    "Finish",
     "FreeFlowSettings",
     "Gaussian",
     "Guided",
+    "Interpolation",
     "Limited",
     "Linear",
     "Measurement",
     "Mixture",
     "Preconditioned",
     "RectifiedFlow",
+    "Samples",
     "SidSettings",
     "SigmaTime",
     "Student",
+    "Swap",
     "TeacherSettings",
     "VarianceExploding",
     "Wanted",

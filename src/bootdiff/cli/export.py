@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bootdiff.builtin import check_output_name
 from bootdiff.core.errors import BootdiffError
 from bootdiff.export.diffusers import export_student
 from bootdiff.storage.reading import check_name
@@ -19,6 +20,7 @@ def run_export(student: str, output: Path, weight: float | None) -> None:
         BootdiffError: if there is no such student, or it did not learn the weight.
     """
     check_name(output)
+    check_output_name(output)
     if output.exists():
         raise BootdiffError(f"{output} exists; choose a new folder.")
     unfolded = load_student(StudentFolder.unfolded(student).path)

@@ -75,7 +75,7 @@ def loading(command: Callable[..., None]) -> Callable[..., None]:
 
 def _option(name: str) -> Any:
     kind, *rules, words = get_args(_HINTS[name])
-    least = next((rule.ge for rule in rules), None)
+    least = next((bound.ge for rule in rules for bound in rule.metadata), None)  # of pydantic's Field
     return Annotated[kind, typer.Option(help=words, min=least)]
 
 

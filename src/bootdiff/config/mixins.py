@@ -46,7 +46,7 @@ class Passes(Settings):
         default=False, description="torch.compile the diffusers networks: a minute of waiting, then faster"
     )
 
-    _no = field_validator("mixed_precision", mode="before")(yaml_no)
+    _no_precision = field_validator("mixed_precision", mode="before")(yaml_no)
 
 
 class Records(Settings):

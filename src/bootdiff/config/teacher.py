@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
-from annotated_types import Ge
+from pydantic import Field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class TeacherOptions:
     lora: Annotated[str | None, "A LoRA to add to the teacher: a file, folder or hub id."] = None
     lora_scale: Annotated[float, "Its strength."] = 1.0
     pipeline_config: Annotated[str | None, "For a single file: a pipeline with its configs."] = None
-    size: Annotated[int | None, Ge(1), "Side of the images in pixels, for latent models."] = None
+    size: Annotated[int | None, Field(ge=1), "Side of the images in pixels, for latent models."] = None
 
     @property
     def options(self) -> dict[str, Any]:

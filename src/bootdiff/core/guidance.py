@@ -18,10 +18,12 @@ class GuidanceWeight:
     Args:
         low, high: the ends of the range that the student takes as an input. They are equal where one weight is fixed in
             its network, and None where it learned no guidance, which is the same as a weight of 1.
+        is_range: whether the student takes the weight as an input.
     """
 
     low: float | None = None
     high: float | None = None
+    is_range: bool = False
 
     @classmethod
     def of(cls, plain: Plain) -> GuidanceWeight:
@@ -29,7 +31,7 @@ class GuidanceWeight:
         if plain is None:
             return cls()
         if isinstance(plain, Sequence):
-            return cls(float(plain[0]), float(plain[1]))
+            return cls(float(plain[0]), float(plain[1]), is_range=True)
         return cls(plain, plain)
 
     @property
@@ -44,11 +46,6 @@ class GuidanceWeight:
         """The guidance weight as a JSON file holds it: None, one weight, or the list [lowest, highest]."""
         plain = self.plain
         return list(plain) if isinstance(plain, tuple) else plain
-
-    @property
-    def is_range(self) -> bool:
-        """Whether the student takes the weight as an input."""
-        return self.low != self.high
 
     @property
     def fixed(self) -> float | None:

@@ -130,7 +130,7 @@ def asked_prompts(settings: DistillationSettings, name: str, run: Run | None = N
             "TSV, JSON lines or parquet file."
         )
     kept = run.prompts if run is not None and run.started else None
-    same = kept is not None and run is not None and run.config.get("settings", {}).get("prompts") == settings.prompts
+    same = kept is not None and run is not None and run.settings.get("prompts") == settings.prompts
     if kept is not None and same and not Path(settings.prompts).exists():
         return PromptFile(tuple(kept), 0, settings.prompts)
     return read_prompts(settings.prompts, settings.prompt_column)

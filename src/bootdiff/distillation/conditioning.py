@@ -32,6 +32,7 @@ from bootdiff.teachers.loading.weights import tensors_hash, weights_hash
 
 if TYPE_CHECKING:
     from bootdiff.students import Student
+from bootdiff.students.card import LearnedConditions
 
 #: the number of conditions made in Python whose hash tells them from others
 HASHED = 256
@@ -73,20 +74,22 @@ class ConditionPlan:
             Run(folder).keep_prompts(self.prompts.prompts)
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """Return what a student remembers: labels, what guidance led away from, the noise level of its inputs."""
+    def learned(self) -> LearnedConditions:
+        """What a student remembers: labels, what guidance led away from, the noise level of its inputs."""
         adapter, settings = adapter_of(self.teacher), self.settings
-        words: dict[str, Any] = {"negative_prompt": settings.negative_prompt}
+        labels, null = None, None
         if self.given is not None:
-            words["labels"] = labels_of(self.given)
-            guidance = guidance_of(self.teacher)
+            labels, guidance = labels_of(self.given), guidance_of(self.teacher)
             if guidance is not None and adapter is not None and adapter.takes == "classes":
-                words["null_class"] = int(guidance.null["classes"])
+                null = int(guidance.null["classes"])
         elif adapter is not None and adapter.takes == "classes":
-            words.update(labels=class_labels(adapter, settings), null_class=null_class(adapter, settings))
-        if self.base is not None:
-            words["noise_level"] = settings.noise_level
-        return {key: value for key, value in words.items() if value is not None}
+            labels, null = class_labels(adapter, settings), null_class(adapter, settings)
+        return LearnedConditions(
+            labels=labels,
+            null_class=null,
+            negative_prompt=settings.negative_prompt,
+            noise_level=None if self.base is None else settings.noise_level,
+        )
 
     def describe_prompts(self) -> str:
         """Return how many prompts there are and what becomes of them, as text for the plan."""
@@ -220,4 +223,4 @@ def plan_conditions(teacher: Teacher, settings: Any, run: Run | None = None) -> 
 def labels_of(conditions: Conditions) -> list[int] | None:
     """Return the class labels from which conditions made in Python are drawn; None if they are no labels."""
     inner = conditions.inner if isinstance(conditions, Weighted) else conditions
-    return sorted(set(inner.labels)) if isinstance(inner, Classes) else None
+    return sorted({int(label) for label in inner.labels}) if isinstance(inner, Classes) else None

@@ -44,5 +44,5 @@ def distill(
     plan = plan_distillation(teacher, output, settings, method, conditions)
     if word_of_first(plan.finished):
         Run(plan.output).tidy()
-        return load_student(plan.output / "student-path", plan.teacher)
+        return load_student(Run(plan.output).student_path, plan.teacher)
     return run_plan(plan, report_to)

@@ -100,12 +100,12 @@ def save_results(plan: Plan, student: Student, ended: Ended) -> None:
     student.teacher_name = words["teacher"]
     if student.origin is not None:
         student.origin = Origin(words["teacher"], **words.get("teacher_options", {}), commit=student.origin.commit)
-    save_student(student, plan.output / "student-path")
+    save_student(student, Run(plan.output).student_path)
     if student.adapter is not None:
         step = "the last" if ended.student_step == ended.steps else f"the best look of {ended.steps}"
         told = {"student_step": f"{ended.student_step}, {step}"}
         facts = {"method": plan.method, "settings": plan.settings.model_dump(), **told}
-        weight = getattr(plan.settings, "export_guidance", None)
+        weight = plan.settings.export_guidance
         export_student(student, plan.output / "student", facts, weight)
     if ended.student_step == ended.steps:
         BestLook(plan.output / FOLDER_OF_THE_BEST).remove()

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from bootdiff.builtin import check_output_name
 from bootdiff.config.settings import TrainingSettings, make_settings
 from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError
@@ -82,7 +81,6 @@ def plan_distillation(
     Raises:
         BootdiffError: if the teacher cannot be read, the settings do not fit it, or the folder holds another run.
     """
-    check_output_name(output)
     resolved = _of_method(method, settings)
     if not isinstance(teacher, Teacher):
         teacher = load_teacher(teacher, commit=Run(output).commit(teacher) if isinstance(teacher, str) else None)

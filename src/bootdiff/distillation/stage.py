@@ -41,7 +41,7 @@ def train_stage(plan: Plan, material: Material, student: Student | None, acceler
     best_step = take_best(student, watch, accelerator)
     diverged = None if before is None else divergence(plan, student, before, material)
     student.requires_grad_(False).eval().cpu()
-    student.conditions = plan.asked.facts
+    student.conditions = plan.asked.learned.model_dump(exclude_none=True)
     plan.teacher.cpu()
     if accelerator.is_main_process and not plan.finished:
         save_results(plan, student, Ended(loop.step, round(loop.seconds, 1), best_step or loop.step, diverged))

@@ -29,16 +29,18 @@ from bootdiff.storage.runs import Run, environment
 from bootdiff.system.progress import is_first_process
 from bootdiff.teachers.loading.weights import tensors_hash, weights_hash
 
+#: the largest number of steps of a refinement
+MOST_STEPS = 1000
 #: the number of samples in a row of the picture
 SHOWN = 10
 
 
 def compare_students(
-    students: Sequence[str | Path],
+    students: str | Path | Sequence[str | Path],
     asked: Measurement,
     output: Path | str,
     teacher: str | None = None,
-    samplers: Sequence[str] = (),
+    samplers: str | Sequence[str] = (),
     refine: Sequence[int] = (),
     level: float | None = None,
 ) -> dict[str, Any]:
@@ -59,19 +61,25 @@ def compare_students(
     Raises:
         BootdiffError: if the students do not belong together, or the folder holds another comparison.
     """
-    names = [str(student) for student in students]
+    names = [str(students)] if isinstance(students, str | Path) else [str(student) for student in students]
+    if not names:
+        raise BootdiffError("expected students to compare, got none.")
+    words = samplers.split() if isinstance(samplers, str) else samplers
+    wrong = next((count for count in refine if not 1 <= count <= MOST_STEPS), None)
+    if wrong is not None:
+        raise BootdiffError(f"refine expects whole numbers of steps from 1 to {MOST_STEPS}, got {wrong}.")
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise BootdiffError(f"{twice} is named twice; name every student once.")
     join()
     group = open_group(names, teacher, asked.choice)
     model, labels = group[0].teacher, asked.labels_of(names[0])
-    named = read_samplers(samplers, all_samplers(model), model.schedule.num_timesteps)
+    named = read_samplers(words, all_samplers(model), model.schedule.num_timesteps)
     judges, reference = asked.judges(model, group[0].texts)
     config = {
         "task": "compare", "students": names, "teacher": model.name, "choice": _plain(asked.choice),
         "features": judges.features.name if judges.features else None, "reference": reference, "num": asked.num,
-        "seed": asked.seed, "repeats": asked.repeats, "clip": asked.clip, "refine": ",".join(map(str, refine)),
+        "seed": asked.seed, "repeats": asked.repeats, "clip": asked.clip, "refine": _refine_words(output, refine),
         "refine_from": level,
     }  # fmt: skip
     sources = {"teacher": weights_hash(model.denoiser), **_identities(names, group)}
@@ -94,6 +102,14 @@ def compare_students(
         if is_first_process():
             write_comparison(run.folder, result, pictures)
     return result
+
+
+def _refine_words(output: Path | str, refine: Sequence[int]) -> str:
+    """Return the numbers of steps as text: as the run that is there wrote them, if they are the same."""
+    run, words = Run(output), ",".join(map(str, refine))
+    there = run.config.get("refine") if run.started else None
+    same = isinstance(there, str) and [part.strip().lstrip("0") for part in there.split(",")] == words.split(",")
+    return str(there) if same else words
 
 
 def _named(chooser: Chooser, named: Mapping[str, Sequence[int]]) -> list[Candidate]:

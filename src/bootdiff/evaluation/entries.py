@@ -16,7 +16,7 @@ from bootdiff.samplers.rows import FIRST, ONE_CALL, REFINED, Candidate, Row, pat
 from bootdiff.samplers.students import open_student
 from bootdiff.sampling.belonging import Opened
 from bootdiff.sampling.cascade import base_teacher
-from bootdiff.storage.runs import STAGE, Run
+from bootdiff.storage.runs import Run
 from bootdiff.teachers.guidance import calls_an_answer
 
 
@@ -89,9 +89,10 @@ def student_entries(
 
 def first_stage_entry(student: str, opened: Opened, labels: Sequence[int] | None = None) -> Entry | None:
     """Return the row of the student of a run's first stage; None if the run has none."""
-    folder = Path(student) / STAGE
-    if not (folder / "student-path").is_dir():
+    stage = Run(student).first_stage
+    if not stage.student_path.is_dir():
         return None
+    folder = stage.folder
     calls = 1 + isinstance(opened.conditions, Cascade)
     row = Row("student", ONE_CALL, 1, calls, method=method_of(str(folder)), stage=FIRST)
     candidate = Candidate(row, open_student(str(folder))[0])

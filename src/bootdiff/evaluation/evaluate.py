@@ -87,7 +87,7 @@ def evaluate_student(
     output: Path | str,
     teacher: str | None = None,
     teacher_options: Mapping[str, Any] | None = None,
-    end: bool = False,
+    path_end: bool = False,
 ) -> dict[str, Any]:
     """Measure a student beside its teacher, or a teacher alone, and write the table as JSON.
 
@@ -99,7 +99,7 @@ def evaluate_student(
         output: the JSON file to write.
         teacher: a teacher to use in place of the one that the student names.
         teacher_options: revision, variant and dtype, which take precedence over those of the student's own teacher.
-        end: whether the exact end of the student's own path is a row, if it starts elsewhere than the teacher's.
+        path_end: whether the exact end of the student's own path is a row, if it starts elsewhere than the teacher's.
 
     Returns:
         The content of the file; where several processes run, each of them gets it.
@@ -112,6 +112,8 @@ def evaluate_student(
         raise BootdiffError(f"--output {output}: expected a file that ends in .json.")
     join()
     alone = is_teacher(name)
+    if alone and (teacher is not None or path_end):
+        raise BootdiffError(f"{name} is a teacher, so --teacher and --path-end mean nothing to it; leave them out.")
     if alone:
         model, conditions = open_alone(name, teacher_options, asked.choice)
         judges, reference = asked.judges(model, asked.choice.prompts)
@@ -123,7 +125,7 @@ def evaluate_student(
         judges, reference = asked.judges(pair.teacher, pair.texts)
         labels = asked.labels_of(name)
         chooser = chooser_of(name, pair, Engine(judges, asked.noises), labels)
-        further = rows_beside(name, pair, chooser.listed, labels, end)
+        further = rows_beside(name, pair, chooser.listed, labels, path_end)
     result = measured_table(chooser, table_entries(chooser, further, asked.calls, asked.heun))
     asked_for = {"student": None if alone else name, "reference": reference, "clip": asked.clip}
     result = {**asked_for, "notes": notes(judges.reference, asked.num), **result, **environment()}

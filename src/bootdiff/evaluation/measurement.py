@@ -47,6 +47,15 @@ class Measurement:
     calls: Sequence[int] = LADDER
     heun: bool = True
 
+    def __post_init__(self) -> None:
+        if self.num < 1 or self.repeats < 1 or self.seed < 0:
+            raise BootdiffError(
+                f"a measurement expects num and repeats from 1 and seed from 0 on, got num {self.num}, repeats "
+                f"{self.repeats}, seed {self.seed}."
+            )
+        if not self.calls or not all(1 <= calls <= 1000 for calls in self.calls):
+            raise BootdiffError(f"a measurement expects calls from 1 to 1000, got {list(self.calls)}.")
+
     @property
     def noises(self) -> Noises:
         """Return the noises from which every row is sampled."""
@@ -74,7 +83,7 @@ class Measurement:
         It is None if there are neither.
         """
         run = Run.around(student)
-        learned = run.config.get("settings", {}).get("prompts") if run.started else None
+        learned = run.settings.get("prompts")
         if self.labels is None and self.choice.prompts is None and learned == DIGITS:
             return read_prompt_labels(DIGITS, None, "label")
         return self.labels

@@ -53,7 +53,7 @@ def build_report(folder: Path | str, teacher: str | None = None, output: Path | 
     return _write(place, title, parts)
 
 
-def build_comparison(folders: Sequence[Path | str], output: Path | str = SEVERAL) -> Path:
+def build_comparison(folders: str | Path | Sequence[Path | str], output: Path | str = SEVERAL) -> Path:
     """Write one page that shows finished runs side by side, and return its path.
 
     Args:
@@ -62,7 +62,8 @@ def build_comparison(folders: Sequence[Path | str], output: Path | str = SEVERAL
     Raises:
         BootdiffError: if one holds no finished distillation or is named twice, or ``output`` is no report.
     """
-    places, output = [Path(folder) for folder in folders], Path(output)
+    named = [folders] if isinstance(folders, str | Path) else folders
+    places, output = [Path(folder) for folder in named], Path(output)
     check_output(output)
     with told_if_damaged(places):
         runs = open_several(places)

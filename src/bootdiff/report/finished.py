@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bootdiff.core.errors import BootdiffError, first_line
 from bootdiff.evaluation.table import read_evaluation
-from bootdiff.storage.runs import STAGE, Run
+from bootdiff.storage.runs import Run
 from bootdiff.training.log import read_log
 
 if TYPE_CHECKING:
@@ -67,11 +67,12 @@ def open_finished(folder: Path) -> Finished:
         raise BootdiffError(f"no run folder at '{folder}'; expected the --output of 'bootdiff distill'.")
     if not run.started or run.config.get("task") != "distill":
         raise BootdiffError(f"{folder} holds no distillation run; expected the --output of 'bootdiff distill'.")
-    if not (folder / "student-path").exists():
+    if not run.student_path.exists():
         raise BootdiffError(f"the run in {folder} is not finished; repeat its command to finish it, then report.")
     evaluation = read_evaluation(folder)
     log, looks = read_log(folder / "log.jsonl"), read_watch(folder)
-    first = open_finished(folder / STAGE) if (folder / STAGE / "student-path").is_dir() else None
+    stage = run.first_stage
+    first = open_finished(stage.folder) if stage.student_path.is_dir() else None
     return Finished(folder, folder.resolve().name, run.config, run.meta, log, looks, evaluation, first)
 
 

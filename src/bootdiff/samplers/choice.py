@@ -29,6 +29,10 @@ class Choice:
     weight: float | None = None
     negative: str | None = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.prompts, str):
+            object.__setattr__(self, "prompts", [self.prompts])
+
 
 ANY = Choice()
 

@@ -67,12 +67,15 @@ class StockStudent:
 
         A weight that is asked for must be in the range that was learned, or the one that is folded in.
         """
-        folded, usual = self.card.folded_weight, self.adapter.embedded_weight
-        if folded is None:
-            return self.card.weight.embedded(weight, usual)
-        if weight is not None and weight != folded:
-            raise BootdiffError(f"this student has guidance weight {folded:g} folded in; it cannot serve {weight:g}.")
-        return None if usual is None else folded
+        learned, usual = self.card.weight, self.adapter.embedded_weight
+        if learned.is_range and usual is not None:
+            return learned.served(weight)
+        without = 1.0 if usual is None else usual
+        known = learned.fixed if self.card.folded_weight is None else self.card.folded_weight
+        here = without if known is None else known
+        if weight is not None and weight != here:
+            raise BootdiffError(f"this student has guidance weight {here:g} folded in; it cannot serve {weight:g}.")
+        return None if usual is None else here
 
 
 class PathSampler:

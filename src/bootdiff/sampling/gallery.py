@@ -16,6 +16,7 @@ from bootdiff.data.conditions import Conditions
 from bootdiff.data.pictures import is_picture
 from bootdiff.samplers.rows import reference_path
 from bootdiff.solvers import ddim, even_times, trailing_times
+from bootdiff.storage.runs import Run
 from bootdiff.students import Student
 from bootdiff.students.files import load_student
 from bootdiff.teachers import Teacher
@@ -38,7 +39,7 @@ def open_shown(run: Path) -> Student | None:
     Raises:
         BootdiffError: if the student cannot be opened.
     """
-    student = load_student(run / "student-path")
+    student = load_student(Run(run).student_path)
     return student if is_picture(student.shape) or (student.adapter is not None and student.adapter.latent) else None
 
 

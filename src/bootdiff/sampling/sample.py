@@ -45,6 +45,13 @@ class Wanted:
     layout: Layout = field(default_factory=Plain)
     finish: Finish | None = None
 
+    def __post_init__(self) -> None:
+        if self.num < 1 or self.batch_size < 1 or self.seed < 0:
+            raise BootdiffError(
+                f"samples expect num and batch_size from 1 and seed from 0 on, got num {self.num}, batch_size "
+                f"{self.batch_size}, seed {self.seed}."
+            )
+
 
 #: the default: sixteen samples of whatever the student learned
 PLAIN = Wanted()
@@ -98,7 +105,8 @@ def draw_samples(
         BootdiffError: if students, prompts or classes do not fit.
     """
     drawing = plan_samples(students, wanted, times)
-    return Samples(torch.cat(list(drawing.batches)), drawing.columns, drawing.told)
+    with told_when_out_of_memory(f"lower num (now {wanted.num})"):
+        return Samples(torch.cat(list(drawing.batches)), drawing.columns, drawing.told)
 
 
 def plan_samples(
@@ -113,6 +121,8 @@ def plan_samples(
     if not 1 <= len(names) <= 2:
         raise BootdiffError(f"expected a student, or a base and its super-resolution student, got {len(names)}.")
     name, base = names[-1], names[0] if len(names) == 2 else None
+    if times is not None and not times:
+        raise BootdiffError("expected times of the student's path, got none.")
     if times is not None and base is not None:
         raise BootdiffError("--times shows one student's path; name one of the two.")
     samplers, card = _open(name, times)
@@ -183,11 +193,6 @@ def _conditions(name: str, base: str | None, sampler: Sampler, card: StudentCard
     if choice.prompts is None:
         raise BootdiffError("a cascade is conditioned on text; give --prompt TEXT or --prompts FILE.")
     return cascade(base, sampler, card, conditions_for(sampler, card, choice), choice.prompts)
-
-
-def draw(samplers: Sequence[Sampler], work: Work, total: int) -> torch.Tensor:
-    """Return all samples as images, (n · samplers, c, h, w); each noise has one for every sampler."""
-    return torch.cat(list(drawn(samplers, work, total)))
 
 
 def drawn(samplers: Sequence[Sampler], work: Work, total: int) -> Iterator[torch.Tensor]:

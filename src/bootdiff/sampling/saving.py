@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
 
+from bootdiff.builtin import check_output_name
 from bootdiff.core.errors import BootdiffError
 from bootdiff.data.decode import MOST_PIXELS
 from bootdiff.data.pictures import grid, grid_size, to_image
 from bootdiff.storage.files import write_whole
+from bootdiff.system.out_of_memory import told_when_out_of_memory
 
 #: the bytes that the smallest file takes on most disks
 BLOCK = 4096
@@ -30,6 +33,7 @@ def check_output(output: Path) -> None:
         )
     if is_grid(output):
         return
+    check_output_name(output)
     if output.suffix:
         raise BootdiffError(f"--output {output}: expected a file that ends in .png, or a folder.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -74,12 +78,17 @@ def save_images(batches: Iterable[torch.Tensor], output: Path, columns: int | No
     In a folder each file is written when its sample is drawn.
     """
     if is_grid(output):
-        write_whole(output, grid(torch.cat(list(batches)), columns).save)
+        with told_when_out_of_memory("lower --num, or name a folder, which gets a file for each image"):
+            drawn = torch.cat(list(batches))
+        write_whole(output, grid(drawn, columns).save)
         return
+    drawing = iter(batches)
+    first = next(drawing, None)  # whatever is loaded with it is loaded before the folder is begun
 
     def write(folder: Path) -> None:
         folder.mkdir()
-        for i, image in enumerate(image for batch in batches for image in batch):
+        images = chain.from_iterable(drawing if first is None else chain([first], drawing))
+        for i, image in enumerate(images):
             to_image(image).save(folder / f"{i:05d}.png")
 
     write_whole(output, write)

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from bootdiff.builtin import check_output_name
 from bootdiff.core.errors import BootdiffError, first_line, one_line, shown
 from bootdiff.storage.files import has_leftovers, read_json, write_json, write_text
 from bootdiff.storage.lock import LOCK, lock, tidy
@@ -193,6 +194,7 @@ class Run:
         """
         check_name(self.folder)
         if not self.folder.exists():
+            check_output_name(self.folder)
             return
         if not self.folder.is_dir():
             raise BootdiffError(f"{self.folder} is a file; expected a folder for the run, so choose another --output.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bootdiff.core.errors import BootdiffError
 from bootdiff.core.guidance import GuidanceWeight
@@ -27,7 +27,7 @@ class LearnedConditions(BaseModel):
         noise_level: for a super-resolution student, the timestep of the noise in the images that it enlarges.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     labels: list[int] | None = None
     null_class: int | None = None
@@ -42,7 +42,6 @@ class StudentCard(BaseModel):
 
     Args:
         format: the number of the card's format; cards without a number have the first one.
-        kind: the kind of student: ``"path"`` answers for every time of its teacher's path.
         teacher: the name of the teacher that ``load_teacher`` took.
         pipeline: the stock class of its pipeline; None for the student of a plain module.
         teacher_options: the options that ``load_teacher`` was given besides the name.
@@ -53,19 +52,24 @@ class StudentCard(BaseModel):
         t_min, t_max: the ends of the path that it learned, in [0, 1].
     """
 
-    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
     format: Annotated[int, Field(ge=1, le=FORMAT)] = FORMAT
-    kind: Literal["path"] = "path"
     teacher: str | None = None
     pipeline: str | None = None
     teacher_options: dict[str, Any] = Field(default_factory=dict)
     targets: dict[str, Any] | None = None
-    guidance: float | list[float] | None = None
+    guidance: float | Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     conditions: LearnedConditions = Field(default_factory=LearnedConditions)
     t_min: float | None = None
     t_max: float | None = None
     folded_weight: float | None = None
+
+    @model_validator(mode="after")
+    def _folds_a_weight_of_its_range(self) -> StudentCard:
+        if self.folded_weight is not None and not isinstance(self.guidance, list):
+            raise ValueError("folded_weight belongs to a guidance of two weights")
+        return self
 
     @property
     def weight(self) -> GuidanceWeight:
@@ -88,6 +92,18 @@ class StudentCard(BaseModel):
         """The content of the card's file: every entry that is not empty."""
         words = self.model_dump(exclude_none=True)
         return {key: value for key, value in words.items() if value != {}}
+
+
+def new_card(**words: Any) -> StudentCard:
+    """Return a card that holds these entries.
+
+    Raises:
+        BootdiffError: if an entry is of a wrong kind; the message names it.
+    """
+    try:
+        return StudentCard.model_validate(words)
+    except ValidationError as error:
+        raise BootdiffError(f"a student's card cannot hold {_first(error)}.") from None
 
 
 def write_card(card: StudentCard, folder: Path) -> None:
@@ -122,4 +138,5 @@ def _first(error: ValidationError) -> str:
     """Return a message on the first thing that is wrong with a card."""
     first = error.errors()[0]
     message = first["msg"]
-    return f"'{first['loc'][0]}': {message[0].lower()}{message[1:]}"
+    where = ".".join(map(str, first["loc"])) or "card"
+    return f"'{where}': {message[0].lower()}{message[1:]}"

@@ -9,7 +9,7 @@ from bootdiff.core.errors import BootdiffError
 from bootdiff.storage.files import load_tensors, save_tensors, write_json, write_whole
 from bootdiff.storage.runs import Run
 from bootdiff.students import Student
-from bootdiff.students.card import LearnedConditions, StudentCard, read_card, write_card
+from bootdiff.students.card import StudentCard, new_card, read_card, write_card
 from bootdiff.students.parts import StudentParts
 from bootdiff.students.pipeline import GrownPipelineNetwork
 from bootdiff.system.out_of_memory import let_pass
@@ -24,25 +24,32 @@ SLOTS = "slots.safetensors"
 
 
 def card_of(student: Student) -> StudentCard:
-    """Return the card of a student."""
-    options = student.origin.pinned if student.origin is not None else {}
-    return StudentCard(
+    """Return the card of a student.
+
+    Raises:
+        BootdiffError: if ``student.conditions`` holds what no card can hold.
+    """
+    return new_card(
         teacher=student.teacher_name,
         pipeline=None if student.adapter is None else student.adapter.parts.pipeline_class,
-        teacher_options=options,
+        teacher_options={} if student.origin is None else student.origin.pinned,
         targets=None if student.target_limit == student.limit else student.target_limit.scheduler_fields(),
         guidance=student.learned.as_json,
-        conditions=LearnedConditions(**student.conditions),
+        conditions=student.conditions,
         t_min=student.t_min,
         t_max=student.t_max,
     )
 
 
-def save_student(student: Student, folder: Path) -> None:
+def save_student(student: Student, folder: Path | str) -> None:
     """Write the unfolded student: the grown network, the teacher's scheduler, and the student's times.
 
     A student of a plain ``nn.Module`` is written as one safetensors file, to be read with its teacher at hand.
+
+    Raises:
+        BootdiffError: if it cannot be written, or its conditions are none that a card can hold.
     """
+    card = card_of(student)
 
     def write(temporary: Path) -> None:
         temporary.mkdir()
@@ -55,9 +62,9 @@ def save_student(student: Student, folder: Path) -> None:
             write_json(temporary / "scheduler" / "scheduler_config.json", grown.adapter.parts.scheduler)
         else:
             save_tensors(temporary / WEIGHTS, student.state_dict())
-        write_card(card_of(student), temporary)
+        write_card(card, temporary)
 
-    write_whole(folder, write)
+    write_whole(Path(folder), write)
 
 
 def load_student(folder: Path | str, teacher: Teacher | None = None) -> Student:

@@ -59,11 +59,6 @@ class StudentFolder:
         )
 
     @property
-    def run(self) -> Run:
-        """The run in which the student lies; a run that has not started where it lies in none."""
-        return Run.around(self.path)
-
-    @property
     def card(self) -> StudentCard:
         """The student's card; an empty one for an export without a card.
 

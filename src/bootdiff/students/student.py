@@ -117,6 +117,10 @@ class Student(nn.Module):
         """The guidance weight that it learned: None, one weight, or (lowest, highest)."""
         return self.learned.plain
 
+    @guidance.setter
+    def guidance(self, plain: Plain) -> None:
+        self.learned = GuidanceWeight.of(plain)
+
     @torch.no_grad()
     def sample(self, eps: Tensor, condition: Condition = NO_CONDITION, t: float | None = None) -> Tensor:
         """Return images (b, *shape) in one call: y_theta(eps, t_min), or the path at ``t``, within the teacher's limit.

@@ -91,4 +91,4 @@ class _Silent(Progress):
 
 def is_first_process() -> bool:
     """Return whether this process speaks for all, also when training is over and the group of processes is closed."""
-    return os.environ.get("RANK", "0") == "0"
+    return os.environ.get("RANK", "").strip() in ("", "0")

@@ -19,6 +19,7 @@ from bootdiff.methods.denoising import Denoiser, Denoising
 from bootdiff.methods.joint import Beside, Both, Shared
 from bootdiff.methods.settings import DistillationSettings
 from bootdiff.schedules import check_times
+from bootdiff.storage.runs import Run
 from bootdiff.students import Student
 from bootdiff.students.files import save_student
 from bootdiff.students.pipeline import GrownPipelineNetwork
@@ -88,6 +89,6 @@ def save_beside(student: Student, output: Path, settings: TeacherSettings) -> No
     if adapter is not None and adapter.takes == "classes":
         plain = make_settings(DistillationSettings)
         own.conditions = {"labels": class_labels(adapter, plain), "null_class": null_class(adapter, plain)}
-    save_student(own, output / FOLDER / "student-path")
+    save_student(own, Run(output / FOLDER).student_path)
     words = {"method": f"trained with its teacher ({settings.with_student})", "settings": settings.of_its_kind}
     export_student(own, output / FOLDER / "student", words)

@@ -107,7 +107,7 @@ class Beside(Settings):
         default_factory=dict, description="the student's settings, as for distill: student.t_max, student.delta, …"
     )
 
-    _no = field_validator("with_student", mode="before")(yaml_no)
+    _no_student = field_validator("with_student", mode="before")(yaml_no)
 
 
 class UnconditionalSettings(Beside, Sizes, Attention, Network, TeacherTraining):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from bootdiff.builtin import check_output_name
 from bootdiff.core.condition import Condition
 from bootdiff.core.randomness import sample_noise
 from bootdiff.data.pictures import grid
@@ -46,7 +45,6 @@ def train_teacher(data: str, output: Path | str, settings: TeacherSettings, repo
     """
     from bootdiff.teaching.student_settings import student_settings
 
-    check_output_name(output)
     output = Path(output)
     known = load_data(data, settings)
     asked = student_settings(settings)
