@@ -586,3 +586,15 @@ def test_a_tilde_that_no_shell_has_seen_makes_no_folder(cli, tiny, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     done = cli("distill", tiny, "--output", "~/run", "--steps", "1", "--batch-size", "2")
     assert done.code == 2 and "called ~" in done.err and not list(tmp_path.iterdir())
+
+
+def test_a_write_that_fails_leaves_no_folder_that_was_made_for_it(tmp_path):
+    def write(path: Path) -> None:
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        whole.write_whole(tmp_path / "deep" / "er" / "file.txt", write)
+    assert not list(tmp_path.iterdir())
+    whole.write_whole(tmp_path / "deep" / "er" / "file.txt", lambda path: path.write_text("all"))
+    assert (tmp_path / "deep/er/file.txt").read_text() == "all"

@@ -161,7 +161,11 @@ def _aside(path: Path) -> Path:
 
 @contextmanager
 def _being_written(temporary: Path) -> Iterator[None]:
-    """Keep a temporary path from being taken for a leftover within the ``with`` block, and remove it at the end."""
+    """Keep a temporary path from being taken for a leftover within the ``with`` block, and remove it at the end.
+
+    Folders that were made for it and are empty at the end go with it.
+    """
+    new = [parent for parent in temporary.parents if not parent.exists()]
     _writing.add(temporary)
     try:
         yield
@@ -169,6 +173,9 @@ def _being_written(temporary: Path) -> Iterator[None]:
         with suppress(OSError):  # where it could not even be looked for
             remove(temporary)
         _writing.discard(temporary)
+        for parent in new:
+            with suppress(OSError):  # it holds what was written
+                parent.rmdir()
 
 
 def _within_another(path: Path) -> bool:
