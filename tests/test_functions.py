@@ -130,3 +130,35 @@ def test_what_a_student_learned_of_the_weight_can_be_said_anew(run):
     assert student.guidance == (3.0, 3.0) and student.told_weight() == 3.0
     student.guidance = 2.0
     assert student.guidance == 2.0 and student.told_weight() is None and student.weight() == 2.0
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda student, noise: student.sample(noise.numpy()), "expected noises"),
+        (lambda student, noise: student.sample(noise, bootdiff.Classes([1]).listed(0, 0, 2)), "not on classes"),
+        (lambda student, noise: bootdiff.Classes([]), "expected class labels"),
+        (lambda student, noise: bootdiff.Classes("3"), "expected class labels"),
+        (lambda student, noise: bootdiff.sample_noise(0, 5, 5, (1, 8, 8)), "start below stop"),
+        (lambda student, noise: bootdiff.draw_samples(student), "expected the folder"),
+    ],
+)
+def test_what_does_not_fit_a_student_is_one_line(run, call, said):
+    with pytest.raises(bootdiff.BootdiffError, match=said):
+        call(bootdiff.load_student(run), bootdiff.sample_noise(0, 0, 2, (1, 8, 8)))
+
+
+def test_a_student_is_not_loaded_with_another_teacher_or_from_its_export(run):
+    with pytest.raises(bootdiff.BootdiffError, match="another teacher"):
+        bootdiff.load_student(run, bootdiff.load_teacher("digits-class"))
+    assert bootdiff.load_student(run, bootdiff.load_teacher("digits")).teacher_name == "digits"
+    with pytest.raises(bootdiff.BootdiffError, match="exported student"):
+        bootdiff.load_student(run / "student")
+
+
+def test_a_condition_is_for_as_many_samples_as_there_are_noises(tmp_path):
+    settings = bootdiff.BootSettings(steps=1, batch_size=2, watch_every=0, sample_every=0)
+    student = bootdiff.distill("digits-class", tmp_path / "run", settings)
+    noise = bootdiff.sample_noise(0, 0, 4, student.shape)
+    with pytest.raises(bootdiff.BootdiffError, match="for 4 samples, got 'classes' for 2"):
+        student.sample(noise, bootdiff.Classes([1]).listed(0, 0, 2))

@@ -196,7 +196,7 @@ def sample(
 
     words = read_words(prompt, prompts, prompt_column, swap)
     layout = layout_of(swap is not None, interpolate, linear, times)
-    choice = Choice(words, read_classes(classes), guidance_scale, negative_prompt)
+    choice = Choice(words, read_classes(classes, "--class"), guidance_scale, negative_prompt)
     wanted = Wanted(num, seed, batch_size, choice, layout, finish_of(refine, refine_from, edit, image, mask, teacher))
     run_sample(student, wanted, times, output)
 

@@ -20,6 +20,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from bootdiff.core.errors import BootdiffError
+
 # One generator serves a block of samples: seeding costs as much as drawing a few hundred values.
 BLOCK = 16
 
@@ -97,7 +99,12 @@ def sample_noise(seed: int, start: int, stop: int, shape: Sequence[int], after: 
 
     Args:
         after: the shape of what each generator has drawn before, such as the first of two noises; None for nothing.
+
+    Raises:
+        BootdiffError: if there is no sample from ``start`` to ``stop``.
     """
+    if start >= stop:
+        raise BootdiffError(f"expected start below stop, got samples {start} to {stop}.")
 
     def one(number: int) -> Tensor:
         generator = torch.Generator("cpu").manual_seed(seed + number)

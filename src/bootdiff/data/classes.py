@@ -8,8 +8,11 @@ from bootdiff.core.errors import BootdiffError, shown
 LARGEST_LABEL = 2**31
 
 
-def read_classes(words: str | None) -> list[int] | None:
+def read_classes(words: str | None, option: str = "--classes") -> list[int] | None:
     """Return the class labels in a comma-separated text such as ``0,3,7``; None for None.
+
+    Args:
+        option: the option that held the text, for the message.
 
     Raises:
         BootdiffError: if one of them is no whole number from 0, or is too large.
@@ -21,5 +24,5 @@ def read_classes(words: str | None) -> list[int] | None:
     except ValueError:
         labels = [-1]
     if not all(0 <= label < LARGEST_LABEL for label in labels):
-        raise BootdiffError(f"--classes expects whole numbers such as 0,3,7, got {shown(words)}.")
+        raise BootdiffError(f"{option} expects whole numbers such as 0,3,7, got {shown(words)}.")
     return labels

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError
 from bootdiff.core.randomness import Draw, sample_noise
 
 
@@ -58,6 +59,10 @@ class Classes(NoModules):
     """Class labels, drawn uniformly from ``labels``."""
 
     labels: Sequence[int]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.labels, str) or not len(self.labels):
+            raise BootdiffError(f"expected class labels such as [0, 3, 7], got {self.labels!r}.")
 
     def draw(self, draw: Draw) -> Condition:
         """Return drawn labels as the entry ``classes``, (b,) in int64."""

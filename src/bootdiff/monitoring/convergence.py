@@ -106,7 +106,7 @@ def verdict_of(run: Path) -> Verdict:
         return _with_student(judge(looks), looks, read_done(run).get("student_step") if path.is_file() else None)
     if (told := _divergence(run / STAGE)) is not None:
         return Verdict("unstable", f"in the first stage {told}; lower its learning rate.")
-    return Verdict("unknown", "it was not looked at, as no short run is; --set watch_every=N looks all the same.")
+    return Verdict("unknown", "this run was too short to be looked at; --set watch_every=N looks at it anyway.")
 
 
 def _divergence(run: Path) -> str | None:

@@ -117,6 +117,8 @@ def plan_samples(
     Raises:
         BootdiffError: if students, prompts or classes do not fit.
     """
+    if not isinstance(students, str | Path | Sequence):
+        raise BootdiffError(f"expected the folder of a run or a student, got a {type(students).__name__}.")
     names = [str(students)] if isinstance(students, str | Path) else [str(student) for student in students]
     if not 1 <= len(names) <= 2:
         raise BootdiffError(f"expected a student, or a base and its super-resolution student, got {len(names)}.")

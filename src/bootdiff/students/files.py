@@ -7,13 +7,13 @@ from typing import Any
 
 from bootdiff.core.errors import BootdiffError
 from bootdiff.storage.files import load_tensors, save_tensors, write_json, write_whole
-from bootdiff.storage.runs import Run
 from bootdiff.students import Student
 from bootdiff.students.card import StudentCard, new_card, read_card, write_card
+from bootdiff.students.folder import StudentFolder
 from bootdiff.students.parts import StudentParts
 from bootdiff.students.pipeline import GrownPipelineNetwork
 from bootdiff.system.out_of_memory import let_pass
-from bootdiff.teachers import PipelineTeacher, Teacher
+from bootdiff.teachers import PipelineTeacher, Teacher, adapter_of
 from bootdiff.teachers.adapters import adapter_for
 from bootdiff.teachers.limits import limit_from
 from bootdiff.teachers.loading.weights import check_finite_tensors
@@ -76,14 +76,23 @@ def load_student(folder: Path | str, teacher: Teacher | None = None) -> Student:
     Raises:
         BootdiffError: if the folder holds no student, or its files are damaged or do not fit the teacher.
     """
-    path = Run(folder).student_path
-    path = path if path.is_dir() else Path(folder)
+    path = StudentFolder.unfolded(folder).path
     card = read_card(path)
     student = _load_plain(path, teacher, card) if card.pipeline is None else _load_pipeline(path, card)
     if card.targets is not None:
         student.target_limit = limit_from(card.targets)
     student.conditions = card.conditions.model_dump(exclude_none=True)
+    if teacher is not None:
+        _check_teacher(path, student, teacher)
     return student.eval()
+
+
+def _check_teacher(path: Path, student: Student, teacher: Teacher) -> None:
+    """Refuse a teacher whose samples or conditions are others than the student's."""
+    adapter, own = adapter_of(teacher), student.adapter
+    takes, learned = (None if one is None else one.takes for one in (adapter, own))
+    if tuple(teacher.shape) != student.shape or (takes is not None and takes != learned):
+        raise BootdiffError(f"the student in {path} is one of another teacher than {teacher.name}; leave it out.")
 
 
 def _load_pipeline(folder: Path, card: StudentCard) -> Student:

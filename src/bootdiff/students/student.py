@@ -128,20 +128,24 @@ class Student(nn.Module):
         Raises:
             BootdiffError: for noises of another shape, or a ``t`` that the student did not learn.
         """
-        if tuple(eps.shape[1:]) != self.shape:
-            raise BootdiffError(
-                f"expected noises of shape (b, {', '.join(map(str, self.shape))}), got {tuple(eps.shape)}."
-            )
-        self._check_condition(condition)
+        if not isinstance(eps, Tensor) or tuple(eps.shape[1:]) != self.shape:
+            found = tuple(eps.shape) if isinstance(eps, Tensor) else f"a {type(eps).__name__}"
+            raise BootdiffError(f"expected noises of shape (b, {', '.join(map(str, self.shape))}), got {found}.")
+        self._check_condition(condition, len(eps))
         if t is not None and not self.t_min - 1e-6 <= t <= self.t_max + 1e-6:
             raise BootdiffError(f"t = {t:g} is outside this student's [{self.t_min:g}, {self.t_max:g}].")
         times = torch.full((eps.shape[0],), self.t_min if t is None else t, device=eps.device)
         return self.limit(self(eps, times, condition))
 
-    def _check_condition(self, condition: Condition) -> None:
+    def _check_condition(self, condition: Condition, count: int) -> None:
         needed = set(self.adapter.blank(1)) if self.adapter is not None else set()
         if self.told_weight() is not None:
             needed.add("guidance")
+        if self.adapter is not None and "classes" in condition and self.adapter.takes != "classes":
+            raise BootdiffError(f"this student is conditioned on {self.adapter.takes}, not on classes; leave them out.")
+        for name, value in condition.items():
+            if len(value) != count:
+                raise BootdiffError(f"expected a condition for {count} samples, got '{name}' for {len(value)}.")
         missing = sorted(needed - set(condition))
         if missing:
             raise BootdiffError(
