@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -375,3 +376,14 @@ def test_an_interruption_before_the_work_is_told(cli, monkeypatch, tmp_path):
     monkeypatch.setattr("bootdiff.cli.distill.run_distill", stop)
     stopped = cli("distill", "digits", "--output", tmp_path / "run")
     assert stopped.code == 130 and len(stopped.err.splitlines()) == 1 and "interrupted" in stopped.err
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_command_that_is_ended_says_so(cli, monkeypatch, name):
+    """Also one that trains nothing, and so has nothing to save."""
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    monkeypatch.setattr("bootdiff.teachers.load_teacher", lambda *words, **options: signal.raise_signal(number))
+    ended = cli("inspect", "digits")
+    assert ended.code == 130 and "interrupted; run the same command again" in ended.err
+    assert signal.getsignal(number) == before

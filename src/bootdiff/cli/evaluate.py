@@ -17,7 +17,7 @@ def run_evaluate(
     output: Path,
     teacher: str | None = None,
     teacher_options: Mapping[str, str] | None = None,
-    end: bool = False,
+    path_end: bool = False,
     everything: bool = False,
 ) -> None:
     """Measure a student or a teacher, and print the table.
@@ -25,6 +25,6 @@ def run_evaluate(
     Args:
         everything: whether the terminal shows every measured row.
     """
-    result = evaluate_student(name, asked, output, teacher, teacher_options, end)
+    result = evaluate_student(name, asked, output, teacher, teacher_options, path_end)
     if is_first_process():
         print_table(result, everything)

@@ -261,9 +261,10 @@ def run() -> None:
 
     With BOOTDIFF_DEBUG=1 in the environment the traceback comes before that line.
     """
+    from bootdiff.system.signals import all_like_ctrl_c
     from bootdiff.system.streams import unheard
 
-    with unheard():
+    with unheard(), all_like_ctrl_c():
         _run()
 
 

@@ -50,6 +50,9 @@ Heun = Annotated[bool, typer.Option(help="A row for the exact end of the teacher
 AllSamplers = Annotated[
     bool, typer.Option("--all-samplers", help="Show every measured row, and what the teacher's best was chosen from.")
 ]
+FirstSeed = Annotated[int, typer.Option(min=0, max=2**62, help="Seed of the first noise.")]
+Repeats = Annotated[int, typer.Option(min=1, help="Noise seeds; figures are means over them.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Of the prompts file: the class that each prompt asks for.")]
 Clip = Annotated[str | None, typer.Option(help="A CLIP model, a folder or hub id: also measure the CLIP score.")]
 Report = Annotated[str | None, typer.Option(help="Also log to tensorboard, wandb or trackio.")]
 

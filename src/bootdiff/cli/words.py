@@ -76,8 +76,12 @@ def read_counts(words: str, option: str) -> list[int]:
         steps = [int(word) for word in words.split(",")]
     except ValueError:
         steps = [0]
-    if not all(1 <= step <= 1000 for step in steps):
-        raise BootdiffError(f"{option} expects whole numbers from 1 to 1000 such as 1,10,50, got {shown(words)}.")
+    from bootdiff.samplers.rows import MOST_STEPS
+
+    if not all(1 <= step <= MOST_STEPS for step in steps):
+        raise BootdiffError(
+            f"{option} expects whole numbers from 1 to {MOST_STEPS} such as 1,10,50, got {shown(words)}."
+        )
     return steps
 
 

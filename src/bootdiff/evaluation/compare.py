@@ -20,7 +20,7 @@ from bootdiff.evaluation.processes import join
 from bootdiff.evaluation.references import Reference
 from bootdiff.evaluation.table import measured_table, table_entries
 from bootdiff.samplers.choice import Choice
-from bootdiff.samplers.rows import Candidate
+from bootdiff.samplers.rows import MOST_STEPS, Candidate
 from bootdiff.samplers.stock import all_samplers, read_samplers
 from bootdiff.sampling.belonging import Opened
 from bootdiff.sampling.opening import open_group
@@ -29,8 +29,6 @@ from bootdiff.storage.runs import Run, environment
 from bootdiff.system.progress import is_first_process
 from bootdiff.teachers.loading.weights import tensors_hash, weights_hash
 
-#: the largest number of steps of a refinement
-MOST_STEPS = 1000
 #: the number of samples in a row of the picture
 SHOWN = 10
 
@@ -61,16 +59,7 @@ def compare_students(
     Raises:
         BootdiffError: if the students do not belong together, or the folder holds another comparison.
     """
-    names = [str(students)] if isinstance(students, str | Path) else [str(student) for student in students]
-    if not names:
-        raise BootdiffError("expected students to compare, got none.")
-    words = samplers.split() if isinstance(samplers, str) else samplers
-    wrong = next((count for count in refine if not 1 <= count <= MOST_STEPS), None)
-    if wrong is not None:
-        raise BootdiffError(f"refine expects whole numbers of steps from 1 to {MOST_STEPS}, got {wrong}.")
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise BootdiffError(f"{twice} is named twice; name every student once.")
+    names, words = _names(students, refine), samplers.split() if isinstance(samplers, str) else samplers
     join()
     group = open_group(names, teacher, asked.choice)
     model, labels = group[0].teacher, asked.labels_of(names[0])
@@ -102,6 +91,20 @@ def compare_students(
         if is_first_process():
             write_comparison(run.folder, result, pictures)
     return result
+
+
+def _names(students: str | Path | Sequence[str | Path], refine: Sequence[int]) -> list[str]:
+    """Return the students' names, after checking what can be checked before anything is opened."""
+    names = [str(students)] if isinstance(students, str | Path) else [str(student) for student in students]
+    if not names:
+        raise BootdiffError("expected students to compare, got none.")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise BootdiffError(f"{twice} is named twice; name every student once.")
+    wrong = next((count for count in refine if not 1 <= count <= MOST_STEPS), None)
+    if wrong is not None:
+        raise BootdiffError(f"refine expects whole numbers of steps from 1 to {MOST_STEPS}, got {wrong}.")
+    return names
 
 
 def _refine_words(output: Path | str, refine: Sequence[int]) -> str:

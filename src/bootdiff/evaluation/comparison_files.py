@@ -16,6 +16,9 @@ from bootdiff.evaluation.figures import FIGURES
 from bootdiff.samplers.rows import sampler_name
 from bootdiff.storage.files import write_json, write_text, write_whole
 
+#: inches that a letter of a row's name takes in the picture of samples, at most
+LETTER = 0.075
+
 
 def write_comparison(folder: Path, result: Mapping[str, Any], pictures: Mapping[str, Tensor]) -> None:
     """Write ``compare.json``, ``compare.csv``, ``compare.md``, ``quality.png`` and ``samples.png``."""
@@ -106,7 +109,7 @@ def quality_chart(rows: Sequence[Mapping[str, Any]]) -> Any:
     teacher = [row for row in known if row["kind"] == "teacher" and row["start"] is None]
     best = sorted((r["calls"], r["frechet_distance"]) for r in teacher if r["best_of"] is not None)
     if best:
-        axes.plot(*zip(*best, strict=True), color="black", linewidth=2, label="teacher's best", zorder=4)
+        axes.plot(*zip(*best, strict=True), color="black", marker="o", linewidth=2, label="teacher's best", zorder=4)
     for name in dict.fromkeys(row["sampler"] for row in teacher):
         same = sorted((r["calls"], r["frechet_distance"]) for r in teacher if r["sampler"] == name)
         axes.plot(*zip(*same, strict=True), marker="o", markersize=4, linewidth=0.8, label=sampler_name(name))
@@ -136,7 +139,8 @@ def samples_chart(pictures: Mapping[str, Tensor]) -> Any:
 
     names = list(pictures)
     columns = min(len(images) for images in pictures.values())
-    figure = Figure(figsize=(1.9 + 0.62 * columns, 0.66 * len(names)))
+    beside = 0.3 + LETTER * max(map(len, names))
+    figure = Figure(figsize=(beside + 0.62 * columns, 0.66 * len(names)))
     grid = figure.subplots(len(names), columns, squeeze=False)
     for line, name in zip(grid, names, strict=True):
         for axes, image in zip(line, pictures[name], strict=False):
@@ -145,6 +149,6 @@ def samples_chart(pictures: Mapping[str, Tensor]) -> Any:
             axes.axis("off")
         line[0].text(-0.15, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
     figure.subplots_adjust(
-        left=1.9 / (1.9 + 0.62 * columns), right=0.995, top=0.995, bottom=0.005, wspace=0.05, hspace=0.05
+        left=beside / (beside + 0.62 * columns), right=0.995, top=0.995, bottom=0.005, wspace=0.05, hspace=0.05
     )
     return figure

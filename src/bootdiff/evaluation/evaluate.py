@@ -111,29 +111,41 @@ def evaluate_student(
     if output.suffix != ".json":
         raise BootdiffError(f"--output {output}: expected a file that ends in .json.")
     join()
-    alone = is_teacher(name)
-    if alone and (teacher is not None or path_end):
-        raise BootdiffError(f"{name} is a teacher, so --teacher and --path-end mean nothing to it; leave them out.")
-    if alone:
-        model, conditions = open_alone(name, teacher_options, asked.choice)
-        judges, reference = asked.judges(model, asked.choice.prompts)
-        listed = Listed(conditions, asked.labels_of(name), asked.choice.prompts)
-        chooser = Chooser(Engine(judges, asked.noises), Stock(model), model, listed)
-        further: list[Entry] = []
+    if is_teacher(name):
+        if teacher is not None or path_end:
+            raise BootdiffError(f"{name} is a teacher, so --teacher and --path-end mean nothing to it; leave them out.")
+        chooser, reference, further = _teacher_alone(name, asked, teacher_options)
     else:
-        pair = open_pair(name, teacher, teacher_options, asked.choice)
-        judges, reference = asked.judges(pair.teacher, pair.texts)
-        labels = asked.labels_of(name)
-        chooser = chooser_of(name, pair, Engine(judges, asked.noises), labels)
-        further = rows_beside(name, pair, chooser.listed, labels, path_end)
+        chooser, reference, further = _student_beside(name, asked, teacher, teacher_options, path_end)
     result = measured_table(chooser, table_entries(chooser, further, asked.calls, asked.heun))
-    asked_for = {"student": None if alone else name, "reference": reference, "clip": asked.clip}
-    result = {**asked_for, "notes": notes(judges.reference, asked.num), **result, **environment()}
+    asked_for = {"student": None if is_teacher(name) else name, "reference": reference, "clip": asked.clip}
+    result = {**asked_for, "notes": notes(chooser.engine.judges.reference, asked.num), **result, **environment()}
     if is_first_process():
         write_json(output, result)
         if Run(name).started:
             keep(Path(name), result)
     return result
+
+
+def _teacher_alone(
+    name: str, asked: Measurement, teacher_options: Mapping[str, Any] | None
+) -> tuple[Chooser, str | None, list[Entry]]:
+    """Return what chooses the samplers of a teacher by itself, the reference's name, and no further rows."""
+    model, conditions = open_alone(name, teacher_options, asked.choice)
+    judges, reference = asked.judges(model, asked.choice.prompts)
+    listed = Listed(conditions, asked.labels_of(name), asked.choice.prompts)
+    return Chooser(Engine(judges, asked.noises), Stock(model), model, listed), reference, []
+
+
+def _student_beside(
+    name: str, asked: Measurement, teacher: str | None, teacher_options: Mapping[str, Any] | None, path_end: bool
+) -> tuple[Chooser, str | None, list[Entry]]:
+    """Return what chooses the samplers of a student's teacher, the reference's name, and the student's rows."""
+    pair = open_pair(name, teacher, teacher_options, asked.choice)
+    judges, reference = asked.judges(pair.teacher, pair.texts)
+    labels = asked.labels_of(name)
+    chooser = chooser_of(name, pair, Engine(judges, asked.noises), labels)
+    return chooser, reference, rows_beside(name, pair, chooser.listed, labels, path_end)
 
 
 def keep(folder: Path, result: Mapping[str, Any]) -> None:

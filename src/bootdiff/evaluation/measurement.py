@@ -15,6 +15,7 @@ from bootdiff.evaluation.references import Reference, default_features, find_ref
 from bootdiff.evaluation.tally import Judges
 from bootdiff.metrics.clip_score import ClipScore
 from bootdiff.samplers.choice import ANY, Choice
+from bootdiff.samplers.rows import MOST_STEPS
 from bootdiff.storage.runs import Run
 from bootdiff.system.notes import said
 from bootdiff.system.progress import is_first_process
@@ -53,8 +54,8 @@ class Measurement:
                 f"a measurement expects num and repeats from 1 and seed from 0 on, got num {self.num}, repeats "
                 f"{self.repeats}, seed {self.seed}."
             )
-        if not self.calls or not all(1 <= calls <= 1000 for calls in self.calls):
-            raise BootdiffError(f"a measurement expects calls from 1 to 1000, got {list(self.calls)}.")
+        if not self.calls or not all(1 <= calls <= MOST_STEPS for calls in self.calls):
+            raise BootdiffError(f"a measurement expects calls from 1 to {MOST_STEPS}, got {list(self.calls)}.")
 
     @property
     def noises(self) -> Noises:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -111,6 +112,5 @@ def embedded(batch: Batch, denoising: Denoising) -> Batch:
 
     The student does not train the captions' encoder.
     """
-    denoiser = denoising.teacher.module
-    assert isinstance(denoiser, Denoiser)
+    denoiser = cast("Denoiser", denoising.teacher.module)
     return replace(batch, condition=denoiser.embed(batch.condition))

@@ -17,6 +17,8 @@ from bootdiff.teachers import Teacher
 
 #: the number of steps in which Heun's solver finds the path's exact end
 HEUN_STEPS = 50
+#: the most steps or calls that may be asked for
+MOST_STEPS = 1000
 #: the name of the sampler that finds the path's exact end
 PATH = "path"
 #: the names of the samplers of a student, and of a student with a few steps of its teacher

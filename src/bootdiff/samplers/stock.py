@@ -18,7 +18,7 @@ from torch import Tensor
 from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError, nearest, shown
 from bootdiff.samplers.kinds import Kind, kinds_for
-from bootdiff.samplers.rows import Candidate, Row, ddim_sampler
+from bootdiff.samplers.rows import MOST_STEPS, Candidate, Row, ddim_sampler
 from bootdiff.schedules import EDM, RectifiedFlow, Schedule, VariancePreserving
 from bootdiff.solvers import trailing_times
 from bootdiff.system.quiet import quietly
@@ -43,7 +43,7 @@ EVEN = "even"
 UNFIT = (ValueError, IndexError, ZeroDivisionError, AssertionError)
 
 
-def read_samplers(words: Sequence[str], known: Sequence[str], most: int = 1000) -> dict[str, tuple[int, ...]]:
+def read_samplers(words: Sequence[str], known: Sequence[str], most: int = MOST_STEPS) -> dict[str, tuple[int, ...]]:
     """Read words such as ``ddim:2,20``, and return the numbers of steps by the sampler's name.
 
     Args:

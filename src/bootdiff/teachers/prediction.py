@@ -50,7 +50,7 @@ class Signal(Prediction):
         return torch.zeros_like(alpha), torch.ones_like(alpha)
 
     def output(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """Return x_0 itself."""
+        """Return what the network is trained to answer: x_0, (b, *shape)."""
         return x_0
 
 
@@ -67,7 +67,7 @@ class Noise(Prediction):
         return 1 / alpha, -sigma / alpha
 
     def output(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """Return eps itself."""
+        """Return what the network is trained to answer: eps, (b, *shape)."""
         return eps
 
 

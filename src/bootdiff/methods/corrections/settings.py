@@ -80,7 +80,7 @@ class CorrectionSettings(BootLoss, DistillationSettings):
         if self.fake_warmup >= self.steps:
             raise BootdiffError(
                 f"the fake denoiser learns alone in the first {self.fake_warmup} steps (fake_warmup), which are all "
-                f"of the {self.steps}; take more steps, or a shorter fake_warmup."
+                f"of the {self.steps}; take more steps, or a shorter fake_warmup (--set fake_warmup=N)."
             )
         return self
 
