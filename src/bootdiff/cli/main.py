@@ -37,6 +37,7 @@ from bootdiff.system import notes, presence
 from bootdiff.system.allocator import keep_freed_memory
 from bootdiff.system.out_of_memory import told_when_out_of_memory
 from bootdiff.system.processes import told_when_lost
+from bootdiff.system.signals import all_like_ctrl_c
 
 app = typer.Typer(
     name="bootdiff",
@@ -261,10 +262,9 @@ def run() -> None:
 
     With BOOTDIFF_DEBUG=1 in the environment the traceback comes before that line.
     """
-    from bootdiff.system.signals import all_like_ctrl_c
     from bootdiff.system.streams import unheard
 
-    with unheard(), all_like_ctrl_c():
+    with unheard():
         _run()
 
 
@@ -273,6 +273,7 @@ def _run() -> None:
     try:
         keep_freed_memory()
         with (
+            all_like_ctrl_c(),
             presence.kept(),
             told_when_lost(),
             told_when_out_of_memory("close other programs, or lower the sizes that were asked for"),
