@@ -90,9 +90,12 @@ def load_student(folder: Path | str, teacher: Teacher | None = None) -> Student:
 def _check_teacher(path: Path, student: Student, teacher: Teacher) -> None:
     """Refuse a teacher whose samples or conditions are others than the student's."""
     adapter, own = adapter_of(teacher), student.adapter
-    takes, learned = (None if one is None else one.takes for one in (adapter, own))
-    if tuple(teacher.shape) != student.shape or (takes is not None and takes != learned):
-        raise BootdiffError(f"the student in {path} is one of another teacher than {teacher.name}; leave it out.")
+    takes, learned = ("nothing" if one is None else one.takes for one in (adapter, own))
+    if tuple(teacher.shape) != student.shape or (adapter is not None and takes != learned):
+        raise BootdiffError(
+            f"the student in {path} does not fit the teacher {teacher.name}: its samples have the shape {student.shape} "
+            f"and it is conditioned on {learned}, the teacher's {tuple(teacher.shape)} and on {takes}; take its own teacher."
+        )
 
 
 def _load_pipeline(folder: Path, card: StudentCard) -> Student:
