@@ -93,8 +93,9 @@ def _check_teacher(path: Path, student: Student, teacher: Teacher) -> None:
     takes, learned = ("nothing" if one is None else one.takes for one in (adapter, own))
     if tuple(teacher.shape) != student.shape or (adapter is not None and takes != learned):
         raise BootdiffError(
-            f"the student in {path} does not fit the teacher {teacher.name}: its samples have the shape {student.shape} "
-            f"and it is conditioned on {learned}, the teacher's {tuple(teacher.shape)} and on {takes}; take its own teacher."
+            f"the student in {path} does not fit the teacher {teacher.name}: its samples have the shape "
+            f"{student.shape} and it is conditioned on {learned}, the teacher's {tuple(teacher.shape)} and on {takes}; "
+            "take its own teacher."
         )
 
 
