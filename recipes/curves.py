@@ -77,8 +77,8 @@ def measure(curve: Curve) -> None:
     prompts = list(read_prompts(DIGITS).prompts) if curve.worded else None
     labels = read_prompt_labels(DIGITS, None, "label") if curve.worded else None
     choice = Choice(prompts, None, curve.weight)
-    wanted = Measurement(repeats=curve.repeats, choice=choice, labels=labels, everything=True)
-    run_evaluate(curve.teacher, wanted, cache / "figures.json")
+    wanted = Measurement(repeats=curve.repeats, choice=choice, labels=labels)
+    run_evaluate(curve.teacher, wanted, cache / "figures.json", everything=True)
     folder = builtin_folder("curves")
     folder.mkdir(exist_ok=True)
     for path in (cache / "curves").glob("*.json"):
