@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 # and then what the other has left, so that what a test file trains is mostly trained once.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal --durations 15
 FILES ?= tests
+# Scripts are checked for calls and names that the package no longer has, not for the precision of their types.
+SCRIPTS := recipes examples benchmarks docs/figures
 
 .PHONY: quickstart test test-slow test-all install lint clean
 
@@ -24,9 +26,12 @@ test-all: $(VENV)/installed
 	$(PYTEST)
 
 lint: $(VENV)/installed
-	$(BIN)/ruff check src tests recipes examples benchmarks docs/figures
-	$(BIN)/ruff format --check src tests recipes examples benchmarks docs/figures
+	$(BIN)/ruff check src tests $(SCRIPTS)
+	$(BIN)/ruff format --check src tests $(SCRIPTS)
 	$(BIN)/mypy
+	$(BIN)/mypy $(SCRIPTS) --disable-error-code arg-type --disable-error-code misc --disable-error-code union-attr \
+		--disable-error-code call-overload --disable-error-code var-annotated --disable-error-code assignment \
+		--disable-error-code func-returns-value
 
 install: $(VENV)/installed
 
