@@ -31,7 +31,7 @@ def main() -> None:
         "student's weights": weights,
         "gradients": weights,
         "optimiser": sum(v.nbytes for s in learner.optimiser.state.values() for v in s.values()),
-        "averaged weights": sum(v.nbytes for v in learner.ema.averages),
+        "averaged weights": sum(v.nbytes for average in learner.averages.values() for v in average.averages),
         "teacher": size_of(teacher),
         "one pass's activations": activations(student, options.batch_size, teacher.shape),
     }

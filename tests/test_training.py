@@ -12,18 +12,21 @@ import pytest
 import torch
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from bootdiff.config.settings import TrainingSettings
 from bootdiff.core.errors import BootdiffError, Interrupted, NonFiniteLossError
 from bootdiff.data.sources import Noise
 from bootdiff.distillation.distill import distill
-from bootdiff.methods import Learner, Loss, Reset, Stateless
+from bootdiff.methods import Learner, Loss, Stateless
+from bootdiff.methods.base import Rising, Steady, sampled
 from bootdiff.methods.boot import BootSettings
 from bootdiff.schedules import Cosine
 from bootdiff.teachers import CallableTeacher
 from bootdiff.training.accelerator import make_accelerator
+from bootdiff.training.averages import Average
 from bootdiff.training.checkpoint import latest_checkpoint, save_checkpoint
-from bootdiff.training.learner_state import Average, rate_factor
+from bootdiff.training.learner_state import rate_factor
 from bootdiff.training.log import Meter
 from bootdiff.training.loop import Loop
 from toys import TELLING, close, command, same
@@ -247,7 +250,7 @@ def test_settings_from_python_are_refused_in_one_line():
 
 def test_an_average_from_the_start_forgets_it_slowly():
     (value,) = parameters = [torch.nn.Parameter(torch.zeros(()))]
-    kept, forgotten = Average(parameters, 0.9, rises=False), Average(parameters, 0.9)
+    kept, forgotten = Average(parameters, Steady(0.9)), Average(parameters, Rising(0.9))
     with torch.no_grad():
         value.fill_(1.0)
     for average in (kept, forgotten):
@@ -259,7 +262,7 @@ def test_an_average_from_the_start_forgets_it_slowly():
 def test_the_average_is_diffusers_own():
     torch.manual_seed(0)
     net = torch.nn.Linear(4, 4)
-    ours, theirs = Average(list(net.parameters()), 0.6), EMAModel(net.parameters(), decay=0.6)
+    ours, theirs = Average(list(net.parameters()), Rising(0.6)), EMAModel(net.parameters(), decay=0.6)
     for _ in range(12):
         with torch.no_grad():
             for parameter in net.parameters():
@@ -290,7 +293,7 @@ def test_logged_means_are_over_samples_that_are_known():
 
 
 class Duel(Stateless):
-    """Two learners that take turns, and an event: what correction and progressive distillation will ask of the loop."""
+    """Two learners that take turns, as in a correction."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -299,7 +302,7 @@ class Duel(Stateless):
         self.seen: list[tuple[int, str]] = []
 
     def learners(self):
-        return {name: Learner(net, 0.1, ema_decay=0.5) for name, net in self.nets.items()}
+        return {name: Learner(net, 0.1, averages=sampled(0.5)) for name, net in self.nets.items()}
 
     def frozen(self):
         return ()
@@ -316,16 +319,12 @@ class Duel(Stateless):
         assert not any(p.requires_grad for p in networks[other].parameters())
         return Loss((networks[turn.name](batch.noise) - networks[other](batch.noise)).square().mean())
 
-    def after_step(self, networks, step):
-        return [Reset("student")] if step == 3 else []
 
-
-def test_two_learners_take_turns_reset_and_resume_bitwise(tmp_path):
+def test_two_learners_take_turns_and_resume_bitwise(tmp_path):
     words = TrainingSettings(steps=6, batch_size=4, checkpoint_every=2, keep_last=9, lr_schedule="linear")
     whole = Duel()
-    learners = Loop(whole, words, tmp_path / "a", make_accelerator(words, tmp_path / "a")).run(show_progress=False)
+    Loop(whole, words, tmp_path / "a", make_accelerator(words, tmp_path / "a")).run(show_progress=False)
     assert whole.seen[:3] == [(0, "fake"), (0, "fake"), (0, "student")]
-    assert learners["student"].first_step == 4 and learners["fake"].first_step == 0
     (tmp_path / "b" / "checkpoints").mkdir(parents=True)
     (tmp_path / "a" / "checkpoints" / "step-00000004").rename(tmp_path / "b" / "checkpoints" / "step-00000004")
     resumed = Duel()
@@ -333,6 +332,48 @@ def test_two_learners_take_turns_reset_and_resume_bitwise(tmp_path):
     assert resumed.seen[0] == (4, "fake")
     for name in ("student", "fake"):
         assert same(resumed.nets[name].state_dict(), whole.nets[name].state_dict())
+
+
+class Follower(Duel):
+    """One learner that follows its own average, whose decay is a function of the updates so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nets = {"student": self.nets["student"]}
+        self.answers: list[Tensor] = []
+
+    def learners(self):
+        averages = {"ema": Rising(0.9), "target": lambda updates: 0.5 if updates < 2 else 1.0}
+        return {"student": Learner(self.nets["student"], 0.1, averages=averages)}
+
+    def turns(self, step):
+        return ("student",)
+
+    def losses(self, networks, turn, batch):
+        target = networks["student@target"]
+        assert not any(p.requires_grad for p in target.parameters())
+        self.answers.append(target(torch.zeros(1, 3)).detach().clone())
+        goal = target(batch.noise) + 1
+        return [lambda: Loss((networks["student"](batch.noise) - goal).square().mean())]
+
+
+def test_a_loss_calls_an_average_whose_decay_is_a_function_of_the_updates(tmp_path):
+    words = TrainingSettings(steps=6, batch_size=4, checkpoint_every=4, keep_last=9)
+    whole = Follower()
+    start = whole.nets["student"](torch.zeros(1, 3)).detach()
+    (learner,) = Loop(whole, words, tmp_path / "a", make_accelerator(words, tmp_path / "a")).run(False).values()
+    torch.testing.assert_close(whole.answers[0], start)
+    assert not torch.allclose(whole.answers[1], start) and not torch.allclose(whole.answers[2], whole.answers[1])
+    assert all(torch.equal(answer, whole.answers[2]) for answer in whole.answers[3:])  # a decay of 1 stands still
+    assert learner.sampled is learner.averages["ema"] and learner.averages["target"].steps == 6
+    torch.testing.assert_close(learner.network("target")(torch.zeros(1, 3)), whole.answers[-1])
+    (tmp_path / "b" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "a" / "checkpoints" / "step-00000004").rename(tmp_path / "b" / "checkpoints" / "step-00000004")
+    resumed = Follower()
+    (again,) = Loop(resumed, words, tmp_path / "b", make_accelerator(words, tmp_path / "b")).run(False).values()
+    assert same(resumed.nets["student"].state_dict(), whole.nets["student"].state_dict())
+    for name, average in learner.averages.items():
+        assert all(torch.equal(a, b) for a, b in zip(average.averages, again.averages[name].averages, strict=True))
 
 
 class Scaled(Duel):
@@ -388,9 +429,9 @@ DAMAGES += [("state", ["step"], value) for value in (*NO_NUMBER, 2.5, 1, 3, 100)
 DAMAGES += [("state", ["seconds"], value) for value in (*NO_NUMBER, float("inf"))]
 DAMAGES += [("state", ["scaler"], "x"), *(("state", ["learners"], value) for value in (None, "x", [], {}))]
 DAMAGES += [("state", ["learners", "student"], value) for value in (1, "x", [], {})]
-for count in ("first_step", "ema_steps", "moments"):
+for count in ("ema_steps", "moments"):
     DAMAGES += [("state", ["learners", "student", count], value) for value in (*NO_NUMBER, 2.5)]
-DAMAGES += [("state", ["learners", "student", "first_step"], 3), ("state", ["learners", "student", "moments"], 1)]
+DAMAGES += [("state", ["learners", "student", "moments"], 1)]
 
 
 def damage(checkpoint: Path, file: str, where: list[str], change: object) -> None:

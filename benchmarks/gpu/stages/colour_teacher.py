@@ -26,7 +26,7 @@ from bootdiff.data.pictures import grid, to_unit
 from bootdiff.data.sources import Images
 from bootdiff.evaluation.references import Reference
 from bootdiff.evaluation.tally import Judges
-from bootdiff.methods.base import Learner
+from bootdiff.methods.base import Learner, sampled
 from bootdiff.methods.denoising import Denoiser, Denoising
 from bootdiff.metrics.frechet import Accumulator, Statistics, frechet_distance
 from bootdiff.samplers.base import noise_batches
@@ -156,7 +156,7 @@ def training(folder: Path, data: Data, words: dict[str, Any], count: int) -> tup
     torch.manual_seed(settings.seed)
     untrained = UNTRAINED[settings.kind](data, settings)
     reading = untrained.reading()
-    learner = Learner(Denoiser(reading), settings.learning_rate, ema_decay=settings.ema_decay)
+    learner = Learner(Denoiser(reading), settings.learning_rate, averages=sampled(settings.ema_decay))
     objective = Denoising(reading, Images(data.pixels, untrained.description), learner)
     return untrained, Loop(objective, settings, folder, make_accelerator(settings, folder))
 

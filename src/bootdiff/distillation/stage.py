@@ -78,8 +78,7 @@ def _trained(plan: Plan, loop: Loop) -> Student:
         raise _blamed(plan.teacher, error) from error
     # Mixed precision patches the network's forward; the student that is handed out is the one that is saved.
     student = cast("Student", loop.accelerator.unwrap_model(learner.prepared, keep_fp32_wrapper=False))
-    if learner.ema is not None:
-        learner.ema.swap()
+    learner.swap()
     return student
 
 

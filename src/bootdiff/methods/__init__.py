@@ -1,7 +1,7 @@
 """Objectives: one file for each method, all with the contract of ``methods/base.py``."""
 
 from bootdiff.core.turn import Turn
-from bootdiff.methods.base import Learner, Loss, Networks, Objective, Reset, Stateless
+from bootdiff.methods.base import Learner, Loss, Networks, Objective, Stateless
 from bootdiff.methods.boot import Boot
 from bootdiff.methods.denoising import Denoiser, Denoising, TextEncoder
 
@@ -13,7 +13,6 @@ __all__ = [
     "Loss",
     "Networks",
     "Objective",
-    "Reset",
     "Stateless",
     "TextEncoder",
     "Turn",

@@ -6,7 +6,7 @@ no method's name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,8 +16,49 @@ from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch, Source
 
 #: the loop's networks by the learner's name. They are prepared (wrapped for several processes), never raw: a backward
-#: pass through a raw module leaves gradients unsynchronised without a word.
+#: pass through a raw module leaves gradients unsynchronised without a word. ``student@target`` is the student with the
+#: weights of its average of the name ``target``; it only answers, without gradients.
 Networks = Mapping[str, nn.Module]
+#: the decay of an average of weights, in [0, 1), as a function of the number of updates that it has seen
+Decay = Callable[[int], float]
+#: the name of the average that is sampled and exported, where a learner keeps one of this name
+EMA = "ema"
+
+
+@dataclass(frozen=True)
+class Steady:
+    """A decay that is the same from the first update on."""
+
+    decay: float
+
+    def __call__(self, updates: int) -> float:
+        """Return the decay after so many updates."""
+        return self.decay
+
+
+@dataclass(frozen=True)
+class Rising:
+    """A decay that rises as (1 + n) / (10 + n), so that the average soon forgets how training began.
+
+    Args:
+        decay: the decay that it reaches.
+    """
+
+    decay: float
+
+    def __call__(self, updates: int) -> float:
+        """Return the decay after so many updates."""
+        return min(self.decay, (1 + updates) / (10 + updates)) if updates else 0.0
+
+
+def sampled(decay: float, from_start: bool = False) -> dict[str, Decay]:
+    """Return the averages of a learner that keeps the sampled one at most.
+
+    Args:
+        decay: its decay; 0 for no average.
+        from_start: whether it has that decay from the start, or rises to it.
+    """
+    return {EMA: Steady(decay) if from_start else Rising(decay)} if decay else {}
 
 
 @dataclass
@@ -28,9 +69,8 @@ class Learner:
         module: the raw network, not wrapped for several processes.
         learning_rate: AdamW's rate before its schedule.
         betas: AdamW's betas.
-        ema_decay: the decay of the averaged copy that is sampled and exported; 0 keeps no such copy.
-        ema_from_start: whether the average has that decay from the start; otherwise the decay rises to it, so that the
-            average soon forgets how training began.
+        averages: the averages of its weights that are kept, by name, each with its decay. The one named ``"ema"`` is
+            sampled and exported; without it the weights themselves are. A loss may call any of them.
         starts: the first step in which it learns, from which its rate warms up.
     """
 
@@ -38,8 +78,7 @@ class Learner:
     learning_rate: float
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
-    ema_decay: float = 0.0
-    ema_from_start: bool = False
+    averages: Mapping[str, Decay] = field(default_factory=dict)
     starts: int = 0
 
 
@@ -56,13 +95,6 @@ class Loss:
     total: Tensor
     scalars: dict[str, Tensor] = field(default_factory=dict)
     by_time: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Reset:
-    """An order to start a learner's optimiser, rate schedule and EMA anew, as in progressive distillation's rounds."""
-
-    learner: str
 
 
 class Objective(Protocol):
@@ -98,8 +130,8 @@ class Objective(Protocol):
         """
         ...
 
-    def after_step(self, networks: Networks, step: int) -> Iterable[Reset]:
-        """Do what follows a step, such as moving an EMA target; return the learners that must start anew."""
+    def after_step(self, networks: Networks, step: int) -> None:
+        """Do what follows a step, such as measuring a scale for the next one."""
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -114,9 +146,8 @@ class Objective(Protocol):
 class Stateless:
     """The defaults of an objective that keeps no state of its own."""
 
-    def after_step(self, networks: Networks, step: int) -> Iterable[Reset]:
-        """Do nothing between steps, and start no learner anew."""
-        return ()
+    def after_step(self, networks: Networks, step: int) -> None:
+        """Do nothing between steps."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return no tensors, because there is no state."""

@@ -21,7 +21,7 @@ from bootdiff.data.sources import Batch, Noise
 from bootdiff.losses.distances import Distance, SquaredError, make_distance
 from bootdiff.losses.loss_weights import WEIGHTS, UniformWeight, Weight
 from bootdiff.losses.times import TIME_SAMPLINGS, TimeSampling, UniformTime
-from bootdiff.methods.base import Learner, Loss, Networks, Stateless
+from bootdiff.methods.base import Learner, Loss, Networks, Stateless, sampled
 from bootdiff.methods.settings import DistillationSettings, learned_weight, target_limit
 from bootdiff.solvers import SOLVERS, Euler, Solver, noisy
 from bootdiff.students import Student
@@ -103,7 +103,10 @@ class Boot(Stateless):
         return cls(
             teacher=limited(teacher, student.target_limit),
             student=Learner(
-                student, settings.learning_rate, weight_decay=settings.weight_decay, ema_decay=settings.ema_decay
+                student,
+                settings.learning_rate,
+                weight_decay=settings.weight_decay,
+                averages=sampled(settings.ema_decay),
             ),
             delta=settings.delta,
             solver=SOLVERS[settings.solver],

@@ -11,7 +11,7 @@ from torch import Tensor
 from bootdiff.data.pictures import rows_grid, to_unit
 from bootdiff.data.sources import Images
 from bootdiff.methods.autoencoding import Autoencoder, Autoencoding
-from bootdiff.methods.base import Learner
+from bootdiff.methods.base import Learner, sampled
 from bootdiff.storage.files import write_whole
 from bootdiff.teaching.settings import TeacherSettings
 from bootdiff.training.accelerator import make_accelerator
@@ -34,7 +34,7 @@ def train_autoencoder(vae: Any, pixels: Tensor, folder: Path, settings: TeacherS
     own = settings.model_copy(update={"steps": settings.autoencoder_steps, "learning_rate": settings.autoencoder_rate})
     accelerator = make_accelerator(own, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    learner = Learner(Autoencoder(vae), own.learning_rate, ema_decay=own.ema_decay)
+    learner = Learner(Autoencoder(vae), own.learning_rate, averages=sampled(own.ema_decay))
     factor = 2 ** (len(settings.autoencoder_channels) - 1)
     shape = (settings.latent_channels, *(side // factor for side in pixels.shape[2:]))
     objective = Autoencoding(Images(pixels), learner, shape, settings.kl_weight)
@@ -47,8 +47,7 @@ def train_autoencoder(vae: Any, pixels: Tensor, folder: Path, settings: TeacherS
         write_whole(folder / "samples" / f"step-{step:08d}.png", rows_grid([shown, made]).save)
 
     state = Loop(objective, own, folder, accelerator, preview).run()["autoencoder"]
-    if state.ema is not None:
-        state.ema.swap()
+    state.swap()
     vae.requires_grad_(False).eval()
     vae.register_to_config(scaling_factor=1.0)
     latents = latents_of(vae, pixels)

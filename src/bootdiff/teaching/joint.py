@@ -13,7 +13,7 @@ from bootdiff.core.errors import BootdiffError
 from bootdiff.distillation.condition_checks import class_labels, null_class
 from bootdiff.export.diffusers import export_student
 from bootdiff.losses.distances import make_distance
-from bootdiff.methods.base import Objective
+from bootdiff.methods.base import Objective, sampled
 from bootdiff.methods.boot import Boot, BootSettings
 from bootdiff.methods.denoising import Denoiser, Denoising
 from bootdiff.methods.joint import Beside, Both, Shared
@@ -70,7 +70,7 @@ def with_student(denoising: Denoising, settings: TeacherSettings, asked: BootSet
         boot.student,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        ema_decay=settings.ema_decay,
+        averages=sampled(settings.ema_decay),
     )
     if not shared:
         return student, Beside(denoising, boot)

@@ -128,11 +128,12 @@ def _values(untrained: Untrained, pixels: Tensor, output: Path, settings: Teache
 def _denoising(untrained: Untrained, values: Tensor, settings: TeacherSettings) -> Denoising:
     """Return the objective: the network, and the text encoder that learns with it if there is one."""
     from bootdiff.methods import Denoiser, Denoising, Learner
+    from bootdiff.methods.base import sampled
 
     reading = untrained.reading()
     denoiser = Denoiser(reading, untrained.encoder)
     learner = Learner(
-        denoiser, settings.learning_rate, weight_decay=settings.weight_decay, ema_decay=settings.ema_decay
+        denoiser, settings.learning_rate, weight_decay=settings.weight_decay, averages=sampled(settings.ema_decay)
     )
     return Denoising(reading, Images(values, untrained.description), learner)
 

@@ -90,7 +90,7 @@ class Loop:
         self.learners = {
             name: LearnerState(learner, settings, accelerator) for name, learner in objective.learners().items()
         }
-        self.networks = {name: learner.raw for name, learner in self.learners.items()}
+        self.networks = WithAverages({name: learner.raw for name, learner in self.learners.items()}, self.learners)
         self.what = " and ".join(self.learners)
         self.meter = Meter(accelerator)
         self.state = SavedState(folder, settings.keep_last, objective, self.learners, self.meter, accelerator)
@@ -114,8 +114,7 @@ class Loop:
                 turns = list(self.objective.turns(self.step))
                 for number, name in enumerate(turns):
                     self._turn(name, turns[:number].count(name))
-                for event in self.objective.after_step(self.networks, self.step):
-                    self.learners[event.learner].reset(self.step + 1)
+                self.objective.after_step(self.networks, self.step)
                 self.step += 1
                 self.seconds = time.monotonic() - started
                 self._report(bar)
@@ -149,7 +148,7 @@ class Loop:
                     parameter.requires_grad_(other == name)
         # Only the learner whose turn it is goes through its wrapper: one that is called and gets no gradient would
         # leave DistributedDataParallel waiting.
-        networks = {**self.networks, name: learner.prepared}
+        networks = WithAverages({**self.networks, name: learner.prepared}, self.learners, self.networks.averages)
         share = 1 / settings.gradient_accumulation
         parts = []
         for part, draw in enumerate(self._draws(f"{name} {again}" if again else name)):
@@ -250,6 +249,31 @@ class Loop:
             raise Interrupted(
                 f"stopped at step {self.step} of {self.settings.steps}; run the same command to go on ({self.what})."
             )
+
+
+class WithAverages(dict[str, nn.Module]):
+    """The networks of a turn by name, and under ``learner@average`` a learner's averages, made when first asked for.
+
+    Args:
+        networks: the learners' networks.
+        learners: the learners, which keep the averages.
+        averages: the networks of averages that were made before.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, nn.Module],
+        learners: Mapping[str, LearnerState],
+        averages: dict[str, nn.Module] | None = None,
+    ) -> None:
+        super().__init__(networks)
+        self.learners, self.averages = learners, {} if averages is None else averages
+
+    def __missing__(self, name: str) -> nn.Module:
+        learner, _, average = name.partition("@")
+        if name not in self.averages:
+            self.averages[name] = self.learners[learner].network(average)
+        return self.averages[name]
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from bootdiff.core.condition import Condition
 from bootdiff.core.turn import Turn
 from bootdiff.data.conditions import Conditions
 from bootdiff.data.sources import Batch
-from bootdiff.methods.base import Learner, Loss, Networks, Stateless
+from bootdiff.methods.base import Learner, Loss, Networks, Stateless, sampled
 from bootdiff.methods.boot import Boot
 from bootdiff.methods.corrections.fake import Fake
 from bootdiff.methods.corrections.settings import CorrectionSettings
@@ -78,9 +78,8 @@ class Correction(Stateless):
         boot = Boot.from_settings(teacher, settings, conditions, student)
         learner = cast("Student", boot.student.module)
         betas = (settings.beta1, 0.999)
-        boot.student = replace(
-            boot.student, betas=betas, ema_from_start=settings.ema_from_start, starts=settings.fake_warmup
-        )
+        averages = sampled(settings.ema_decay, settings.ema_from_start)
+        boot.student = replace(boot.student, betas=betas, averages=averages, starts=settings.fake_warmup)
         fake = Fake.from_teacher(teacher, learner.learned.is_range, settings.fake_rank)
         return cls(
             boot,

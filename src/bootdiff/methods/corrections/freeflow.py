@@ -6,7 +6,7 @@ Source: docs/method.md, "FreeFlow (C3)".
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -20,7 +20,7 @@ from bootdiff.core.errors import BootdiffError
 from bootdiff.core.transfer import to_device
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch
-from bootdiff.methods.base import Loss, Networks, Reset
+from bootdiff.methods.base import Loss, Networks
 from bootdiff.methods.corrections.base import Correction
 from bootdiff.methods.corrections.settings import CorrectionSettings
 from bootdiff.schedules import expand
@@ -180,15 +180,14 @@ class FreeFlow(Correction):
         total = norms.sum()
         self._norms[place : place + 2] += torch.stack([total, torch.full_like(total, len(norms))])
 
-    def after_step(self, networks: Networks, step: int) -> Iterable[Reset]:
-        """Find the scale of the next step's correction; start no learner anew."""
+    def after_step(self, networks: Networks, step: int) -> None:
+        """Find the scale of the next step's correction."""
         if "student" in self.turns(step):
             from accelerate.utils import reduce
 
             prediction, predictions, correction, corrections = reduce(self._norms, "sum")
             self.scale = prediction / predictions / (correction / corrections + self.floor)
             self._norms = torch.zeros_like(self._norms)
-        return ()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the scale of the next step's correction."""
