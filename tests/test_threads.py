@@ -69,7 +69,7 @@ def check_threads(calls: Sequence[Callable[[], torch.Tensor]], inside: nn.Module
 
 def asked(teacher, of: Callable[[int, torch.Tensor, Condition], torch.Tensor]) -> list[Callable[[], torch.Tensor]]:
     """A call for each thread, with its own noise and condition."""
-    both = conditions(teacher) if hasattr(teacher.denoiser, "adapter") else Condition()
+    both = conditions(teacher) if teacher.denoiser.adapter is not None else Condition()
 
     def call(number: int) -> torch.Tensor:
         order = torch.tensor([number % 2, (number // 2) % 2])

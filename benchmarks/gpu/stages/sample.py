@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from bootdiff.schedules import BetaTable
 from bootdiff.solvers import ddim, trailing_times
 from bootdiff.students import Student
-from bootdiff.students.student import OneStep
+from bootdiff.students.one_step import OneStep
 from bootdiff.teachers import CallableTeacher, Teacher
 from stages.step import small_teacher, tf32
 

@@ -19,6 +19,7 @@ from bootdiff.samplers.students import PathSampler
 from bootdiff.sampling import gallery
 from bootdiff.sampling.opening import open_pair, run_conditions
 from bootdiff.storage.files import write_whole
+from bootdiff.students import PathStudent
 from bootdiff.students.files import card_of
 
 if TYPE_CHECKING:
@@ -30,11 +31,14 @@ TILE = 128
 
 @dataclass(frozen=True)
 class Looks:
-    """The pictures that a variant's student makes: samples side by side, and y_t of one noise at its times."""
+    """The pictures that a variant's student makes: samples side by side, and y_t of one noise at its times.
+
+    Only a path student has a path.
+    """
 
     samples: Image.Image
-    path: Image.Image
-    times: Sequence[float]
+    path: Image.Image | None = None
+    times: Sequence[float] = ()
 
 
 @dataclass
@@ -73,10 +77,12 @@ class Album:
             return
         samples = [(label, looks.samples) for label, looks in shown]
         self._write("samples", [*self._teacher_row(finished), *samples])
-        times = {tuple(looks.times) for _, looks in shown}
-        words = [f"t = {t:.2f}" for t in shown[0][1].times]
-        heads = words if len(times) == 1 else ["t_max", *[""] * (len(words) - 2), "t_min"]
-        self._write("path", [(label, looks.path) for label, looks in shown], heads)
+        paths = [(label, looks.path) for label, looks in shown if looks.path is not None]
+        times = {tuple(looks.times) for _, looks in shown if looks.times}
+        if paths:
+            words = [f"t = {t:.2f}" for t in min(times)]
+            heads = words if len(times) == 1 else ["t_max", *[""] * (len(words) - 2), "t_min"]
+            self._write("path", paths, heads)
 
     def _draw_axis(self, axis: Axis) -> None:
         once = {name: label for label, name in reversed(axis.members)}
@@ -110,9 +116,11 @@ def look(run: Path) -> Looks | None:
     conditions = run_conditions(str(run), PathSampler(student), card_of(student))
     eps, condition = gallery.row_inputs(student.shape, conditions)
     student.to(eps.device)
+    samples = strip(student.decode(student.sample(eps, condition)).cpu())
+    if not isinstance(student, PathStudent):
+        return Looks(samples)
     path = gallery.path_images(student, eps[:1], condition.index(slice(1)))[0]
-    samples = student.decode(student.sample(eps, condition)).cpu()
-    return Looks(strip(samples), strip(path), gallery.path_times(student))
+    return Looks(samples, strip(path), gallery.path_times(student))
 
 
 @torch.no_grad()

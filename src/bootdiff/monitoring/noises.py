@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from bootdiff.core.randomness import sample_noise
 from bootdiff.data.conditions import Conditions
 from bootdiff.monitoring.teacher_features import TeacherFeatures
 from bootdiff.monitoring.watch_plan import EXACT
-from bootdiff.students import Student
+from bootdiff.students import PathStudent, Student
 
 #: the noises' seed, from which no user's samples start; torch's CPU generators see only a seed's lowest 32 bits
 SEED = 0xB007_D1FF
@@ -73,11 +73,12 @@ def samples_of(
 
     Args:
         features: the features that views are read by; None takes the samples' own values.
-        t: the time of the answers; t_min if not given.
+        t: the time of a path student's answers; the image's if not given.
     """
     device, parts = next(student.parameters()).device, []
     for eps, condition in noises.batches(first):
-        made = student.sample(eps.to(device), condition.to(device), t)
+        given = (eps.to(device), condition.to(device))
+        made = student.sample(*given) if t is None else cast("PathStudent", student).sample(*given, t)
         parts.append((made.cpu(), *views_of(features, made, condition.to(device))))
     return Samples(*(torch.cat(part) for part in zip(*parts, strict=True)))
 

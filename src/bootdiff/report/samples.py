@@ -23,7 +23,7 @@ from bootdiff.sampling.belonging import Opened
 from bootdiff.sampling.gallery import TEACHER
 from bootdiff.sampling.opening import open_pair, run_conditions
 from bootdiff.storage.runs import Run
-from bootdiff.students import Student
+from bootdiff.students import PathStudent, Student
 from bootdiff.students.files import card_of, load_student
 from bootdiff.system import notes
 from bootdiff.teachers import Teacher
@@ -131,13 +131,15 @@ def samples_and_path(run: Finished, named: str | None = None) -> str:
         rows = [(TEACHER, asked.teacher_row(asked.teacher, low, high)), (PATH_END, asked.shown(end)), *rows]
     guided = "" if asked.weight is None else f"Guidance weight {asked.weight:g}."
     words = " ".join([SAME, *([TOO_LARGE] if asked.teacher is None else []), asked.words, guided])
-    return section("Teacher and student", _rows(rows, words)) + section("The path of the student", _path(asked))
+    together = section("Teacher and student", _rows(rows, words))
+    path = _path(asked, student) if isinstance(student, PathStudent) else ""
+    return together + (section("The path of the student", path) if path else "")
 
 
-def _path(asked: Asked) -> str:
+def _path(asked: Asked, student: PathStudent) -> str:
     few = asked.eps[:PATH_ROWS], asked.condition.index(slice(PATH_ROWS))
-    steps = gallery.path_images(asked.student, *few)
-    labels = ", ".join(f"{t:.2f}" for t in gallery.path_times(asked.student))
+    steps = gallery.path_images(student, *few)
+    labels = ", ".join(f"{t:.2f}" for t in gallery.path_times(student))
     caption = f"y_t of one noise a row, for t = {labels}."
     return figure(_shown(rows_grid(list(steps)), caption, steps), caption)
 

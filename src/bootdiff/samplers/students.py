@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError, first_line
 from bootdiff.core.transfer import settled
 from bootdiff.samplers.base import Sampler
-from bootdiff.students import Student
+from bootdiff.students import PathStudent, Student
 from bootdiff.students.card import StudentCard
 from bootdiff.students.files import card_of, load_student
 from bootdiff.students.folder import StudentFolder
@@ -79,14 +79,17 @@ class StockStudent:
 
 
 class PathSampler:
-    """An unfolded student as a sampler: it answers for t_min, or for the time ``t`` that is given."""
+    """An unfolded student as a sampler: it answers with the image, or a path student for the time ``t`` given."""
 
     def __init__(self, student: Student, t: float | None = None) -> None:
         self.student, self.shape, self.adapter, self.t = student, student.shape, student.adapter, t
 
     def __call__(self, eps: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """Return samples (b, *shape), made by one network call."""
-        return settled(self.student, eps.device).sample(eps, condition, self.t)
+        student = settled(self.student, eps.device)
+        if self.t is None:
+            return student.sample(eps, condition)
+        return cast("PathStudent", student).sample(eps, condition, self.t)
 
     def told_weight(self, weight: float | None) -> float | None:
         """Return the guidance weight that the student's condition must hold; None where it holds none."""

@@ -17,7 +17,7 @@ from bootdiff.data.pictures import is_picture
 from bootdiff.samplers.rows import reference_path
 from bootdiff.solvers import ddim, even_times, trailing_times
 from bootdiff.storage.runs import Run
-from bootdiff.students import Student
+from bootdiff.students import PathStudent, Student
 from bootdiff.students.files import load_student
 from bootdiff.teachers import Teacher
 
@@ -66,12 +66,12 @@ def path_end(teacher: Teacher, eps: Tensor, condition: Condition, low: float, hi
     return reference_path(teacher, low, high)(eps, condition)
 
 
-def path_times(student: Student) -> list[float]:
+def path_times(student: PathStudent) -> list[float]:
     """Return the times at which a student's path is shown, from t_max to t_min."""
     return even_times(PATH_TIMES - 1, student.t_min, student.t_max)
 
 
-def path_images(student: Student, eps: Tensor, condition: Condition) -> Tensor:
+def path_images(student: PathStudent, eps: Tensor, condition: Condition) -> Tensor:
     """Return y_t of every noise at ``path_times``, as images (b, PATH_TIMES, c, h, w) on the CPU."""
     images = [student.decode(student.sample(eps, condition, t=t)).cpu() for t in path_times(student)]
     return torch.stack(images, dim=1)

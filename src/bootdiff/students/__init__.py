@@ -1,6 +1,7 @@
-"""Students, ``y_theta(eps, t)``: networks grown from a teacher's and folded back into its class."""
+"""Students: networks grown from a teacher's, of several kinds, and folded back into its class."""
 
+from bootdiff.students.base import Student
 from bootdiff.students.growth import GrownNetwork, ShiftedNetwork, grow, register_growth
-from bootdiff.students.student import Student
+from bootdiff.students.path import PathStudent
 
-__all__ = ["GrownNetwork", "ShiftedNetwork", "Student", "grow", "register_growth"]
+__all__ = ["GrownNetwork", "PathStudent", "ShiftedNetwork", "Student", "grow", "register_growth"]

@@ -42,6 +42,8 @@ class StudentCard(BaseModel):
 
     Args:
         format: the number of the card's format; cards without a number have the first one.
+        kind: the kind of student; cards without one are of path students.
+        facts: what only this kind of student must remember.
         teacher: the name of the teacher that ``load_teacher`` took.
         pipeline: the stock class of its pipeline; None for the student of a plain module.
         teacher_options: the options that ``load_teacher`` was given besides the name.
@@ -55,6 +57,8 @@ class StudentCard(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
     format: Annotated[int, Field(ge=1, le=FORMAT)] = FORMAT
+    kind: str = "path"
+    facts: dict[str, Any] = Field(default_factory=dict)
     teacher: str | None = None
     pipeline: str | None = None
     teacher_options: dict[str, Any] = Field(default_factory=dict)

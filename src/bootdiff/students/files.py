@@ -10,6 +10,7 @@ from bootdiff.storage.files import load_tensors, save_tensors, write_json, write
 from bootdiff.students import Student
 from bootdiff.students.card import StudentCard, new_card, read_card, write_card
 from bootdiff.students.folder import StudentFolder
+from bootdiff.students.kinds import student_kind
 from bootdiff.students.parts import StudentParts
 from bootdiff.students.pipeline import GrownPipelineNetwork
 from bootdiff.system.out_of_memory import let_pass
@@ -30,6 +31,8 @@ def card_of(student: Student) -> StudentCard:
         BootdiffError: if ``student.conditions`` holds what no card can hold.
     """
     return new_card(
+        kind=student.kind,
+        facts=dict(student.facts),
         teacher=student.teacher_name,
         pipeline=None if student.adapter is None else student.adapter.parts.pipeline_class,
         teacher_options={} if student.origin is None else student.origin.pinned,
@@ -104,7 +107,8 @@ def _load_pipeline(folder: Path, card: StudentCard) -> Student:
     network = adapter.load()
     reading = PipelineTeacher(adapter, network, str(card.teacher))
     reading.origin = card.origin
-    grown = GrownPipelineNetwork(network, adapter, guided=card.weight.is_range)
+    kind = student_kind(card.kind)
+    grown = GrownPipelineNetwork(network, adapter, guided=card.weight.is_range, timed=kind.timed)
     slots = load_tensors(folder / SLOTS)
     check_finite_tensors(slots, folder / SLOTS)
     try:
@@ -113,8 +117,9 @@ def _load_pipeline(folder: Path, card: StudentCard) -> Student:
         let_pass(error)
         line = str(error).splitlines()[0]
         raise BootdiffError(f"{folder / SLOTS} does not fit its network ({line}); repeat the run's command.") from error
-    low, high = card.times
-    return Student(grown, reading, low, high, reading.one_call(high), card.weight.plain)
+    student = kind.grown(grown, reading, *card.times, card.weight.plain)
+    student.take(card.facts)
+    return student
 
 
 def _load_plain(folder: Path, teacher: Teacher | None, card: StudentCard) -> Student:
@@ -123,7 +128,8 @@ def _load_plain(folder: Path, teacher: Teacher | None, card: StudentCard) -> Stu
             f"{folder} holds the student of a plain nn.Module, which bootdiff cannot build; from Python: "
             "bootdiff.load_student(folder, teacher)."
         )
-    student = Student.from_teacher(teacher, *card.times, card.weight.plain)
+    student = student_kind(card.kind).from_teacher(teacher, *card.times, card.weight.plain)
+    student.take(card.facts)
     tensors = load_tensors(folder / WEIGHTS)
     check_finite_tensors(tensors, folder / WEIGHTS)
     try:

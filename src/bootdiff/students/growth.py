@@ -18,21 +18,21 @@ from torch import Tensor, nn
 from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError
 from bootdiff.students.shift import Shift
-from bootdiff.teachers import NetworkTeacher, PipelineTeacher
+from bootdiff.teachers import NetworkTeacher, PipelineTeacher, Teacher
 
 
 class GrownNetwork(nn.Module, ABC):
     """A denoising network with an additional input for the target time."""
 
     @abstractmethod
-    def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor, condition: Condition) -> Tensor:
+    def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor | None, condition: Condition) -> Tensor:
         """Return the network's raw output (b, ...) for its own time ``timestep`` and the target time ``target``.
 
-        Both times are (b,), given as timesteps.
+        Both times are (b,), given as timesteps; the target is None for a network without an input for one.
         """
 
     @abstractmethod
-    def fold(self, timestep: float, target: float, weight: float | None = None) -> nn.Module:
+    def fold(self, timestep: float, target: float | None, weight: float | None = None) -> nn.Module:
         """Return a network of the teacher's class and config that answers for these two constant times.
 
         Args:
@@ -50,11 +50,29 @@ def register_growth(kind: type[nn.Module], growth: Callable[[nn.Module], GrownNe
     _GROWTHS[kind] = growth
 
 
-def grow(teacher: NetworkTeacher, guided: bool = False) -> GrownNetwork:
+def network_for(teacher: Teacher, times: tuple[float, float], guided: bool, timed: bool) -> GrownNetwork:
+    """Return a student's network: one grown from the teacher's, or a plain one for an analytic teacher.
+
+    Args:
+        times: the lowest and the highest time that a plain one is told.
+        guided: whether the network also takes a guidance weight.
+        timed: whether the network has an input for a target time.
+    """
+    from bootdiff.students.plain import PlainNetwork
+
+    denoiser = teacher.denoiser
+    if isinstance(denoiser, NetworkTeacher):
+        return grow(denoiser, guided, timed)
+    low, high = denoiser.schedule.timestep(torch.tensor(times)).tolist()
+    return PlainNetwork(denoiser.shape, (low, high))
+
+
+def grow(teacher: NetworkTeacher, guided: bool = False, timed: bool = True) -> GrownNetwork:
     """Return a student's network, equal to the teacher's at every target time; the teacher's own is left alone.
 
     Args:
         guided: whether the network also takes a guidance weight, at first without effect.
+        timed: whether the network has an input for a target time.
 
     Raises:
         BootdiffError: if a plain module cannot be grown.
@@ -62,7 +80,9 @@ def grow(teacher: NetworkTeacher, guided: bool = False) -> GrownNetwork:
     if isinstance(teacher, PipelineTeacher):
         from bootdiff.students.pipeline import GrownPipelineNetwork
 
-        return GrownPipelineNetwork.from_teacher(teacher, guided).eval()
+        return GrownPipelineNetwork.from_teacher(teacher, guided, timed).eval()
+    if not timed:
+        return SameNetwork(teacher).eval()
     for kind in type(teacher.network).__mro__:
         if kind in _GROWTHS:
             return _GROWTHS[kind](teacher.network).eval()
@@ -74,6 +94,23 @@ def sinusoid(time: Tensor, dim: int) -> Tensor:
     from diffusers.models.embeddings import get_timestep_embedding
 
     return get_timestep_embedding(time, dim, flip_sin_to_cos=True, downscale_freq_shift=0)
+
+
+class SameNetwork(GrownNetwork):
+    """A copy of a plain module, called as its teacher calls it: it has no input for a target time."""
+
+    def __init__(self, teacher: NetworkTeacher) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(teacher.network).requires_grad_(True)
+
+    def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor | None, condition: Condition) -> Tensor:
+        """Return the module's output (b, ...)."""
+        out = self.network(x_T, timestep, **condition)
+        return out if isinstance(out, Tensor) else out.sample
+
+    def fold(self, timestep: float, target: float | None, weight: float | None = None) -> nn.Module:
+        """Return a copy of the module; it is still called with its own time, t_max."""
+        return copy.deepcopy(self.network)
 
 
 class ShiftedNetwork(GrownNetwork):
@@ -107,9 +144,9 @@ class ShiftedNetwork(GrownNetwork):
         self._added = [Shift(channels_last=isinstance(layer, nn.Linear)) for layer in layers]
         self._hooks = [layer.register_forward_hook(add) for layer, add in zip(layers, self._added, strict=True)]
 
-    def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor, condition: Condition) -> Tensor:
+    def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor | None, condition: Condition) -> Tensor:
         """Return the module's output (b, ...) with every layer shifted for the target time."""
-        hidden = self.embedding(sinusoid(target, self.DIM))
+        hidden = self.embedding(sinusoid(timestep if target is None else target, self.DIM))
         with ExitStack() as call:
             for add, shift in zip(self._added, self.shifts, strict=True):
                 call.enter_context(add.by(shift(hidden)))
@@ -117,10 +154,10 @@ class ShiftedNetwork(GrownNetwork):
         return out if isinstance(out, Tensor) else out.sample
 
     @torch.no_grad()
-    def fold(self, timestep: float, target: float, weight: float | None = None) -> nn.Module:
+    def fold(self, timestep: float, target: float | None, weight: float | None = None) -> nn.Module:
         """Return the module with its biases shifted for ``target``; it is still called with its own time, t_max."""
         folded = copy.deepcopy(self)
-        time = torch.tensor([float(target)]).to(next(folded.parameters()).device)
+        time = torch.tensor([float(timestep if target is None else target)]).to(next(folded.parameters()).device)
         hidden = folded.embedding(sinusoid(time, self.DIM))
         for layer, shift in zip(folded._layers(), folded.shifts, strict=True):
             layer.bias += shift(hidden)[0]

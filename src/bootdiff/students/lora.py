@@ -40,13 +40,13 @@ class LowRank(GrownNetwork):
             )
         self.updates = nn.ModuleList(updates)
 
-    def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor, condition: Condition) -> Tensor:
+    def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor | None, condition: Condition) -> Tensor:
         """Return the output (b, ...) of the teacher's network with the updates in place; the target time is ignored."""
         teacher = self._teacher[0]
         with self._updated():
             return teacher.call(teacher.network, x_T, timestep, condition)
 
-    def fold(self, timestep: float, target: float, weight: float | None = None) -> nn.Module:
+    def fold(self, timestep: float, target: float | None, weight: float | None = None) -> nn.Module:
         """Refuse to fold, because this is no student's network."""
         raise NotImplementedError("a fake denoiser is not exported")
 

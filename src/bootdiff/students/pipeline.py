@@ -25,37 +25,40 @@ class GrownPipelineNetwork(GrownNetwork):
         network: the network to be trained.
         adapter: the adapter of its pipeline.
         guided: whether a guidance weight is one of its inputs.
+        timed: whether the target time is one of its inputs.
     """
 
-    def __init__(self, network: nn.Module, adapter: Adapter, guided: bool = False) -> None:
+    def __init__(self, network: nn.Module, adapter: Adapter, guided: bool = False, timed: bool = True) -> None:
         super().__init__()
         self.network, self.adapter, self.guided = network, adapter, guided
         embedder = adapter.clocks(network)[0].embedder
-        self.target = _embedding(embedder.linear_1.in_features, embedder.linear_2.out_features)
+        self.target = _embedding(embedder.linear_1.in_features, embedder.linear_2.out_features) if timed else None
         needed = guided and not adapter.weight_slot
         self.weight = _embedding(WEIGHT_DIM, embedder.linear_2.out_features) if needed else None
         self.shift = Shift()
-        layers = [clock.embedder.linear_2 for clock in adapter.clocks(network)]
+        shifted = self.target is not None or self.weight is not None
+        layers = [clock.embedder.linear_2 for clock in adapter.clocks(network)] if shifted else []
         self._hooks = [layer.register_forward_hook(self.shift) for layer in layers]
 
     @classmethod
-    def from_teacher(cls, teacher: PipelineTeacher, guided: bool = False) -> GrownPipelineNetwork:
+    def from_teacher(cls, teacher: PipelineTeacher, guided: bool = False, timed: bool = True) -> GrownPipelineNetwork:
         """Return a grown copy of the teacher's network, in float32."""
-        return cls(teacher.adapter.trainable(teacher.network, guided), teacher.adapter, guided)
+        return cls(teacher.adapter.trainable(teacher.network, guided), teacher.adapter, guided, timed)
 
-    def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor, condition: Condition) -> Tensor:
+    def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor | None, condition: Condition) -> Tensor:
         """Return the network's output (b, *shape), with its time embedding shifted for the target time."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and self._hooks:
             keep_shift_when_checkpointed(self.network, self.shift)
         with self.shift.by(self._shift(target, condition.get("guidance"))):
             return self.adapter.call(self.network, x_T, timestep, condition)
 
     @torch.no_grad()
-    def fold(self, timestep: float, target: float, weight: float | None = None) -> nn.Module:
+    def fold(self, timestep: float, target: float | None, weight: float | None = None) -> nn.Module:
         """Return the network with both times in the biases of its time embedders; it must then be told timestep 0."""
         folded = copy.deepcopy(self)
         device = next(folded.parameters()).device
-        own, zero, wanted = (_timestep(folded._clock.proj, v, device) for v in (timestep, 0, target))
+        own, zero = (_timestep(folded._clock.proj, v, device) for v in (timestep, 0))
+        wanted = None if target is None else _timestep(folded._clock.proj, target, device)
         weights = None if weight is None else torch.tensor([float(weight)], device=device)
         shift = folded._shift(wanted, weights)
         for hook in folded._hooks:
@@ -87,10 +90,14 @@ class GrownPipelineNetwork(GrownNetwork):
     def _clock(self) -> Clock:
         return self.adapter.clocks(self.network)[0]
 
-    def _shift(self, target: Tensor, weight: Tensor | None) -> Tensor:
-        shift = self.target(self._clock.proj(target).to(self.target.linear_1.weight.dtype))
+    def _shift(self, target: Tensor | None, weight: Tensor | None) -> Tensor | None:
+        """Return what is added to the time embedding, (b, width); None where nothing is."""
+        shift = None
+        if self.target is not None and target is not None:
+            shift = self.target(self._clock.proj(target).to(self.target.linear_1.weight.dtype))
         if self.weight is not None and weight is not None:
-            shift = shift + self.weight(weight_embedding(weight, WEIGHT_DIM))
+            of_weight = self.weight(weight_embedding(weight, WEIGHT_DIM))
+            shift = of_weight if shift is None else shift + of_weight
         return shift
 
 
@@ -109,22 +116,23 @@ def _timestep(proj: nn.Module, value: float, device: torch.device) -> Tensor:
     return torch.tensor([value], dtype=torch.long if integer else torch.float32, device=device)
 
 
-def _make_constant(clock: Clock, value: Tensor, shift: Tensor | float = 0.0) -> None:
+def _make_constant(clock: Clock, value: Tensor, shift: Tensor | None = None) -> None:
     """Change an embedder's last layer so that it always gives its answer to ``value``, plus ``shift``."""
     layer = clock.embedder.linear_2
     answer: list[Tensor] = []
     hook = layer.register_forward_hook(lambda module, inputs, output: answer.append(output))
     clock.embedder(clock.proj(value).to(layer.weight.dtype))
     hook.remove()
-    layer.bias.copy_((answer[0] + shift)[0])
+    layer.bias.copy_((answer[0] if shift is None else answer[0] + shift)[0])
     layer.weight.zero_()
 
 
-def _move_time(clock: Clock, value: Tensor, told: Tensor, shift: Tensor) -> None:
+def _move_time(clock: Clock, value: Tensor, told: Tensor, shift: Tensor | None) -> None:
     """Change an embedder so that, where it is told ``told``, it answers for ``value``, plus ``shift``.
 
     Unlike a constant one it goes on reading a guidance weight.
     """
     first, last = clock.embedder.linear_1, clock.embedder.linear_2
     first.bias += first.weight @ (clock.proj(value) - clock.proj(told)).to(first.weight)[0]
-    last.bias += shift[0]
+    if shift is not None:
+        last.bias += shift[0]

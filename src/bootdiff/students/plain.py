@@ -35,19 +35,20 @@ class PlainNetwork(GrownNetwork):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
-    def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor, condition: Condition) -> Tensor:
-        """Return x_0, (b, *shape), for the target time; its own time is constant and ignored."""
+    def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor | None, condition: Condition) -> Tensor:
+        """Return x_0, (b, *shape), for the target time, or where there is none for its own."""
         low, high = self.span
-        time = (target.float() - low) / (high - low)
-        angles = time[:, None] * 2.0 ** torch.arange(self.FREQUENCIES, device=target.device)
+        told = timestep if target is None else target
+        time = (told.float() - low) / (high - low)
+        angles = time[:, None] * 2.0 ** torch.arange(self.FREQUENCIES, device=told.device)
         x = self.first(torch.cat([x_T.flatten(1), angles.sin(), angles.cos()], dim=1))
         for block in self.blocks:
             x = x + block(x)
         return self.last(nn.functional.silu(x)).reshape(-1, *self.shape)
 
-    def fold(self, timestep: float, target: float, weight: float | None = None) -> nn.Module:
+    def fold(self, timestep: float, target: float | None, weight: float | None = None) -> nn.Module:
         """Return a copy of the network that is bound to one target time."""
-        return _Folded(copy.deepcopy(self), target)
+        return _Folded(copy.deepcopy(self), timestep if target is None else target)
 
 
 class _Folded(nn.Module):

@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,10 @@ from bootdiff.schedules import Schedule, expand
 from bootdiff.teachers.limits import Limit, NoLimit
 from bootdiff.teachers.one_call import SMALLEST_HELD, OneCall, exportable_time
 from bootdiff.teachers.prediction import Prediction
+from bootdiff.teachers.reading import Reading
+
+if TYPE_CHECKING:
+    from bootdiff.teachers.adapters.base import Adapter
 
 NO_CONDITION = Condition()
 
@@ -58,6 +62,8 @@ class Teacher(nn.Module, ABC):
     limit: Limit = NoLimit()
     #: where ``load_teacher`` found it; None for a teacher that was made in Python
     origin: Origin | None = None
+    #: the adapter of the pipeline that it was read from; None for a teacher of no pipeline
+    adapter: Adapter | None = None
 
     @abstractmethod
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
@@ -71,13 +77,10 @@ class Teacher(nn.Module, ABC):
         """The innermost teacher, without wrappers, from which a student is grown."""
         return self
 
-    def factors(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (scale, a, b) of ``x_0 = a x_t + b network(scale · x_t)``, each (b,) in float64.
-
-        Here they are those of a network that answers x_0 itself.
-        """
-        one = torch.ones_like(t, dtype=torch.float64)
-        return one, torch.zeros_like(one), one
+    @property
+    def reading(self) -> Reading:
+        """How a network that learns from this teacher is read: here as x_0 itself."""
+        return Reading(self.schedule)
 
     @cached_property
     def t_range(self) -> tuple[float, float]:
@@ -142,7 +145,7 @@ class NetworkTeacher(Teacher):
 
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """Return f(x_t, t), (b, *shape) in float32; the conversion is in float32 whatever the network runs in."""
-        scale, a, b = (expand(v.to(x_t.device, torch.float32), x_t) for v in self.factors(t))
+        scale, a, b = (expand(v.to(x_t.device, torch.float32), x_t) for v in self.reading.factors(t))
         out = self.call(self.network, scale * x_t, self.schedule.timestep(t), condition)
         if out.shape != x_t.shape:
             raise BootdiffError(
@@ -172,7 +175,7 @@ class NetworkTeacher(Teacher):
         Raises:
             BootdiffError: where x_0 cannot be told, because alpha is 0 and the network predicts the noise.
         """
-        call = self._one_call(t_max)
+        call = self.reading.at(t_max)
         if not (math.isfinite(call.a) and math.isfinite(call.b)):
             raise BootdiffError(
                 f"alpha is 0 at t_max = {t_max:g} (zero terminal SNR), where a network that predicts the noise says "
@@ -185,25 +188,20 @@ class NetworkTeacher(Teacher):
 
         It may where alpha ≥ 0.02 and a stock scheduler can hold the alpha of an exported student.
         """
-        calls = [self._one_call(time) for time in t.tolist()]
+        calls = [self.reading.at(time) for time in t.tolist()]
         held = [call.a == 0 or call.alpha is None or call.alpha >= SMALLEST_HELD for call in calls]
         return super().usable(t) & torch.tensor(held)
 
     def nearest_start(self, t: float) -> float:
         """Return the time next to ``t`` whose alpha a stock scheduler can hold (``exportable_time``)."""
-        if self._one_call(t).a == 0:  # signal prediction, or velocity at alpha = 0: nothing to hold
+        if self.reading.at(t).a == 0:  # signal prediction, or velocity at alpha = 0: nothing to hold
             return t
-        return exportable_time(lambda time: self._one_call(time).alpha, t)
+        return exportable_time(lambda time: self.reading.at(time).alpha, t)
 
-    def _one_call(self, time: float) -> OneCall:
-        scale, a, b = (v.item() for v in self.factors(torch.tensor([time])))
-        start = self.schedule.start_scale(time)
-        return OneCall(start * scale, start * a, b)
-
-    def factors(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (scale, a, b) of ``x_0 = a x_t + b network(scale · x_t)``, each (b,) in float64."""
-        alpha, sigma = self.schedule.split(self.schedule.lambda_(t))
-        return self.prediction.input_scale(alpha, sigma), *self.prediction.factors(alpha, sigma)
+    @property
+    def reading(self) -> Reading:
+        """How the network's output is read as x_0, at any time."""
+        return Reading(self.schedule, self.prediction)
 
 
 def _check_fit(prediction: Prediction, schedule: Schedule) -> None:

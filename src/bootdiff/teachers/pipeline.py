@@ -43,7 +43,7 @@ class PipelineTeacher(NetworkTeacher):
         schedule, prediction = words.read(where, adapter.tokens)
         limit = limit_from(words.model_dump())
         super().__init__(network, adapter.schedule(schedule), prediction, adapter.shape, name, limit)
-        self.adapter = adapter
+        self.adapter: Adapter = adapter
 
     def call(self, network: nn.Module, x_t: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Run a network as the adapter says and return its prediction, (b, *shape)."""
@@ -69,8 +69,7 @@ class PipelineTeacher(NetworkTeacher):
 
 def adapter_of(teacher: Teacher) -> Adapter | None:
     """Return the adapter of a teacher that was read from a pipeline, also within wrappers; None for other teachers."""
-    denoiser = teacher.denoiser
-    return denoiser.adapter if isinstance(denoiser, PipelineTeacher) else None
+    return teacher.denoiser.adapter
 
 
 def blank_condition(teacher: Teacher, batch: int, device: torch.device | str = "cpu") -> Condition:

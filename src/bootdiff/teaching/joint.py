@@ -20,7 +20,7 @@ from bootdiff.methods.joint import Beside, Both, Shared
 from bootdiff.methods.settings import DistillationSettings
 from bootdiff.schedules import check_times
 from bootdiff.storage.runs import Run
-from bootdiff.students import Student
+from bootdiff.students import PathStudent
 from bootdiff.students.files import save_student
 from bootdiff.students.pipeline import GrownPipelineNetwork
 from bootdiff.teachers import Teacher, adapter_of, load_teacher
@@ -55,16 +55,16 @@ def _times(reading: Teacher, asked: BootSettings) -> tuple[float, float]:
     return low if asked.t_min is None else asked.t_min, reading.nearest_start(asked.t_max or high)
 
 
-def with_student(denoising: Denoising, settings: TeacherSettings, asked: BootSettings) -> tuple[Student, Objective]:
+def with_student(denoising: Denoising, settings: TeacherSettings, asked: BootSettings) -> tuple[PathStudent, Objective]:
     """Return the student of a teacher in training, and the objective that trains both."""
     reading = cast("PipelineTeacher", denoising.reading)
     shared = settings.with_student == "shared"
     low, high = _times(reading, asked)
     if shared:
         grown = GrownPipelineNetwork(reading.network, reading.adapter)
-        student = Student(grown, reading, low, high, reading.one_call(high))
+        student = PathStudent.grown(grown, reading, low, high, None)
     else:
-        student = Student.from_teacher(reading, low, high)
+        student = PathStudent.from_teacher(reading, low, high)
     boot = Boot.from_settings(reading, asked, None, student)
     boot.student = replace(
         boot.student,
@@ -79,11 +79,11 @@ def with_student(denoising: Denoising, settings: TeacherSettings, asked: BootSet
 
 
 @torch.no_grad()
-def save_beside(student: Student, output: Path, settings: TeacherSettings) -> None:
+def save_beside(student: PathStudent, output: Path, settings: TeacherSettings) -> None:
     """Save the student in ``output/one-step``, as a run would; the teacher's parts are in ``output``."""
     student.cpu()
     learned = load_teacher(str(output))
-    own = Student.from_teacher(learned, student.t_min, student.t_max)
+    own = PathStudent.from_teacher(learned, student.t_min, student.t_max)
     own.load_state_dict(student.state_dict())
     adapter = adapter_of(learned)
     if adapter is not None and adapter.takes == "classes":

@@ -37,8 +37,7 @@ class Fake(nn.Module):
 
     def __init__(self, network: GrownNetwork, teacher: Teacher) -> None:
         super().__init__()
-        # Bound methods, not the teacher itself: its weights are not the fake's.
-        self.network, self.schedule, self.factors = network, teacher.schedule, teacher.denoiser.factors
+        self.network, self.schedule, self.factors = network, teacher.schedule, teacher.denoiser.reading.factors
 
     @classmethod
     def from_teacher(cls, teacher: Teacher, guided: bool = False, rank: int = 0) -> Fake:

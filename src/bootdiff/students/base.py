@@ -1,11 +1,13 @@
-"""The student ``y_theta(eps, t)``: it maps noise and a target time to the signal part of the teacher's path.
+"""What every kind of student shares: a network, the reading of its output, and what it remembers of its teacher.
 
-Source: docs/method.md, "The student".
+Source: docs/method.md, "Kinds of students".
 """
 
 from __future__ import annotations
 
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,44 +16,43 @@ from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError
 from bootdiff.core.guidance import GuidanceWeight, Plain
 from bootdiff.schedules import check_times
-from bootdiff.students.growth import GrownNetwork, grow
-from bootdiff.students.plain import PlainNetwork
-from bootdiff.teachers.base import NO_CONDITION, NetworkTeacher, Teacher
+from bootdiff.students.growth import GrownNetwork, network_for
+from bootdiff.students.one_step import OneStep
+from bootdiff.teachers.base import NO_CONDITION, Teacher
 from bootdiff.teachers.limits import Limit
 from bootdiff.teachers.one_call import OneCall
 from bootdiff.teachers.pipeline import adapter_of
 
 
-class Student(nn.Module):
-    """A student: the teacher's network with an input for the target time.
+class Student(nn.Module, ABC):
+    """A network that makes an image of noise in one call, and what is known of it.
 
-    The network is always told its own time t_max, and its output is read by the teacher's prediction type. Grown from a
-    teacher's network, it begins as ``y_theta(eps, t) = f(x_T, t_max)`` exactly, for every t.
+    Each kind of student says what its network is told and how its output is read, a file each. ``Student.from_teacher``
+    grows a path student, which is BOOT's; ``DenoisingStudent.from_teacher`` one of its own kind.
 
     Args:
-        network: a network grown from the teacher's (``Student.from_teacher`` does it), or any other for analytic
-            teachers.
+        network: a network grown from the teacher's (``from_teacher`` does it), or any other for analytic teachers.
         teacher: the teacher, for the schedule, the shape and the limit of the images; its weights are not kept.
-        t_min, t_max: the range of target times, in [0, 1]; ``t_min`` is the image.
-        call: how the network's output is read; as x_0 itself where none is given.
+        t_min, t_max: the range of times that it learns, in [0, 1]; ``t_min`` is the image's.
         guidance: the guidance weight that it learned: None, one weight, or a range that it takes as an input.
     """
 
+    #: the name of the kind on a student's card
+    kind: ClassVar[str]
+    #: whether its network has an input for a target time
+    timed: ClassVar[bool]
+    #: the names of the probes, besides its samples, by which looks judge it (``monitoring/probes.py``)
+    probes: ClassVar[Sequence[str]] = ()
+
     def __init__(
-        self,
-        network: GrownNetwork,
-        teacher: Teacher,
-        t_min: float,
-        t_max: float,
-        call: OneCall | None = None,
-        guidance: Plain = None,
+        self, network: GrownNetwork, teacher: Teacher, t_min: float, t_max: float, guidance: Plain = None
     ) -> None:
         super().__init__()
         check_times(t_min, t_max)
         self.network = network
         self.t_min, self.t_max = t_min, t_max
-        self.call = call or OneCall(scale=1.0, a=0.0, b=1.0)
         self.schedule, self.shape, self.limit = teacher.schedule, tuple(teacher.shape), teacher.limit
+        self.reading = teacher.denoiser.reading
         # How the targets that it learned were limited; the images are limited as the teacher's scheduler says.
         self.target_limit: Limit = self.limit
         self.teacher_name, self.origin, self.adapter = teacher.name, teacher.denoiser.origin, adapter_of(teacher)
@@ -67,7 +68,7 @@ class Student(nn.Module):
         t_min: float | None = None,
         t_max: float | None = None,
         guidance: Plain = None,
-    ) -> Student:
+    ) -> Self:
         """Grow a student that equals its teacher without guidance, and return it.
 
         The student of an analytic teacher gets a network of its own.
@@ -76,21 +77,61 @@ class Student(nn.Module):
             BootdiffError: if the teacher's network cannot be grown, the time range is impossible, or the teacher cannot
                 tell x_0 at t_max.
         """
-        denoiser = teacher.denoiser
+        if cls is Student:
+            from bootdiff.students.path import PathStudent
+
+            return PathStudent.from_teacher(teacher, t_min, t_max, guidance)  # type: ignore[return-value]
         low, high = teacher.t_range
         low, high = low if t_min is None else t_min, high if t_max is None else t_max
-        if isinstance(denoiser, NetworkTeacher):
-            network = grow(denoiser, guided=GuidanceWeight.of(guidance).is_range)
-            return cls(network, teacher, low, high, denoiser.one_call(high), guidance)
-        span = denoiser.schedule.timestep(torch.tensor([low, high])).tolist()
-        return cls(PlainNetwork(denoiser.shape, (span[0], span[1])), teacher, low, high)
+        guided = GuidanceWeight.of(guidance).is_range
+        return cls.grown(network_for(teacher, (low, high), guided, cls.timed), teacher, low, high, guidance)
 
-    def forward(self, eps: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
-        """Return y_theta(eps, t), (b, *shape) in float32, for noises (b, *shape) and times t (b,) in [t_min, t_max]."""
-        target = self.schedule.timestep(t)
-        own = torch.full_like(target, self.own_timestep)
-        out = self.network(self.call.scale * eps, own, target, condition).float()
-        return self.call.b * out if self.call.a == 0 else self.call.a * eps + self.call.b * out
+    @classmethod
+    def grown(cls, network: GrownNetwork, teacher: Teacher, t_min: float, t_max: float, guidance: Plain) -> Self:
+        """Return the student of a network that was grown from the teacher's."""
+        return cls(network, teacher, t_min, t_max, guidance)
+
+    # --- what each kind says -----------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def call(self) -> OneCall:
+        """How the network's output is read as the image, in one call from pure noise."""
+
+    @abstractmethod
+    def image_inputs(self, eps: Tensor) -> tuple[Tensor, ...]:
+        """Return what ``forward`` is given, before the condition, to answer with the image of noises (b, *shape)."""
+
+    @abstractmethod
+    def fold(self, weight: float | None = None) -> nn.Module:
+        """Return a network of the teacher's class that makes the image in one call.
+
+        Args:
+            weight: the guidance weight to fold, for a student that learned a range; the range's middle where none is
+                given.
+        """
+
+    def as_teacher(self) -> Teacher:
+        """Return the student as a teacher, which answers x_0(x_t, t).
+
+        Raises:
+            BootdiffError: if it answers for noise only, and so cannot tell x_0 at any other x_t.
+        """
+        raise BootdiffError(
+            f"a {self.kind} student answers for noise only, so it cannot be a teacher; take a denoising, jump or "
+            "consistency student."
+        )
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What its card must hold beside every student's facts, by entry."""
+        return {}
+
+    def take(self, facts: Mapping[str, Any]) -> None:
+        """Take what ``facts`` gave, from a card."""
+        return None
+
+    # --- what all share ----------------------------------------------------------------------------------------------
 
     def told_weight(self, weight: float | None = None) -> float | None:
         """Return the guidance weight that the condition must hold as ``guidance``; None where the network takes none.
@@ -121,21 +162,30 @@ class Student(nn.Module):
     def guidance(self, plain: Plain) -> None:
         self.learned = GuidanceWeight.of(plain)
 
+    def image(self, eps: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
+        """Return images (b, *shape) in one call, as the network makes them: with gradients, and not limited."""
+        return self(*self.image_inputs(eps), condition)
+
     @torch.no_grad()
-    def sample(self, eps: Tensor, condition: Condition = NO_CONDITION, t: float | None = None) -> Tensor:
-        """Return images (b, *shape) in one call: y_theta(eps, t_min), or the path at ``t``, within the teacher's limit.
+    def sample(self, eps: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
+        """Return images (b, *shape) of noises (b, *shape) in one call, within the teacher's limit.
 
         Raises:
-            BootdiffError: for noises of another shape, or a ``t`` that the student did not learn.
+            BootdiffError: for noises of another shape, or a condition that does not fit.
+        """
+        self.check(eps, condition)
+        return self.limit(self.image(eps, condition))
+
+    def check(self, eps: Tensor, condition: Condition) -> None:
+        """Refuse noises of another shape and conditions that do not fit.
+
+        Raises:
+            BootdiffError: if one is refused; the message says what was expected.
         """
         if not isinstance(eps, Tensor) or tuple(eps.shape[1:]) != self.shape:
             found = tuple(eps.shape) if isinstance(eps, Tensor) else f"a {type(eps).__name__}"
             raise BootdiffError(f"expected noises of shape (b, {', '.join(map(str, self.shape))}), got {found}.")
         self._check_condition(condition, len(eps))
-        if t is not None and not self.t_min - 1e-6 <= t <= self.t_max + 1e-6:
-            raise BootdiffError(f"t = {t:g} is outside this student's [{self.t_min:g}, {self.t_max:g}].")
-        times = torch.full((eps.shape[0],), self.t_min if t is None else t, device=eps.device)
-        return self.limit(self(eps, times, condition))
 
     def _check_condition(self, condition: Condition, count: int) -> None:
         needed = set(self.adapter.blank(1)) if self.adapter is not None else set()
@@ -153,16 +203,6 @@ class Student(nn.Module):
                 "missing; make one with bootdiff.Classes([0, 1]).listed(seed, start, stop), say, and .add(guidance=w)."
             )
 
-    def fold(self, weight: float | None = None) -> nn.Module:
-        """Return a network of the teacher's class that makes the image in one call.
-
-        Args:
-            weight: the guidance weight to fold, for a student that learned a range; the range's middle where none is
-                given.
-        """
-        target = self.schedule.timestep(torch.tensor([self.t_min])).item()
-        return self.network.fold(self.own_timestep, target, self.weight(weight))
-
     def one_step(self, weight: float | None = None) -> OneStep:
         """Return the fastest way to sample: a module of the folded network and two numbers."""
         return OneStep(self.fold(weight), self)
@@ -170,31 +210,3 @@ class Student(nn.Module):
     def decode(self, sample: Tensor) -> Tensor:
         """Return images in [−1, 1] from samples; those of a latent teacher are decoded."""
         return sample if self.adapter is None else self.adapter.decode(sample)
-
-
-class OneStep(nn.Module):
-    """A folded student, ``limit(a eps + b network(scale · eps))``: one call of the network and little else."""
-
-    def __init__(self, network: nn.Module, student: Student) -> None:
-        super().__init__()
-        self.network = network.requires_grad_(False).eval()
-        self.call, self.limit, self.shape = student.call, student.limit, student.shape
-        self.adapter = student.adapter
-        # A pipeline's folded network knows its time and is told 0; a plain one is told t_max.
-        own = student.schedule.timestep(torch.tensor([0.0 if self.adapter else student.t_max]))
-        self.own: Tensor
-        self.register_buffer("own", torch.zeros_like(own) if self.adapter else own)
-
-    @torch.no_grad()
-    def forward(self, eps: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
-        """Return samples (b, *shape) for noises (b, *shape)."""
-        if not isinstance(condition, Condition):
-            raise BootdiffError(f"expected a bootdiff.Condition beside the noises, got {type(condition).__name__}.")
-        call, own = self.call, self.own.expand(len(eps))
-        x_T = eps if call.scale == 1 else call.scale * eps
-        if self.adapter is not None:
-            out = self.adapter.call(self.network, x_T, own, condition)
-        else:
-            out = self.network(x_T, own, **condition)
-            out = out if isinstance(out, Tensor) else out.sample
-        return self.limit(call.b * out if call.a == 0 else torch.add(call.a * eps, out, alpha=call.b))

@@ -1,0 +1,86 @@
+"""The consistency student, which maps every point of a path to the path's end.
+
+Consistency models (Song et al., arXiv 2303.01469) and LCM have such students. Source: docs/method.md, "Kinds of
+students".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bootdiff.core.condition import Condition
+from bootdiff.core.guidance import Plain
+from bootdiff.schedules import expand
+from bootdiff.students.base import Student
+from bootdiff.students.boundary import Boundary, Skip, boundary_from
+from bootdiff.students.growth import GrownNetwork
+from bootdiff.students.reading import read
+from bootdiff.students.teacher import StudentTeacher
+from bootdiff.teachers.base import NO_CONDITION, Teacher
+from bootdiff.teachers.one_call import OneCall
+
+
+class ConsistencyStudent(Student):
+    """A student ``g(x_t, t) = skip(t) x_t + out(t) x_0(x_t, t)``, which is the path's end from wherever it is asked.
+
+    Args:
+        boundary: the factors skip and out, by which g(x, t_min) = x / alpha.
+    """
+
+    kind = "consistency"
+    timed = False
+    probes = ("consistency",)
+
+    def __init__(
+        self,
+        network: GrownNetwork,
+        teacher: Teacher,
+        t_min: float,
+        t_max: float,
+        guidance: Plain = None,
+        boundary: Boundary = Skip(),
+    ) -> None:
+        super().__init__(network, teacher, t_min, t_max, guidance)
+        self.boundary = boundary
+
+    @property
+    def call(self) -> OneCall:
+        """How one call from pure noise, at t_max, is read as the image."""
+        skip, out = (v.item() for v in self.boundary.factors(self._start(1), self.t_min, self.schedule))
+        start, plain = self.schedule.start_scale(self.t_max), self.reading.at(self.t_max)
+        return OneCall(plain.scale, skip * start + out * plain.a, out * plain.b)
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
+        """Return g(x_t, t), (b, *shape) in float32, for noisy samples (b, *shape) at times t (b,)."""
+        factors = self.boundary.factors(t, self.t_min, self.schedule)
+        skip, out = (expand(v.to(x_t.device, torch.float32), x_t) for v in factors)
+        return skip * x_t.float() + out * read(self, x_t, t, None, condition)
+
+    def image_inputs(self, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the inputs (x_T, t_max) with which ``forward`` answers with the image."""
+        return self.schedule.start_scale(self.t_max) * eps, self._start(len(eps)).to(eps.device)
+
+    def fold(self, weight: float | None = None) -> nn.Module:
+        """Return a network of the teacher's class that makes the image in one call from t_max."""
+        return self.network.fold(self.own_timestep, None, self.weight(weight))
+
+    def as_teacher(self) -> Teacher:
+        """Return the student as a teacher, frozen: its answer at x_t is the path's end."""
+        return StudentTeacher(self)
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What its card must hold beside every student's facts: the boundary."""
+        return {"boundary": self.boundary.as_json}
+
+    def take(self, facts: Mapping[str, Any]) -> None:
+        """Take the boundary from a card."""
+        if "boundary" in facts:
+            self.boundary = boundary_from(facts["boundary"])
+
+    def _start(self, count: int) -> Tensor:
+        return torch.full((count,), self.t_max)
