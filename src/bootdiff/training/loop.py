@@ -111,6 +111,7 @@ class Loop:
         with told_when_out_of_memory(self._lower), unheard(), self.stopping.listening(), bars as bar:
             started = time.monotonic() - self.seconds
             while self.step < self.settings.steps and not self.enough:
+                self.objective.source.ahead(self.step, self.settings.batch_size)
                 turns = list(self.objective.turns(self.step))
                 for number, name in enumerate(turns):
                     self._turn(name, turns[:number].count(name))
