@@ -3,5 +3,7 @@
 from bootdiff.data.sources.base import Ahead, Batch, Source
 from bootdiff.data.sources.images import Description, Images, Undescribed
 from bootdiff.data.sources.noise import Noise
+from bootdiff.data.sources.pairs import Pairs
+from bootdiff.data.sources.trajectories import Trajectories
 
-__all__ = ["Ahead", "Batch", "Description", "Images", "Noise", "Source", "Undescribed"]
+__all__ = ["Ahead", "Batch", "Description", "Images", "Noise", "Pairs", "Source", "Trajectories", "Undescribed"]
