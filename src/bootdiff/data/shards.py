@@ -31,6 +31,8 @@ MOST_SAMPLES, MOST_VALUES = 512, 2**20
 #: the fewest samples of a shard, unless they take more than the most bytes that it may have
 FEWEST_SAMPLES, MOST_BYTES = 16, 64 * 2**20
 MANIFEST = "manifest.json"
+#: the word in a shard's header that says what it holds; it is the only one, because safetensors does not order several
+HELD = "held"
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class Shards:
                 f"the {self.manifest.what} {first} to {stop - 1} hold values that are not finite; load the teacher in "
                 "float32, or lower its guidance."
             )
-        words = {"manifest": self.manifest.digest, "samples": f"{first}-{stop}"}
+        words = {HELD: self._held(shard)}
         write_whole(self.path(shard), lambda temporary: save_tensors(temporary, values, words))
 
     def rows(self, numbers: Sequence[int]) -> dict[str, Tensor]:
@@ -145,6 +147,11 @@ class Shards:
         return {
             name: torch.stack([self._open[shard][name][row] for shard, row in places]) for name in self.manifest.entries
         }
+
+    def _held(self, shard: int) -> str:
+        """Return what a shard's header says: the manifest that it belongs to, and its samples."""
+        first, stop = self.manifest.samples(shard)
+        return f"{self.manifest.digest} {first}-{stop}"
 
     def _checked(self, shard: int) -> Mapping[str, Tensor]:
         """Return a shard's tensors, which the system reads from the file when they are looked at.
@@ -159,8 +166,7 @@ class Shards:
         try:
             check_regular(path, "shard")
             with safe_open(path, "pt") as file:
-                words = file.metadata() or {}
-                if words.get("manifest") != manifest.digest or words.get("samples") != f"{first}-{stop}":
+                if (file.metadata() or {}).get(HELD) != self._held(shard):
                     raise _WrongShardError(f"it holds other {manifest.what} than this run's")
                 for name, shape in manifest.entries.items():
                     held = file.get_slice(name)

@@ -32,9 +32,17 @@ class Undescribed:
         return Condition()
 
 
+class Values(Protocol):
+    """Images, selected by their numbers: a tensor, or what is stored in a folder."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class Images(Ahead):
-    """Images in memory, each visited once an epoch.
+    """Images, in memory or stored, each visited once an epoch.
 
     Args:
         values: the images, (n, c, h, w): pixels in uint8, or latents in float32, which are used as they are.
@@ -44,7 +52,7 @@ class Images(Ahead):
     kind: ClassVar[str] = "images"
     data_free: ClassVar[bool] = False
 
-    values: Tensor
+    values: Values
     description: Description = field(default_factory=Undescribed)
 
     def modules(self) -> Sequence[nn.Module]:
