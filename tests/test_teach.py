@@ -230,7 +230,7 @@ def test_a_batch_knows_what_its_images_are():
     pixels = torch.arange(10, dtype=torch.uint8)[:, None, None, None].expand(10, 1, 2, 2).contiguous()
     source = Images(pixels, Labelled(torch.arange(10), 10, 0.0))
     batch = source.batch(Draw(0, 0, "teacher", 0, 6, 6))
-    assert torch.equal(((batch.images[:, 0, 0, 0] + 1) * 127.5).round().long(), batch.condition["classes"])
+    assert torch.equal(((batch.data[:, 0, 0, 0] + 1) * 127.5).round().long(), batch.condition["classes"])
 
 
 def test_labels_of_idx_files_folders_and_parquet(tmp_path):

@@ -12,7 +12,8 @@ from bootdiff.config.teacher import TeacherOptions
 from bootdiff.core.errors import BootdiffError, first_line, show_traceback
 from bootdiff.distillation.plan import Plan, plan_distillation
 from bootdiff.distillation.run import run_plan
-from bootdiff.methods.registry import load_method, methods_with
+from bootdiff.distillation.source_plan import check_source
+from bootdiff.methods.registry import load_method, methods_with, sources_of
 from bootdiff.monitoring.convergence import verdict_of
 from bootdiff.report.build import build_report
 from bootdiff.storage.reading import read_config
@@ -38,7 +39,8 @@ def run_distill(
 ) -> None:
     """Plan a distillation, carry it out, and make its report; a dry run only prints the plan."""
     _, settings_type = load_method(method)
-    layers = read_config(config), read_command(assign, options)
+    said = read_config(config), read_command(assign, options)
+    layers = [_of_noise_alone(method, settings_type, layer) for layer in said]
     for key in (key for layer in layers for key in layer):
         if key not in settings_type.model_fields and (methods := methods_with(key)):
             raise BootdiffError(f"method {method} has no setting '{key}'; choose --method {' or '.join(methods)}.")
@@ -59,6 +61,20 @@ def run_distill(
         print(f"student: {output}/student  (diffusers: DiffusionPipeline.from_pretrained)")
         print_verdict(plan)
         print_report(output)
+
+
+def _of_noise_alone(method: str, settings_type: Any, layer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a layer of settings without ``source``, where a method has no choice and is asked for what it takes.
+
+    Raises:
+        BootdiffError: if it is asked for another source, or given images; the message names what it takes.
+    """
+    if "source" in settings_type.model_fields:
+        return layer
+    takes = sources_of(method)
+    check_source(method, takes, str(layer.get("source", takes[0])))
+    check_source(method, takes, "images" if layer.get("images") is not None else takes[0])
+    return {key: value for key, value in layer.items() if key not in ("source", "images")}
 
 
 def print_verdict(plan: Plan) -> None:
@@ -100,6 +116,7 @@ def print_plan(plan: Plan) -> None:
             _print_settings(stage, f"{stage.output.name}." if stage is plan.first else "")
     if plan.asked.prompts is not None:
         print(f"prompts: {plan.asked.describe_prompts()}")
+    print(f"source: {plan.source.describe()}")
     need = memory_need(plan.teacher, cast("DistillationSettings", plan.settings), plan.asked.bytes_beside())
     for line in describe_memory(need, cast("DistillationSettings", plan.settings)) if need is not None else ():
         print(line)

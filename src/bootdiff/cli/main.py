@@ -120,6 +120,13 @@ def distill(
     negative_prompt: Annotated[str | None, typer.Option(help="What guidance leads away from.")] = None,
     base: Annotated[str | None, typer.Option(help="For a super-resolution teacher: its base stage's run.")] = None,
     start: Annotated[str | None, typer.Option(help="A run whose student is trained on, or corrected.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="What a batch holds: noise, pairs, trajectories or images; as the method takes.")
+    ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="For --source images: digits, a folder, IDX files, parquet or hf:NAME."),
+    ] = None,
     stop_when: Annotated[str | None, typer.Option(help="steps (default) or converged.")] = None,
     loaded: TeacherOptions = TeacherOptions(),
     report_to: Report = None,
@@ -142,6 +149,8 @@ def distill(
         "negative_prompt": negative_prompt,
         "base": base,
         "start": start,
+        "source": source,
+        "images": images,
         "stop_when": stop_when,
     }
     tracker = _tracker(report_to)
@@ -216,7 +225,7 @@ def export(
 
 @app.command("train-teacher", cls=TeachCommand)
 def train_teacher(
-    data: Annotated[str, typer.Argument(help="digits, a folder of images, IDX files or parquet.")],
+    data: Annotated[str, typer.Argument(help="digits, a folder of images, IDX files, parquet, or hf:NAME of the hub.")],
     output: Annotated[Path, typer.Option(help="The teacher's folder; the same command resumes.")],
     kind: Annotated[
         str | None,

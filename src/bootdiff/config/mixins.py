@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
@@ -190,6 +190,67 @@ class Monitoring(Settings):
     def _looks_before_it_stops(self) -> Self:
         if self.stop_when == "converged" and self.watch_every == 0:
             raise BootdiffError("stop_when converged needs looks; leave watch_every out, or set it above 0.")
+        return self
+
+
+#: the sources whose samples are made of noises by the teacher and stored
+STORED = ("pairs", "trajectories")
+#: the most samples that a run stores where it names no number
+MOST_STORED = 50_000
+
+
+class Sourcing(Settings):
+    """What a batch holds, for methods that can learn from more than noise."""
+
+    source: Literal["noise", "pairs", "trajectories", "images"] | None = Field(
+        default=None, description="what a batch holds: noise, pairs, trajectories or images; none = the method's first"
+    )
+    images: str | None = Field(
+        default=None,
+        description="for source images: digits, a folder of images, IDX files, parquet, or hf:NAME of the hub",
+    )
+    resize: int | None = Field(
+        default=None, ge=4, le=8192, description="for source images: resize them to this side; none = as they are"
+    )
+    pairs: int | None = Field(
+        default=None,
+        ge=1,
+        description="for source pairs or trajectories: how many are stored, never more than steps · batch_size; none = "
+        f"{MOST_STORED} at the most",
+    )
+    pair_steps: int = Field(
+        default=50, ge=1, le=1000, description="for source pairs or trajectories: the teacher's steps along a path"
+    )
+    pair_solver: Literal["heun", "euler"] = Field(
+        default="heun", description="for source pairs or trajectories: of second or first order"
+    )
+    trajectory_times: int = Field(
+        default=8, ge=2, le=1000, description="for source trajectories: M, the states that are stored of a path"
+    )
+
+    @property
+    def stored(self) -> int:
+        """How many samples a run stores, if its source stores any."""
+        most = cast("Any", self).steps * cast("Any", self).batch_size
+        return min(most, MOST_STORED if self.pairs is None else self.pairs)
+
+    @property
+    def work(self) -> float:
+        """The cost of the whole run in forward passes of one sample, with that of making what is stored."""
+        calls = (2 if self.pair_solver == "heun" else 1) * self.pair_steps + 1
+        made = self.stored * calls if self.source in STORED else 0
+        return float(cast("Any", super()).work) + made
+
+    @model_validator(mode="after")
+    def _source_has_its_data(self) -> Self:
+        if self.source == "images" and self.images is None:
+            raise BootdiffError("--source images needs a data set: --images digits, a folder, IDX, parquet or hf:NAME.")
+        given = {"images": self.images, "resize": self.resize}
+        alien = [key for key, value in given.items() if value is not None and self.source not in (None, "images")]
+        if self.pairs is not None and self.source in ("noise", "images"):
+            alien.append("pairs")
+        if alien:
+            raise BootdiffError(f"{alien[0]} has no effect with --source {self.source}; leave one of them out.")
         return self
 
 

@@ -13,7 +13,7 @@ things are drawn on the CPU and are the same everywhere: the order in which an e
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -63,13 +63,20 @@ class Draw:
         """Return uniform integers in [0, high), (len(self),) in int64."""
         return self._blocks(name, lambda g: torch.randint(high, (BLOCK,), generator=g, device=self.device))
 
-    def visit(self, count: int) -> Tensor:
-        """Return which of ``count`` items these samples use, (len(self),) in int64; each epoch is a new permutation."""
+    def visit(self, count: int, ordered: bool = False) -> Tensor:
+        """Return which of ``count`` items these samples use, (len(self),) in int64; each epoch is a new permutation.
+
+        Args:
+            ordered: whether the first epoch visits the items in their own order, so that they can be made on the way.
+        """
         first = self.step * self.batch_size
         here, stop, parts = first + self.start, first + self.stop, []
         while here < stop:  # a batch may reach into the next epoch, or over several
             epoch, place = divmod(here, count)
-            parts.append(_epoch_order(self.seed, epoch, count)[place : place + stop - here])
+            if ordered and epoch == 0:
+                parts.append(torch.arange(place, min(count, place + stop - here)))
+            else:
+                parts.append(_epoch_order(self.seed, epoch, count)[place : place + stop - here])
             here += len(parts[-1])
         return torch.cat(parts)
 
@@ -82,6 +89,15 @@ class Draw:
             parts.append(draw_block(generator))
         offset = self.start - first * BLOCK
         return torch.cat(parts)[offset : offset + len(self)]
+
+
+def stored_seed(seed: int) -> int:
+    """Return the noises' seed of samples that a training run stores, as a function of the run's seed.
+
+    From 2^31 to 2^31 + 2^29, where neither a user's samples begin nor those of a look: what a student is measured on
+    is none of what it learned.
+    """
+    return 2**31 + _key(seed, "stored") % 2**29
 
 
 @lru_cache(maxsize=4)
@@ -105,6 +121,14 @@ def sample_noise(seed: int, start: int, stop: int, shape: Sequence[int], after: 
     """
     if start >= stop:
         raise BootdiffError(f"expected start below stop, got samples {start} to {stop}.")
+    return noises_of(seed, range(start, stop), shape, after)
+
+
+def noises_of(seed: int, numbers: Iterable[int], shape: Sequence[int], after: Sequence[int] | None = None) -> Tensor:
+    """Return the starting noises of the samples with these numbers, at least one, in their order: (n, *shape).
+
+    They are those of ``sample_noise``, which says what ``after`` is.
+    """
 
     def one(number: int) -> Tensor:
         generator = torch.Generator("cpu").manual_seed(seed + number)
@@ -112,4 +136,4 @@ def sample_noise(seed: int, start: int, stop: int, shape: Sequence[int], after: 
             torch.randn(*after, generator=generator)
         return torch.randn(*shape, generator=generator)
 
-    return torch.stack([one(number) for number in range(start, stop)])
+    return torch.stack([one(number) for number in numbers])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError
-from bootdiff.core.randomness import Draw, sample_noise
+from bootdiff.core.randomness import Draw, noises_of
 
 
 class Conditions(Protocol):
@@ -34,7 +35,26 @@ class Conditions(Protocol):
         ...
 
 
-class NoModules:
+class Numbered(ABC):
+    """The base of conditions that can be made for samples in any order, each by its number."""
+
+    @abstractmethod
+    def numbered(self, seed: int, numbers: Sequence[int]) -> Condition:
+        """Return the conditions of the samples with these numbers of a sampling run, in their order."""
+
+    def listed(self, seed: int, start: int, stop: int) -> Condition:
+        """Return the conditions of the samples ``start`` … ``stop − 1`` of a sampling run, in the order of the list."""
+        return self.numbered(seed, range(start, stop))
+
+
+def numbered(conditions: Conditions, seed: int, numbers: Sequence[int]) -> Condition:
+    """Return the conditions of the samples with these numbers, at least one; anyone's conditions are asked for each."""
+    if isinstance(conditions, Numbered):
+        return conditions.numbered(seed, numbers)
+    return Condition.cat([conditions.listed(seed, number, number + 1) for number in numbers])
+
+
+class NoModules(Numbered):
     """The base of conditions that ask no network."""
 
     def modules(self) -> Sequence[nn.Module]:
@@ -49,7 +69,7 @@ class Unconditional(NoModules):
         """Return the empty condition."""
         return Condition()
 
-    def listed(self, seed: int, start: int, stop: int) -> Condition:
+    def numbered(self, seed: int, numbers: Sequence[int]) -> Condition:
         """Return the empty condition."""
         return Condition()
 
@@ -68,9 +88,9 @@ class Classes(NoModules):
         """Return drawn labels as the entry ``classes``, (b,) in int64."""
         return self._labels(draw.integers("class", len(self.labels)))
 
-    def listed(self, seed: int, start: int, stop: int) -> Condition:
-        """Return labels, one class after the other, as the entry ``classes``, (stop − start,) in int64."""
-        return self._labels(torch.arange(start, stop) % len(self.labels))
+    def numbered(self, seed: int, numbers: Sequence[int]) -> Condition:
+        """Return labels, one class after the other, as the entry ``classes``, (n,) in int64."""
+        return self._labels(torch.tensor(list(numbers)) % len(self.labels))
 
     def _labels(self, numbers: Tensor) -> Condition:
         return Condition({"classes": _table(tuple(self.labels), numbers.device)[numbers]})
@@ -83,7 +103,7 @@ def _table(labels: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Prompts:
+class Prompts(Numbered):
     """Prompts, each visited once an epoch, in an order that depends on (seed, epoch) alone.
 
     Args:
@@ -100,9 +120,9 @@ class Prompts:
         """Return the embeddings of the prompts whose turn it is, on the draw's device."""
         return self.rows(draw.visit(self.count).tolist()).to(draw.device)
 
-    def listed(self, seed: int, start: int, stop: int) -> Condition:
+    def numbered(self, seed: int, numbers: Sequence[int]) -> Condition:
         """Return the embeddings of prompts in the file's order, beginning anew at its end."""
-        return self.rows([number % self.count for number in range(start, stop)])
+        return self.rows([number % self.count for number in numbers])
 
     def modules(self) -> Sequence[nn.Module]:
         """Return the encoders that run within the training loop."""
@@ -110,27 +130,32 @@ class Prompts:
 
 
 @dataclass(frozen=True)
-class Weighted:
+class Weighted(Numbered):
     """Conditions with a guidance weight: one, or drawn uniformly from a range for each sample.
 
     Args:
         lowest, highest: the ends of the range of weights; they are equal for one weight.
-        shown: the guidance weight of listed samples.
+        shown: the guidance weight of listed samples; None draws one for each, as a function of the seed and its number.
     """
 
     inner: Conditions
     lowest: float
     highest: float
-    shown: float
+    shown: float | None
 
     def draw(self, draw: Draw) -> Condition:
         """Return the inner conditions with drawn weights as the further entry ``guidance``, (b,)."""
         weight = self.lowest + (self.highest - self.lowest) * draw.uniform("guidance")
         return self.inner.draw(draw).add(guidance=weight)
 
-    def listed(self, seed: int, start: int, stop: int) -> Condition:
-        """Return the inner conditions with the weight ``shown`` as the further entry ``guidance``, (stop − start,)."""
-        return self.inner.listed(seed, start, stop).add(guidance=torch.full((stop - start,), self.shown))
+    def numbered(self, seed: int, numbers: Sequence[int]) -> Condition:
+        """Return the inner conditions with the weights of listed samples as the further entry ``guidance``, (n,)."""
+        if self.shown is None:
+            share = torch.cat([Draw(seed, 0, "listed", n, n + 1, n + 1).uniform("guidance") for n in numbers])
+            weight = self.lowest + (self.highest - self.lowest) * share
+        else:
+            weight = torch.full((len(numbers),), self.shown)
+        return numbered(self.inner, seed, numbers).add(guidance=weight)
 
     def modules(self) -> Sequence[nn.Module]:
         """Return the networks that the inner conditions ask."""
@@ -151,7 +176,7 @@ class Upscaler(Protocol):
 
 
 @dataclass(frozen=True)
-class Cascade:
+class Cascade(Numbered):
     """Conditions of a super-resolution stage: its own, and the image of the distilled base stage.
 
     Args:
@@ -176,13 +201,13 @@ class Cascade:
         small = self.base(draw.normal("base noise", self.base_shape), self.base_conditions.draw(draw))
         return self._with(condition, small, draw.normal("augmentation", self.stage.shape))
 
-    def listed(self, seed: int, start: int, stop: int) -> Condition:
+    def numbered(self, seed: int, numbers: Sequence[int]) -> Condition:
         """Return conditions with base images of the same seeds, as two stock pipelines in a row would make them."""
         device = next(self.base.parameters()).device
-        condition = self.base_conditions.listed(seed, start, stop).to(device)
-        small = self.base(sample_noise(seed, start, stop, self.base_shape).to(device), condition)
-        noise = sample_noise(seed, start, stop, self.stage.shape, after=self.stage.shape).to(device)
-        return self._with(self.inner.listed(seed, start, stop).to(device), small, noise)
+        condition = numbered(self.base_conditions, seed, numbers).to(device)
+        small = self.base(noises_of(seed, numbers, self.base_shape).to(device), condition)
+        noise = noises_of(seed, numbers, self.stage.shape, after=self.stage.shape).to(device)
+        return self._with(numbered(self.inner, seed, numbers).to(device), small, noise)
 
     def _with(self, condition: Condition, small: Tensor, noise: Tensor) -> Condition:
         return condition.add(**self.stage.upscaled(small, noise, self.level))

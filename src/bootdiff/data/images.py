@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bootdiff.core.errors import BootdiffError, shown
 from bootdiff.data.decode import decode, open_image
+from bootdiff.data.hub import data_folder
 from bootdiff.data.idx import read_idx
 from bootdiff.data.parquet import column_names, read_column
 from bootdiff.storage.reading import check_regular
@@ -36,7 +37,8 @@ def load_images(data: str, side: int | None = None) -> Tensor:
     Args:
         side: the side in pixels of the squares to which image files (not IDX) are fitted, cut from their middle; None
             leaves them as they are.
-        data: ``digits``; a folder of images, or of parquet or IDX files; one IDX file (gzipped or not) or parquet file.
+        data: ``digits``; a folder of images, or of parquet or IDX files; one IDX file (gzipped or not) or parquet file;
+            ``hf:NAME`` for the parquet files of a data set of the hub.
 
     Raises:
         BootdiffError: if the data set cannot be read, or its images differ in size or channels; the message names the
@@ -93,7 +95,7 @@ def find_data(data: str) -> tuple[Literal["digits", "images", "tables"], list[Pa
     Raises:
         BootdiffError: if there is no data set of this name, or it holds no images.
     """
-    path = Path(data)
+    path = data_folder(data)
     if not path.exists():
         if data == "digits":
             return "digits", []
@@ -104,6 +106,8 @@ def find_data(data: str) -> tuple[Literal["digits", "images", "tables"], list[Pa
         check_regular(path, "data set")
         return "tables", [path]
     files = _files(path)
+    if path != Path(data):  # of the hub, whose pictures are examples
+        files = [file for file in files if file.suffix == ".parquet"]
     images = [p for p in files if p.suffix.lower() in SUFFIXES]
     left = sorted({p.suffix.lower() for p in files} & OTHERS)
     if left:

@@ -13,6 +13,7 @@ from bootdiff.core.errors import BootdiffError
 from bootdiff.data.conditions import Cascade, Classes, Conditions, Unconditional, Upscaler, Weighted
 from bootdiff.data.prompt_cache import row_bytes
 from bootdiff.data.prompts import PromptFile
+from bootdiff.data.sources import Source
 from bootdiff.distillation.condition_checks import (
     asked_prompts,
     base_stage,
@@ -39,10 +40,12 @@ HASHED = 256
 
 
 class Material(NamedTuple):
-    """What a student learns from: the teacher with its guidance, and the conditions of the samples."""
+    """What a student learns from: the teacher with its guidance, the conditions of the samples, and the batches."""
 
     teacher: Teacher
     conditions: Conditions
+    #: made when the run has begun
+    source: Source | None = None
 
 
 @dataclass(frozen=True)
@@ -188,11 +191,14 @@ class ConditionPlan:
         return (learned.low, learned.low, learned.low) if told else None
 
 
-def plan_conditions(teacher: Teacher, settings: Any, run: Run | None = None) -> ConditionPlan:
+def plan_conditions(
+    teacher: Teacher, settings: Any, run: Run | None = None, captions: PromptFile | None = None
+) -> ConditionPlan:
     """Check everything that a distillation was asked about conditions.
 
     Args:
         run: the run whose own copy of the prompts serves if their file has gone.
+        captions: a data set's captions, which are the prompts where no others are asked for.
 
     Raises:
         BootdiffError: if something does not fit this teacher; the message names it, and what to give instead.
@@ -208,7 +214,8 @@ def plan_conditions(teacher: Teacher, settings: Any, run: Run | None = None) -> 
     if takes == "classes":
         class_labels(adapter, settings)
     if takes == "prompts":
-        plan = replace(plan, prompts=asked_prompts(settings, teacher.name, run))
+        own = captions if settings.prompts is None else None
+        plan = replace(plan, prompts=own or asked_prompts(settings, teacher.name, run))
     if settings.base is not None and not adapter.upscales:
         raise BootdiffError(f"--base is for super-resolution teachers; {teacher.name} is none, so leave it out.")
     if adapter.upscales:

@@ -36,12 +36,14 @@ class Ended:
         seconds: the seconds that training took.
         student_step: the student's step: that of the best look, if it beat the last state, or else the last one.
         diverged: how a run without looks went wrong, as the end of a sentence; None where it did not.
+        data_free: whether no image of a data set was read.
     """
 
     steps: int
     seconds: float
     student_step: int
     diverged: str | None = None
+    data_free: bool = True
 
 
 def take_best(student: Student, watch: Watch | None, accelerator: Accelerator) -> int | None:

@@ -15,13 +15,16 @@ from bootdiff.data.conditions import Conditions
 from bootdiff.distillation.conditioning import ConditionPlan, plan_conditions
 from bootdiff.distillation.fingerprints import sources_of
 from bootdiff.distillation.given_conditions import given_conditions
+from bootdiff.distillation.source_plan import SourcePlan, chosen_source, plan_source
 from bootdiff.distillation.start import adopted
 from bootdiff.export.schedulers import scheduler_for
 from bootdiff.losses.distances import make_distance
 from bootdiff.methods.registry import load_method
+from bootdiff.methods.registry import sources_of as sources_taken
 from bootdiff.methods.settings import DistillationSettings
 from bootdiff.methods.staged import BootFirst
 from bootdiff.storage.runs import STAGE, Run
+from bootdiff.students.card import read_card
 from bootdiff.students.folder import StudentFolder
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, load_teacher
 from bootdiff.teachers.probe import check_answers
@@ -36,6 +39,7 @@ class Plan:
     settings: DistillationSettings
     output: Path
     asked: ConditionPlan
+    source: SourcePlan
     #: the plan of the stage before this one, if there is one
     first: Plan | None = None
 
@@ -50,7 +54,15 @@ class Plan:
     @cached_property
     def sources(self) -> dict[str, str]:
         """Return hashes of everything that the run reads; another run is the same one only if its are equal."""
-        return sources_of(self.teacher, self.asked.digests, self.start)
+        return sources_of(self.teacher, {**self.asked.digests, **self.source.digests}, self.start)
+
+    @property
+    def data_free(self) -> bool:
+        """Whether no image of a data set is read by the run, nor was by what it goes on from."""
+        before = [] if self.first is None else [self.first.data_free]
+        before += [] if self.start is None else [read_card(self.start).data_free]
+        before += [] if self.asked.base is None else [self.asked.base.data_free]
+        return self.source.data_free and all(before)
 
     @property
     def start(self) -> Path | None:
@@ -84,19 +96,21 @@ def plan_distillation(
     resolved = _of_method(method, settings)
     if not isinstance(teacher, Teacher):
         teacher = load_teacher(teacher, commit=Run(output).commit(teacher) if isinstance(teacher, str) else None)
+    resolved = _changed(method, resolved, chosen_source(resolved, method, sources_taken(method)))
     if resolved.start is not None:
         resolved = _changed(method, resolved, adopted(resolved, teacher, given=conditions is not None))
+    source = plan_source(teacher, resolved, given=conditions is not None)
     if conditions is None:
-        asked = plan_conditions(teacher, resolved, Run(output))  # first: what is missing is soon told
+        asked = plan_conditions(teacher, resolved, Run(output), source.captions)
     else:
         asked = given_conditions(teacher, resolved, conditions)
     resolved = _changed(method, resolved, _times(resolved, teacher))
-    asked = replace(asked, settings=resolved)
+    asked, source = replace(asked, settings=resolved), replace(source, settings=resolved)
     _check(teacher, resolved, asked.example)
     first = None
     if isinstance(resolved, BootFirst):
         first = plan_distillation(teacher, Path(output) / STAGE, resolved.first, "boot", conditions)
-    plan = Plan(teacher, method, resolved, Path(output), asked, first)
+    plan = Plan(teacher, method, resolved, Path(output), asked, source, first)
     Run(plan.output).check(plan.config, plan.sources)
     return plan
 

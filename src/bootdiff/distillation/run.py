@@ -37,6 +37,8 @@ def run_plan(plan: Plan, report_to: str | None = None) -> Student:
         material = plan.asked.make(plan.output, accelerator.device)
         if accelerator.is_main_process:
             _begin(plan)
+        accelerator.wait_for_everyone()  # what is made for the batches lies in the run's folder
+        material = material._replace(source=plan.source.make(material, plan.output, accelerator.device, plan.sources))
         if plan.first is not None:
             if not word_of_first(plan.first.finished):
                 _run_first_stage(plan.first, material, report_to)
@@ -60,7 +62,9 @@ def _run_first_stage(plan: Plan, material: Material, report_to: str | None) -> N
         student = _named_student(plan)
         if accelerator.is_main_process:
             _begin(plan)
-        train_stage(plan, material, student, accelerator)
+        accelerator.wait_for_everyone()
+        own = material._replace(source=plan.source.make(material, plan.output, accelerator.device, plan.sources))
+        train_stage(plan, own, student, accelerator)
         end_training(accelerator, last=False)
 
 

@@ -12,7 +12,8 @@ from bootdiff.distillation.conditioning import Material
 from bootdiff.distillation.ending import Ended, check_best, divergence, first_pulse, save_results, take_best
 from bootdiff.distillation.plan import Plan
 from bootdiff.distillation.previews import preview_of
-from bootdiff.methods.registry import load_method
+from bootdiff.methods.base import Objective
+from bootdiff.methods.registry import load_method, sources_of
 from bootdiff.methods.settings import target_limit
 from bootdiff.monitoring.teacher_features import TeacherFeatures
 from bootdiff.monitoring.watch import Watch
@@ -30,7 +31,7 @@ def train_stage(plan: Plan, material: Material, student: Student | None, acceler
         student: the student that the stage starts from; None if one is to be grown from the teacher.
     """
     torch.manual_seed(plan.settings.seed)
-    objective = load_method(plan.method)[0].from_settings(material.teacher, plan.settings, material.conditions, student)
+    objective = _objective(plan, material, student)
     start_tracker(accelerator, plan.settings)
     watch = _watch(plan, material, accelerator.num_processes)
     check_best(plan, watch)
@@ -42,11 +43,24 @@ def train_stage(plan: Plan, material: Material, student: Student | None, acceler
     diverged = None if before is None else divergence(plan, student, before, material)
     student.requires_grad_(False).eval().cpu()
     student.conditions = plan.asked.learned.model_dump(exclude_none=True)
+    student.data_free = plan.data_free
     plan.teacher.cpu()
     if accelerator.is_main_process and not plan.finished:
-        save_results(plan, student, Ended(loop.step, round(loop.seconds, 1), best_step or loop.step, diverged))
+        ended = Ended(loop.step, round(loop.seconds, 1), best_step or loop.step, diverged, plan.data_free)
+        save_results(plan, student, ended)
     accelerator.wait_for_everyone()
     return student
+
+
+def _objective(plan: Plan, material: Material, student: Student | None) -> Objective:
+    """Return what learns; a method that can learn from more than noise is given its source."""
+    kind, settings = load_method(plan.method)[0], plan.settings
+    objective: Objective
+    if sources_of(plan.method) == ("noise",):
+        objective = kind.from_settings(material.teacher, settings, material.conditions, student)
+    else:
+        objective = kind.from_settings(material.teacher, settings, material.conditions, student, source=material.source)
+    return objective
 
 
 def _watch(plan: Plan, material: Material, processes: int) -> Watch | None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from bootdiff.core.errors import BootdiffError, first_line
+from bootdiff.data.hub import data_folder
 from bootdiff.data.images import find_data, load_digits
 from bootdiff.metrics.frechet import Statistics
 from bootdiff.storage.arrays import read_npz
@@ -70,7 +71,7 @@ def data_hash(data: str) -> str:
     digest = hashlib.blake2b(digest_size=10)
     if kind == "digits":
         digest.update(load_digits().numpy().tobytes())
-    elif Path(data).is_file():
+    elif data_folder(data).is_file():
         with Path(data).open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
@@ -78,7 +79,7 @@ def data_hash(data: str) -> str:
         for path in files:
             facts = path.stat()
             told = f"\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode()
-            digest.update(os.fsencode(path.relative_to(data)) + told)
+            digest.update(os.fsencode(path.relative_to(data_folder(data))) + told)
     return digest.hexdigest()
 
 

@@ -20,6 +20,12 @@ USAGE = {
     "prompts": 'pipe("a prompt", num_inference_steps=1, guidance_scale={weight}, generator=generator)',
 }
 
+#: what a student learned from, by whether that was without any image of a data set
+ORIGIN = {
+    True: "from noise alone,\nwithout training data",
+    False: "with images of a data set:\nits training was not free of data",
+}
+
 _TEMPLATE = """---
 library_name: diffusers
 pipeline_tag: {tag}
@@ -28,8 +34,7 @@ tags: [diffusion, distillation, one-step, boot]
 
 # A one-step student of {teacher}
 
-Makes an image in one network call. Distilled with bootdiff from noise alone,
-without training data; method: {method}.
+Makes an image in one network call. Distilled with bootdiff {origin}; method: {method}.
 
 ```python
 import torch
@@ -65,7 +70,7 @@ def model_card(card: StudentCard, adapter: Adapter, words: Mapping[str, Any]) ->
         words: what the student's run says: ``method``, ``settings``, ``student_step``, and its evaluation as
             ``figures``.
     """
-    private = ("prompts", "base", "lpips_weights")  # names of somebody's files
+    private = ("prompts", "base", "lpips_weights", "images")  # names of somebody's files
     left_out = (*private, *HARMLESS, "t_min", "t_max")
     settings = {k: v for k, v in words.get("settings", {}).items() if v is not None and k not in left_out}
     files = ("lora", "pipeline_config")
@@ -77,6 +82,7 @@ def model_card(card: StudentCard, adapter: Adapter, words: Mapping[str, Any]) ->
     return _TEMPLATE.format(
         teacher=escaped(_public(card.teacher)),
         tag="text-to-image" if adapter.takes == "prompts" else "unconditional-image-generation",
+        origin=ORIGIN[card.data_free],
         method=escaped(words.get("method", "boot")),
         absent="".join(f", {part}=None" for part in adapter.absent),
         prepare=adapter.prepare,

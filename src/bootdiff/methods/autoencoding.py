@@ -59,7 +59,7 @@ class Autoencoding(Stateless):
 
     def reconstruction(self, autoencoder: nn.Module, turn: Turn, batch: Batch) -> Loss:
         """Return the mean absolute error of a pixel, plus the weighted divergence divided by the number of pixels."""
-        made, divergence = autoencoder(batch.images, turn.draw.normal("latent", self.latent_shape))
-        error = (made - batch.images).abs().mean()
-        divergence = divergence.mean() / batch.images[0].numel()
+        made, divergence = autoencoder(batch.data, turn.draw.normal("latent", self.latent_shape))
+        error = (made - batch.data).abs().mean()
+        divergence = divergence.mean() / batch.data[0].numel()
         return Loss(error + self.kl_weight * divergence, {"error": error.detach(), "divergence": divergence.detach()})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -66,6 +66,8 @@ class Boot(Stateless):
         boundary_every: k: the boundary loss is computed in every k-th step only, which divides beta's effect by k.
         conditions: the conditions of the noises; f̃ of Eq. 10 is a teacher with guidance.
     """
+
+    sources: ClassVar[tuple[str, ...]] = ("noise",)
 
     teacher: Teacher
     student: Learner

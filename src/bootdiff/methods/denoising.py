@@ -93,10 +93,10 @@ class Denoising(Stateless):
         schedule, draw = self.reading.schedule, turn.draw
         steps = draw.integers("t", schedule.num_timesteps)
         t = schedule.time(steps).to(draw.device)
-        alpha, sigma = (expand(v, batch.images) for v in schedule.alpha_sigma(t))
-        x_t = alpha * batch.images + sigma * batch.noise
+        alpha, sigma = (expand(v, batch.data) for v in schedule.alpha_sigma(t))
+        x_t = alpha * batch.data + sigma * batch.noise
         out = teacher(x_t, t, batch.condition)
-        target = self.reading.prediction.output(batch.images, batch.noise, alpha, sigma)
+        target = self.reading.prediction.output(batch.data, batch.noise, alpha, sigma)
         error = (out - target).square().flatten(1).mean(1)
         if self.reading.prediction.name == "sample":
             snr = (alpha / sigma).square().flatten()

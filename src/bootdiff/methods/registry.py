@@ -29,6 +29,11 @@ def methods_with(setting: str) -> list[str]:
     return [name for name in names() if setting in load_method(name)[1].model_fields]
 
 
+def sources_of(method: str) -> tuple[str, ...]:
+    """Return the words for the sources that a method can learn from; the first is taken where none is asked for."""
+    return tuple(load_method(method)[0].sources)
+
+
 def load_method(name: str) -> tuple[Any, Any]:
     """Return a method's objective class, which has ``from_settings(teacher, settings)``, and its settings class.
 

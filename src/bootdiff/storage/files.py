@@ -45,11 +45,16 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def save_tensors(path: Path, values: Mapping[str, Tensor]) -> None:
-    """Write tensors to a safetensors file; they are copied, because the format refuses shared memory."""
+def save_tensors(path: Path, values: Mapping[str, Tensor], words: Mapping[str, str] | None = None) -> None:
+    """Write tensors to a safetensors file; they are copied, because the format refuses shared memory.
+
+    Args:
+        words: what the file's header says beside the tensors.
+    """
     from safetensors.torch import save_file
 
-    save_file({name: value.detach().cpu().contiguous().clone() for name, value in values.items()}, path)
+    own = {name: value.detach().cpu().contiguous().clone() for name, value in values.items()}
+    save_file(own, path, None if words is None else dict(words))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -40,6 +40,7 @@ PLACES = {
     "lora": "teacher",
     "pipeline_config": "teacher",
     "data": "data",
+    "images": "data",
     "prompts": "prompts",
     "base": "base",
     "start": "start",
@@ -60,7 +61,8 @@ def read_done(folder: Path) -> dict[str, Any]:
     """
     path = folder / DONE
     words = read_json(path)
-    optional = {key: kind for key, kind in {"student_step": int, "diverged": str}.items() if key in words}
+    kinds = {"student_step": int, "diverged": str, "data_free": bool}
+    optional = {key: kind for key, kind in kinds.items() if key in words}
     check_kinds(words, path, f"remove {DONE} and repeat the run's command", steps=int, seconds=float | int, **optional)
     return words
 

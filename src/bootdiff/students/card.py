@@ -52,6 +52,8 @@ class StudentCard(BaseModel):
         guidance: the guidance weight, or the range [lowest, highest] of weights; None where it learned no guidance.
         folded_weight: for an export, the weight of that range that is in its network.
         t_min, t_max: the ends of the path that it learned, in [0, 1].
+        data_free: whether it learned from noise and its teacher alone; cards of earlier versions do not say it, and
+            their students did.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
@@ -68,6 +70,7 @@ class StudentCard(BaseModel):
     t_min: float | None = None
     t_max: float | None = None
     folded_weight: float | None = None
+    data_free: bool = True
 
     @model_validator(mode="after")
     def _folds_a_weight_of_its_range(self) -> StudentCard:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 PLAIN_SECONDS = 10.0
+#: the bars that are open now, the innermost one last: a terminal shows one bar at a time
+_OPEN: list[Progress] = []
 
 
 class Progress:
@@ -38,6 +40,11 @@ class Progress:
         """Remove the bar from the terminal."""
         if self.bar is not None:
             self.bar.stop()
+
+    def pause(self, paused: bool) -> None:
+        """Leave the terminal to another bar, or show this one again."""
+        if self.bar is not None:
+            (self.bar.stop if paused else self.bar.start)()
 
     def _rate(self) -> float:
         return (self.done - self.first) / max(1e-9, time.monotonic() - self.started)
@@ -69,11 +76,20 @@ class Progress:
 @contextmanager
 def progress(what: str, total: int, done: int = 0, show: bool = True) -> Iterator[Progress]:
     """Yield a ``Progress`` that is closed whatever happens; with ``show=False`` it shows nothing."""
+    around = _OPEN[-1] if show and _OPEN else None
+    if around is not None:
+        around.pause(True)
     counter = Progress(what, total, done) if show else _Silent()
+    if show:
+        _OPEN.append(counter)
     try:
         yield counter
     finally:
         counter.close()
+        if show:
+            _OPEN.remove(counter)
+        if around is not None:
+            around.pause(False)
 
 
 class _Silent(Progress):

@@ -89,6 +89,7 @@ def save_beside(student: PathStudent, output: Path, settings: TeacherSettings) -
     if adapter is not None and adapter.takes == "classes":
         plain = make_settings(DistillationSettings)
         own.conditions = {"labels": class_labels(adapter, plain), "null_class": null_class(adapter, plain)}
+    own.data_free = False  # it saw the noises alone, but beside a teacher that learned from images
     save_student(own, Run(output / FOLDER).student_path)
     words = {"method": f"trained with its teacher ({settings.with_student})", "settings": settings.of_its_kind}
     export_student(own, output / FOLDER / "student", words)

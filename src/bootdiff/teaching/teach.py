@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bootdiff.core.condition import Condition
 from bootdiff.core.randomness import sample_noise
+from bootdiff.data.data_set import Data, hash_data
 from bootdiff.data.pictures import grid
 from bootdiff.data.sources import Images
 from bootdiff.solvers import ddim, trailing_times
@@ -22,8 +23,8 @@ from bootdiff.system.processes import word_of_first
 from bootdiff.system.quiet import quietly
 from bootdiff.teachers.loading.parts import LABELS
 from bootdiff.teaching.settings import FORMER, TeacherSettings
-from bootdiff.teaching.training_data import hash_data, load_data
-from bootdiff.teaching.untrained import UNTRAINED, Data, Untrained
+from bootdiff.teaching.training_data import load_data
+from bootdiff.teaching.untrained import UNTRAINED, Untrained
 
 if TYPE_CHECKING:
     from bootdiff.methods import Denoiser, Denoising

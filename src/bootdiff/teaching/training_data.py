@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 
 import torch
@@ -10,11 +9,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from bootdiff.core.errors import BootdiffError
+from bootdiff.data.data_set import Data, check_count
 from bootdiff.data.images import load_images
 from bootdiff.data.labels import load_captions, load_class_names, load_labels
 from bootdiff.data.resizing import resized
 from bootdiff.teaching.settings import TeacherSettings
-from bootdiff.teaching.untrained import Data
 
 
 def load_data(data: str, settings: TeacherSettings) -> Data:
@@ -29,24 +28,19 @@ def load_data(data: str, settings: TeacherSettings) -> Data:
     if settings.kind == "classes":
         return _with_labels(data, pixels)
     captions = load_captions(data)
-    _check_count(data, len(pixels), len(captions.rows), "captions")
+    check_count(data, len(pixels), len(captions.rows), "captions")
     return Data(pixels, captions=captions)
 
 
 def _with_labels(data: str, pixels: Tensor) -> Data:
     labels = load_labels(data)
-    _check_count(data, len(pixels), len(labels), "labels")
+    check_count(data, len(pixels), len(labels), "labels")
     there = labels.unique()
     missing = (there != torch.arange(len(there))).nonzero()
     if len(missing):
         first = int(missing[0])
         raise BootdiffError(f"{data} has labels up to {int(labels.max())} but no image of {first}; renumber.")
     return Data(pixels, labels=labels, names=load_class_names(data))
-
-
-def _check_count(data: str, images: int, said: int, what: str) -> None:
-    if images != said:
-        raise BootdiffError(f"{data} has {images} images and {said} {what}; expected one for every image.")
 
 
 def prepare_images(pixels: Tensor, settings: TeacherSettings) -> Tensor:
@@ -76,13 +70,3 @@ def prepare_images(pixels: Tensor, settings: TeacherSettings) -> Tensor:
         )
     before = (size - height) // 2
     return pad(pixels, (before, size - height - before) * 2)
-
-
-def hash_data(data: Data) -> str:
-    """Return a short hash of the pixels, and of their labels or captions."""
-    digest = hashlib.blake2b(data.pixels.numpy().tobytes(), digest_size=8)
-    if data.labels is not None:
-        digest.update(data.labels.numpy().tobytes())
-    if data.captions is not None:
-        digest.update("\0".join(data.captions.texts).encode() + data.captions.rows.numpy().tobytes())
-    return digest.hexdigest()

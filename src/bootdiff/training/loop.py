@@ -111,6 +111,7 @@ class Loop:
         with told_when_out_of_memory(self._lower), unheard(), self.stopping.listening(), bars as bar:
             started = time.monotonic() - self.seconds
             while self.step < self.settings.steps and not self.enough:
+                self._ahead()
                 turns = list(self.objective.turns(self.step))
                 for number, name in enumerate(turns):
                     self._turn(name, turns[:number].count(name))
@@ -182,6 +183,15 @@ class Loop:
             yield Draw(
                 settings.seed, self.step, turn, start, start + size, settings.batch_size, str(accelerator.device)
             )
+
+    def _ahead(self) -> None:
+        """Let the source make what the step needs; where that is stopped, what was learned so far is saved."""
+        try:
+            self.objective.source.ahead(self.step, self.settings.batch_size)
+        except Interrupted:
+            if self.step:
+                self.save()
+            raise
 
     def save(self) -> None:
         """Write a checkpoint of the present step, unless that was done."""

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bootdiff.system.signals import heard_by
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-#: the signals of Ctrl-C, of a job's end, and of a terminal's end
-ASKING = ("SIGINT", "SIGTERM", "SIGHUP")
 #: a second signal within so many seconds counts as the same press of Ctrl-C, because torchrun passes on to its
 #: processes what the terminal has already sent them
 ONE_PRESS = 2.0
@@ -44,20 +44,8 @@ class Stopping:
 
         The first one asks to stop after the present step; a second one, later, stops at once.
         """
-        before = {}
-        for number in (getattr(signal, name) for name in ASKING if hasattr(signal, name)):
-            # Under nohup a terminal's end is nothing to this process.
-            if number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN:
-                continue
-            try:
-                before[number] = signal.signal(number, self._hear)
-            except ValueError:  # not the main thread: nobody can press Ctrl-C here
-                break
-        try:
+        with heard_by(self._hear):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _hear(self, number: int, frame: Any) -> None:
         if self.signal is None:

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Self, cast
+from typing import ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,8 @@ class Correction(Stateless):
         boot_weight: the weight of the BOOT loss that is kept.
         levels: the lowest and the highest time r at which teacher and fake are compared.
     """
+
+    sources: ClassVar[tuple[str, ...]] = ("noise",)
 
     boot: Boot
     teacher: Teacher

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from bootdiff.data.data_set import Data
 from bootdiff.teaching.settings import TeacherSettings
-from bootdiff.teaching.untrained.base import Data, Untrained
+from bootdiff.teaching.untrained.base import Untrained
 from bootdiff.teaching.untrained.deepfloyd import untrained_deepfloyd, untrained_upscaler
 from bootdiff.teaching.untrained.stable_diffusion import untrained_stable_diffusion
 from bootdiff.teaching.untrained.unet2d import untrained_classes, untrained_unconditional

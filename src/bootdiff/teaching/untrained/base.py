@@ -32,23 +32,6 @@ BETA_SCHEDULES = {
 }
 
 
-@dataclass(frozen=True)
-class Data:
-    """Images, with what is known of them.
-
-    Args:
-        pixels: the images, (n, c, h, w) in uint8.
-        labels: the class label of each image, (n,) in int64.
-        captions: the captions of every image.
-        names: the names of the classes, in the order of their labels, if the data have any.
-    """
-
-    pixels: Tensor
-    labels: Tensor | None = None
-    captions: Captions | None = None
-    names: tuple[str, ...] = ()
-
-
 @dataclass
 class Untrained:
     """A stock pipeline in memory, and what its training needs.

@@ -14,13 +14,14 @@ from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError
 from bootdiff.core.randomness import Draw, sample_noise
 from bootdiff.core.transfer import to_device
+from bootdiff.data.data_set import Data
 from bootdiff.data.labels import Captions
 from bootdiff.data.pictures import to_unit
 from bootdiff.data.sources import Description
 from bootdiff.methods.denoising import TextEncoder
 from bootdiff.teachers.adapters.deepfloyd import DeepFloyd
 from bootdiff.teaching.settings import TeacherSettings
-from bootdiff.teaching.untrained.base import SHOWN, Captioned, Data, Untrained, groups, scheduler_fields
+from bootdiff.teaching.untrained.base import SHOWN, Captioned, Untrained, groups, scheduler_fields
 from bootdiff.teaching.untrained.tokenizers import t5_tokenizer, words_of
 
 #: the number of tokens to which stock pipelines pad prompts

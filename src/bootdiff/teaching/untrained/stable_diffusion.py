@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 from bootdiff.core.errors import BootdiffError
+from bootdiff.data.data_set import Data
 from bootdiff.methods.denoising import TextEncoder
 from bootdiff.teaching.settings import TeacherSettings
-from bootdiff.teaching.untrained.base import Captioned, Data, Untrained, groups, scheduler_fields
+from bootdiff.teaching.untrained.base import Captioned, Untrained, groups, scheduler_fields
 from bootdiff.teaching.untrained.tokenizers import clip_tokenizer, words_of
 
 #: the number of tokens to which stock pipelines pad prompts

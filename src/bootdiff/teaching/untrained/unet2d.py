@@ -9,8 +9,9 @@ import torch
 
 from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError
+from bootdiff.data.data_set import Data
 from bootdiff.teaching.settings import TeacherSettings
-from bootdiff.teaching.untrained.base import SHOWN, Data, Labelled, Untrained, groups, scheduler_fields
+from bootdiff.teaching.untrained.base import SHOWN, Labelled, Untrained, groups, scheduler_fields
 
 
 def untrained_unconditional(data: Data, settings: TeacherSettings) -> Untrained:

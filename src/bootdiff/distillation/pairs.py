@@ -1,0 +1,62 @@
+"""Solving the teacher's path for a run's stored samples: its end, or its states at several times."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bootdiff.core.condition import Condition
+from bootdiff.solvers import Solver, even_times, solve
+from bootdiff.teachers import Teacher
+
+
+@dataclass(frozen=True)
+class PathSolver:
+    """Solves the Signal-ODE (Eq. 6) from t_max to t_min in even steps.
+
+    Args:
+        teacher: f, guided and limited as the targets are.
+        solver: takes the steps; Heun's is the reference (Eq. 16).
+        times: the times at the steps' ends, falling, from t_max to t_min.
+        every: of these times every n-th is kept, the first one too; 0 keeps the path's end alone.
+        device: the device on which the teacher is asked.
+    """
+
+    teacher: Teacher
+    solver: Solver
+    times: Sequence[float]
+    every: int
+    device: torch.device | str
+
+    @torch.no_grad()
+    def __call__(self, noise: Tensor, condition: Condition) -> Mapping[str, Tensor]:
+        """Return ``data``, the ends y_{t_min} (b, *shape), or ``states``, the y_t at the kept times (b, M, *shape)."""
+        path = solve(self.teacher, noise.to(self.device), self.times, self.solver, condition.to(self.device))
+        return {"data": path[-1]} if self.every == 0 else {"states": torch.stack(path[:: self.every], 1)}
+
+    @property
+    def kept(self) -> list[float]:
+        """The times whose states are kept, falling from t_max to t_min; none where the end alone is kept."""
+        return list(self.times[:: self.every]) if self.every else []
+
+    def modules(self) -> Sequence[nn.Module]:
+        """Return the teacher."""
+        return (self.teacher,)
+
+
+def path_times(steps: int, states: int, t_min: float, t_max: float) -> tuple[list[float], int]:
+    """Return the falling times of a path's steps, and every how many of them one of its kept states stands.
+
+    Args:
+        steps: the fewest steps.
+        states: the number of states to keep, evenly spaced from t_max to t_min; 1 for the end alone. As many steps are
+            taken as it needs for every state to stand at the end of one.
+    """
+    if states == 1:
+        return even_times(steps, t_min, t_max), 0
+    every = math.ceil(steps / (states - 1))
+    return even_times(every * (states - 1), t_min, t_max), every
