@@ -23,7 +23,7 @@ from bootdiff.builtin import builtin_folder
 from bootdiff.config.settings import make_settings
 from bootdiff.core.randomness import sample_noise
 from bootdiff.distillation.distill import distill
-from bootdiff.methods.registry import load_method
+from bootdiff.methods.registry import find_method
 from bootdiff.metrics.frechet import Accumulator, frechet_distance
 from bootdiff.monitoring.convergence import read_watch, verdict_of
 from bootdiff.storage.files import read_json
@@ -54,7 +54,7 @@ def distance(student: Student, num: int) -> float:
 
 def trained(folder: Path, method: str, words: dict[str, Any]) -> Student:
     """A student trained with these settings, in evaluation mode."""
-    return distill("digits", folder, make_settings(load_method(method)[1], words), method)
+    return distill("digits", folder, make_settings(find_method(method).settings, words), method)
 
 
 def measured(seed: int, folder: Path, steps: int, num: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from bootdiff.methods.corrections.distribution_matching import DistributionMatch
 from bootdiff.methods.corrections.fake import Fake
 from bootdiff.methods.corrections.freeflow import FreeFlow
 from bootdiff.methods.corrections.sid import Sid
-from bootdiff.methods.registry import load_method
+from bootdiff.methods.registry import find_method
 from bootdiff.samplers.refine import Kept, Refined, level_of, open_kept
 from bootdiff.schedules import Cosine, RectifiedFlow
 from bootdiff.solvers import Heun, even_times, solve
@@ -81,7 +81,8 @@ def small(prediction: str = "sample", schedule=None) -> tuple[CallableTeacher, S
 
 def correction(kind: type[Correction], teacher, student, fake=None, **fields) -> Correction:
     boot = Boot(teacher, Learner(student, 1e-3), delta=0.05)
-    return kind(boot, teacher, Learner(fake or Fake.from_teacher(teacher), 1e-3), **fields)
+    fake = Learner(fake or Fake.from_teacher(teacher), 1e-3)
+    return kind(boot.student, boot.source, teacher, fake, boot, **fields)
 
 
 def networks(objective: Correction) -> dict[str, nn.Module]:
@@ -373,7 +374,7 @@ FAST = {"batch_size": 8, "sample_every": 0, "log_every": 1, "checkpoint_every": 
 def settings(method: str = "boot+dm", **fields):
     staged = {"boot": {"steps": 4, "learning_rate": 1e-3}} if "+" in method else {}
     own = {"fake_warmup": 1} if method != "boot" else {}
-    return load_method(method)[1](**{**FAST, "steps": 4, "learning_rate": 1e-3, **own, **staged, **fields})
+    return find_method(method).settings(**{**FAST, "steps": 4, "learning_rate": 1e-3, **own, **staged, **fields})
 
 
 @pytest.fixture(scope="module")
@@ -546,7 +547,7 @@ def test_memory_counts_every_network_that_gradients_pass_through(tmp_path):
     teacher = load_teacher(str(save_sd(tmp_path)))
 
     def need(method: str, **words) -> Need:
-        found = memory_need(teacher, make_settings(load_method(method)[1], words))
+        found = memory_need(teacher, make_settings(find_method(method).settings, words))
         assert found is not None
         return found
 

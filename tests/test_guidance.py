@@ -184,8 +184,9 @@ def test_the_targets_are_guided_and_the_student_gets_the_same_weights(tmp_path):
     from bootdiff.core.randomness import Draw
     from bootdiff.core.turn import Turn
     from bootdiff.data.conditions import Classes, Weighted
+    from bootdiff.data.sources import Noise
 
-    objective = Boot.from_settings(asked, settings, Weighted(Classes([0, 1, 2]), 1.0, 4.0, 2.5))
+    objective = Boot.from_settings(asked, settings, Noise(asked.shape, Weighted(Classes([0, 1, 2]), 1.0, 4.0, 2.5)))
     draw = Draw(0, 0, "student", 0, 6, 6)
     batch = objective.source.batch(draw)
     weights = batch.condition["guidance"]

@@ -328,6 +328,7 @@ def test_a_first_stage_that_diverged_is_told(tmp_path):
     ):
         folder.mkdir(exist_ok=True)
         (folder / "done.json").write_text(json.dumps(words))
+    (tmp_path / "config.yaml").write_text("{task: distill, teacher: digits, method: boot+dm, settings: {}}")
     verdict = verdict_of(tmp_path)
     assert verdict.word == "unstable" and "in the first stage it exploded" in verdict.sentence
 

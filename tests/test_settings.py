@@ -20,7 +20,7 @@ from bootdiff.config.teacher import TeacherOptions
 from bootdiff.core.errors import BootdiffError
 from bootdiff.distillation.distill import distill
 from bootdiff.methods.boot import BootSettings
-from bootdiff.methods.registry import load_method, names
+from bootdiff.methods.registry import find_method, names
 from bootdiff.teachers import load_teacher
 from bootdiff.teachers.base import Origin
 from bootdiff.teaching.settings import KINDS, TeacherSettings
@@ -72,15 +72,19 @@ def used(monkeypatch) -> set[str]:
 def test_settings_stand_in_the_order_of_earlier_runs():
     assert list(BootSettings.model_fields) == KEYS.split()
     for method in names():
-        assert [key for key in load_method(method)[1].model_fields if key in BootSettings.model_fields] == KEYS.split()
+        fields = find_method(method).settings.model_fields
+        assert [key for key in fields if key in KEYS.split()] == [key for key in KEYS.split() if key in fields]
 
 
 @pytest.mark.parametrize("method", names())
 def test_a_method_reads_every_setting_of_its_own(method, tiny, tmp_path, used):
-    kind = load_method(method)[1]
+    kind = find_method(method).settings
     shared = {key for group in OF_ANY_METHOD for key in group.model_fields}
     own = {"boot_weight": 0.5, "fake_warmup": 0} if "boot_weight" in kind.model_fields else {}
-    first = {"boot": {"steps": 1}} if "boot" in kind.model_fields else {}
+    before = method.split("+")[0]
+    alone = {"steps": 1, **({"fake_warmup": 0} if "fake_warmup" in find_method(before).settings.model_fields else {})}
+    first = {before: alone} if "+" in method else {}
+    own |= {"source": "pairs", "pair_steps": 2} if "source" in kind.model_fields else {}
     distill(str(tiny), tmp_path, kind(steps=1, batch_size=4, watch_every=0, **own, **first), method)
     assert {*kind.model_fields} - used - shared == set()
 

@@ -17,22 +17,25 @@ from bootdiff import distill, load_student, load_teacher
 from bootdiff.config.settings import make_settings
 from bootdiff.data.conditions import Classes
 from bootdiff.data.pictures import grid
+from bootdiff.data.sources import Noise
 from bootdiff.distillation.conditioning import plan_conditions
 from bootdiff.evaluation.measure import Listed, measure, measured_row, speed, work_of
 from bootdiff.evaluation.tally import Judges
-from bootdiff.methods.registry import load_method
+from bootdiff.methods.registry import find_method
 from bootdiff.samplers.base import noise_batches
 from bootdiff.samplers.rows import Candidate, Row, ddim_sampler
 from bootdiff.samplers.students import PathSampler
 from bootdiff.solvers import trailing_times
 from bootdiff.storage.files import load_tensors, read_json
-from bootdiff.storage.runs import STAGE, Run, trained_seconds
+from bootdiff.storage.runs import Run, trained_seconds
 from bootdiff.students import Student
 from bootdiff.teachers import Teacher
 from bootdiff.training.accelerator import make_accelerator
 from bootdiff.training.loop import Loop
 
 METHOD = "boot+dm"
+#: the folder of its first stage
+STAGE = "boot"
 #: classes of the teachers here; the next label stands for none
 CLASSES = list(range(10))
 #: of the noises that students and teachers are measured with
@@ -127,13 +130,13 @@ def settings_of(recipe: Recipe, boot: int, correction: int) -> Any:
     quiet = {"sample_every": 0, "log_every": 50, "keep_last": 2 * LOOKS}
     first = {**recipe.boot, "steps": boot, "checkpoint_every": math.ceil(boot / LOOKS)}
     words = {**recipe.correction, "steps": correction, "checkpoint_every": math.ceil(correction / LOOKS)}
-    return make_settings(load_method(METHOD)[1], quiet, words, {"boot": first})
+    return make_settings(find_method(METHOD).settings, quiet, words, {"boot": first})
 
 
 def step_seconds(teacher: Teacher, method: str, settings: Any, folder: Path, toy: bool) -> float:
     """Seconds of a step in which every learner has its turns."""
-    made, conditions = plan_conditions(teacher, settings).make(folder, device())
-    objective = load_method(method)[0].from_settings(made, settings, conditions)
+    made = plan_conditions(teacher, settings).make(folder, device())
+    objective = find_method(method).build(made.teacher, settings, Noise(made.teacher.shape, made.conditions))
     loop = Loop(objective, settings, folder, make_accelerator(settings, folder))
     loop.step = getattr(settings, "fake_warmup", 0)
     steps(loop, 1 if toy else 8)

@@ -24,8 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bootdiff.config.settings import make_settings
 from bootdiff.data.conditions import Classes
+from bootdiff.data.sources import Noise
 from bootdiff.distillation.conditioning import plan_conditions
-from bootdiff.methods.registry import load_method
+from bootdiff.methods.registry import find_method
 from bootdiff.teachers import Teacher, load_teacher
 from bootdiff.teaching.untrained import Data
 from bootdiff.training.accelerator import make_accelerator
@@ -80,7 +81,8 @@ def loops(teacher: Teacher, size: int, work: Path, toy: bool) -> dict[str, Calla
 
     def on_classes() -> Loop:
         settings = method_settings("dm", fake_warmup=1)
-        objective = load_method("dm")[0].from_settings(small_teacher(num_class_embeds=10), settings, Classes(range(10)))
+        labelled = small_teacher(num_class_embeds=10)
+        objective = find_method("dm").build(labelled, settings, Noise(labelled.shape, Classes(range(10))))
         return Loop(objective, settings, work, make_accelerator(settings, work))
 
     def on_prompts() -> Loop:
@@ -90,7 +92,7 @@ def loops(teacher: Teacher, size: int, work: Path, toy: bool) -> dict[str, Calla
         (work / "prompts.txt").write_text("a red cat\nthe blue dog\na photo", encoding="utf-8")
         settings = method_settings("boot", prompts=str(work / "prompts.txt"))
         made = plan_conditions(load_teacher(str(save_sdxl(work / "sdxl"))), settings).make(work, device())
-        objective = load_method("boot")[0].from_settings(made[0], settings, made[1])
+        objective = find_method("boot").build(made.teacher, settings, Noise(made.teacher.shape, made.conditions))
         return Loop(objective, settings, work, make_accelerator(settings, work))
 
     def of_a_teacher() -> Loop:
@@ -110,7 +112,7 @@ def loops(teacher: Teacher, size: int, work: Path, toy: bool) -> dict[str, Calla
 def method_settings(method: str, **words: Any) -> Any:
     """A method's settings for a loop that never logs or saves."""
     never = {"steps": 10**6, "sample_every": 0, "checkpoint_every": 10**6, "log_every": 10**6, "batch_size": 4}
-    return make_settings(load_method(method)[1], never, words)
+    return make_settings(find_method(method).settings, never, words)
 
 
 def synchronisations(name: str, make: Callable[[], Loop], count: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from bootdiff.ablation.config import Ablation
 from bootdiff.config.settings import TrainingSettings, make_settings
 from bootdiff.core.errors import BootdiffError
-from bootdiff.methods.registry import load_method
+from bootdiff.methods.registry import find_method
 from bootdiff.storage.reading import read_config
 
 BASELINE = "baseline"
@@ -157,7 +157,7 @@ class _Maker:
     """Makes variants, and keeps each name once."""
 
     def __init__(self, ablation: Ablation, path: Path) -> None:
-        self.path, self.kind = path, load_method(ablation.method)[1]
+        self.path, self.kind = path, find_method(ablation.method).settings
         below = Path(ablation.config) if ablation.config is not None else None
         self.shared = {**read_config(below), **ablation.settings}
         self.baseline = self._settings("settings", {})

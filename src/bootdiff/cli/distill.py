@@ -13,7 +13,7 @@ from bootdiff.core.errors import BootdiffError, first_line, show_traceback
 from bootdiff.distillation.plan import Plan, plan_distillation
 from bootdiff.distillation.run import run_plan
 from bootdiff.distillation.source_plan import check_source
-from bootdiff.methods.registry import load_method, methods_with, sources_of
+from bootdiff.methods.registry import find_method, methods_with
 from bootdiff.monitoring.convergence import verdict_of
 from bootdiff.report.build import build_report
 from bootdiff.storage.reading import read_config
@@ -38,7 +38,7 @@ def run_distill(
     loaded: TeacherOptions = TeacherOptions(),
 ) -> None:
     """Plan a distillation, carry it out, and make its report; a dry run only prints the plan."""
-    _, settings_type = load_method(method)
+    settings_type = find_method(method).settings
     said = read_config(config), read_command(assign, options)
     layers = [_of_noise_alone(method, settings_type, layer) for layer in said]
     for key in (key for layer in layers for key in layer):
@@ -71,7 +71,7 @@ def _of_noise_alone(method: str, settings_type: Any, layer: Mapping[str, Any]) -
     """
     if "source" in settings_type.model_fields:
         return layer
-    takes = sources_of(method)
+    takes = find_method(method).sources
     check_source(method, takes, str(layer.get("source", takes[0])))
     check_source(method, takes, "images" if layer.get("images") is not None else takes[0])
     return {key: value for key, value in layer.items() if key not in ("source", "images")}
@@ -99,7 +99,7 @@ def print_report(output: Path) -> None:
 
 def _print_settings(plan: Plan, prefix: str) -> None:
     for key, value in plan.settings.model_dump().items():
-        if key != "boot":
+        if not isinstance(value, dict):  # an earlier stage's, which has lines of its own
             print(f"  {prefix}{key}: {value}")
 
 
@@ -111,9 +111,8 @@ def print_plan(plan: Plan) -> None:
     print(f"teacher: {plan.teacher.name}, samples of shape {tuple(plan.teacher.shape)}")
     print(f"method: {plan.method}")
     print(f"output: {plan.output}")
-    for stage in (plan.first, plan):
-        if stage is not None:
-            _print_settings(stage, f"{stage.output.name}." if stage is plan.first else "")
+    for stage in (*plan.before, plan):
+        _print_settings(stage, f"{stage.stage.name}." if stage.is_stage and stage.stage is not None else "")
     if plan.asked.prompts is not None:
         print(f"prompts: {plan.asked.describe_prompts()}")
     print(f"source: {plan.source.describe()}")

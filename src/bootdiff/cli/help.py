@@ -22,10 +22,11 @@ class DistillCommand(_Listing):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the usual help, and the settings of the chosen method."""
         super().format_help(ctx, formatter)
-        from bootdiff.methods.registry import load_method, names
+        from bootdiff.methods.registry import find_method, single_names
 
         method = _chosen(ctx, "--method", "boot")
-        print_settings(f"Settings of method {method} (methods: {', '.join(names())})", load_method(method)[1])
+        known = f"{', '.join(single_names())}; A+B is B after A in one run, such as boot+dm"
+        print_settings(f"Settings of method {method} (methods: {known})", find_method(method).settings)
 
 
 class TeachCommand(_Listing):

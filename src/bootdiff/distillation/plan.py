@@ -19,11 +19,10 @@ from bootdiff.distillation.source_plan import SourcePlan, chosen_source, plan_so
 from bootdiff.distillation.start import adopted
 from bootdiff.export.schedulers import scheduler_for
 from bootdiff.losses.distances import make_distance
-from bootdiff.methods.registry import load_method
-from bootdiff.methods.registry import sources_of as sources_taken
+from bootdiff.methods.method import Stage
+from bootdiff.methods.registry import find_method
 from bootdiff.methods.settings import DistillationSettings
-from bootdiff.methods.staged import BootFirst
-from bootdiff.storage.runs import STAGE, Run
+from bootdiff.storage.runs import Run
 from bootdiff.students.card import read_card
 from bootdiff.students.folder import StudentFolder
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, load_teacher
@@ -32,7 +31,7 @@ from bootdiff.teachers.probe import check_answers
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a distillation is going to do, before it does anything."""
+    """Everything that a distillation, or one of its stages, is going to do, before it does anything."""
 
     teacher: Teacher
     method: str
@@ -40,8 +39,10 @@ class Plan:
     output: Path
     asked: ConditionPlan
     source: SourcePlan
-    #: the plan of the stage before this one, if there is one
-    first: Plan | None = None
+    #: the plans of the stages before this one, in order
+    before: tuple[Plan, ...] = ()
+    #: what the stage is to its run; None for a run of one stage
+    stage: Stage | None = None
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -49,7 +50,20 @@ class Plan:
         origin = self.teacher.denoiser.origin
         options = {"teacher_options": origin.options} if origin and origin.options else {}
         words = {"task": "distill", "teacher": self.teacher.name, **options, "method": self.method}
-        return {**words, "settings": self.settings.model_dump()}
+        folders = [] if self.is_stage else [plan.output.relative_to(self.output).as_posix() for plan in self.before]
+        # Of two methods in one run the method's name says which folders there are.
+        stages = {"stages": folders} if folders and folders != self.method.split("+")[:-1] else {}
+        return {**words, **stages, "settings": self.settings.model_dump()}
+
+    @property
+    def is_stage(self) -> bool:
+        """Whether this is a stage before the last one, in a folder within the run's."""
+        return self.stage is not None and self.stage.name != ""
+
+    @property
+    def trained(self) -> DistillationSettings:
+        """The settings by which the stage itself trains; in a run of rounds they are those of one round."""
+        return self.settings if self.stage is None else self.stage.settings
 
     @cached_property
     def sources(self) -> dict[str, str]:
@@ -59,7 +73,7 @@ class Plan:
     @property
     def data_free(self) -> bool:
         """Whether no image of a data set is read by the run, nor was by what it goes on from."""
-        before = [] if self.first is None else [self.first.data_free]
+        before = [plan.data_free for plan in self.before]
         before += [] if self.start is None else [read_card(self.start).data_free]
         before += [] if self.asked.base is None else [self.asked.base.data_free]
         return self.source.data_free and all(before)
@@ -68,10 +82,10 @@ class Plan:
     def start(self) -> Path | None:
         """Return the folder of the saved student that the settings name to go on from; None if they name none.
 
-        A second stage goes on from the first one's student instead.
+        Only a run's first stage does; a later one goes on from the student of the stage before it.
         """
         named = self.asked.settings.start
-        return None if named is None or self.first is not None else StudentFolder.unfolded(named).path
+        return None if named is None or self.before else StudentFolder.unfolded(named).path
 
     @property
     def finished(self) -> bool:
@@ -93,10 +107,26 @@ def plan_distillation(
     Raises:
         BootdiffError: if the teacher cannot be read, the settings do not fit it, or the folder holds another run.
     """
-    resolved = _of_method(method, settings)
+    resolved, output = _of_method(method, settings), Path(output)
     if not isinstance(teacher, Teacher):
         teacher = load_teacher(teacher, commit=Run(output).commit(teacher) if isinstance(teacher, str) else None)
-    resolved = _changed(method, resolved, chosen_source(resolved, method, sources_taken(method)))
+    whole = _plan_alone(teacher, method, resolved, output, conditions)
+    *earlier, last = find_method(method).stages_of(whole.settings)
+    before: tuple[Plan, ...] = ()
+    for stage in earlier:
+        alone = _plan_alone(teacher, stage.method, stage.settings, output / stage.name, conditions)
+        before = (*before, replace(alone, before=before, stage=replace(stage, settings=alone.settings)))
+    plan = replace(whole, before=before, stage=last if before else None)
+    for one in (*before, plan):
+        Run(one.output).check(one.config, one.sources)
+    return plan
+
+
+def _plan_alone(
+    teacher: Teacher, method: str, settings: DistillationSettings, output: Path, conditions: Conditions | None
+) -> Plan:
+    """Return the plan of one stage, as if there were no other."""
+    resolved = _changed(method, settings, chosen_source(settings, method, find_method(method).sources))
     if resolved.start is not None:
         resolved = _changed(method, resolved, adopted(resolved, teacher, given=conditions is not None))
     source = plan_source(teacher, resolved, given=conditions is not None)
@@ -107,17 +137,12 @@ def plan_distillation(
     resolved = _changed(method, resolved, _times(resolved, teacher))
     asked, source = replace(asked, settings=resolved), replace(source, settings=resolved)
     _check(teacher, resolved, asked.example)
-    first = None
-    if isinstance(resolved, BootFirst):
-        first = plan_distillation(teacher, Path(output) / STAGE, resolved.first, "boot", conditions)
-    plan = Plan(teacher, method, resolved, Path(output), asked, source, first)
-    Run(plan.output).check(plan.config, plan.sources)
-    return plan
+    return Plan(teacher, method, resolved, output, asked, source)
 
 
 def _of_method(method: str, settings: TrainingSettings | None) -> DistillationSettings:
     """Return the settings as given, if they are this method's; the method's defaults where none are given."""
-    kind = load_method(method)[1]
+    kind = find_method(method).settings
     settings = settings or kind()
     if not isinstance(settings, kind):
         raise BootdiffError(f"method {method} takes {kind.__name__}, got {type(settings).__name__}.")
@@ -126,7 +151,7 @@ def _of_method(method: str, settings: TrainingSettings | None) -> DistillationSe
 
 def _changed(method: str, settings: DistillationSettings, values: Mapping[str, Any]) -> DistillationSettings:
     """Return the method's settings with some values replaced, checked as if they had been given so."""
-    return make_settings(load_method(method)[1], settings.model_dump(), values)
+    return make_settings(find_method(method).settings, settings.model_dump(), values)
 
 
 def _times(settings: DistillationSettings, teacher: Teacher) -> dict[str, float]:

@@ -12,6 +12,7 @@ from bootdiff.distillation.plan import Plan
 from bootdiff.distillation.start import started_from
 from bootdiff.storage.lock import lock
 from bootdiff.storage.runs import Run
+from bootdiff.students.files import load_student
 from bootdiff.system.processes import word_of_first
 from bootdiff.system.progress import is_first_process
 
@@ -27,45 +28,47 @@ def run_plan(plan: Plan, report_to: str | None = None) -> Student:
     Raises:
         BootdiffError: if another process works in the folder; ``Interrupted`` after Ctrl-C.
     """
-    from bootdiff.distillation.stage import train_stage
-    from bootdiff.training.accelerator import end_training, make_accelerator
+    from bootdiff.training.accelerator import make_accelerator
 
     with _alone(plan):
         accelerator = make_accelerator(plan.settings, plan.output, report_to)
         # Before the run is begun: a student that does not fit, or a damaged encoder, must leave nothing behind.
-        student = _named_student(plan)
+        _named_student(plan)
         material = plan.asked.make(plan.output, accelerator.device)
         if accelerator.is_main_process:
             _begin(plan)
         accelerator.wait_for_everyone()  # what is made for the batches lies in the run's folder
-        material = material._replace(source=plan.source.make(material, plan.output, accelerator.device, plan.sources))
-        if plan.first is not None:
-            if not word_of_first(plan.first.finished):
-                _run_first_stage(plan.first, material, report_to)
-                accelerator = make_accelerator(plan.settings, plan.output, report_to)  # theirs was another
-            student = started_from(plan.first.output, plan.teacher, plan.settings)
-        student = train_stage(plan, material, student, accelerator)
-        end_training(accelerator)
-        return student
+        for stage in plan.before:
+            if not word_of_first(stage.finished):
+                with _alone(stage):
+                    _train(stage, material, report_to, last=False)
+        return _train(plan, material, report_to)
 
 
-def _run_first_stage(plan: Plan, material: Material, report_to: str | None) -> None:
-    """Train the stage before another one, with the material of that other one.
+def _train(plan: Plan, material: Material, report_to: str | None, last: bool = True) -> Student:
+    """Train one stage of a run, with the run's material, and return its student, which is left in the stage's folder.
 
-    Its student is left in its own folder.
+    Args:
+        last: whether the run ends with this stage.
     """
     from bootdiff.distillation.stage import train_stage
     from bootdiff.training.accelerator import end_training, make_accelerator
 
-    with _alone(plan):
-        accelerator = make_accelerator(plan.settings, plan.output, report_to)
+    accelerator = make_accelerator(plan.settings, plan.output, report_to)
+    if plan.is_stage and accelerator.is_main_process:
+        _begin(plan)
+    accelerator.wait_for_everyone()
+    before, stage = (plan.before[-1].output if plan.before else None), plan.stage
+    if before is not None and stage is not None and stage.learns_from is not None:
+        material = material._replace(teacher=stage.learns_from(load_student(before, plan.teacher)))
+    material = material._replace(source=plan.source.make(material, plan.output, accelerator.device, plan.sources))
+    if before is not None and stage is not None and stage.continues:
+        student: Student | None = started_from(before, plan.teacher, plan.settings)
+    else:
         student = _named_student(plan)
-        if accelerator.is_main_process:
-            _begin(plan)
-        accelerator.wait_for_everyone()
-        own = material._replace(source=plan.source.make(material, plan.output, accelerator.device, plan.sources))
-        train_stage(plan, own, student, accelerator)
-        end_training(accelerator, last=False)
+    trained = train_stage(plan, material, student, accelerator)
+    end_training(accelerator, last=last)
+    return trained
 
 
 @contextmanager

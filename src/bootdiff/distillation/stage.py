@@ -12,8 +12,7 @@ from bootdiff.distillation.conditioning import Material
 from bootdiff.distillation.ending import Ended, check_best, divergence, first_pulse, save_results, take_best
 from bootdiff.distillation.plan import Plan
 from bootdiff.distillation.previews import preview_of
-from bootdiff.methods.base import Objective
-from bootdiff.methods.registry import load_method, sources_of
+from bootdiff.methods.registry import find_method
 from bootdiff.methods.settings import target_limit
 from bootdiff.monitoring.teacher_features import TeacherFeatures
 from bootdiff.monitoring.watch import Watch
@@ -31,7 +30,8 @@ def train_stage(plan: Plan, material: Material, student: Student | None, acceler
         student: the student that the stage starts from; None if one is to be grown from the teacher.
     """
     torch.manual_seed(plan.settings.seed)
-    objective = _objective(plan, material, student)
+    assert material.source is not None, "the run has made it"
+    objective = find_method(plan.method).build(material.teacher, plan.trained, material.source, student)
     start_tracker(accelerator, plan.settings)
     watch = _watch(plan, material, accelerator.num_processes)
     check_best(plan, watch)
@@ -50,17 +50,6 @@ def train_stage(plan: Plan, material: Material, student: Student | None, acceler
         save_results(plan, student, ended)
     accelerator.wait_for_everyone()
     return student
-
-
-def _objective(plan: Plan, material: Material, student: Student | None) -> Objective:
-    """Return what learns; a method that can learn from more than noise is given its source."""
-    kind, settings = load_method(plan.method)[0], plan.settings
-    objective: Objective
-    if sources_of(plan.method) == ("noise",):
-        objective = kind.from_settings(material.teacher, settings, material.conditions, student)
-    else:
-        objective = kind.from_settings(material.teacher, settings, material.conditions, student, source=material.source)
-    return objective
 
 
 def _watch(plan: Plan, material: Material, processes: int) -> Watch | None:

@@ -118,9 +118,11 @@ def started_from(folder: Path | str, teacher: Teacher, settings: DistillationSet
     Raises:
         BootdiffError: if its weights do not fit the teacher's network.
     """
-    student = Student.from_teacher(teacher, settings.t_min, settings.t_max, learned_weight(settings, teacher).plain)
+    saved = load_student(folder, teacher)
+    student = type(saved).from_teacher(teacher, settings.t_min, settings.t_max, learned_weight(settings, teacher).plain)
+    student.take(saved.facts)
     try:
-        student.load_state_dict(load_student(folder, teacher).state_dict())
+        student.load_state_dict(saved.state_dict())
     except RuntimeError as error:
         let_pass(error)
         raise BootdiffError(

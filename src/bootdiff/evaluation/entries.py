@@ -40,9 +40,9 @@ def chooser_of(student: str, opened: Opened, engine: Engine, labels: Sequence[in
 def rows_beside(
     student: str, opened: Opened, listed: Listed, labels: Sequence[int] | None, ends: bool = False
 ) -> list[Entry]:
-    """Return the student's row, after those of its run's first stage and of its path's exact end.
+    """Return the student's row, after those of its run's earlier stages and of its path's exact end.
 
-    The first stage's row and the path's are there only if the run has them.
+    The earlier stages' rows and the path's are there only if the run has them.
 
     Args:
         student: the student's run or folder.
@@ -51,8 +51,7 @@ def rows_beside(
         labels: the classes that the student's prompts ask for.
         ends: whether the exact end of the student's path is a row, if it starts elsewhere than the teacher's.
     """
-    first = first_stage_entry(student, opened, labels)
-    rows = [] if first is None else [first]
+    rows = stage_entries(student, opened, labels)
     if ends and starts_elsewhere(opened.teacher, opened.t_range):
         rows.insert(0, Entry(path_end(opened.path_of, opened.t_range), opened.path_of, listed))
     return [*rows, *student_entries([student], [opened], labels, titles=[None])]
@@ -87,16 +86,17 @@ def student_entries(
             yield Entry(Candidate(more, refined), opened.teacher, listed, path)
 
 
-def first_stage_entry(student: str, opened: Opened, labels: Sequence[int] | None = None) -> Entry | None:
-    """Return the row of the student of a run's first stage; None if the run has none."""
-    stage = Run(student).first_stage
-    if not stage.student_path.is_dir():
-        return None
-    folder = stage.folder
-    calls = 1 + isinstance(opened.conditions, Cascade)
-    row = Row("student", ONE_CALL, 1, calls, method=method_of(str(folder)), stage=FIRST)
-    candidate = Candidate(row, open_student(str(folder))[0])
-    return Entry(candidate, opened.teacher, listed_of(opened, labels), (opened.path_of, opened.t_range))
+def stage_entries(student: str, opened: Opened, labels: Sequence[int] | None = None) -> list[Entry]:
+    """Return the rows of the students of a run's earlier stages; empty if the run has one stage."""
+    calls, rows = 1 + isinstance(opened.conditions, Cascade), []
+    for number, run in enumerate(Run(student).earlier):
+        if run.student_path.is_dir():
+            folder, stage = str(run.folder), FIRST if number == 0 else run.folder.name
+            row = Row("student", ONE_CALL, 1, calls, method=method_of(folder), stage=stage)
+            candidate = Candidate(row, open_student(folder)[0])
+            listed = listed_of(opened, labels)
+            rows.append(Entry(candidate, opened.teacher, listed, (opened.path_of, opened.t_range)))
+    return rows
 
 
 def listed_of(opened: Opened, labels: Sequence[int] | None) -> Listed:

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from torch import Tensor, nn
 
+from bootdiff.config.mixins import Optimiser
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch, Source
+
+if TYPE_CHECKING:
+    from bootdiff.students import Student
 
 #: the loop's networks by the learner's name. They are prepared (wrapped for several processes), never raw: a backward
 #: pass through a raw module leaves gradients unsynchronised without a word. ``student@target`` is the student with the
@@ -155,3 +159,43 @@ class Stateless:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Ignore the tensors, because there is no state."""
+
+
+class OneLearner(Stateless):
+    """The base of an objective in which one network learns, the student, in a turn a step.
+
+    It has the fields ``student``, a learner, and perhaps ``distance``, whose network is frozen where it has one.
+    """
+
+    #: what ``methods.method.method`` declares the class to be
+    method: ClassVar[Any]
+    student: Learner
+
+    def learners(self) -> Mapping[str, Learner]:
+        """Return the learners by name: the student alone."""
+        return {"student": self.student}
+
+    def frozen(self) -> Sequence[nn.Module]:
+        """Return the network of the distance, where it has one."""
+        distance = getattr(self, "distance", None)
+        return (distance,) if isinstance(distance, nn.Module) else ()
+
+    def turns(self, step: int) -> Sequence[str]:
+        """Return the names of a step's turns: one, the student's."""
+        return ("student",)
+
+    def image(self, networks: Networks, batch: Batch) -> Tensor:
+        """Return the student's images of the batch's noises in one call, (b, *shape), not limited."""
+        inputs = cast("Student", self.student.module).image_inputs(batch.noise)
+        images: Tensor = networks["student"](*inputs, batch.condition)
+        return images
+
+
+def learner_of(student: nn.Module, settings: Optimiser) -> Learner:
+    """Return a student as a learner with the rate, the weight decay and the average that the settings ask for."""
+    return Learner(
+        student,
+        settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        averages=sampled(settings.ema_decay),
+    )

@@ -5,9 +5,9 @@ The equations are the paper's; they stand in docs/method.md, "Bootstrapping" and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from bootdiff.config.mixins import Times
 from bootdiff.core.errors import BootdiffError
 from bootdiff.core.turn import Turn
-from bootdiff.data.conditions import Conditions, Unconditional
-from bootdiff.data.sources import Batch, Noise
+from bootdiff.data.sources import Batch, Noise, Source
 from bootdiff.losses.distances import Distance, SquaredError, make_distance
 from bootdiff.losses.loss_weights import WEIGHTS, UniformWeight, Weight
 from bootdiff.losses.times import TIME_SAMPLINGS, TimeSampling, UniformTime
-from bootdiff.methods.base import Learner, Loss, Networks, Stateless, sampled
-from bootdiff.methods.settings import DistillationSettings, learned_weight, target_limit
+from bootdiff.methods.base import Learner, Loss, Networks, OneLearner, learner_of
+from bootdiff.methods.method import method
+from bootdiff.methods.settings import DistillationSettings, target_limit
 from bootdiff.solvers import SOLVERS, Euler, Solver, noisy
-from bootdiff.students import Student
+from bootdiff.students import PathStudent, Student
 from bootdiff.teachers import Teacher, limited
 
 if TYPE_CHECKING:
@@ -54,8 +54,9 @@ class BootSettings(BootLoss, DistillationSettings):
     """All settings of BOOT: those of its loss, and those of every distillation."""
 
 
+@method("boot", BootSettings)
 @dataclass
-class Boot(Stateless):
+class Boot(OneLearner):
     """BOOT's objective: L = L_BS + beta L_BC (Eqs. 8 and 9).
 
     Args:
@@ -64,10 +65,8 @@ class Boot(Stateless):
         delta: the step t − s, in units of t.
         boundary_weight: beta, the weight of the boundary loss.
         boundary_every: k: the boundary loss is computed in every k-th step only, which divides beta's effect by k.
-        conditions: the conditions of the noises; f̃ of Eq. 10 is a teacher with guidance.
+        source: noise and the samples' conditions; f̃ of Eq. 10 is a teacher with guidance.
     """
-
-    sources: ClassVar[tuple[str, ...]] = ("noise",)
 
     teacher: Teacher
     student: Learner
@@ -78,13 +77,13 @@ class Boot(Stateless):
     times: TimeSampling = field(default_factory=UniformTime)
     boundary_weight: float = 1.0
     boundary_every: int = 1
-    conditions: Conditions = field(default_factory=Unconditional)
+    source: Source | None = None
 
     def __post_init__(self) -> None:
-        self.source = Noise(self.teacher.shape, self.conditions)
+        self.source: Source = self.source or Noise(self.teacher.shape)
         model = self.student.module
-        if not isinstance(model, Student):
-            raise TypeError(f"expected a Student to learn, got {type(model).__name__}")
+        if not isinstance(model, PathStudent):
+            raise TypeError(f"expected a PathStudent to learn, got {type(model).__name__}")
         self.t_min, self.t_max = model.t_min, model.t_max
 
     @classmethod
@@ -92,24 +91,18 @@ class Boot(Stateless):
         cls,
         teacher: Teacher,
         settings: BootSettings | CorrectionSettings,
-        conditions: Conditions | None = None,
+        source: Source | None = None,
         student: Student | None = None,
     ) -> Boot:
         """Return the objective with the objects that the settings' words stand for.
 
         The student is grown from the teacher where none is given.
         """
-        weight = learned_weight(settings, teacher)
-        student = student or Student.from_teacher(teacher, settings.t_min, settings.t_max, weight.plain)
+        student = student or cls.method.new_student(teacher, settings)
         student.target_limit = target_limit(settings, teacher)
         return cls(
             teacher=limited(teacher, student.target_limit),
-            student=Learner(
-                student,
-                settings.learning_rate,
-                weight_decay=settings.weight_decay,
-                averages=sampled(settings.ema_decay),
-            ),
+            student=learner_of(student, settings),
             delta=settings.delta,
             solver=SOLVERS[settings.solver],
             weight=WEIGHTS[settings.loss_weight],
@@ -117,20 +110,12 @@ class Boot(Stateless):
             times=TIME_SAMPLINGS[settings.time_sampling],
             boundary_weight=settings.boundary_weight,
             boundary_every=settings.boundary_every,
-            conditions=conditions or Unconditional(),
+            source=source,
         )
-
-    def learners(self) -> Mapping[str, Learner]:
-        """Return the learners by name: the student alone."""
-        return {"student": self.student}
 
     def frozen(self) -> Sequence[nn.Module]:
         """Return the teacher, and a perceptual distance's network where there is one."""
-        return (self.teacher, *([self.distance] if isinstance(self.distance, nn.Module) else []))
-
-    def turns(self, step: int) -> Sequence[str]:
-        """Return the names of a step's turns: one, the student's."""
-        return ("student",)
+        return (self.teacher, *super().frozen())
 
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
         """Return L_BS, and in every k-th step beta L_BC; the targets of both are computed here, without gradients."""

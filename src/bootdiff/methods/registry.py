@@ -1,53 +1,95 @@
-"""The list of methods, one line each; a method's module is imported when it is asked for."""
+"""The list of methods, one line each; a method's module is imported when it is asked for.
+
+Packages of others add theirs by an entry point of the group ``bootdiff.methods``: ``NAME = "package.module:Class"``,
+where the class is declared by ``bootdiff.methods.method.method``.
+"""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib import import_module
-from typing import Any
+from importlib.metadata import EntryPoint, entry_points
 
-from bootdiff.core.errors import choose
+from bootdiff.core.errors import BootdiffError, choose, first_line
+from bootdiff.methods.method import Method
 
-#: for each method's name, its ``module:objective class:settings class``
+#: for each method's name, its ``module:objective class``
 METHODS = {
-    "boot": "bootdiff.methods.boot:Boot:BootSettings",
-    "dm": "bootdiff.methods.corrections.distribution_matching:DistributionMatching:DistributionMatchingSettings",
-    "sid": "bootdiff.methods.corrections.sid:Sid:SidSettings",
-    "freeflow": "bootdiff.methods.corrections.freeflow:FreeFlow:FreeFlowSettings",
+    "boot": "bootdiff.methods.boot:Boot",
+    "direct": "bootdiff.methods.direct:Direct",
+    "dm": "bootdiff.methods.corrections.distribution_matching:DistributionMatching",
+    "sid": "bootdiff.methods.corrections.sid:Sid",
+    "freeflow": "bootdiff.methods.corrections.freeflow:FreeFlow",
 }
-#: the methods that can follow BOOT in one run
-CORRECTIONS = ("dm", "sid", "freeflow")
-FIRST = "boot+"
+GROUP = "bootdiff.methods"
+
+
+@lru_cache
+def _of_others() -> dict[str, EntryPoint]:
+    """Return the entry points of other packages' methods by name; names of our own are left to us."""
+    return {point.name: point for point in entry_points(group=GROUP) if point.name not in METHODS}
+
+
+def single_names() -> list[str]:
+    """Return the names of all methods, without those of two in one run."""
+    return [*METHODS, *sorted(_of_others())]
 
 
 def names() -> list[str]:
-    """Return every name that ``load_method`` knows."""
-    return [*METHODS, *(FIRST + name for name in CORRECTIONS)]
+    """Return every name that ``find_method`` knows: the methods, and every two that fit in one run."""
+    single = [find_method(name) for name in single_names()]
+    return [*single_names(), *(f"{a.name}+{b.name}" for b in single for a in single if b.follows(a))]
 
 
 def methods_with(setting: str) -> list[str]:
     """Return the names of the methods that have this setting."""
-    return [name for name in names() if setting in load_method(name)[1].model_fields]
+    return [name for name in single_names() if setting in find_method(name).settings.model_fields]
 
 
-def sources_of(method: str) -> tuple[str, ...]:
-    """Return the words for the sources that a method can learn from; the first is taken where none is asked for."""
-    return tuple(load_method(method)[0].sources)
-
-
-def load_method(name: str) -> tuple[Any, Any]:
-    """Return a method's objective class, which has ``from_settings(teacher, settings)``, and its settings class.
+@lru_cache
+def find_method(name: str) -> Method:
+    """Return the method of this name.
 
     Args:
-        name: one of ``METHODS``, or ``boot+`` and the name of a correction for two stages in one run.
+        name: one of ``single_names``, or ``a+b`` for method a and, from its student, method b in one run.
 
     Raises:
-        BootdiffError: if there is no such method; the message names the nearest one.
+        BootdiffError: if there is no such method, or b cannot go on from a; the message names the nearest one.
     """
-    if name.startswith(FIRST):
-        from bootdiff.methods.staged import boot_first
+    first, plus, second = name.partition("+")
+    if not plus:
+        return _declared(choose(name, [*single_names(), *_corrected_names(name)], "method"))
+    from bootdiff.methods.staged import two_stages
 
-        correction, settings = load_method(choose(name.removeprefix(FIRST), CORRECTIONS, "correction"))
-        return correction, boot_first(settings)
-    module, objective, settings = METHODS[choose(name, names(), "method")].split(":")
-    loaded = import_module(module)
-    return getattr(loaded, objective), getattr(loaded, settings)
+    a, b = (find_method(choose(part, single_names(), "method")) for part in (first, second))
+    if not b.follows(a):
+        fits = [one for one in single_names() if one != b.name and b.follows(find_method(one))]
+        raise BootdiffError(
+            f"method {b.name} cannot go on from {a.name} in one run; it follows {' or '.join(fits) or 'no other'}."
+        )
+    return two_stages(a, b)
+
+
+def _corrected_names(name: str) -> list[str]:
+    """Return the names of two methods in one run that a misspelt name may mean."""
+    return names() if name not in single_names() else []
+
+
+def _declared(name: str) -> Method:
+    """Return a method as its class declares it.
+
+    Raises:
+        BootdiffError: if another package's method cannot be imported, or declares nothing.
+    """
+    if name in METHODS:
+        module, _, kind = METHODS[name].partition(":")
+        declared: Method = getattr(import_module(module), kind).method
+        return declared
+    point = _of_others()[name]
+    try:
+        found = getattr(point.load(), "method", None)
+    except Exception as error:  # another package's own trouble, whatever it is
+        raise BootdiffError(f"method {name} cannot be loaded from {point.value} ({first_line(error)}).") from error
+    if not isinstance(found, Method) or found.name != name:
+        raise BootdiffError(f"{point.value} declares no method {name}; see docs/extending.md for how to declare one.")
+    return found

@@ -1,19 +1,17 @@
-"""Runs of two stages: BOOT, then a correction (``--method boot+dm``).
+"""Runs of two methods: the first trains a student, and the second goes on from it (``--method boot+dm``).
 
 Source: docs/method.md, "BOOT, then a correction".
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 from pydantic import Field, create_model, model_validator
 
 from bootdiff.config.base import Settings
 from bootdiff.core.errors import BootdiffError
-from bootdiff.methods.boot import BootSettings
-from bootdiff.methods.corrections.settings import CorrectionSettings
+from bootdiff.methods.method import Method, Stage
 from bootdiff.methods.settings import DistillationSettings
 
 #: the settings that the first stage may have otherwise. How long and how fast a stage learns is its own (OWN); what the
@@ -27,39 +25,65 @@ MAY_DIFFER = (
 OWN = ("steps", "learning_rate", "lr_schedule", "warmup_steps", "ema_decay", "stop_when")
 
 
-class BootFirst(Settings):
-    """Settings of a correction that comes after BOOT in the same run."""
+class TwoStages(Settings):
+    """Settings of a method that comes after another one in the same run.
 
-    boot: dict[str, Any] = Field(
-        default_factory=dict,
-        description=f"the first stage's, where they are others; these are always its own: {', '.join(OWN)}",
-    )
+    The first stage's are a setting of the first method's name, a dictionary.
+    """
+
+    #: the method of the first stage
+    before: ClassVar[Method]
 
     @property
-    def first(self) -> BootSettings:
+    def first(self) -> DistillationSettings:
         """Return the settings of the first stage."""
-        both = {key: value for key, value in self.model_dump().items() if key in BootSettings.model_fields}
-        return BootSettings(**{key: value for key, value in both.items() if key not in OWN} | self.boot)
+        kind = self.before.settings
+        both = {key: value for key, value in self.model_dump().items() if key in kind.model_fields}
+        return kind(**{key: value for key, value in both.items() if key not in OWN} | self._asked)
 
     @property
     def work(self) -> float:
         """Return the cost of both stages in forward passes of one sample."""
         return self.first.work + cast("DistillationSettings", super()).work
 
+    @property
+    def _asked(self) -> dict[str, Any]:
+        asked: dict[str, Any] = getattr(self, self.before.name)
+        return asked
+
     @model_validator(mode="after")
     def _first_stage(self) -> Self:
+        name = self.before.name
         try:
             first = self.first
         except BootdiffError as error:
-            raise BootdiffError(f"boot: {error}") from error
-        for key in self.boot:
-            if key not in (*OWN, *MAY_DIFFER) and getattr(first, key) != getattr(self, key):
-                raise BootdiffError(f"boot.{key}: both stages have the same one; set {key} itself.")
+            raise BootdiffError(f"{name}: {error}") from error
+        for key in self._asked:
+            shared = key in type(self).model_fields and key not in (*OWN, *MAY_DIFFER)
+            if shared and getattr(first, key) != getattr(self, key):
+                raise BootdiffError(f"{name}.{key}: both stages have the same one; set {key} itself.")
         return self
 
 
-@lru_cache
-def boot_first(settings: type[CorrectionSettings]) -> Any:
-    """Return the settings class of BOOT followed by the correction that has these settings."""
-    bases: Any = (BootFirst, settings)
-    return create_model(f"BootThen{settings.__name__}", __base__=bases, __doc__=settings.__doc__)
+def two_stages(first: Method, second: Method) -> Method:
+    """Return the method that trains by ``first``, and then by ``second`` from the student of the first."""
+    words = f"the first stage's, where they are others; these are always its own: {', '.join(OWN)}"
+    bases: Any = (TwoStages, second.settings)
+    fields: Any = {first.name: (dict[str, Any], Field(default_factory=dict, description=words))}
+    title = f"{first.name.capitalize()}Then{second.settings.__name__}"
+    settings: Any = create_model(title, __base__=bases, __doc__=second.settings.__doc__, **fields)
+    settings.before = first
+
+    def stages(asked: Any) -> list[Stage]:
+        earlier = list(first.stages_of(asked.first))
+        named = [Stage(f"{first.name}/{stage.name}", *_rest(stage)) for stage in earlier[:-1]]
+        last = second.stages_of(asked)
+        return [*named, Stage(first.name, *_rest(earlier[-1])), *(stage for stage in last)]
+
+    name = f"{first.name}+{second.name}"
+    return Method(name, second.objective, settings, second.sources, second.needs_teacher, first.student, stages)
+
+
+def _rest(stage: Stage) -> tuple[Any, ...]:
+    """Return all of a stage but its name."""
+    return stage.method, stage.settings, stage.learns_from, stage.continues

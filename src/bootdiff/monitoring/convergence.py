@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from bootdiff.monitoring.alarms import alarm_of
 from bootdiff.storage.files import read_json
-from bootdiff.storage.runs import STAGE, read_done
+from bootdiff.storage.runs import Run, read_done
 from bootdiff.training.log import read_log
 
 #: the file in a run's folder that holds its looks, one JSON line each
@@ -97,15 +97,17 @@ def judge(looks: Sequence[Mapping[str, Any]]) -> Verdict:
 def verdict_of(run: Path) -> Verdict:
     """Return the verdict on a run's folder: on its looks, or without looks on how it ended.
 
-    Without looks it also asks how the run's first stage ended.
+    Without looks it also asks how the run's earlier stages ended.
     """
     if (told := _divergence(run)) is not None:
         return Verdict("unstable", f"{told}; lower the learning rate.")
     looks, path = [look for look in read_watch(run) if is_look(look)], run / "done.json"
     if looks:
         return _with_student(judge(looks), looks, read_done(run).get("student_step") if path.is_file() else None)
-    if (told := _divergence(run / STAGE)) is not None:
-        return Verdict("unstable", f"in the first stage {told}; lower its learning rate.")
+    for number, stage in enumerate(Run(run).earlier):
+        if (told := _divergence(stage.folder)) is not None:
+            name = "the first stage" if number == 0 else f"the stage {stage.folder.name}"
+            return Verdict("unstable", f"in {name} {told}; lower its learning rate.")
     return Verdict("unknown", "this run was too short to be looked at; --set watch_every=N looks at it anyway.")
 
 

@@ -46,7 +46,7 @@ def build_report(folder: Path | str, teacher: str | None = None, output: Path | 
             figures_table(run.evaluation),
             convergence([run]),
             losses(run),
-            *_first_stage(run),
+            *(part for number, stage in enumerate(run.earlier) for part in _stage(stage, number)),
             settings_table(run),
         ]
         title = f"One-step student of {without_place(run.config['teacher'])}"
@@ -85,13 +85,11 @@ def _write(path: Path, title: str, parts: Sequence[str]) -> Path:
     return path
 
 
-def _first_stage(run: Finished) -> list[str]:
-    """Return the curves of the stage before this one, as HTML; nothing if there is none."""
-    if run.first is None:
-        return []
-    verdict = run.first.verdict
+def _stage(stage: Finished, number: int) -> list[str]:
+    """Return the curves of an earlier stage of a run, as HTML; ``number`` counts the stages from 0."""
+    verdict, title = stage.verdict, "First stage" if number == 0 else f"Stage {stage.name}"
     words = [note(f"{verdict.word.capitalize()}: {verdict.sentence}")] if verdict is not None else []
-    return [*words, convergence([run.first], "First stage: convergence"), losses(run.first, "First stage: losses")]
+    return [*words, convergence([stage], f"{title}: convergence"), losses(stage, f"{title}: losses")]
 
 
 def _samples(run: Finished, teacher: str | None) -> str:

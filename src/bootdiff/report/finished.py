@@ -36,8 +36,8 @@ class Finished:
     log: Sequence[Mapping[str, Any]]
     looks: Sequence[Mapping[str, Any]]
     evaluation: Mapping[str, Any] | None
-    #: the first stage, if the run has two
-    first: Finished | None = None
+    #: the stages before the last one, in order
+    earlier: Sequence[Finished] = ()
 
     @property
     def verdict(self) -> Verdict | None:
@@ -71,9 +71,8 @@ def open_finished(folder: Path) -> Finished:
         raise BootdiffError(f"the run in {folder} is not finished; repeat its command to finish it, then report.")
     evaluation = read_evaluation(folder)
     log, looks = read_log(folder / "log.jsonl"), read_watch(folder)
-    stage = run.first_stage
-    first = open_finished(stage.folder) if stage.student_path.is_dir() else None
-    return Finished(folder, folder.resolve().name, run.config, run.meta, log, looks, evaluation, first)
+    earlier = [open_finished(stage.folder) for stage in run.earlier if stage.student_path.is_dir()]
+    return Finished(folder, folder.resolve().name, run.config, run.meta, log, looks, evaluation, earlier)
 
 
 def open_several(folders: Sequence[Path]) -> list[Finished]:

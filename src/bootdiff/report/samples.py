@@ -35,7 +35,7 @@ TINY = 16
 WIDEST = 1600
 PATH_END = "The path's exact end, what BOOT learns (50 Heun steps)"
 STUDENT = "Student, one call"
-FIRST = "Student of the first stage (BOOT), one call"
+STAGE = "Student of the stage before ({stage}), one call"
 SAME = "The same noises, column by column."
 TOO_LARGE = "A teacher is too large to be sampled on this CPU."
 
@@ -123,9 +123,11 @@ def samples_and_path(run: Finished, named: str | None = None) -> str:
         return ""
     student, low, high = asked.student, asked.student.t_min, asked.student.t_max
     rows: list[Row] = [(STUDENT, asked.shown(student.sample(asked.eps, asked.condition)))]
-    if run.first is not None:
-        earlier = load_student(run.first.folder).to(asked.eps.device).sample(asked.eps, asked.condition)
-        rows.insert(0, (FIRST, asked.shown(earlier)))
+    before = [
+        (stage, load_student(stage.folder).to(asked.eps.device).sample(asked.eps, asked.condition))
+        for stage in run.earlier
+    ]
+    rows = [*((STAGE.format(stage=_title(stage)), asked.shown(made)) for stage, made in before), *rows]
     if asked.teacher is not None:  # 150 calls of the teacher
         end = gallery.path_end(asked.teacher, asked.eps, asked.condition, low, high)
         rows = [(TEACHER, asked.teacher_row(asked.teacher, low, high)), (PATH_END, asked.shown(end)), *rows]
@@ -134,6 +136,12 @@ def samples_and_path(run: Finished, named: str | None = None) -> str:
     together = section("Teacher and student", _rows(rows, words))
     path = _path(asked, student) if isinstance(student, PathStudent) else ""
     return together + (section("The path of the student", path) if path else "")
+
+
+def _title(stage: Finished) -> str:
+    """Return what a row calls an earlier stage: its method, and its own name where that is another."""
+    method = stage.config["method"]
+    return f"{method}" if stage.name == method else f"{method} {stage.name}"
 
 
 def _path(asked: Asked, student: PathStudent) -> str:

@@ -43,7 +43,8 @@ class Row:
         calls: evaluations of the network for one image. Guidance by a second pass counts two a step.
         spacing: how the sampler's times are spaced; None where there is nothing to space.
         method: the method that trained a student.
-        stage: ``"first"`` for the student of a run's first stage, ``"both"`` for both teachers of a cascade.
+        stage: for a student of an earlier stage of its run ``"first"``, or the later stage's name; ``"both"`` for both
+            teachers of a cascade.
         start: the time at which sampling starts, where it is not the teacher's own; for a refined student the time at
             which its teacher takes over.
         end: the time at which a path ends, where ``start`` is given.
@@ -72,7 +73,8 @@ class Row:
     def name(self) -> str:
         """Return the row's name in tables and messages, such as ``"DDIM 10"``; the code never reads it."""
         if self.kind == "student":
-            title = self.title or ("first stage" if self.stage == FIRST else "student")
+            of_stage = "first stage" if self.stage == FIRST else f"stage {self.stage}"
+            title = self.title or ("student" if self.stage is None else of_stage)
             return f"{title} + {self.steps} DDIM" if self.sampler == REFINED else title
         steps = f"{self.steps} + {self.steps}" if self.stage == "both" else f"{self.steps}"
         start = "" if self.start is None else f" from t = {self.start:.3g}"
@@ -110,9 +112,9 @@ class Candidate:
 def is_student(row: Mapping[str, Any]) -> bool:
     """Return whether a measured row is a finished student's own.
 
-    It is not if the student is that of a first stage, or was helped by its teacher.
+    It is not if the student is that of an earlier stage, or was helped by its teacher.
     """
-    return row["kind"] == "student" and row["sampler"] == ONE_CALL and row["stage"] != FIRST
+    return row["kind"] == "student" and row["sampler"] == ONE_CALL and row["stage"] is None
 
 
 def student_row(rows: Any) -> Mapping[str, Any] | None:

@@ -26,8 +26,6 @@ HARMLESS = ("log_every", "sample_every", "checkpoint_every", "keep_last", "watch
 
 #: the settings that are newer than the first runs; a run whose config lacks one goes on with what is asked for now
 NEWER = ("keep",)
-#: the folder of the first stage, within a run of two stages
-STAGE = "boot"
 #: the file with the run's own copy of its prompts, and the most bytes that it may have
 PROMPTS, MOST_PROMPTS = "prompts.json", 8 * 2**30
 #: the file that says of a run that it is finished, and how it ended
@@ -48,8 +46,8 @@ PLACES = {
 
 
 def trained_seconds(folder: Path) -> float:
-    """Return how many seconds the training of a finished run took, over both stages where it has two."""
-    stages = (folder / STAGE, folder)
+    """Return how many seconds the training of a finished run took, over all of its stages."""
+    stages = [run.folder for run in (*Run(folder).earlier, Run(folder))]
     return sum(float(read_done(stage)["seconds"]) for stage in stages if (stage / DONE).exists())
 
 
@@ -92,7 +90,8 @@ class Run:
         """
         path = self.folder / "config.yaml"
         words, cure = read_config(path), "bring it back or choose another folder"
-        kinds: dict[str, Any] = {"task": str, "teacher": str, "data": str, "method": str, "settings": dict}
+        kinds: dict[str, Any] = {key: str for key in ("task", "teacher", "data", "method")}
+        kinds.update(settings=dict, stages=list)
         needed = {"task", "teacher", "method", "settings"} if words.get("task", "distill") == "distill" else set()
         check_kinds(words, path, cure, **{key: kind for key, kind in kinds.items() if key in {*words, *needed}})
         if "teacher_options" in words:
@@ -131,9 +130,13 @@ class Run:
         return self.folder / "evaluation.json"
 
     @property
-    def first_stage(self) -> Run:
-        """The run of the first stage, where this run has two stages."""
-        return Run(self.folder / STAGE)
+    def earlier(self) -> Sequence[Run]:
+        """The runs of the stages before the last one, in order; empty where this run has one stage."""
+        if not self.started:
+            return ()
+        words = self.config
+        named = words.get("stages", str(words.get("method", "")).split("+")[:-1])
+        return [Run(self.folder / str(name)) for name in named]
 
     @property
     def settings(self) -> Mapping[str, Any]:

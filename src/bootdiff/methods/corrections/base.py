@@ -12,23 +12,23 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, Self, cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from bootdiff.core.condition import Condition
 from bootdiff.core.turn import Turn
-from bootdiff.data.conditions import Conditions
-from bootdiff.data.sources import Batch
-from bootdiff.methods.base import Learner, Loss, Networks, Stateless, sampled
+from bootdiff.data.sources import Batch, Noise, Source
+from bootdiff.methods.base import Learner, Loss, Networks, Stateless, learner_of, sampled
 from bootdiff.methods.boot import Boot
 from bootdiff.methods.corrections.fake import Fake
 from bootdiff.methods.corrections.settings import CorrectionSettings
+from bootdiff.methods.settings import target_limit
 from bootdiff.schedules import expand
 from bootdiff.solvers import noisy
-from bootdiff.students import Student
-from bootdiff.teachers import Teacher, guided_within, limit_of
+from bootdiff.students import PathStudent, Student
+from bootdiff.teachers import Teacher, guided_within, limit_of, limited
 
 
 @dataclass
@@ -36,28 +36,30 @@ class Correction(Stateless):
     """The objective of a correction, in which the fake denoiser and the student learn in turns.
 
     Args:
-        boot: BOOT's objective for the same student; its loss is kept with ``boot_weight``.
+        student: the raw learner; any student that makes an image in one call.
+        source: noise and the samples' conditions.
         teacher: f, with which the fake is compared: with guidance, and limited as the fake is.
         fake: the fake denoiser f_psi as a raw learner, with its optimiser settings.
         fake_updates: the number of the fake's turns before each turn of the student.
         fake_warmup: the number of first steps in which the fake alone learns. A fake that still equals the teacher
             would send the student nowhere, and an optimiser that scales its gradients would do so at full speed.
+        boot: BOOT's objective for the same student, if that is a path student; its loss is kept with ``boot_weight``.
         boot_weight: the weight of the BOOT loss that is kept.
         levels: the lowest and the highest time r at which teacher and fake are compared.
     """
 
-    sources: ClassVar[tuple[str, ...]] = ("noise",)
-
-    boot: Boot
+    student: Learner
+    source: Source
     teacher: Teacher
     fake: Learner
+    boot: Boot | None = None
     fake_updates: int = 2
     fake_warmup: int = 0
     boot_weight: float = 0.5
     levels: tuple[float, float] = (0.02, 0.98)
 
     def __post_init__(self) -> None:
-        self.source, self.schedule, self.limit = self.boot.source, self.teacher.schedule, limit_of(self.teacher)
+        self.schedule, self.limit = self.teacher.schedule, limit_of(self.teacher)
         low, high = self.teacher.t_range
         #: the lowest and highest r at which the fake learns (without noise there is nothing to learn); it is compared
         #: at levels within them
@@ -69,7 +71,7 @@ class Correction(Stateless):
         cls,
         teacher: Teacher,
         settings: CorrectionSettings,
-        conditions: Conditions | None = None,
+        source: Source | None = None,
         student: Student | None = None,
     ) -> Self:
         """Return the objective: a student, its fake, and the objects that the settings' words stand for.
@@ -77,30 +79,34 @@ class Correction(Stateless):
         Args:
             student: the student to correct; it is grown from the teacher where none is given.
         """
-        boot = Boot.from_settings(teacher, settings, conditions, student)
-        learner = cast("Student", boot.student.module)
+        student = student or Boot.method.new_student(teacher, settings)
+        source, student.target_limit = source or Noise(teacher.shape), target_limit(settings, teacher)
+        boot = Boot.from_settings(teacher, settings, source, student) if isinstance(student, PathStudent) else None
+        compared = limited(teacher, student.target_limit) if boot is None else boot.teacher
         betas = (settings.beta1, 0.999)
         averages = sampled(settings.ema_decay, settings.ema_from_start)
-        boot.student = replace(boot.student, betas=betas, averages=averages, starts=settings.fake_warmup)
-        fake = Fake.from_teacher(teacher, learner.learned.is_range, settings.fake_rank)
+        learner = replace(learner_of(student, settings), betas=betas, averages=averages, starts=settings.fake_warmup)
+        fake = Fake.from_teacher(teacher, student.learned.is_range, settings.fake_rank)
         return cls(
-            boot,
-            guided_within(boot.teacher, settings.guidance_interval),
+            learner,
+            source,
+            guided_within(compared, settings.guidance_interval),
             Learner(fake, settings.fake_learning_rate, betas),
+            boot,
             settings.fake_updates,
             settings.fake_warmup,
-            settings.boot_weight,
+            settings.boot_weight if boot is not None else 0.0,
             (settings.noise_levels[0], settings.noise_levels[1]),
             **settings.own,
         )
 
     def learners(self) -> Mapping[str, Learner]:
         """Return the learners by name: the student and the fake."""
-        return {"student": self.boot.student, "fake": self.fake}
+        return {"student": self.student, "fake": self.fake}
 
     def frozen(self) -> Sequence[nn.Module]:
         """Return the compared teacher, and the networks that BOOT asks."""
-        return (self.teacher, *self.boot.frozen())
+        return (self.teacher, *(self.boot.frozen() if self.boot is not None else ()))
 
     def turns(self, step: int) -> Sequence[str]:
         """Return the names of a step's turns: the fake's first, so that it knows the student that it judges."""
@@ -115,7 +121,7 @@ class Correction(Stateless):
         if turn.name == "fake":
             return [lambda: self.denoising(networks, turn, batch)]
         terms = [lambda: self.correction(networks, turn, batch)]
-        if self.boot_weight > 0:
+        if self.boot is not None and self.boot_weight > 0:
             kept = self.boot.losses(networks, turn, batch)
             terms.extend(partial(self._kept, term) for term in kept)
         return terms
@@ -158,11 +164,11 @@ class Correction(Stateless):
         return low + (high - low) * turn.draw.uniform("r")
 
     def sample(self, networks: Networks, eps: Tensor, condition: Condition) -> Tensor:
-        """Return samples x = y_theta(eps, t_min), (b, *shape).
+        """Return samples x, the student's images of noises eps in one call, (b, *shape).
 
         They are not limited: values that leave the range of pixels must be pulled back.
         """
-        return networks["student"](eps, torch.full((len(eps),), self.boot.t_min, device=eps.device), condition)
+        return networks["student"](*cast("Student", self.student.module).image_inputs(eps), condition)
 
     def answers(self, networks: Networks, x_r: Tensor, r: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """Return f and f_psi at x_r, each (b, *shape), both limited in the same way."""

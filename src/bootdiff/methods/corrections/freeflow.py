@@ -21,8 +21,10 @@ from bootdiff.core.transfer import to_device
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch
 from bootdiff.methods.base import Loss, Networks
+from bootdiff.methods.boot import Boot
 from bootdiff.methods.corrections.base import Correction
 from bootdiff.methods.corrections.settings import CorrectionSettings
+from bootdiff.methods.method import method
 from bootdiff.schedules import expand
 from bootdiff.solvers import noisy
 
@@ -63,6 +65,7 @@ class FreeFlowSettings(CorrectionSettings):
         return self
 
 
+@method("freeflow", FreeFlowSettings)
 @dataclass
 class FreeFlow(Correction):
     """The objective of FreeFlow: prediction on most samples of the batch, and correction on the others.
@@ -85,6 +88,12 @@ class FreeFlow(Correction):
         self.scale = torch.zeros(())
         self._norms = torch.zeros(4)
 
+    @property
+    def path(self) -> Boot:
+        """BOOT's objective for the student, which is always a path student here."""
+        assert self.boot is not None, "freeflow is declared for path students"
+        return self.boot
+
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
         """Return the terms of the turn's loss.
 
@@ -101,7 +110,7 @@ class FreeFlow(Correction):
             terms.append(lambda: self.prediction(networks, turn, batch, predicts))
         if bool(on_cpu.any()):
             terms.append(lambda: self.balanced(networks, turn, batch, corrects))
-        boot = self.boot
+        boot = self.path
         if self.boot_weight > 0:
             bootstrap, *boundary = boot.losses(networks, turn, batch)
             terms.extend([partial(self._kept, bootstrap), *boundary])
@@ -123,7 +132,7 @@ class FreeFlow(Correction):
         y' is a finite difference over delta, and w the adaptive weight. The residual is BOOT's (Eq. 15), (y_s − target)
         / kappa.
         """
-        student, schedule, boot = networks["student"], self.schedule, self.boot
+        student, schedule, boot = networks["student"], self.schedule, self.path
         eps, condition = batch.noise[rows], batch.condition.index(rows)
         t = boot.times(turn, boot.t_min + boot.delta, boot.t_max)[rows]
         s = t - boot.delta
@@ -199,7 +208,7 @@ class FreeFlow(Correction):
 
     def edge(self, networks: Networks, batch: Batch) -> Loss:
         """Return BOOT's boundary loss alone: beta E d(f(x_T, t_max), y_theta(eps, t_max)), Eq. 9."""
-        boot, eps = self.boot, batch.noise
+        boot, eps = self.path, batch.noise
         t_max = torch.full((len(eps),), boot.t_max, device=eps.device)
         with torch.no_grad():
             f_T = boot.teacher.x0(self.schedule.start_scale(boot.t_max) * eps, t_max, batch.condition)

@@ -15,6 +15,7 @@ from bootdiff.core.condition import Condition
 from bootdiff.methods.base import Networks
 from bootdiff.methods.corrections.base import Correction, per_sample
 from bootdiff.methods.corrections.settings import CorrectionSettings
+from bootdiff.methods.method import ANY, method
 
 
 class SidSettings(CorrectionSettings):
@@ -33,6 +34,7 @@ class SidSettings(CorrectionSettings):
         return True
 
 
+@method("sid", SidSettings, student=ANY)
 @dataclass
 class Sid(Correction):
     """The objective of score identity distillation.

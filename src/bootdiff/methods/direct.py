@@ -1,0 +1,57 @@
+"""Direct distillation: one call learns the end of the teacher's path (Luhman & Luhman, arXiv 2101.02388).
+
+Source: docs/method.md, "Direct distillation". The teacher's samples are made once, before they are learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from torch import Tensor
+
+from bootdiff.config.mixins import Sourcing
+from bootdiff.core.turn import Turn
+from bootdiff.data.sources import Batch, Source
+from bootdiff.losses.distances import Distance, make_distance
+from bootdiff.methods.base import Learner, Loss, Networks, OneLearner, learner_of
+from bootdiff.methods.method import method
+from bootdiff.methods.settings import DistillationSettings
+from bootdiff.students import Student
+from bootdiff.teachers import Teacher
+
+
+class DirectSettings(Sourcing, DistillationSettings):
+    """The settings of direct distillation."""
+
+
+@method("direct", DirectSettings, sources=("pairs",))
+@dataclass
+class Direct(OneLearner):
+    """The objective L = E d(g_theta(eps), Solve(f, eps, t_max → t_min)), Eq. 3.
+
+    Args:
+        student: the learner.
+        source: pairs of noises and the ends of the teacher's paths from them.
+        distance: d.
+    """
+
+    student: Learner
+    source: Source
+    distance: Distance
+
+    @classmethod
+    def from_settings(cls, teacher: Teacher, settings: DirectSettings, source: Source, student: Student) -> Self:
+        """Return the objective with the objects that the settings' words stand for."""
+        distance = make_distance(settings.distance, teacher.shape, settings.lpips_weights)
+        return cls(learner_of(student, settings), source, distance)
+
+    def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
+        """Return the terms of the loss: one, the regression of the student's images on the teacher's samples."""
+        return [lambda: self.regression(self.image(networks, batch), batch.data)]
+
+    def regression(self, x: Tensor, end: Tensor) -> Loss:
+        """Return E d(x, end), Eq. 3, for images x and the ends of the teacher's paths, both (b, *shape)."""
+        loss = self.distance(x, end).mean()
+        return Loss(loss, {"regression": loss.detach()})

@@ -1,0 +1,112 @@
+"""What a method says of itself: its name, what it learns from, what it trains, and in how many stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from bootdiff.methods.base import Objective
+from bootdiff.methods.settings import DistillationSettings, learned_weight, target_limit
+from bootdiff.students.kinds import student_kind
+
+if TYPE_CHECKING:
+    from bootdiff.data.sources import Source
+    from bootdiff.students import Student
+    from bootdiff.teachers import Teacher
+
+C = TypeVar("C", bound=type)
+#: the source that a method learns from where it names none
+NOISE = ("noise",)
+#: the word of a correction for the kind of its student: that of whatever it corrects, which makes images in one call
+ANY = "any"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of a run, with a folder, looks, a verdict and a kept student of its own.
+
+    Args:
+        name: its folder in the run's; empty for the last stage, which is in the run's folder itself.
+        method: the name of the method that trains it.
+        settings: all of its settings.
+        learns_from: makes its teacher from the student of the stage before it; None for the run's own teacher.
+        continues: whether it starts from the student of the stage before it, if there is one.
+    """
+
+    name: str
+    method: str
+    settings: DistillationSettings
+    learns_from: Callable[[Student], Teacher] | None = None
+    continues: bool = True
+
+
+Stages = Callable[[Any], Sequence[Stage]]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method as it declares itself.
+
+    Args:
+        name: the word after ``--method``.
+        objective: the class of its objective, with ``from_settings(teacher, settings, source, student)``.
+        settings: the class of its settings.
+        sources: the words for the sources that it can learn from; the first is taken where none is asked for.
+        needs_teacher: whether it asks the teacher; a method that does not takes its architecture and schedule only.
+        student: the kind of student that it trains (``students/kinds.py``), or ``"any"`` for a correction.
+        stages: the stages of a run, from its settings; None for one stage.
+    """
+
+    name: str
+    objective: Any
+    settings: type[DistillationSettings]
+    sources: Sequence[str] = NOISE
+    needs_teacher: bool = True
+    student: str = "path"
+    stages: Stages | None = field(default=None, repr=False)
+
+    def stages_of(self, settings: DistillationSettings) -> Sequence[Stage]:
+        """Return the stages of a run with these settings, in order; the last one is the run itself."""
+        return (Stage("", self.name, settings),) if self.stages is None else self.stages(settings)
+
+    def follows(self, first: Method) -> bool:
+        """Whether this method can go on, in one run, from the student of another one."""
+        return first.name != self.name and first.student != ANY and self.student in (ANY, first.student)
+
+    def new_student(self, teacher: Teacher, settings: DistillationSettings) -> Student:
+        """Return a student of this method's kind, grown from the teacher."""
+        kind = student_kind("path" if self.student == ANY else self.student)
+        return kind.from_teacher(teacher, settings.t_min, settings.t_max, learned_weight(settings, teacher).plain)
+
+    def build(
+        self, teacher: Teacher, settings: DistillationSettings, source: Source, student: Student | None = None
+    ) -> Objective:
+        """Return the objective of a stage.
+
+        Args:
+            teacher: with guidance.
+            source: of its batches.
+            student: the student that it trains; None grows one from the teacher.
+        """
+        student = student or self.new_student(teacher, settings)
+        student.target_limit = target_limit(settings, teacher)
+        objective: Objective = self.objective.from_settings(teacher, settings, source, student)
+        return objective
+
+
+def method(
+    name: str,
+    settings: type[DistillationSettings],
+    sources: Sequence[str] = NOISE,
+    needs_teacher: bool = True,
+    student: str = "path",
+    stages: Stages | None = None,
+) -> Callable[[C], C]:
+    """Return a decorator that declares an objective's class to be a method; ``Method`` says what the words mean."""
+
+    def declare(objective: C) -> C:
+        objective.method = Method(name, objective, settings, tuple(sources), needs_teacher, student, stages)  # type: ignore[attr-defined]
+        return objective
+
+    return declare
