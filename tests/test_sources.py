@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bootdiff.core.condition import Condition
-from bootdiff.core.errors import Interrupted, NonFiniteLossError
+from bootdiff.core.errors import BootdiffError, Interrupted, NonFiniteLossError
 from bootdiff.core.randomness import Draw, noises_of, sample_noise, stored_seed
 from bootdiff.data import shards as shards_module
 from bootdiff.data.conditions import Classes, Unconditional, Weighted, numbered
@@ -219,6 +219,22 @@ def test_ctrl_c_ends_the_making_and_the_next_call_goes_on_at_the_next_shard(tmp_
 
     pairs(tmp_path / "run", solve=Counting(**vars(solver()))).ahead(4, 10)
     assert len(asked) == 5 and everything(tmp_path / "run") == everything(tmp_path / "whole")
+
+
+def test_a_process_that_does_not_see_the_others_shards_is_told(tmp_path, monkeypatch):
+    others = [True, False]  # the other one lacks shards, after nobody has asked to end
+    monkeypatch.setattr("bootdiff.data.making.gathered", lambda value: [value, others.pop()])
+    with pytest.raises(
+        BootdiffError, match=r"process 1 does not see all pairs in .*; expected an --output folder that"
+    ):
+        pairs(tmp_path).ahead(0, 10)
+
+
+def test_if_another_process_is_asked_to_end_all_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("bootdiff.data.making.gathered", lambda value: [value, True])
+    with pytest.raises(Interrupted, match="stopped while pairs were made"):
+        pairs(tmp_path).ahead(4, 10)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["00000.safetensors", "manifest.json"]
 
 
 def test_a_signal_waits_for_what_must_not_break_off():

@@ -41,8 +41,7 @@ def _cached(name: str) -> Path | None:
     except Exception as error:  # nothing there; the client raises many kinds
         let_pass(error)
         return None
-    # A link whose file is missing was being fetched when somebody stopped it.
-    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet") if path.is_file()]
+    files = _files(folder)
     return folder if files and _whole(files) else None
 
 
@@ -66,4 +65,14 @@ def _fetched(name: str) -> Path:
         ) from error
     if not any(folder.rglob("*.parquet")):
         raise BootdiffError(f"the data set {name} holds no parquet files; expected image files in a parquet column.")
+    if not _whole(_files(folder)):  # without a connection the client gives what is there
+        raise BootdiffError(
+            f"only some of the files of the data set {name} are in the hub's cache, and the others could not be "
+            "fetched; check the connection, or give a folder with all its parquet files."
+        )
     return folder
+
+
+def _files(folder: Path) -> list[str]:
+    """Return the parquet files of a snapshot; a link whose file is missing was being fetched when somebody stopped."""
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet") if path.is_file()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bootdiff.data.conditions import Cascade
@@ -76,13 +77,12 @@ def student_entries(
     for name, title, opened in zip(names, titles or short_names(names), group, strict=True):
         listed, path = listed_of(opened, labels), (opened.path_of, opened.t_range)
         calls = 1 + isinstance(opened.conditions, Cascade)
-        row = Row("student", ONE_CALL, 1, calls, method=method_of(name), title=title)
+        free = opened.card.data_free
+        row = Row("student", ONE_CALL, 1, calls, method=method_of(name), title=title, data_free=free)
         yield Entry(Candidate(row, opened.sampler), opened.teacher, listed, path)
         cost = calls_an_answer(opened.teacher)
         for count, refined in zip(refine, refined_rows(opened.sampler, opened.teacher, refine, level), strict=True):
-            more = Row(
-                "student", REFINED, count, calls + count * cost, method=row.method, start=refined.level, title=title
-            )
+            more = replace(row, sampler=REFINED, steps=count, calls=calls + count * cost, start=refined.level)
             yield Entry(Candidate(more, refined), opened.teacher, listed, path)
 
 
@@ -92,8 +92,9 @@ def stage_entries(student: str, opened: Opened, labels: Sequence[int] | None = N
     for number, run in enumerate(Run(student).earlier):
         if run.student_path.is_dir():
             folder, stage = str(run.folder), FIRST if number == 0 else run.folder.name
-            row = Row("student", ONE_CALL, 1, calls, method=method_of(folder), stage=stage)
-            candidate = Candidate(row, open_student(folder)[0])
+            sampler, card = open_student(folder)
+            row = Row("student", ONE_CALL, 1, calls, method=method_of(folder), stage=stage, data_free=card.data_free)
+            candidate = Candidate(row, sampler)
             listed = listed_of(opened, labels)
             rows.append(Entry(candidate, opened.teacher, listed, (opened.path_of, opened.t_range)))
     return rows

@@ -185,7 +185,8 @@ def measured_row(candidate: Candidate, seeds: Sequence[Figures], more: Mapping[s
     row = candidate.row
     return {
         "name": row.name, **row.identity, "title": row.title,
-        "best_of": row.best_of, "frechet_distance": value("frechet_distance"),
+        "best_of": row.best_of, **({"data_free": row.data_free} if row.kind == "student" else {}),
+        "frechet_distance": value("frechet_distance"),
         "frechet_distances": [seed["frechet_distance"].value for seed in seeds if "frechet_distance" in seed],
         "faithfulness": value("faithfulness"), "path_error": value("path_error"), **more,
         "figures": {name: figure.as_json() for name, figure in figures.items()},

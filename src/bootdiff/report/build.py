@@ -42,6 +42,7 @@ def build_report(folder: Path | str, teacher: str | None = None, output: Path | 
         parts = [
             verdict_box(run),
             note(f"Method {run.config['method']}, run {folder.resolve().name}."),
+            _not_data_free([run]),
             _samples(run, teacher),
             figures_table(run.evaluation),
             convergence([run]),
@@ -70,6 +71,7 @@ def build_comparison(folders: str | Path | Sequence[Path | str], output: Path | 
         parts = [
             *(f"<p><strong>{html.escape(words)}.</strong></p>" for words in leaders(runs)),
             *(verdict_box(run, run.name) for run in runs),
+            _not_data_free(runs),
             students_table(runs),
             samples_together(runs),
             convergence(runs),
@@ -83,6 +85,12 @@ def build_comparison(folders: str | Path | Sequence[Path | str], output: Path | 
 def _write(path: Path, title: str, parts: Sequence[str]) -> Path:
     write_text(path, page(title, parts))
     return path
+
+
+def _not_data_free(runs: Sequence[Finished]) -> str:
+    """Return a note on the students that learned from images, as HTML; nothing if there are none."""
+    names = [run.name for run in runs if not read_card(Run(run.folder).student_path).data_free]
+    return note(f"Not free of data: {' and '.join(names)} read images of a data set.") if names else ""
 
 
 def _stage(stage: Finished, number: int) -> list[str]:

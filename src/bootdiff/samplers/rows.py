@@ -50,6 +50,7 @@ class Row:
         end: the time at which a path ends, where ``start`` is given.
         title: a student's title, where several are compared.
         best_of: for a teacher's row: the number of calls within which no other sampler and spacing was better.
+        data_free: for a student's row: whether its training read no image of a data set.
     """
 
     kind: Kind
@@ -63,11 +64,12 @@ class Row:
     end: float | None = None
     title: str | None = None
     best_of: int | None = None
+    data_free: bool = True
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Return what the samples depend on: every field but ``title`` and ``best_of``, which only concern a table."""
-        return {key: value for key, value in asdict(self).items() if key not in ("title", "best_of")}
+        """Return what the samples depend on: every field but those that only concern a table."""
+        return {key: value for key, value in asdict(self).items() if key not in ("title", "best_of", "data_free")}
 
     @property
     def name(self) -> str:
@@ -75,6 +77,7 @@ class Row:
         if self.kind == "student":
             of_stage = "first stage" if self.stage == FIRST else f"stage {self.stage}"
             title = self.title or ("student" if self.stage is None else of_stage)
+            title = title if self.data_free else f"{title} (learned from images)"
             return f"{title} + {self.steps} DDIM" if self.sampler == REFINED else title
         steps = f"{self.steps} + {self.steps}" if self.stage == "both" else f"{self.steps}"
         start = "" if self.start is None else f" from t = {self.start:.3g}"
