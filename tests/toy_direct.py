@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from bootdiff.config.mixins import Sourcing
+from bootdiff.config.mixins import Sourcing, StoredTrajectories
 from bootdiff.methods.base import Loss, OneLearner, learner_of
 from bootdiff.methods.method import method
 from bootdiff.methods.settings import DistillationSettings
 
 
-class ToySettings(Sourcing, DistillationSettings):
+class ToySettings(Sourcing, StoredTrajectories, DistillationSettings):
     """The settings of the toy."""
 
 

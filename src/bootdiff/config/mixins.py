@@ -199,33 +199,18 @@ STORED = ("pairs", "trajectories")
 MOST_STORED = 50_000
 
 
-class Sourcing(Settings):
-    """What a batch holds, for methods that can learn from more than noise."""
+class StoredPairs(Settings):
+    """The samples that the teacher makes of noises and that a run stores."""
 
-    source: Literal["noise", "pairs", "trajectories", "images"] | None = Field(
-        default=None, description="what a batch holds: noise, pairs, trajectories or images; none = the method's first"
-    )
-    images: str | None = Field(
-        default=None,
-        description="for source images: digits, a folder of images, IDX files, parquet, or hf:NAME of the hub",
-    )
-    resize: int | None = Field(
-        default=None, ge=4, le=8192, description="for source images: resize them to this side; none = as they are"
-    )
     pairs: int | None = Field(
         default=None,
         ge=1,
-        description="for source pairs or trajectories: how many are stored, never more than steps · batch_size; none = "
+        description="samples of the teacher that are stored, never more than steps · batch_size; none = "
         f"{MOST_STORED} at the most",
     )
-    pair_steps: int = Field(
-        default=50, ge=1, le=1000, description="for source pairs or trajectories: the teacher's steps along a path"
-    )
+    pair_steps: int = Field(default=50, ge=1, le=1000, description="the teacher's steps along a stored sample's path")
     pair_solver: Literal["heun", "euler"] = Field(
-        default="heun", description="for source pairs or trajectories: of second or first order"
-    )
-    trajectory_times: int = Field(
-        default=8, ge=2, le=1000, description="for source trajectories: M, the states that are stored of a path"
+        default="heun", description="of a stored sample's path: of second or first order"
     )
 
     @property
@@ -238,8 +223,29 @@ class Sourcing(Settings):
     def work(self) -> float:
         """The cost of the whole run in forward passes of one sample, with that of making what is stored."""
         calls = (2 if self.pair_solver == "heun" else 1) * self.pair_steps + 1
-        made = self.stored * calls if self.source in STORED else 0
+        made = self.stored * calls if getattr(self, "source", "pairs") in STORED else 0
         return float(cast("Any", super()).work) + made
+
+
+class StoredTrajectories(StoredPairs):
+    """The states of the teacher's paths that a run stores."""
+
+    trajectory_times: int = Field(default=8, ge=2, le=1000, description="M, the states that are stored of a path")
+
+
+class Sourcing(Settings):
+    """What a batch holds, for methods that have a choice."""
+
+    source: Literal["noise", "pairs", "trajectories", "images"] | None = Field(
+        default=None, description="what a batch holds: noise, pairs, trajectories or images; none = the method's first"
+    )
+    images: str | None = Field(
+        default=None,
+        description="for source images: digits, a folder of images, IDX files, parquet, or hf:NAME of the hub",
+    )
+    resize: int | None = Field(
+        default=None, ge=4, le=8192, description="for source images: resize them to this side; none = as they are"
+    )
 
     @model_validator(mode="after")
     def _source_has_its_data(self) -> Self:
@@ -247,7 +253,7 @@ class Sourcing(Settings):
             raise BootdiffError("--source images needs a data set: --images digits, a folder, IDX, parquet or hf:NAME.")
         given = {"images": self.images, "resize": self.resize}
         alien = [key for key, value in given.items() if value is not None and self.source not in (None, "images")]
-        if self.pairs is not None and self.source in ("noise", "images"):
+        if getattr(self, "pairs", None) is not None and self.source in ("noise", "images"):
             alien.append("pairs")
         if alien:
             raise BootdiffError(f"{alien[0]} has no effect with --source {self.source}; leave one of them out.")

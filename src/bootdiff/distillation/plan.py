@@ -126,10 +126,11 @@ def _plan_alone(
     teacher: Teacher, method: str, settings: DistillationSettings, output: Path, conditions: Conditions | None
 ) -> Plan:
     """Return the plan of one stage, as if there were no other."""
-    resolved = _changed(method, settings, chosen_source(settings, method, find_method(method).sources))
+    takes = find_method(method).sources
+    resolved = _changed(method, settings, chosen_source(settings, method, takes))
     if resolved.start is not None:
         resolved = _changed(method, resolved, adopted(resolved, teacher, given=conditions is not None))
-    source = plan_source(teacher, resolved, given=conditions is not None)
+    source = plan_source(teacher, resolved, takes[0], given=conditions is not None)
     if conditions is None:
         asked = plan_conditions(teacher, resolved, Run(output), source.captions)
     else:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bootdiff.config.mixins import STORED, Sourcing
+from bootdiff.config.mixins import STORED, Sourcing, StoredPairs, StoredTrajectories
 from bootdiff.core.errors import BootdiffError
 from bootdiff.core.randomness import stored_seed
 from bootdiff.data.conditions import Prompts, Weighted
@@ -70,7 +70,7 @@ class SourcePlan:
         settings = self.settings
         if self.data is not None:
             return f"{len(self.data.pixels)} images"
-        if self.kind in STORED and isinstance(settings, Sourcing):
+        if isinstance(settings, StoredPairs) and self.kind in STORED:
             steps = f"{settings.pair_steps} {settings.pair_solver} steps each"
             return f"{settings.stored} {self.kind}, made by the teacher on the way, {steps}"
         return "noise alone"
@@ -85,26 +85,32 @@ class SourcePlan:
         """
         if self.data is not None:
             return self._images(self.data, material, folder, device, hashes)
-        if self.kind in STORED and isinstance(self.settings, Sourcing):
+        if isinstance(self.settings, StoredPairs) and self.kind in STORED:
             return self._stored(self.settings, material, folder, device, hashes)
         return Noise(tuple(material.teacher.shape), material.conditions)
 
     def _stored(
-        self, asked: Sourcing, material: Material, folder: Path, device: torch.device | str, hashes: Mapping[str, str]
+        self,
+        asked: StoredPairs,
+        material: Material,
+        folder: Path,
+        device: torch.device | str,
+        hashes: Mapping[str, str],
     ) -> Source:
         settings, shape, seed = self.settings, tuple(material.teacher.shape), stored_seed(self.settings.seed)
         teacher = limited(material.teacher, target_limit(settings, material.teacher))
         several = self.kind == "trajectories"
         low, high = teacher.t_range
         low, high = settings.t_min if settings.t_min is not None else low, settings.t_max or high
-        times, every = path_times(asked.pair_steps, asked.trajectory_times if several else 1, low, high)
+        states = asked.trajectory_times if isinstance(asked, StoredTrajectories) and several else 1
+        times, every = path_times(asked.pair_steps, states, low, high)
         solve = PathSolver(teacher, SOLVERS[asked.pair_solver], times, every, device)
         made = {
             **{"seed": seed, "noises": noises_hash(seed, shape), "solver": asked.pair_solver, "times": times},
             **{key: getattr(settings, key) for key in CONDITIONED},
             "hashes": {key: value for key, value in hashes.items() if key not in ("start", "data")},
         }
-        entries = {"states": (asked.trajectory_times, *shape)} if several else {"data": shape}
+        entries = {"states": (states, *shape)} if several else {"data": shape}
         shards = Shards(folder / self.kind, Manifest(self.kind, asked.stored, shape, entries, made))
         conditions, at_once = material.conditions, min(batch_for(shape), settings.batch_size)
         if isinstance(conditions, Weighted) and conditions.lowest < conditions.highest:
@@ -147,11 +153,13 @@ def chosen_source(settings: DistillationSettings, method: str, takes: Sequence[s
     Raises:
         BootdiffError: if it cannot learn from what is asked for.
     """
-    if not isinstance(settings, Sourcing):
-        return {}
-    asked = settings.source or ("images" if settings.images is not None else takes[0])
-    check_source(method, takes, asked)
-    return {"source": asked, **({"pairs": settings.stored} if asked in STORED else {})}
+    asked, chosen = takes[0], {}
+    if isinstance(settings, Sourcing):
+        asked = settings.source or ("images" if settings.images is not None else asked)
+        check_source(method, takes, asked)
+        chosen = {"source": asked}
+    stored = {"pairs": settings.stored} if isinstance(settings, StoredPairs) and asked in STORED else {}
+    return {**chosen, **stored}
 
 
 def check_source(method: str, takes: Sequence[str], asked: str) -> None:
@@ -167,17 +175,18 @@ def check_source(method: str, takes: Sequence[str], asked: str) -> None:
         )
 
 
-def plan_source(teacher: Teacher, settings: DistillationSettings, given: bool) -> SourcePlan:
+def plan_source(teacher: Teacher, settings: DistillationSettings, kind: str, given: bool) -> SourcePlan:
     """Return the plan of a run's source, after loading and checking a data set if there is one.
 
     Args:
+        kind: the word for the source, where the settings leave it open.
         given: whether the conditions come from Python.
 
     Raises:
         BootdiffError: if the data set cannot be read, or does not fit the teacher.
     """
     if not isinstance(settings, Sourcing) or settings.source is None:
-        return SourcePlan("noise", settings)
+        return SourcePlan(kind, settings)
     if settings.source != "images" or settings.images is None:
         return SourcePlan(settings.source, settings)
     if given:

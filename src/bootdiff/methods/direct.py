@@ -11,7 +11,7 @@ from typing import Self
 
 from torch import Tensor
 
-from bootdiff.config.mixins import Sourcing
+from bootdiff.config.mixins import StoredPairs
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch, Source
 from bootdiff.losses.distances import Distance, make_distance
@@ -22,7 +22,7 @@ from bootdiff.students import Student
 from bootdiff.teachers import Teacher
 
 
-class DirectSettings(Sourcing, DistillationSettings):
+class DirectSettings(StoredPairs, DistillationSettings):
     """The settings of direct distillation."""
 
 
