@@ -43,8 +43,10 @@ def train_stage(plan: Plan, material: Material, student: Student | None, acceler
     student.requires_grad_(False).eval().cpu()
     student.conditions = plan.asked.learned.model_dump(exclude_none=True)
     plan.teacher.cpu()
+    passes = loop.passes.totals()
     if accelerator.is_main_process and not plan.finished:
-        save_results(plan, student, Ended(loop.step, round(loop.seconds, 1), best_step or loop.step, diverged))
+        seconds = round(loop.seconds, 1)
+        save_results(plan, student, Ended(loop.step, seconds, best_step or loop.step, diverged, passes))
     accelerator.wait_for_everyone()
     return student
 

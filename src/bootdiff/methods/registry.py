@@ -29,6 +29,11 @@ def methods_with(setting: str) -> list[str]:
     return [name for name in names() if setting in load_method(name)[1].model_fields]
 
 
+def objective_of(settings: Any) -> Any:
+    """Return the objective class of the method whose settings these are; of a run of two stages, the second one's."""
+    return next(objective for objective, kind in map(load_method, METHODS) if isinstance(settings, kind))
+
+
 def load_method(name: str) -> tuple[Any, Any]:
     """Return a method's objective class, which has ``from_settings(teacher, settings)``, and its settings class.
 

@@ -6,7 +6,7 @@ Source: docs/method.md, "BOOT, then a correction".
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from pydantic import Field, create_model, model_validator
 
@@ -14,7 +14,6 @@ from bootdiff.config.base import Settings
 from bootdiff.core.errors import BootdiffError
 from bootdiff.methods.boot import BootSettings
 from bootdiff.methods.corrections.settings import CorrectionSettings
-from bootdiff.methods.settings import DistillationSettings
 
 #: the settings that the first stage may have otherwise. How long and how fast a stage learns is its own (OWN); what the
 #: path is and what it is conditioned on must be the same for both stages.
@@ -40,11 +39,6 @@ class BootFirst(Settings):
         """Return the settings of the first stage."""
         both = {key: value for key, value in self.model_dump().items() if key in BootSettings.model_fields}
         return BootSettings(**{key: value for key, value in both.items() if key not in OWN} | self.boot)
-
-    @property
-    def work(self) -> float:
-        """Return the cost of both stages in forward passes of one sample."""
-        return self.first.work + cast("DistillationSettings", super()).work
 
     @model_validator(mode="after")
     def _first_stage(self) -> Self:

@@ -15,6 +15,7 @@ from bootdiff.report.settings import commands, differences_table, settings_table
 from bootdiff.report.tables import figures_table, students_table
 from bootdiff.report.verdicts import leaders, verdict_box
 from bootdiff.storage.files import write_text
+from bootdiff.storage.passes import passes_in_words, trained_passes
 from bootdiff.storage.runs import Run
 from bootdiff.students.card import read_card
 
@@ -41,7 +42,7 @@ def build_report(folder: Path | str, teacher: str | None = None, output: Path | 
         run = open_finished(folder)
         parts = [
             verdict_box(run),
-            note(f"Method {run.config['method']}, run {folder.resolve().name}."),
+            note(f"Method {run.config['method']}, run {folder.resolve().name}.{_cost(run)}"),
             _samples(run, teacher),
             figures_table(run.evaluation),
             convergence([run]),
@@ -83,6 +84,12 @@ def build_comparison(folders: str | Path | Sequence[Path | str], output: Path | 
 def _write(path: Path, title: str, parts: Sequence[str]) -> Path:
     write_text(path, page(title, parts))
     return path
+
+
+def _cost(run: Finished) -> str:
+    """Return a sentence on what the training cost; nothing of a run that did not count it."""
+    passes = trained_passes(run.folder)
+    return "" if passes is None else f" Its training took {passes_in_words(passes)} network passes."
 
 
 def _first_stage(run: Finished) -> list[str]:

@@ -60,7 +60,8 @@ def read_done(folder: Path) -> dict[str, Any]:
     """
     path = folder / DONE
     words = read_json(path)
-    optional = {key: kind for key, kind in {"student_step": int, "diverged": str}.items() if key in words}
+    kinds = {"student_step": int, "diverged": str, "passes": dict}
+    optional = {key: kind for key, kind in kinds.items() if key in words}
     check_kinds(words, path, f"remove {DONE} and repeat the run's command", steps=int, seconds=float | int, **optional)
     return words
 
