@@ -80,7 +80,7 @@ def _run_of(settings: DistillationSettings, answers: int) -> Counter[str]:
         for name, again in Counter(turns).items():
             passes = _turn(objective, settings, step, name)[0]
             total.update({network: times * again * value for network, value in passes.items()})
-    return total
+    return Counter({name: total[name] for name in counter_of(objective).names if total[name]})
 
 
 def _turn(
@@ -92,7 +92,7 @@ def _turn(
         module.requires_grad_(other == name)
     draw = Draw(settings.seed, step, name, 0, settings.batch_size, settings.batch_size)
     counter, terms = counter_of(objective), []
-    with counter.attached(), counting():
+    with torch.enable_grad(), counter.attached(), counting():
         for term in objective.losses(networks, Turn(name, step, 0.0, draw), objective.source.batch(draw)):
             before = counter.backward.copy()
             term().total.backward()
