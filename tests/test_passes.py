@@ -146,10 +146,17 @@ def test_a_perceptual_distance_is_counted_too(tiny, tmp_path):
 def test_a_teacher_and_its_student_in_training(how, tmp_path):
     """The teacher's turn is one pass and back (3); BOOT's is as ever, at every 4th step with a boundary."""
     tiny = {"steps": 5, "batch_size": B, "channels": [32, 32], "sample_every": 0, "log_every": 5, "with_student": how}
-    train_teacher("digits", tmp_path / "run", TeacherSettings(kind="unet", **tiny))
+    train_teacher("digits", tmp_path / "run", TeacherSettings(kind="unconditional", **tiny))
     teacher, student = B * (5 * 4 + 2), B * (5 * 4 + 2 * 3)
     expected = told(teacher=teacher, student=student) if how == "beside" else told(student=teacher + student)
     assert log(tmp_path / "run")[-1]["passes"] == expected
+
+
+def test_a_text_encoder_in_training_counts_by_its_multiply_adds(tmp_path):
+    tiny = {"steps": 2, "batch_size": B, "channels": [32, 32], "sample_every": 0, "text_width": 32, "text_layers": 1}
+    train_teacher("digits", tmp_path / "run", TeacherSettings(kind="if", **tiny))
+    passes = log(tmp_path / "run")[-1]["passes"]
+    assert passes["teacher"] == 2 * 3 * B and 0 < passes["t5encodermodel"] < passes["teacher"]
 
 
 # What changes nothing

@@ -10,7 +10,7 @@ from torch import nn
 
 from bootdiff.core.passes import PassCounter
 from bootdiff.methods.base import Objective
-from bootdiff.methods.denoising import Denoiser
+from bootdiff.methods.denoising import Denoiser, TextEncoder
 from bootdiff.students.growth import GrownNetwork
 from bootdiff.students.lora import LowRank
 from bootdiff.students.student import OneStep
@@ -94,8 +94,9 @@ def counter_of(objective: Objective) -> PassCounter:
         for network in networks:
             counter.add(name, network, _differs(network, reference))
     asked = [module for module in objective.frozen() if not isinstance(module, Teacher)]
-    encoders = [m.encoder for module in learners.values() for m in module.modules() if isinstance(m, Denoiser)]
-    for module in [*asked, *objective.source.modules(), *(encoder for encoder in encoders if encoder is not None)]:
+    parts = [part for module in learners.values() for part in module.modules()]
+    encoders = [part.model for part in parts if isinstance(part, TextEncoder)]
+    for module in [*asked, *objective.source.modules(), *encoders]:
         network, name = (module.network, "base") if isinstance(module, OneStep) else (module, _name(module))
         counter.add(name, network, _differs(network, reference))
     return counter
