@@ -39,7 +39,7 @@ bootdiff.export_student(student, "student", {})
 OTHERS = "torch.*,diffusers.*,transformers.*,accelerate.*,numpy.*,safetensors.*,PIL.*,matplotlib.*,sklearn.*"
 
 #: what only says what a run costs, or whether settings agree, is no use of a setting
-NO_USE = {"passes", "work", "span"}
+NO_USE = {"passes", "span"}
 
 #: the groups that are read wherever a student is made and looked at, by no method
 OF_ANY_METHOD = (Conditioning, Encoders, Monitoring, Start)

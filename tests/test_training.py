@@ -429,6 +429,7 @@ DAMAGES += [("state", ["step"], value) for value in (*NO_NUMBER, 2.5, 1, 3, 100)
 DAMAGES += [("state", ["seconds"], value) for value in (*NO_NUMBER, float("inf"))]
 DAMAGES += [("state", ["scaler"], "x"), *(("state", ["learners"], value) for value in (None, "x", [], {}))]
 DAMAGES += [("state", ["learners", "student"], value) for value in (1, "x", [], {})]
+DAMAGES += [("state", ["passes", "student"], value) for value in (*NO_NUMBER, float("inf"))]
 for count in ("ema_steps", "moments"):
     DAMAGES += [("state", ["learners", "student", count], value) for value in (*NO_NUMBER, 2.5)]
 DAMAGES += [("state", ["learners", "student", "moments"], 1)]

@@ -18,6 +18,7 @@ from bootdiff.evaluation.table import read_evaluation
 from bootdiff.monitoring.convergence import first_failure, verdict_of
 from bootdiff.samplers.rows import student_row
 from bootdiff.storage.files import write_json
+from bootdiff.storage.passes import trained_passes
 from bootdiff.storage.runs import trained_seconds
 
 State = Literal["waiting", "failed", "trained", "measured"]
@@ -44,6 +45,7 @@ class Outcome:
     reason: str = ""
     seconds: float | None = None
     rows: Sequence[Mapping[str, Any]] = ()
+    passes: Mapping[str, Any] | None = None
 
     @property
     def figures(self) -> dict[str, Mapping[str, Any]]:
@@ -60,7 +62,7 @@ class Outcome:
     def as_json(self) -> dict[str, Any]:
         """Return the outcome as a dictionary that can be written as JSON."""
         words = {"folder": f"runs/{self.job.folder.name}", "seed": self.job.seed, "state": self.state}
-        told = {"verdict": self.verdict, "reason": self.reason, "seconds": self.seconds}
+        told = {"verdict": self.verdict, "reason": self.reason, "seconds": self.seconds, "passes": self.passes}
         return {**words, **told, "row": student_row(self.rows), "figures": self.figures}
 
 
@@ -103,9 +105,9 @@ def read_outcome(job: Job, evaluation: Evaluation) -> Outcome:
             return Outcome(job, "waiting")
         told = f"the {failure['what']} is not finite at step {failure['step']}; remove {job.folder} to train it again."
         return Outcome(job, "failed", NOT_FINITE, told)
-    seconds, verdict = trained_seconds(job.folder), verdict_of(job.folder)
+    seconds, passes, verdict = trained_seconds(job.folder), trained_passes(job.folder), verdict_of(job.folder)
     rows = _rows(job.folder, evaluation)
-    return Outcome(job, "measured" if rows else "trained", verdict.word, verdict.sentence, seconds, rows)
+    return Outcome(job, "measured" if rows else "trained", verdict.word, verdict.sentence, seconds, rows, passes)
 
 
 def _rows(folder: Path, evaluation: Evaluation) -> Sequence[Mapping[str, Any]]:

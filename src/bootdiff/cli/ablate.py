@@ -72,13 +72,18 @@ def _minutes(plan: AblationPlan) -> float:
     They are estimated from the runs that are trained, or from one small pass if there are none.
     """
     from bootdiff.cli.inspect import estimate
+    from bootdiff.methods.settings import calls_a_target
+    from bootdiff.training.planned import planned_passes
+
+    def passes(settings: DistillationSettings) -> float:
+        return planned_passes(settings, calls_a_target(settings, plan.teacher))["all"]
 
     asked = {folder: cast("DistillationSettings", settings) for folder, settings in plan.resolved.items()}
     known = [asked[job.folder] for job in plan.jobs if job.folder in plan.finished]
     missing = [asked[job.folder] for job in plan.jobs if job.folder not in plan.finished]
     if known:
         seconds = sum(map(trained_seconds, plan.finished))
-        return seconds / sum(settings.work for settings in known) * sum(settings.work for settings in missing) / 60
+        return seconds / sum(map(passes, known)) * sum(map(passes, missing)) / 60
     sizes = {settings.batch_size for settings in missing}
     a_sample = {size: estimate(plan.teacher, size)["pass_seconds"] / size for size in sizes}
-    return sum(a_sample[settings.batch_size] * settings.work for settings in missing) / 60
+    return sum(a_sample[settings.batch_size] * passes(settings) for settings in missing) / 60

@@ -107,6 +107,9 @@ def print_plan(plan: Plan) -> None:
     """Print the resolved plan, with a line for each setting."""
     from bootdiff.cli.inspect import estimate
     from bootdiff.distillation.memory import describe_memory, memory_need
+    from bootdiff.methods.settings import calls_a_target
+    from bootdiff.storage.passes import passes_in_words
+    from bootdiff.training.planned import planned_passes
 
     print(f"teacher: {plan.teacher.name}, samples of shape {tuple(plan.teacher.shape)}")
     print(f"method: {plan.method}")
@@ -119,10 +122,11 @@ def print_plan(plan: Plan) -> None:
     need = memory_need(plan.teacher, cast("DistillationSettings", plan.settings), plan.asked.bytes_beside())
     for line in describe_memory(need, cast("DistillationSettings", plan.settings)) if need is not None else ():
         print(line)
-    costs = estimate(plan.teacher, plan.settings.batch_size)
-    settings = cast("DistillationSettings", plan.settings)
-    passes = settings.work / settings.batch_size
-    print(f"time: {costs['pass_seconds'] * passes / 60:.2g} minutes on this machine's CPU, roughly")
+    settings = plan.settings
+    passes = planned_passes(settings, calls_a_target(settings, plan.teacher))
+    print(f"passes: {passes_in_words(passes)}")
+    a_sample = estimate(plan.teacher, settings.batch_size)["pass_seconds"] / settings.batch_size
+    print(f"time: {a_sample * passes['all'] / 60:.2g} minutes on this machine's CPU, roughly")
     for caution in plan.asked.settings.cautions(plan.teacher):
         print(f"note: {caution}")
     print("nothing was written (--dry-run).")

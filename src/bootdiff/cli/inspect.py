@@ -9,21 +9,17 @@ from typing import Any
 import torch
 
 from bootdiff.config.settings import make_settings
-from bootdiff.distillation.memory import memory_need
+from bootdiff.distillation.memory import memory_need, weights_need
 from bootdiff.methods.boot import BootSettings
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, blank_condition
 from bootdiff.teachers.probe import check_answers
+from bootdiff.training.planned import passes_a_step
 
 PROBE = 64
 #: the parameters below which a probe has PROBE samples; above, it has an eighth of them
 SMALL = 10_000_000
 #: the parameters from which a probe has one sample
 LARGE = 100_000_000
-#: the passes of a BOOT step (Euler, boundary every 4th step): 1 without a gradient, 3 with one, 1 of the teacher, and
-#: (1 + 3) / 4 for the boundary
-PASSES = 6
-#: the float32 copies of each parameter: teacher, student, gradient, two of AdamW's moments, average
-COPIES = 6
 
 
 def inspect_teacher(teacher: Teacher, batch_size: int = 128) -> dict[str, Any]:
@@ -62,7 +58,7 @@ def inspect_teacher(teacher: Teacher, batch_size: int = 128) -> dict[str, Any]:
 def estimate(teacher: Teacher, batch_size: int) -> dict[str, float]:
     """Return the memory of a BOOT step in GiB, and the seconds of a pass and of a step.
 
-    The memory is counted; the time comes from one small pass, measured on this machine's CPU.
+    Memory and passes are counted; the time comes from one small pass, measured on this machine's CPU.
     """
     parameters = sum(p.numel() for p in teacher.parameters())
     # A small network's few samples would mostly measure what a call costs anyhow.
@@ -73,9 +69,10 @@ def estimate(teacher: Teacher, batch_size: int) -> dict[str, float]:
         teacher.x0(x, t, blank_condition(teacher, probe))
         seconds = time.perf_counter() - started
     a_pass = seconds / probe * batch_size
-    need = memory_need(teacher, make_settings(BootSettings))
-    memory = need.weights + need.sample * batch_size if need is not None else 4 * COPIES * parameters
-    return {"memory_gib": memory / 2**30, "pass_seconds": a_pass, "step_seconds": PASSES * a_pass}
+    usual = make_settings(BootSettings)
+    need = memory_need(teacher, usual)
+    memory = weights_need(teacher, usual) if need is None else need.weights + need.sample * batch_size
+    return {"memory_gib": memory / 2**30, "pass_seconds": a_pass, "step_seconds": passes_a_step(usual) * a_pass}
 
 
 def conditions(teacher: Teacher) -> dict[str, Any]:

@@ -220,11 +220,10 @@ class StoredPairs(Settings):
         return min(most, MOST_STORED if self.pairs is None else self.pairs)
 
     @property
-    def work(self) -> float:
-        """The cost of the whole run in forward passes of one sample, with that of making what is stored."""
+    def making(self) -> int:
+        """How often the teacher is asked for all that a run stores."""
         calls = (2 if self.pair_solver == "heun" else 1) * self.pair_steps + 1
-        made = self.stored * calls if getattr(self, "source", "pairs") in STORED else 0
-        return float(cast("Any", super()).work) + made
+        return self.stored * calls if getattr(self, "source", "pairs") in STORED else 0
 
 
 class StoredTrajectories(StoredPairs):

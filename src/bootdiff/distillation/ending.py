@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from bootdiff.core.errors import BootdiffError
 from bootdiff.distillation.conditioning import Material
@@ -13,6 +13,7 @@ from bootdiff.monitoring.best import BestLook
 from bootdiff.monitoring.pulse import Pulse
 from bootdiff.monitoring.watch import FOLDER_OF_THE_BEST, Watch
 from bootdiff.storage.files import write_json
+from bootdiff.storage.passes import with_earlier
 from bootdiff.storage.runs import Run
 from bootdiff.students import Student
 from bootdiff.students.files import save_student
@@ -37,6 +38,7 @@ class Ended:
         student_step: the student's step: that of the best look, if it beat the last state, or else the last one.
         diverged: how a run without looks went wrong, as the end of a sentence; None where it did not.
         data_free: whether no image of a data set was read.
+        passes: the passes of this stage's training by network, and in all as ``"all"``; None if they were not counted.
     """
 
     steps: int
@@ -44,6 +46,7 @@ class Ended:
     student_step: int
     diverged: str | None = None
     data_free: bool = True
+    passes: dict[str, float] | None = None
 
 
 def take_best(student: Student, watch: Watch | None, accelerator: Accelerator) -> int | None:
@@ -105,7 +108,8 @@ def save_results(plan: Plan, student: Student, ended: Ended) -> None:
     save_student(student, Run(plan.output).student_path)
     if student.adapter is not None:
         step = "the last" if ended.student_step == ended.steps else f"the best look of {ended.steps}"
-        told = {"student_step": f"{ended.student_step}, {step}"}
+        told: dict[str, Any] = {"student_step": f"{ended.student_step}, {step}"}
+        told["passes"] = with_earlier(plan.output, ended.passes)
         facts = {"method": plan.method, "settings": plan.settings.model_dump(), **told}
         weight = plan.settings.export_guidance
         export_student(student, plan.output / "student", facts, weight)

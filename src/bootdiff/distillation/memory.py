@@ -1,4 +1,4 @@
-"""How much memory a distillation needs; it is counted on a network without weights, and nothing is run."""
+"""How much memory a distillation needs; it is counted on a network without weights, and nothing large is run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bootdiff.methods.settings import DistillationSettings, learned_weight
+from bootdiff.methods.settings import DistillationSettings, calls_a_target, learned_weight
 from bootdiff.teachers import PipelineTeacher, Teacher, adapter_of
 from bootdiff.teachers.adapters.base import dtype_of
+from bootdiff.training.planned import kept_passes
 
 #: the sizes of the cards that a plan is checked against, in GB
 CARDS = (24, 40, 80)
@@ -49,12 +50,7 @@ def memory_need(teacher: Teacher, settings: DistillationSettings, beside: int = 
     denoiser, adapter = teacher.denoiser, adapter_of(teacher)
     if adapter is None or not isinstance(denoiser, PipelineTeacher):
         return None
-    parameters = list(denoiser.network.parameters())
-    count = sum(p.numel() for p in parameters)
-    student = 4 * count * (4 + bool(settings.ema_decay))  # weights, gradients, two moments, average
-    cast = 2 * count if settings.mixed_precision != "no" else 0  # autocast keeps a copy of the weights for a pass
-    fake = 4 * count * 4 if getattr(settings, "fake_rank", None) == 0 else 0  # a correction's other network
-    weights = count * parameters[0].element_size() + student + fake + cast + beside
+    weights = weights_need(denoiser.network, settings) + beside
     full, checkpointed = _kept(teacher, settings, *activations(denoiser, settings))
     if settings.mixed_precision != "no":
         full, checkpointed = full // 2, checkpointed // 2
@@ -69,15 +65,24 @@ def _kept(teacher: Teacher, settings: DistillationSettings, full: int, checkpoin
     Only networks that learn are checkpointed: not a teacher that gradients pass through, nor one whose low-rank updates
     are a fake denoiser.
     """
-    low_rank, through = getattr(settings, "fake_rank", 0) > 0, getattr(settings, "differentiates_teacher", False)
-    if not through:
-        return full, max(full, checkpointed) if low_rank else checkpointed
-    adapter: Any = adapter_of(teacher)
-    guided = adapter.guidance == "free" and learned_weight(settings, teacher).guides
-    of_teacher = 2 if guided else 1
-    if low_rank:
-        return full * (2 + of_teacher), checkpointed + full * (1 + of_teacher)
-    return full * (2 + of_teacher), checkpointed * 2 + full * of_teacher
+    plain = {"teacher", *(["fake"] if getattr(settings, "fake_rank", 0) > 0 else [])}
+    terms = kept_passes(settings, calls_a_target(settings, teacher))
+    sizes = [sum(count * (full if n in plain else checkpointed) for n, count in term.items()) for term in terms]
+    return max(full * sum(term.values()) for term in terms), max(sizes)
+
+
+def weights_need(network: nn.Module, settings: DistillationSettings) -> int:
+    """Return the bytes of a teacher's network, its student and a fake denoiser, with all that learning keeps.
+
+    Args:
+        network: the teacher's network, or a module that holds it.
+    """
+    parameters = list(network.parameters())
+    count, of_teacher = (sum(size) for size in zip(*((p.numel(), p.nbytes) for p in parameters), strict=True))
+    student = 4 * count * (4 + bool(settings.ema_decay))  # weights, gradients, two moments, average
+    cast = 2 * count if settings.mixed_precision != "no" else 0  # autocast keeps a copy of the weights for a pass
+    fake = 4 * count * 4 if getattr(settings, "fake_rank", None) == 0 else 0  # a correction's other network
+    return of_teacher + student + fake + cast
 
 
 def activations(teacher: PipelineTeacher, settings: DistillationSettings) -> tuple[int, int]:

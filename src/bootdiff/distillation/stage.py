@@ -45,9 +45,10 @@ def train_stage(plan: Plan, material: Material, student: Student | None, acceler
     student.conditions = plan.asked.learned.model_dump(exclude_none=True)
     student.data_free = plan.data_free
     plan.teacher.cpu()
+    passes = loop.passes.totals()
     if accelerator.is_main_process and not plan.finished:
-        ended = Ended(loop.step, round(loop.seconds, 1), best_step or loop.step, diverged, plan.data_free)
-        save_results(plan, student, ended)
+        seconds, chosen = round(loop.seconds, 1), best_step or loop.step
+        save_results(plan, student, Ended(loop.step, seconds, chosen, diverged, plan.data_free, passes))
     accelerator.wait_for_everyone()
     return student
 

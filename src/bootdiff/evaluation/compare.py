@@ -25,6 +25,7 @@ from bootdiff.samplers.stock import all_samplers, read_samplers
 from bootdiff.sampling.belonging import Opened
 from bootdiff.sampling.opening import open_group
 from bootdiff.storage.lock import lock
+from bootdiff.storage.passes import trained_passes
 from bootdiff.storage.runs import Run, environment
 from bootdiff.system.progress import is_first_process
 from bootdiff.teachers.loading.weights import tensors_hash, weights_hash
@@ -87,7 +88,8 @@ def compare_students(
             pictures = _pictures(chooser.engine, entries, table["rows"]) if is_first_process() else {}
         except KeyboardInterrupt:
             raise Interrupted("stopped; finished rows are kept, so run the same command to go on.") from None
-        result = {**config, "notes": notes(judges.reference, asked.num), **table, **environment()}
+        cost = {"passes": {name: trained_passes(Run.around(name).folder) for name in names}}
+        result = {**config, "notes": notes(judges.reference, asked.num), **table, **cost, **environment()}
         if is_first_process():
             write_comparison(run.folder, result, pictures)
     return result

@@ -25,6 +25,7 @@ from bootdiff.samplers.rows import ONE_CALL, Candidate, Row, path_end, starts_el
 from bootdiff.sampling.opening import is_teacher, open_alone, open_pair
 from bootdiff.storage.files import write_json, write_text
 from bootdiff.storage.lock import lock
+from bootdiff.storage.passes import trained_passes
 from bootdiff.storage.runs import Run, environment
 from bootdiff.students.card import FILE, read_card
 from bootdiff.system.progress import is_first_process
@@ -119,7 +120,14 @@ def evaluate_student(
         chooser, reference, further = _student_beside(name, asked, teacher, teacher_options, path_end)
     result = measured_table(chooser, table_entries(chooser, further, asked.calls, asked.heun))
     asked_for = {"student": None if is_teacher(name) else name, "reference": reference, "clip": asked.clip}
-    result = {**asked_for, "notes": notes(chooser.engine.judges.reference, asked.num), **result, **environment()}
+    cost = {"passes": None if is_teacher(name) else trained_passes(Run.around(name).folder)}
+    result = {
+        **asked_for,
+        "notes": notes(chooser.engine.judges.reference, asked.num),
+        **result,
+        **cost,
+        **environment(),
+    }
     if is_first_process():
         write_json(output, result)
         if Run(name).started:
@@ -161,4 +169,5 @@ def _keep(folder: Path, result: Mapping[str, Any]) -> None:
         card, config = read_card(run.student), run.config
         adapter = adapter_for(str(card.pipeline), str(folder))(Parts(run.student, size=card.origin.size))
         words = {"method": config["method"], "settings": config["settings"], "figures": result}
+        words["passes"] = trained_passes(folder)
         write_text(run.student / "README.md", model_card(card, adapter, words))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bootdiff.config.mixins import NOISE_LEVEL
+from bootdiff.storage.passes import passes_in_words
 from bootdiff.storage.runs import HARMLESS
 from bootdiff.students.card import StudentCard
 from bootdiff.teachers.adapters.base import Adapter
@@ -67,8 +68,8 @@ def model_card(card: StudentCard, adapter: Adapter, words: Mapping[str, Any]) ->
     """Return the text of an exported student's README.
 
     Args:
-        words: what the student's run says: ``method``, ``settings``, ``student_step``, and its evaluation as
-            ``figures``.
+        words: what the student's run says: ``method``, ``settings``, ``student_step``, the ``passes`` of its training,
+            and its evaluation as ``figures``.
     """
     private = ("prompts", "base", "lpips_weights", "images")  # names of somebody's files
     left_out = (*private, *HARMLESS, "t_min", "t_max")
@@ -78,6 +79,8 @@ def model_card(card: StudentCard, adapter: Adapter, words: Mapping[str, Any]) ->
     said = card.as_json
     own = {key: said[key] for key in ("t_min", "t_max", "guidance", "folded_weight") if key in said}
     kept = {key: words[key] for key in ("student_step",) if key in words}
+    if words.get("passes"):
+        kept["passes of its training"] = passes_in_words(words["passes"])
     rows = {"teacher": _public(card.teacher), **asked, **own, **settings, **kept}
     return _TEMPLATE.format(
         teacher=escaped(_public(card.teacher)),

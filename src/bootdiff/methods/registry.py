@@ -12,6 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from bootdiff.core.errors import BootdiffError, choose, first_line
 from bootdiff.methods.method import Method
+from bootdiff.methods.settings import DistillationSettings
 
 #: for each method's name, its ``module:objective class``
 METHODS = {
@@ -44,6 +45,11 @@ def names() -> list[str]:
 def methods_with(setting: str) -> list[str]:
     """Return the names of the methods that have this setting."""
     return [name for name in single_names() if setting in find_method(name).settings.model_fields]
+
+
+def method_of(settings: DistillationSettings) -> Method:
+    """Return the method whose settings these are; of a run of two methods, the second one."""
+    return next(known for known in map(find_method, single_names()) if isinstance(settings, known.settings))
 
 
 @lru_cache

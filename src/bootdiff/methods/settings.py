@@ -8,7 +8,7 @@ from bootdiff.config.mixins import Conditioning, Distance, Encoders, Monitoring,
 from bootdiff.config.settings import TrainingSettings
 from bootdiff.core.guidance import GuidanceWeight
 from bootdiff.teachers import Clip, DynamicThreshold, Limit, NoLimit, Teacher, adapter_of
-from bootdiff.teachers.guidance import guidance_of
+from bootdiff.teachers.guidance import calls_an_answer, guidance_of
 
 
 class DistillationSettings(Encoders, Monitoring, Conditioning, Start, Targets, Distance, Times, TrainingSettings):
@@ -31,13 +31,12 @@ class DistillationSettings(Encoders, Monitoring, Conditioning, Start, Targets, D
 
     @property
     def passes(self) -> float:
-        """Return the cost of a step in forward passes of the batch; a pass with gradients counts as three."""
-        return 6.0
+        """Return what a step is declared to cost in passes of the batch, of which looks may take a small share.
 
-    @property
-    def work(self) -> float:
-        """Return the cost of the whole run in forward passes of one sample."""
-        return self.passes * self.steps * self.batch_size
+        It is that of the method's usual step, whatever the other settings are. It is declared, not counted, because the
+        looks of a run, and so where it ends, must stay as they were (``monitoring/watch_plan.py``).
+        """
+        return 6.0
 
     @property
     def warm_from(self) -> int:
@@ -64,3 +63,10 @@ def learned_weight(settings: DistillationSettings, teacher: Teacher) -> Guidance
     adapter = adapter_of(teacher)
     # A network that must be told a weight is told its pipeline's usual one.
     return GuidanceWeight.of(None if adapter is None else adapter.embedded_weight)
+
+
+def calls_a_target(settings: DistillationSettings, teacher: Teacher) -> int:
+    """Return how often the network of a teacher is evaluated for one target: twice with guidance, else once."""
+    adapter = adapter_of(teacher)
+    free = adapter is not None and adapter.guidance == "free" and learned_weight(settings, teacher).guides
+    return 2 if free else calls_an_answer(teacher)

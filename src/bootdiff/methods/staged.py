@@ -5,7 +5,7 @@ Source: docs/method.md, "BOOT, then a correction".
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, create_model, model_validator
 
@@ -31,8 +31,9 @@ class TwoStages(Settings):
     The first stage's are a setting of the first method's name, a dictionary.
     """
 
-    #: the method of the first stage
+    #: the method of the first stage, and the name of the run's whole method
     before: ClassVar[Method]
+    method_name: ClassVar[str]
 
     @property
     def first(self) -> DistillationSettings:
@@ -40,11 +41,6 @@ class TwoStages(Settings):
         kind = self.before.settings
         both = {key: value for key, value in self.model_dump().items() if key in kind.model_fields}
         return kind(**{key: value for key, value in both.items() if key not in OWN} | self._asked)
-
-    @property
-    def work(self) -> float:
-        """Return the cost of both stages in forward passes of one sample."""
-        return self.first.work + cast("DistillationSettings", super()).work
 
     @property
     def _asked(self) -> dict[str, Any]:
@@ -72,7 +68,8 @@ def two_stages(first: Method, second: Method) -> Method:
     fields: Any = {first.name: (dict[str, Any], Field(default_factory=dict, description=words))}
     title = f"{first.name.capitalize()}Then{second.settings.__name__}"
     settings: Any = create_model(title, __base__=bases, __doc__=second.settings.__doc__, **fields)
-    settings.before = first
+    name = f"{first.name}+{second.name}"
+    settings.before, settings.method_name = first, name
 
     def stages(asked: Any) -> list[Stage]:
         earlier = list(first.stages_of(asked.first))
@@ -80,7 +77,6 @@ def two_stages(first: Method, second: Method) -> Method:
         last = second.stages_of(asked)
         return [*named, Stage(first.name, *_rest(earlier[-1])), *(stage for stage in last)]
 
-    name = f"{first.name}+{second.name}"
     return Method(name, second.objective, settings, second.sources, second.needs_teacher, first.student, stages)
 
 

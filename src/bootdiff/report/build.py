@@ -15,6 +15,7 @@ from bootdiff.report.settings import commands, differences_table, settings_table
 from bootdiff.report.tables import figures_table, students_table
 from bootdiff.report.verdicts import leaders, verdict_box
 from bootdiff.storage.files import write_text
+from bootdiff.storage.passes import passes_in_words, trained_passes
 from bootdiff.storage.runs import Run
 from bootdiff.students.card import read_card
 
@@ -41,7 +42,7 @@ def build_report(folder: Path | str, teacher: str | None = None, output: Path | 
         run = open_finished(folder)
         parts = [
             verdict_box(run),
-            note(f"Method {run.config['method']}, run {folder.resolve().name}."),
+            note(f"Method {run.config['method']}, run {folder.resolve().name}.{_cost(run)}"),
             _not_data_free([run]),
             _samples(run, teacher),
             figures_table(run.evaluation),
@@ -91,6 +92,12 @@ def _not_data_free(runs: Sequence[Finished]) -> str:
     """Return a note on the students that learned from images, as HTML; nothing if there are none."""
     names = [run.name for run in runs if not read_card(Run(run.folder).student_path).data_free]
     return note(f"Not free of data: {' and '.join(names)} read images of a data set.") if names else ""
+
+
+def _cost(run: Finished) -> str:
+    """Return a sentence on what the training cost; nothing of a run that did not count it."""
+    passes = trained_passes(run.folder)
+    return "" if passes is None else f" Its training took {passes_in_words(passes)} network passes."
 
 
 def _stage(stage: Finished, number: int) -> list[str]:

@@ -16,6 +16,7 @@ from torch import nn
 
 from bootdiff.config.settings import TrainingSettings
 from bootdiff.core.errors import Interrupted
+from bootdiff.core.passes import counting
 from bootdiff.core.randomness import Draw
 from bootdiff.core.turn import Turn
 from bootdiff.methods.base import Objective
@@ -27,6 +28,7 @@ from bootdiff.training.health import Health, Watched
 from bootdiff.training.learner_state import LearnerState
 from bootdiff.training.log import Meter, append_line, truncate_log
 from bootdiff.training.networks import checkpoint_networks, compile_networks
+from bootdiff.training.passes import RunPasses
 from bootdiff.training.saved_state import SavedState
 from bootdiff.training.stopping import Stopping
 
@@ -87,13 +89,16 @@ class Loop:
         if settings.gradient_checkpointing:
             checkpoint_networks(learning)
         self.compiled = compile_networks([*objective.frozen(), *learning]) if settings.compile else []
+        self.passes = RunPasses.of(objective)
         self.learners = {
             name: LearnerState(learner, settings, accelerator) for name, learner in objective.learners().items()
         }
         self.networks = WithAverages({name: learner.raw for name, learner in self.learners.items()}, self.learners)
         self.what = " and ".join(self.learners)
         self.meter = Meter(accelerator)
-        self.state = SavedState(folder, settings.keep_last, objective, self.learners, self.meter, accelerator)
+        self.state = SavedState(
+            folder, settings.keep_last, objective, self.learners, self.meter, accelerator, self.passes
+        )
         self.step, self.seconds, self.saved, self.rate = 0, 0.0, -1, 0.0
         self.health = Health(folder, accelerator)
         self.stopping = Stopping(accelerator)
@@ -108,13 +113,16 @@ class Loop:
         self._resume()
         show = show_progress and self.accelerator.is_main_process
         bars = progress(f"training {self.what}", self.settings.steps, self.step, show)
-        with told_when_out_of_memory(self._lower), unheard(), self.stopping.listening(), bars as bar:
+        listening, counted = self.stopping.listening(), self.passes.attached()
+        with told_when_out_of_memory(self._lower), unheard(), listening, counted, bars as bar:
             started = time.monotonic() - self.seconds
             while self.step < self.settings.steps and not self.enough:
-                self._ahead()
+                with counting(self.objective.source.kind):
+                    self._ahead()
                 turns = list(self.objective.turns(self.step))
-                for number, name in enumerate(turns):
-                    self._turn(name, turns[:number].count(name))
+                with counting():
+                    for number, name in enumerate(turns):
+                        self._turn(name, turns[:number].count(name))
                 self.objective.after_step(self.networks, self.step)
                 self.step += 1
                 self.seconds = time.monotonic() - started
@@ -220,12 +228,13 @@ class Loop:
         """Write a line of the log and draw a preview, where these are due."""
         settings, step = self.settings, self.step
         if step % settings.log_every == 0 or step == settings.steps:
-            values = self.meter.read()
+            values, passes = self.meter.read(), self.passes.totals()
             bar.text = "" if values["loss"] is None else f"loss {values['loss']:.3g}"
             if self.accelerator.is_main_process:
                 samples = step * settings.batch_size
                 rates = {"rate": self.rate, "seconds": round(self.seconds, 3), "samples": samples}
-                append_line(self.folder / "log.jsonl", {"step": step, **values, **rates})
+                cost = {} if passes is None else {"passes": passes}
+                append_line(self.folder / "log.jsonl", {"step": step, **values, **rates, **cost})
             if self.accelerator.log_with:
                 scalars = {name: value for name, value in values.items() if isinstance(value, float)}
                 self.accelerator.log(scalars, step=step)

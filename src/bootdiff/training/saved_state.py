@@ -26,13 +26,14 @@ from bootdiff.training.checkpoint import (
 )
 from bootdiff.training.learner_state import LearnerState
 from bootdiff.training.log import Meter
+from bootdiff.training.passes import RunPasses
 
 
 @dataclass(frozen=True)
 class SavedState:
     """All of a run that a resume must find again.
 
-    That is its learners, the objective's own tensors, and what the log has counted.
+    That is its learners, the objective's own tensors, what the log has counted, and the passes so far.
 
     Args:
         folder: the run's folder; ``checkpoints/`` is written there.
@@ -45,10 +46,11 @@ class SavedState:
     learners: Mapping[str, LearnerState]
     meter: Meter
     accelerator: Accelerator
+    passes: RunPasses
 
     def save(self, step: int, seconds: float) -> None:
         """Write a checkpoint on the first process, while the others wait for it."""
-        counted = self.meter.state_dict()
+        counted, passes = self.meter.state_dict(), self.passes.state()
         if self.accelerator.is_main_process:
             tensors = {"objective": self.objective.state_dict(), **({"meter": counted} if counted else {})}
             for name, learner in self.learners.items():
@@ -57,6 +59,7 @@ class SavedState:
                 "seconds": seconds,
                 "learners": {name: learner.counts() for name, learner in self.learners.items()},
                 "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
+                "passes": passes,
             }
             for log in self.folder.glob("*.jsonl"):  # what a checkpoint stands for is on the disk before it
                 sync(log)
@@ -108,6 +111,10 @@ class SavedState:
         check_tensors("objective", tensors["objective"], self.objective.state_dict())
         self.objective.load_state_dict(tensors["objective"])
         self.meter.load_state_dict(tensors.get("meter", {}))
+        passes = state.get("passes")  # an earlier version counted none
+        check_state({"passes": passes}, passes=dict | None)
+        check_state(passes or {}, **dict.fromkeys(passes or {}, int | float))
+        self.passes.restore(passes)
         if self.accelerator.scaler and state["scaler"]:
             check_state(state["scaler"], **{key: type(v) for key, v in self.accelerator.scaler.state_dict().items()})
             self.accelerator.scaler.load_state_dict(state["scaler"])

@@ -56,19 +56,11 @@ class CorrectionSettings(BootLoss, DistillationSettings):
 
     @property
     def passes(self) -> float:
-        """Return the cost of a step in forward passes of the batch.
+        """Return what a step is declared to cost in passes of the batch, of which looks may take a small share.
 
-        It counts the fake's turns, the student's, and BOOT's loss where it is kept.
+        These are the fake's turns, the student's, and BOOT's loss where it is kept.
         """
         return 4 * self.fake_updates + 5 + (super().passes if self.boot_weight else 0)
-
-    @property
-    def work(self) -> float:
-        """Return the cost of the whole run in forward passes of one sample.
-
-        The student has no turn while the fake alone learns.
-        """
-        return (self.passes * self.steps - (self.passes - 4 * self.fake_updates) * self.fake_warmup) * self.batch_size
 
     @property
     def warm_from(self) -> int:

@@ -1,0 +1,155 @@
+"""What a run is going to cost in passes, counted before it begins.
+
+The method's own turns are run once each on a stand-in for the teacher, two numbers in and two out, as the loop would
+run them. So the count is the method's, whatever it does, and a teacher of any size costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bootdiff.config.mixins import StoredPairs
+from bootdiff.core.condition import Condition
+from bootdiff.core.passes import counting
+from bootdiff.core.randomness import Draw
+from bootdiff.core.turn import Turn
+from bootdiff.data.conditions import Conditions, Unconditional, Weighted
+from bootdiff.data.sources import Batch, Noise
+from bootdiff.methods.base import Objective
+from bootdiff.methods.registry import find_method, method_of
+from bootdiff.methods.settings import DistillationSettings
+from bootdiff.methods.staged import TwoStages
+from bootdiff.schedules import Cosine
+from bootdiff.teachers import CallableTeacher, Teacher
+from bootdiff.teachers.guidance import guided
+from bootdiff.training.passes import counter_of, told
+
+SHAPE = (2,)
+#: what the stand-in has otherwise than the teacher; no number of passes depends on it
+OTHERWISE = {"t_min": 0.02, "t_max": 0.98, "distance": "l2", "target_limit": "teacher"}
+
+
+def planned_passes(settings: DistillationSettings, answers: int = 1) -> dict[str, float]:
+    """Return the passes of a run to its last step, by network, and in all as ``"all"``, over all of its stages.
+
+    Those of the samples that it stores are its source's.
+
+    A perceptual distance, and text encoders or a base stage within the loop, are left out.
+
+    Args:
+        answers: how often the teacher's network is evaluated for one answer: twice with guidance, else once.
+    """
+    total: Counter[str] = Counter()
+    known = find_method(settings.method_name) if isinstance(settings, TwoStages) else method_of(settings)
+    for stage in known.stages_of(settings):
+        total.update(_run_of(stage.settings, answers))
+        if isinstance(stage.settings, StoredPairs) and stage.settings.making:
+            total["pairs"] += answers * stage.settings.making
+    return told(total)
+
+
+def passes_a_step(settings: DistillationSettings, answers: int = 1) -> float:
+    """Return the passes of a step in units of the batch, on average over the stage's steps."""
+    return sum(_run_of(settings, answers).values()) / (settings.steps * settings.batch_size)
+
+
+def kept_passes(settings: DistillationSettings, answers: int = 1) -> list[dict[str, int]]:
+    """Return the passes with gradients that every term of a step's losses keeps for one sample, by network.
+
+    Args:
+        answers: as in ``planned_passes``.
+    """
+    objective = _objective(settings, answers)
+    kept: list[dict[str, int]] = []
+    for step in (0, settings.steps - 1):  # a fake denoiser may learn alone at first
+        for turn in dict.fromkeys(objective.turns(step)):
+            kept += [{n: -(-v // (2 * settings.batch_size)) for n, v in term.items()}
+                     for term in _turn(objective, settings, step, turn)[1]]  # fmt: skip
+    return kept
+
+
+def _run_of(settings: DistillationSettings, answers: int) -> Counter[str]:
+    """Return the passes of one stage by network.
+
+    Steps are alike if their turns are, and if both have a boundary or none.
+    """
+    objective, every = _objective(settings, answers), getattr(settings, "boundary_every", 1)
+    alike: dict[tuple[Sequence[str], bool], list[int]] = {}
+    for step in range(settings.steps):
+        alike.setdefault((tuple(objective.turns(step)), step % every == 0), [step, 0])[1] += 1
+    total: Counter[str] = Counter()
+    for (turns, _), (step, times) in alike.items():
+        for name, again in Counter(turns).items():
+            passes = _turn(objective, settings, step, name)[0]
+            total.update({network: times * again * value for network, value in passes.items()})
+    return Counter({name: total[name] for name in counter_of(objective).names if total[name]})
+
+
+def _turn(
+    objective: Objective, settings: DistillationSettings, step: int, name: str
+) -> tuple[dict[str, int], list[dict[str, int]]]:
+    """Return the passes of a learner's turn, and of every term those that gradients went back through; by network."""
+    networks = {name: learner.module for name, learner in objective.learners().items()}
+    for other, module in networks.items():
+        module.requires_grad_(other == name)
+    draw = Draw(settings.seed, step, name, 0, settings.batch_size, settings.batch_size)
+    counter, terms = counter_of(objective), []
+    with torch.enable_grad(), counter.attached(), counting():
+        for term in objective.losses(networks, Turn(name, step, 0.0, draw), objective.source.batch(draw)):
+            before = counter.backward.copy()
+            term().total.backward()
+            terms.append(_by_name(counter.backward - before))
+    return _by_name(counter.forward + counter.backward), terms
+
+
+def _by_name(counted: Mapping[tuple[str, int], int]) -> dict[str, int]:
+    passes: Counter[str] = Counter()
+    for (name, _), samples in counted.items():
+        passes[name] += samples
+    return dict(passes)
+
+
+def _objective(settings: DistillationSettings, answers: int) -> Objective:
+    """Return the method's objective for a stand-in, with the program's random numbers left as they were."""
+    with torch.random.fork_rng(devices=[]):
+        teacher: Teacher = CallableTeacher(StandIn(), Cosine(), "sample", SHAPE)
+        if answers > 1:
+            weight = None if settings.guidance_range is not None else settings.guidance_scale or 1.0
+            teacher = guided(teacher, Condition(), weight)
+        conditions: Any = Unconditional()
+        if settings.guidance_range is not None:
+            low, high = settings.guidance_range
+            conditions = Weighted(conditions, low, high, low)
+        asked = settings.model_copy(update=OTHERWISE)
+        return method_of(settings).build(teacher, asked, AnySource(conditions))
+
+
+class AnySource(Noise):
+    """A source whose batches hold everything that any method reads; what it is does not matter for a count."""
+
+    def __init__(self, conditions: Conditions) -> None:
+        super().__init__(SHAPE, conditions)
+
+    def batch(self, draw: Draw) -> Batch:
+        """Return noises (b, 2) that are samples and states as well."""
+        noise = super().batch(draw)
+        states = noise.noise[:, None].expand(-1, 2, *SHAPE)
+        return replace(noise, data=noise.noise, states=states, times=torch.tensor([0.98, 0.02]))
+
+
+class StandIn(nn.Module):
+    """A network that stands for a teacher's where only its calls are counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(*SHAPE, *SHAPE)
+
+    def forward(self, x: Tensor, timestep: Tensor, **condition: Tensor) -> Tensor:
+        """Return values like x, (b, 2), whatever the condition."""
+        return self.layer(x)
