@@ -18,12 +18,12 @@ from bootdiff.core.passes import PassCounter, counting, operations
 from bootdiff.distillation.distill import distill
 from bootdiff.methods.base import Learner
 from bootdiff.methods.boot import Boot, BootSettings
-from bootdiff.methods.registry import find_method, names
+from bootdiff.methods.registry import find_method
 from bootdiff.monitoring.watch_plan import WatchPlan
 from bootdiff.report.build import build_report
 from bootdiff.schedules import Cosine
 from bootdiff.storage.passes import passes_in_words, trained_passes
-from bootdiff.students import Student
+from bootdiff.students import PathStudent
 from bootdiff.students.plain import PlainNetwork
 from bootdiff.teachers import CallableTeacher, Gaussian, guided, load_teacher
 from bootdiff.teaching.settings import TeacherSettings
@@ -33,7 +33,7 @@ from bootdiff.training.checkpoint import latest_checkpoint
 from bootdiff.training.loop import Loop
 from bootdiff.training.passes import RunPasses, counter_of
 from bootdiff.training.planned import passes_a_step, planned_passes
-from toys import command, same
+from toys import TRIED, command, same
 
 B = 8
 OPTIONS = ["--steps", "6", "--batch-size", str(B), "--set", "sample_every=0", "--set", "log_every=2"]
@@ -115,7 +115,7 @@ def test_a_smaller_network_counts_by_its_multiply_adds(tmp_path):
     torch.manual_seed(0)
     teacher = CallableTeacher(Network(1024), Cosine(), "sample", (4,))
     network = PlainNetwork((4,), (20.0, 900.0), width=8, depth=2)
-    student = Student(network, teacher, 0.02, 0.9)
+    student = PathStudent(network, teacher, 0.02, 0.9)
     own, its = (4 + 16) * 8 + 2 * 8 * 8 + 8 * 4, 2 * 4 * 1024
     asked = settings(boundary_weight=0)
     loop = Loop(
@@ -303,11 +303,13 @@ def test_a_call_that_fails_counts_nothing_and_leaves_no_trace():
 
 
 @pytest.mark.parametrize("answers", [1, 2])
-@pytest.mark.parametrize("method", names())
+@pytest.mark.parametrize("method", TRIED)
 def test_what_is_planned_is_what_is_counted(method, answers, tmp_path):
-    own = {} if method == "boot" else {"fake_warmup": 2, "fake_updates": 2}
-    own |= {"boot": {"steps": 3}} if "+" in method else {}
-    asked = settings(method, steps=7, boundary_every=3, **own)
+    fields = find_method(method).settings.model_fields
+    own = {"fake_warmup": 2, "fake_updates": 2, "boundary_every": 3, "pairs": 20, "pair_steps": 4}
+    own = {key: value for key, value in own.items() if key in fields}
+    own |= {method.split("+")[0]: {"steps": 3}} if "+" in method else {}
+    asked = settings(method, steps=7, **own)
     teacher = guided(plain(), Condition(), 2.0) if answers == 2 else plain()
     distill(teacher, tmp_path / "run", asked, method)
     passes = trained_passes(tmp_path / "run")

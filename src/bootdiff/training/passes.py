@@ -79,7 +79,9 @@ def counter_of(objective: Objective) -> PassCounter:
     and then the first learner takes the place of the network of the teacher's size.
     """
     learners = {name: learner.module for name, learner in objective.learners().items()}
-    teachers = [module.denoiser for module in objective.frozen() if isinstance(module, Teacher)]
+    asked = [*objective.frozen(), *objective.source.modules()]
+    # One that both the losses and the source ask is counted once.
+    teachers = list({id(module.denoiser): module.denoiser for module in asked if isinstance(module, Teacher)}.values())
     inside = {name: list(_networks(module)) for name, module in learners.items()}
     candidates = [teacher.network for teacher in teachers if isinstance(teacher, NetworkTeacher)]
     candidates += [network for networks in inside.values() for network in networks]
@@ -93,10 +95,9 @@ def counter_of(objective: Objective) -> PassCounter:
     for name, networks in inside.items():
         for network in networks:
             counter.add(name, network, _differs(network, reference))
-    asked = [module for module in objective.frozen() if not isinstance(module, Teacher)]
     parts = [part for module in learners.values() for part in module.modules()]
     encoders = [part.model for part in parts if isinstance(part, TextEncoder)]
-    for module in [*asked, *objective.source.modules(), *encoders]:
+    for module in [*(module for module in asked if not isinstance(module, Teacher)), *encoders]:
         network, name = (module.network, "base") if isinstance(module, OneStep) else (module, _name(module))
         counter.add(name, network, _differs(network, reference))
     return counter
