@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -33,7 +34,8 @@ def train_stage(plan: Plan, material: Material, student: Student | None, acceler
     assert material.source is not None, "the run has made it"
     objective = find_method(plan.method).build(material.teacher, plan.trained, material.source, student)
     start_tracker(accelerator, plan.settings)
-    watch = _watch(plan, material, accelerator.num_processes)
+    learner = cast("Student", objective.learners()["student"].module)
+    watch = _watch(plan, material, accelerator.num_processes, learner.probes)
     check_best(plan, watch)
     preview = preview_of(plan.teacher, material.conditions, plan.output)
     loop = Loop(objective, plan.settings, plan.output, accelerator, preview, watch)
@@ -53,12 +55,12 @@ def train_stage(plan: Plan, material: Material, student: Student | None, acceler
     return student
 
 
-def _watch(plan: Plan, material: Material, processes: int) -> Watch | None:
+def _watch(plan: Plan, material: Material, processes: int, probes: Sequence[str]) -> Watch | None:
     """Return what looks at the convergence; None if the run is too short to pay for looks."""
     settings, teacher = plan.settings, material.teacher
     times = cast("tuple[float, float]", (settings.t_min, settings.t_max))  # a plan's are known
     shown = TeacherFeatures.of(teacher, times[0]) is not None
-    looks = WatchPlan.of(settings, teacher.shape, processes, shown)
+    looks = WatchPlan.of(settings, teacher.shape, processes, shown, probes)
     if looks is None:
         return None
     return Watch(

@@ -11,6 +11,7 @@ from torch import Tensor
 from bootdiff.monitoring.convergence import FRECHET, NOISE
 from bootdiff.monitoring.noises import Noises, samples_of
 from bootdiff.monitoring.path_ends import PathEnds, Space, channels, colours, diversity_of, mean_square
+from bootdiff.monitoring.probes import probed
 from bootdiff.monitoring.teacher_features import TeacherFeatures
 from bootdiff.monitoring.watch_plan import COUNTS, EXACT
 from bootdiff.students import Student
@@ -19,9 +20,7 @@ from bootdiff.students import Student
 FEATURE_NOISE = 0.005
 
 
-def figures_of(
-    student: Student, truth: PathEnds, noises: Noises, t_max: float, features: TeacherFeatures | None
-) -> dict[str, Any]:
+def figures_of(student: Student, truth: PathEnds, noises: Noises, features: TeacherFeatures | None) -> dict[str, Any]:
     """Return the figures of a look by name, as ``watch.jsonl`` holds them.
 
     Args:
@@ -31,12 +30,10 @@ def figures_of(
     made, views, textures = samples_of(student, noises, None if truth.by_values else features)
     finite = bool(torch.isfinite(made).all() and torch.isfinite(views).all())
     exact = min(EXACT, noises.count)
-    edge = samples_of(student, noises, t=t_max, first=exact).values
     many = noises.count >= COUNTS[0] and not truth.by_values
     return {
         "path_error": mean_square(made[:exact] - truth.ends[:exact]) if finite else math.inf,
-        # Eq. 9, as the teacher's own limit leaves it.
-        "boundary_error": mean_square(edge - student.limit(truth.starts)),
+        **probed(student, truth, noises),
         "frechet_distance": truth.space.distance(views) if finite else math.inf,
         "distance_noise": FEATURE_NOISE if many else NOISE[FRECHET],
         "diversity": diversity_of(made),

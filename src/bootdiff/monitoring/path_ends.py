@@ -6,7 +6,7 @@ Source: docs/method.md, "Looking without data".
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -79,12 +79,14 @@ class PathEnds:
         starts: the starts of the first of these paths, f(x_T, t_max), (m ≤ n, *shape) (Eq. 9).
         views: (n, d): what the middle of the teacher's network makes of the ends, or the ends' own values.
         textures: (n, c): what the network's last block makes of the ends; empty where it has none.
+        middles: the y_t of the first of these paths half way between t_max and t_min, (m, *shape).
     """
 
     ends: Tensor
     starts: Tensor
     views: Tensor
     textures: Tensor
+    middles: Tensor = field(default_factory=lambda: torch.empty(0))
 
     @property
     def by_values(self) -> bool:

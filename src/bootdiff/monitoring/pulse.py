@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bootdiff.core.randomness import sample_noise
 from bootdiff.data.conditions import Conditions
@@ -29,8 +29,9 @@ class Pulse:
 
     Args:
         samples: the mean square of the student's samples as its network makes them, not limited.
-        edge: the mean square of the difference between the student's answers at t_max and the teacher's (Eq. 9).
-        teacher: the mean square of the teacher's answers at t_max.
+        edge: the mean square of the difference between a path student's answers at t_max and the teacher's (Eq. 9); 0
+            for another kind of student, which has no such answer.
+        teacher: the mean square of the teacher's answers at t_max; 0 likewise.
     """
 
     samples: float
@@ -60,7 +61,7 @@ class Pulse:
             return "its samples are not finite"
         if self.samples > EXPLODED * (before.samples + 1):
             return f"the mean square of its samples is {self.samples:.3g}, and was {before.samples:.3g} before"
-        if anchored and self.edge > before.edge + self.teacher:
+        if anchored and self.teacher and self.edge > before.edge + self.teacher:
             return f"at t_max its error is {self.edge:.3g}, and that of an answer of 0 would be {self.teacher:.3g}"
         return None
 
@@ -70,11 +71,16 @@ def _squares(student: Student, teacher: Teacher, conditions: Conditions, number:
     device = next(student.parameters()).device
     eps = sample_noise(SEED, number, number + 1, teacher.shape).to(device)
     condition = conditions.listed(SEED, number, number + 1).to(device)
-    t_min, t_max = (torch.full((1,), t, device=device) for t in (student.t_min, student.t_max))
+    samples = _square(student.image(eps, condition))
+    if "boundary" not in student.probes:
+        return samples, 0.0, 0.0
+    t_max = torch.full((1,), student.t_max, device=device)
     start = teacher.x0(teacher.schedule.start_scale(student.t_max) * eps, t_max, condition)
-    edge = student(eps, t_max, condition) - start
-    samples, off, answer = (float(v.double().square().mean()) for v in (student(eps, t_min, condition), edge, start))
-    return samples, off, answer
+    return samples, _square(student(eps, t_max, condition) - start), _square(start)
+
+
+def _square(values: Tensor) -> float:
+    return float(values.double().square().mean())
 
 
 def _eager(*networks: nn.Module) -> AbstractContextManager[Any]:

@@ -49,28 +49,37 @@ class TeacherPath:
         # Another number of looks, and so of noises, may be asked for than before.
         if stored is None or "ends" not in stored or stored["ends"].shape != (count, *self.teacher.shape):
             return None
-        stored.setdefault("textures", torch.empty(count, 0))  # a run that an earlier version began
+        for name in ("textures", "middles"):  # a run that an earlier version began
+            stored.setdefault(name, torch.empty(count, 0))
         return PathEnds(**stored) if stored.keys() == PathEnds.__dataclass_fields__.keys() else None
 
     def solve(self, device: torch.device) -> PathEnds:
         """Solve the path now, keep its ends in the folder, and return them."""
-        exact, parts, first = min(EXACT, self.noises.count), [], 0
+        exact, first = min(EXACT, self.noises.count), 0
+        parts: list[list[Tensor]] = []
         for eps, condition in self.noises.batches():
-            ends, starts = self._from(eps.to(device), condition.to(device), first < exact)
-            parts.append((ends.cpu(), starts.cpu(), *views_of(self.features, ends, condition.to(device))))
+            path = self._from(eps.to(device), condition.to(device), first < exact)
+            ends, starts, middles = path[-1], path[0], path[len(path) // 2]
+            seen = views_of(self.features, ends, condition.to(device))
+            parts.append([ends.cpu(), starts.cpu(), *seen, middles.cpu()])
             first += len(eps)
-        ends, starts, views, textures = (torch.cat(part) for part in zip(*parts, strict=True))
+        ends, starts, views, textures, middles = (torch.cat(part) for part in zip(*parts, strict=True))
         # Half precision may overflow at images where it does not on the path.
         if not bool(torch.isfinite(views).all() and torch.isfinite(textures).all()):
             note(OVERFLOW)
             views, textures = ends.flatten(1), textures[:, :0]
-        found = {"ends": ends, "starts": starts[:exact], "views": views, "textures": textures}
+        found = {
+            "ends": ends,
+            "starts": starts[:exact],
+            "views": views,
+            "textures": textures,
+            "middles": middles[:exact],
+        }
         write_whole(self.folder / SOLUTIONS, lambda temporary: save_tensors(temporary, found))
         return PathEnds(**found)
 
-    def _from(self, eps: Tensor, condition: Condition, exactly: bool) -> tuple[Tensor, Tensor]:
-        """Return the path's end and its start for these noises, each (b, *shape)."""
+    def _from(self, eps: Tensor, condition: Condition, exactly: bool) -> list[Tensor]:
+        """Return the path of these noises from its start to its end, each y_t (b, *shape)."""
         solver: Solver = Heun() if exactly else Euler()
         times = even_times(EXACT_STEPS if exactly else OTHER_STEPS, *self.t_range)
-        path = solve(self.teacher, eps, times, solver, condition)
-        return path[-1], path[0]
+        return solve(self.teacher, eps, times, solver, condition)

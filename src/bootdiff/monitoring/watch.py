@@ -91,7 +91,7 @@ class Watch:
         if not isinstance(student, Student):
             raise TypeError(f"expected a Student, got {type(student).__name__}")
         truth = self.truth(next(student.parameters()).device)
-        line = {"step": step, **figures_of(student, truth, self.noises, self.t_range[1], self._features)}
+        line = {"step": step, **figures_of(student, truth, self.noises, self._features)}
         if self._features is not None and truth.by_values:
             line["note"] = OVERFLOW
         if self.keeps_best:

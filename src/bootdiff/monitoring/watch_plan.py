@@ -14,6 +14,10 @@ from bootdiff.methods.settings import DistillationSettings
 #: the number of noises whose path is solved exactly, the number of Heun steps for it, and the number of Euler steps
 #: for the other noises
 EXACT, EXACT_STEPS, OTHER_STEPS = 64, 16, 12
+#: the calls along a path by which its straightness is measured
+STRAIGHT_STEPS = 8
+#: the calls of the student, for each noise whose path is solved exactly, that its probes take at a look
+PROBED = {"boundary": 1, "consistency": 1, "straightness": STRAIGHT_STEPS}
 #: the numbers of noises that are tried, and the largest number of values that all samples may have
 COUNTS, MOST_VALUES = (512, 256, 128, 64, 32, 16, 8, 4), 2**23
 #: the largest number of looks, and the smallest from which a run's end can be told
@@ -38,7 +42,12 @@ class WatchPlan:
 
     @classmethod
     def of(
-        cls, settings: DistillationSettings, shape: Sequence[int], processes: int = 1, shown: bool = False
+        cls,
+        settings: DistillationSettings,
+        shape: Sequence[int],
+        processes: int = 1,
+        shown: bool = False,
+        probes: Sequence[str] = ("boundary",),
     ) -> WatchPlan | None:
         """Return the plan that two in a hundred of the run's passes pay for.
 
@@ -49,6 +58,7 @@ class WatchPlan:
 
         Args:
             shown: whether the teacher is shown every sample (``TeacherFeatures``).
+            probes: the names of the student's probes.
         """
         if settings.watch_every == 0:
             return None
@@ -57,7 +67,7 @@ class WatchPlan:
         asked = settings.watch_every is not None or settings.stop_when == "converged"
         most = max(COUNTS[-1], MOST_VALUES // math.prod(shape))
         for count in (count for count in COUNTS if count <= most):
-            looks = Price(count, guided, shown).looks(budget)
+            looks = Price(count, guided, shown, sum(PROBED[name] for name in probes)).looks(budget)
             pays = looks >= FEWEST_LOOKS and count >= FEWEST_NOISES
             if pays or (asked and count <= EXACT):
                 looks = max(looks, FEWEST_LOOKS)
@@ -73,11 +83,13 @@ class Price:
         count: the number of noises.
         guided: whether every answer of the teacher takes two passes.
         shown: whether the teacher is shown every sample.
+        probed: the calls of the student for each noise whose path is solved exactly, beside its samples.
     """
 
     count: int
     guided: bool
     shown: bool
+    probed: int = 1
 
     @property
     def first(self) -> int:
@@ -93,9 +105,9 @@ class Price:
     def look(self) -> int:
         """Return the passes of a look.
 
-        They are the student's samples, its answers at t_max, and a pass over the samples if the teacher is shown them.
+        They are the student's samples, its probes, and a pass over the samples if the teacher is shown them.
         """
-        return self.count + min(self.count, EXACT) + self.shown * self.count
+        return self.count + self.probed * min(self.count, EXACT) + self.shown * self.count
 
     def looks(self, budget: float) -> int:
         """Return how many looks a budget of passes pays for; negative if it does not even pay for the paths."""

@@ -1,0 +1,31 @@
+"""A small method of the tests' own that trains a denoising student on pairs: what progressive distillation will be."""
+
+from __future__ import annotations
+
+from bootdiff.config.mixins import StoredPairs
+from bootdiff.methods.base import Loss, OneLearner, learner_of
+from bootdiff.methods.method import method
+from bootdiff.methods.settings import DistillationSettings
+from bootdiff.solvers import noisy
+
+
+class ToySettings(StoredPairs, DistillationSettings):
+    """The settings of the toy."""
+
+
+@method("toy-denoising", ToySettings, sources=("pairs",), student="denoising")
+class ToyDenoising(OneLearner):
+    """L2 between x_0(x_t, t) and the sample of a pair, to which its own noise is added."""
+
+    def __init__(self, student, source):
+        self.student, self.source = student, source
+
+    @classmethod
+    def from_settings(cls, teacher, settings, source, student):
+        return cls(learner_of(student, settings), source)
+
+    def losses(self, networks, turn, batch):
+        own = self.student.module
+        t = own.t_min + (own.t_max - own.t_min) * turn.draw.uniform("t")
+        x_t = noisy(batch.data, batch.noise, t, own.schedule)
+        return [lambda: Loss((networks["student"](x_t, t, batch.condition) - batch.data).square().mean())]
