@@ -132,7 +132,7 @@ def settings_of(recipe: Recipe, boot: int, correction: int) -> Any:
 
 def step_seconds(teacher: Teacher, method: str, settings: Any, folder: Path, toy: bool) -> float:
     """Seconds of a step in which every learner has its turns."""
-    made, conditions = plan_conditions(teacher, settings).make(folder, device())
+    made, conditions, _ = plan_conditions(teacher, settings).make(folder, device())
     objective = load_method(method)[0].from_settings(made, settings, conditions)
     loop = Loop(objective, settings, folder, make_accelerator(settings, folder))
     loop.step = getattr(settings, "fake_warmup", 0)
