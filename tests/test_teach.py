@@ -597,6 +597,7 @@ def test_a_student_is_trained_with_a_teacher_of_words(kind, tmp_path):
     assert train_teacher("digits", str(tmp_path / "run"), TeacherSettings(**words))
     sampler, card = open_student(str(tmp_path / "run" / "one-step"))
     assert card.teacher.endswith("run") and card.t_max == pytest.approx(0.8, abs=1e-3)
+    assert not card.data_free
     adapter = sampler.adapter
     assert adapter.takes == "prompts" and adapter.upscales == (kind == "if-upscaler")
     condition = adapter.blank(2)
