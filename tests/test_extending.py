@@ -1,13 +1,20 @@
 """An adapter that lives outside the package teaches bootdiff a pipeline, with nothing else changed."""
 
+import importlib
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 import bootdiff
+from bootdiff.evaluation.figures import headings
+from bootdiff.evaluation.known import judge_words
+from bootdiff.evaluation.tally import Tally
+from bootdiff.methods import registry as methods
+from bootdiff.metrics import registry as metrics
 from bootdiff.teachers.adapters import ADAPTERS
 from tiny_unet import tiny_unet
 
@@ -79,7 +86,105 @@ def test_an_installed_package_brings_its_adapters(register, tmp_path, monkeypatc
         bootdiff.load_teacher(str(tmp_path / "ldm"))
 
 
-def test_the_guide_shows_the_example_as_it_is():
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
+def test_the_guide_shows_the_examples_as_they_are(path):
     guide = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", guide, re.S)
-    assert (ROOT / "examples/ldm_adapter.py").read_text(encoding="utf-8") in blocks
+    assert path.read_text(encoding="utf-8") in re.findall(r"```python\n(.*?)```", guide, re.S)
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """Imports an example anew; the methods and metrics that it registers are forgotten after the test."""
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
+    monkeypatch.setattr(metrics, "_registered", {})
+
+    def load(name: str):
+        sys.modules.pop(name, None)
+        return importlib.import_module(name)
+
+    yield load
+    methods.find_method.cache_clear()
+
+
+def test_a_method_from_outside(example, tmp_path):
+    blurred = example("my_method")
+    words = {"steps": 4, "batch_size": 8, "pairs": 16, "pair_steps": 4, "watch_every": 0, "sample_every": 0}
+    student = bootdiff.distill("digits", tmp_path / "run", blurred.BlurredSettings(**words), "blurred")
+    again = bootdiff.load_student(tmp_path / "run")
+    eps = bootdiff.sample_noise(0, 0, 2, student.shape)
+    assert torch.equal(again.sample(eps), student.sample(eps)) and (tmp_path / "run/student/model_index.json").is_file()
+    assert "blurred+dm" in methods.names() and methods.find_method("blurred+dm").settings.model_fields["blurred"]
+
+
+def test_an_installed_package_brings_its_methods(monkeypatch, cli, tmp_path):
+    from importlib import metadata
+
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    entries = {
+        "blurred": metadata.EntryPoint("blurred", "my_method:Blurred", methods.GROUP),
+        "broken": metadata.EntryPoint("broken", "no_such_module:Broken", methods.GROUP),
+        "other": metadata.EntryPoint("other", "my_method:BlurredSettings", methods.GROUP),
+    }
+    monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
+    monkeypatch.setattr(methods, "_of_others", lambda: entries)
+    methods.find_method.cache_clear()
+    try:
+        assert methods.find_method("blurred").sources == ("pairs",)
+        for name, told in (
+            ("broken", "no_such_module:Broken cannot be imported"),
+            ("other", "declares no method other"),
+        ):
+            result = cli("distill", "digits", "--output", tmp_path / "run", "--method", name)
+            assert result.code == 2 and told in result.err and len(result.err.strip().splitlines()) == 1
+    finally:
+        methods.find_method.cache_clear()
+
+
+def test_a_method_that_is_not_declared_is_refused():
+    with pytest.raises(bootdiff.BootdiffError, match="declares no method"):
+        bootdiff.register_method(int)
+
+
+def test_a_metric_from_outside(example):
+    example("my_metric")
+    teacher = bootdiff.load_teacher("digits")
+    judges, _ = bootdiff.Measurement(num=16).judges(teacher, None)
+    tally = Tally()
+    images = torch.zeros(16, 1, 8, 8)
+    tally.add(judges, images + 0.1 * torch.randn(16, 1, 8, 8), Batch16())
+    figures = tally.figures(judges)
+    assert figures["mean_distance"].value > 0 and headings()["mean_distance"][0] == "mean distance"
+    assert judge_words(judges)["metrics"] == ["mean_distance"]  # what was measured before lacks the figure
+    with pytest.raises(bootdiff.BootdiffError, match=r"expected a bootdiff\.Metric"):
+        bootdiff.register_metric(int)
+
+
+class Batch16:
+    """What is known of the samples 0 to 15."""
+
+    start, labels, texts, groups = 0, None, None, None
+
+
+def test_a_sampler_from_outside(example):
+    doubled = example("my_sampler").Doubled
+    teacher = bootdiff.Gaussian(0.5, 0.5, (1, 4, 4))
+    student = bootdiff.Student.from_teacher(teacher, 0.02, 0.9)
+    table = bootdiff.evaluate({"doubled": doubled(student)}, teacher, (0.02, 0.9), num=8, calls=(1,), heun=False)
+    (row,) = (row for row in table["rows"] if row["kind"] == "student")
+    assert row["title"] == "doubled" and row["calls"] == 2 and row["figures"]["path_error"]["value"] > 0
+
+
+def test_a_source_from_outside(example, tmp_path):
+    fresh = example("my_source").FreshPairs
+    teacher = bootdiff.Gaussian(0.5, 0.5, (4,))
+    words = {"steps": 3, "batch_size": 8, "watch_every": 0, "sample_every": 0}
+    asked = methods.find_method("direct").settings(**words)
+    bootdiff.distill(teacher, tmp_path / "run", asked, "direct", source=fresh(teacher))
+    assert not (tmp_path / "run/pairs").exists()
+    with pytest.raises(bootdiff.BootdiffError, match="source"):  # of other batches
+        bootdiff.distill(teacher, tmp_path / "run", asked, "direct", source=fresh(teacher, steps=5))
+    with pytest.raises(bootdiff.BootdiffError, match="method boot learns from noise, not from pairs"):
+        bootdiff.distill(teacher, tmp_path / "boot", bootdiff.BootSettings(**words), source=fresh(teacher))
+    with pytest.raises(bootdiff.BootdiffError, match="got a int without 'kind'"):
+        bootdiff.distill(teacher, tmp_path / "int", asked, "direct", source=3)

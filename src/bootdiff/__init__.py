@@ -24,6 +24,9 @@ if TYPE_CHECKING:  # what editors and type checkers read; the names are those of
     from bootdiff.methods.corrections.distribution_matching import DistributionMatchingSettings
     from bootdiff.methods.corrections.freeflow import FreeFlowSettings
     from bootdiff.methods.corrections.sid import SidSettings
+    from bootdiff.methods.registry import register_method
+    from bootdiff.metrics.estimate import Estimate
+    from bootdiff.metrics.registry import Metric, register_metric
     from bootdiff.report.build import build_comparison, build_report
     from bootdiff.samplers.choice import Choice
     from bootdiff.sampling.finish import Finish
@@ -66,6 +69,7 @@ _PUBLIC = {
     "DistributionMatchingSettings": "bootdiff.methods.corrections.distribution_matching",
     "DynamicThreshold": "bootdiff.teachers",
     "Finish": "bootdiff.sampling.finish",
+    "Estimate": "bootdiff.metrics.estimate",
     "FreeFlowSettings": "bootdiff.methods.corrections.freeflow",
     "Gaussian": "bootdiff.teachers",
     "Guided": "bootdiff.teachers",
@@ -73,6 +77,7 @@ _PUBLIC = {
     "Limited": "bootdiff.teachers",
     "Linear": "bootdiff.schedules",
     "Measurement": "bootdiff.evaluation.measurement",
+    "Metric": "bootdiff.metrics.registry",
     "Mixture": "bootdiff.teachers",
     "Preconditioned": "bootdiff.teachers.prediction",
     "RectifiedFlow": "bootdiff.schedules",
@@ -96,6 +101,8 @@ _PUBLIC = {
     "load_teacher": "bootdiff.teachers",
     "register_adapter": "bootdiff.teachers.adapters",
     "register_growth": "bootdiff.students",
+    "register_method": "bootdiff.methods.registry",
+    "register_metric": "bootdiff.metrics.registry",
     "sample_noise": "bootdiff.core.randomness",
     "save_student": "bootdiff.students.files",
     "train_teacher": "bootdiff.teaching.teach",
@@ -116,6 +123,7 @@ __all__ = [
     "Cosine",
     "DistributionMatchingSettings",
     "DynamicThreshold",
+    "Estimate",
     "Finish",
     "FreeFlowSettings",
     "Gaussian",
@@ -124,6 +132,7 @@ __all__ = [
     "Limited",
     "Linear",
     "Measurement",
+    "Metric",
     "Mixture",
     "Preconditioned",
     "RectifiedFlow",
@@ -147,6 +156,8 @@ __all__ = [
     "load_teacher",
     "register_adapter",
     "register_growth",
+    "register_method",
+    "register_metric",
     "sample_noise",
     "save_student",
     "train_teacher",

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from bootdiff.ablation.config import Evaluation
 from bootdiff.ablation.variants import OF_THE_TEACHER, Design, Job, Variant, shown
-from bootdiff.evaluation.figures import FIGURES
+from bootdiff.evaluation.figures import headings
 from bootdiff.evaluation.table import read_evaluation
 from bootdiff.monitoring.convergence import first_failure, verdict_of
 from bootdiff.samplers.rows import student_row
@@ -171,5 +171,6 @@ def _teacher_lines(design: Design, outcomes: Sequence[Outcome]) -> list[Line]:
 
 def columns(table: Sequence[Line]) -> dict[str, tuple[str, str]]:
     """Return the heading and format of the figures that any line has, the most important first."""
-    known = {name: FIGURES[name] for name in ("frechet_distance", "path_error", *FIGURES)}
+    every = headings()
+    known = {name: every[name] for name in ("frechet_distance", "path_error", *every)}
     return {name: words for name, words in known.items() if any(name in line.figures for line in table)}

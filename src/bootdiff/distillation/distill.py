@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bootdiff.config.settings import TrainingSettings
 from bootdiff.data.conditions import Conditions
+from bootdiff.data.sources import Source
 from bootdiff.distillation.plan import plan_distillation
 from bootdiff.distillation.run import run_plan
 from bootdiff.storage.runs import Run
@@ -24,6 +25,7 @@ def distill(
     method: str = "boot",
     report_to: str | None = None,
     conditions: Conditions | None = None,
+    source: Source | None = None,
 ) -> Student:
     """Distil a teacher into a one-step student; the same call resumes an interrupted run.
 
@@ -33,6 +35,7 @@ def distill(
         output: the run's folder.
         settings: the method's settings, for instance ``BootSettings(steps=2000, prompts="prompts.txt")``.
         conditions: the conditions of a teacher of your own; those of a pipeline are described by the settings.
+        source: what batches hold, for a method that learns from more than noise; the settings describe it otherwise.
 
     Returns:
         The student with its averaged weights, also saved as ``output/student`` (stock diffusers) and
@@ -41,7 +44,7 @@ def distill(
     Raises:
         BootdiffError: if the input is bad, before anything is written; ``Interrupted`` after Ctrl-C.
     """
-    plan = plan_distillation(teacher, output, settings, method, conditions)
+    plan = plan_distillation(teacher, output, settings, method, conditions, source)
     if word_of_first(plan.finished):
         Run(plan.output).tidy()
         return load_student(Run(plan.output).student_path, plan.teacher)

@@ -12,10 +12,11 @@ from bootdiff.config.settings import TrainingSettings, make_settings
 from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError
 from bootdiff.data.conditions import Conditions
+from bootdiff.data.sources import Source
 from bootdiff.distillation.conditioning import ConditionPlan, plan_conditions
 from bootdiff.distillation.fingerprints import sources_of
 from bootdiff.distillation.given_conditions import given_conditions
-from bootdiff.distillation.source_plan import SourcePlan, chosen_source, plan_source
+from bootdiff.distillation.source_plan import SourcePlan, chosen_source, given_source, plan_source
 from bootdiff.distillation.start import adopted
 from bootdiff.export.schedulers import scheduler_for
 from bootdiff.losses.distances import make_distance
@@ -101,6 +102,7 @@ def plan_distillation(
     settings: TrainingSettings | None = None,
     method: str = "boot",
     conditions: Conditions | None = None,
+    source: Source | None = None,
 ) -> Plan:
     """Return a plan, after loading and checking everything that can be checked without writing anything.
 
@@ -110,11 +112,13 @@ def plan_distillation(
     resolved, output = _of_method(method, settings), Path(output)
     if not isinstance(teacher, Teacher):
         teacher = load_teacher(teacher, commit=Run(output).commit(teacher) if isinstance(teacher, str) else None)
-    whole = _plan_alone(teacher, method, resolved, output, conditions)
+    whole = _plan_alone(teacher, method, resolved, output, conditions, source)
     *earlier, last = find_method(method).stages_of(whole.settings)
     before: tuple[Plan, ...] = ()
     for stage in earlier:
-        alone = _plan_alone(teacher, stage.method, stage.settings, output / stage.name, conditions)
+        takes = find_method(stage.method).sources
+        own = source if source is not None and getattr(source, "kind", None) in takes else None
+        alone = _plan_alone(teacher, stage.method, stage.settings, output / stage.name, conditions, own)
         before = (*before, replace(alone, before=before, stage=replace(stage, settings=alone.settings)))
     plan = replace(whole, before=before, stage=last if before else None)
     for one in (*before, plan):
@@ -123,14 +127,22 @@ def plan_distillation(
 
 
 def _plan_alone(
-    teacher: Teacher, method: str, settings: DistillationSettings, output: Path, conditions: Conditions | None
+    teacher: Teacher,
+    method: str,
+    settings: DistillationSettings,
+    output: Path,
+    conditions: Conditions | None,
+    given: Source | None = None,
 ) -> Plan:
     """Return the plan of one stage, as if there were no other."""
     takes = find_method(method).sources
     resolved = _changed(method, settings, chosen_source(settings, method, takes))
     if resolved.start is not None:
         resolved = _changed(method, resolved, adopted(resolved, teacher, given=conditions is not None))
-    source = plan_source(teacher, resolved, takes[0], given=conditions is not None)
+    if given is None:
+        source = plan_source(teacher, resolved, takes[0], given=conditions is not None)
+    else:
+        source = given_source(given, method, resolved, takes)
     if conditions is None:
         asked = plan_conditions(teacher, resolved, Run(output), source.captions)
     else:

@@ -42,20 +42,24 @@ class SourcePlan:
         kind: the word for the source: noise, pairs, trajectories or images.
         settings: the run's settings; those of a method that learns from noise alone have none of the source's own.
         data: the data set, for images.
+        given: a source that was made in Python, in place of the one that the settings describe.
     """
 
     kind: str
     settings: DistillationSettings
     data: Data | None = None
+    given: Source | None = None
 
     @property
     def data_free(self) -> bool:
         """Whether no image of a data set is read."""
-        return self.data is None
+        return self.data is None if self.given is None else bool(self.given.data_free)
 
     @property
     def digests(self) -> dict[str, str]:
         """Return the hash of the data set, if one is read; stored samples depend on nothing but the rest of the run."""
+        if self.given is not None:
+            return {"source": str(getattr(self.given, "digest", type(self.given).__qualname__))}
         return {} if self.data is None else {"data": hash_data(self.data)}
 
     @property
@@ -68,6 +72,8 @@ class SourcePlan:
     def describe(self) -> str:
         """Return the source as text for the plan."""
         settings = self.settings
+        if self.given is not None:
+            return f"{self.kind} of a {type(self.given).__name__}"
         if self.data is not None:
             return f"{len(self.data.pixels)} images"
         if isinstance(settings, StoredPairs) and self.kind in STORED:
@@ -83,6 +89,8 @@ class SourcePlan:
             folder: the run's folder.
             hashes: those of what the run reads, ``Plan.sources``.
         """
+        if self.given is not None:
+            return self.given
         if self.data is not None:
             return self._images(self.data, material, folder, device, hashes)
         if isinstance(self.settings, StoredPairs) and self.kind in STORED:
@@ -160,6 +168,22 @@ def chosen_source(settings: DistillationSettings, method: str, takes: Sequence[s
         chosen = {"source": asked}
     stored = {"pairs": settings.stored} if isinstance(settings, StoredPairs) and asked in STORED else {}
     return {**chosen, **stored}
+
+
+def given_source(source: Source, method: str, settings: DistillationSettings, takes: Sequence[str]) -> SourcePlan:
+    """Return the plan of a source that was made in Python.
+
+    Raises:
+        BootdiffError: if it is no source, or the method cannot learn from one of its kind.
+    """
+    lacks = [name for name in ("kind", "data_free", "batch", "ahead", "modules") if not hasattr(source, name)]
+    if lacks:
+        raise BootdiffError(
+            f"source= expects a source such as those of bootdiff.data.sources, got a {type(source).__name__} without "
+            f"'{lacks[0]}'."
+        )
+    check_source(method, takes, source.kind)
+    return SourcePlan(source.kind, settings, given=source)
 
 
 def check_source(method: str, takes: Sequence[str], asked: str) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bootdiff.data.pictures import is_picture, to_pixels
 from bootdiff.evaluation.equivalence import sentences
-from bootdiff.evaluation.figures import FIGURES
+from bootdiff.evaluation.figures import headings
 from bootdiff.samplers.rows import sampler_name
 from bootdiff.storage.files import write_json, write_text, write_whole
 
@@ -37,13 +37,13 @@ def table_cells(result: Mapping[str, Any], intervals: bool = True) -> tuple[list
     Args:
         intervals: whether each figure's interval stands beside it; a terminal has no room for them.
     """
-    rows = result["rows"]
-    names = [name for name in FIGURES if any(name in row["figures"] for row in rows)]
+    rows, known = result["rows"], headings()
+    names = [name for name in known if any(name in row["figures"] for row in rows)]
     latencies = any("milliseconds" in row for row in rows)
-    head = ["sampler", "calls", *(FIGURES[name][0] for name in names), "images/s", *(["ms, batch 1"] * latencies)]
+    head = ["sampler", "calls", *(known[name][0] for name in names), "images/s", *(["ms, batch 1"] * latencies)]
     cells = []
     for row in rows:
-        figures = [_cell(row["figures"].get(name), FIGURES[name][1], intervals) for name in names]
+        figures = [_cell(row["figures"].get(name), known[name][1], intervals) for name in names]
         speed = [f"{row['images_per_second']:.3g}", *([f"{row['milliseconds']['value']:.3g}"] if latencies else [])]
         cells.append([row["name"], str(row["calls"]), *figures, *speed])
     return head, cells
@@ -65,7 +65,8 @@ def document(result: Mapping[str, Any]) -> str:
     head, cells = table_cells(result)
     lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *cells)]
     used = {name: figure for row in result["rows"] for name, figure in row["figures"].items()}
-    notes = [f"- {FIGURES[name][0]}: {figure['estimator']}." for name, figure in used.items() if name in FIGURES]
+    known = headings()
+    notes = [f"- {known[name][0]}: {figure['estimator']}." for name, figure in used.items() if name in known]
     about = (
         f"{result['num']} samples a noise seed, {result['repeats']} noise seed(s) from {result['seed']}, the same "
         f"noises for all; features {result['features'] or 'none'}, reference {result['reference'] or 'none'}. The "
@@ -81,7 +82,7 @@ def document(result: Mapping[str, Any]) -> str:
 
 def comma_separated(result: Mapping[str, Any]) -> str:
     """Return the text of the CSV file: every figure with its interval, unrounded."""
-    names = [name for name in FIGURES if any(name in row["figures"] for row in result["rows"])]
+    names = [name for name in headings() if any(name in row["figures"] for row in result["rows"])]
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     ends = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]

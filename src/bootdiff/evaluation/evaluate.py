@@ -55,7 +55,7 @@ def evaluate(
     """Measure students and their teacher from the same noises and conditions, and return the table.
 
     Args:
-        students: one-step samplers by their names.
+        students: samplers by their names; one that takes several calls for an image says so by its ``calls``.
         t_range: (t_min, t_max) of the path that the students learned.
         judges: the feature space, the reference and the CLIP model; without any, only path error and speed are
             measured.
@@ -73,7 +73,12 @@ def evaluate(
     engine = Engine(judges, Noises(num, seed, repeats))
     path = (path_of or teacher, t_range)
     entries = [
-        Entry(Candidate(Row("student", ONE_CALL, 1, 1, title=name), sampler), teacher, listed, path)
+        Entry(
+            Candidate(Row("student", ONE_CALL, 1, getattr(sampler, "calls", 1), title=name), sampler),
+            teacher,
+            listed,
+            path,
+        )
         for name, sampler in students.items()
     ]
     own = Listed(teachers_conditions(teacher, listed.conditions), listed.labels, listed.texts)

@@ -21,6 +21,7 @@ from bootdiff.evaluation.cache import cache_folder
 from bootdiff.evaluation.measure import Figures, Listed
 from bootdiff.evaluation.tally import Judges
 from bootdiff.metrics.estimate import Estimate
+from bootdiff.metrics.registry import further_metrics
 from bootdiff.storage.files import read_json, write_json
 from bootdiff.system.notes import note
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of
@@ -134,6 +135,7 @@ def judge_words(judges: Judges) -> dict[str, Any]:
         # Their values differ in the last digit from machine to machine; which they are, the statistics say.
         "samples": None if reference is None or reference.samples is None else len(reference.samples),
         "clip": None if judges.clip is None else judges.clip.name,
+        **({"metrics": sorted(further_metrics())} if further_metrics() else {}),
     }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from bootdiff.metrics.frechet import GroupedAccumulator
 from bootdiff.metrics.inception_score import InceptionScore
 from bootdiff.metrics.kernel import kernel_distance
 from bootdiff.metrics.precision_recall import precision_recall
+from bootdiff.metrics.registry import further_metrics
 
 #: the number of first samples whose feature vectors are kept, for figures that need them one by one
 KEPT = 10_000
@@ -156,6 +157,7 @@ class Tally:
             against = reference.samples.to(samples.device)
             known["kid"] = kernel_distance(samples, against)
             known["precision"], known["recall"] = precision_recall(samples, against)
+            known.update({name: metric.measure(samples, against) for name, metric in further_metrics().items()})
         with suppress(BootdiffError):  # of a condition with two samples at least
             known["diversity"] = self.diversity.estimate()
         if self.classified:

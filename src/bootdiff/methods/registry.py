@@ -1,21 +1,24 @@
 """The list of methods, one line each; a method's module is imported when it is asked for.
 
 Packages of others add theirs by an entry point of the group ``bootdiff.methods``: ``NAME = "package.module:Class"``,
-where the class is declared by ``bootdiff.methods.method.method``.
+where the class is declared by ``bootdiff.methods.method``. A program adds its own by ``register_method``.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
+from typing import Any, TypeVar
 
-from bootdiff.core.errors import BootdiffError, choose, first_line
+from bootdiff.core.errors import BootdiffError, choose
+from bootdiff.core.plugins import loaded, named
 from bootdiff.methods.method import Method
 from bootdiff.methods.settings import DistillationSettings
 
-#: for each method's name, its ``module:objective class``
-METHODS = {
+C = TypeVar("C", bound=type)
+#: for each method's name, its objective class, as ``module:class`` where its module is imported only when asked for
+METHODS: dict[str, Any] = {
     "boot": "bootdiff.methods.boot:Boot",
     "direct": "bootdiff.methods.direct:Direct",
     "dm": "bootdiff.methods.corrections.distribution_matching:DistributionMatching",
@@ -28,7 +31,21 @@ GROUP = "bootdiff.methods"
 @lru_cache
 def _of_others() -> dict[str, EntryPoint]:
     """Return the entry points of other packages' methods by name; names of our own are left to us."""
-    return {point.name: point for point in entry_points(group=GROUP) if point.name not in METHODS}
+    return {name: entry for name, entry in named(GROUP).items() if name not in METHODS}
+
+
+def register_method(objective: C) -> C:
+    """Make ``--method`` and ``distill`` know a method that ``method`` has declared, and return it; for decorators.
+
+    Raises:
+        BootdiffError: if the class is not declared.
+    """
+    declared = getattr(objective, "method", None)
+    if not isinstance(declared, Method):
+        raise BootdiffError(f"{objective.__name__} declares no method; put bootdiff.methods.method(NAME, …) above it.")
+    METHODS[declared.name] = objective
+    find_method.cache_clear()
+    return objective
 
 
 def single_names() -> list[str]:
@@ -88,14 +105,14 @@ def _declared(name: str) -> Method:
         BootdiffError: if another package's method cannot be imported, or declares nothing.
     """
     if name in METHODS:
-        module, _, kind = METHODS[name].partition(":")
-        declared: Method = getattr(import_module(module), kind).method
+        place = METHODS[name]
+        if isinstance(place, str):
+            module, _, kind = place.partition(":")
+            place = getattr(import_module(module), kind)
+        declared: Method = place.method
         return declared
     point = _of_others()[name]
-    try:
-        found = getattr(point.load(), "method", None)
-    except Exception as error:  # another package's own trouble, whatever it is
-        raise BootdiffError(f"method {name} cannot be loaded from {point.value} ({first_line(error)}).") from error
+    found = getattr(loaded(point, "method"), "method", None)
     if not isinstance(found, Method) or found.name != name:
         raise BootdiffError(f"{point.value} declares no method {name}; see docs/extending.md for how to declare one.")
     return found

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from bootdiff.core.errors import BootdiffError, first_line
-from bootdiff.system.out_of_memory import let_pass
+from bootdiff.core.errors import BootdiffError
+from bootdiff.core.plugins import loaded, named
 
 if TYPE_CHECKING:
     from bootdiff.teachers.adapters.base import Adapter
@@ -74,12 +74,8 @@ def adapter_of_index(index: Mapping[str, Any], name: str) -> type[Adapter]:
 
 
 def _load_entry_points() -> None:
-    for entry in metadata.entry_points(group=ENTRY_POINTS):
-        try:
-            register_adapter(entry.load())
-        except Exception as error:  # somebody else's module may raise anything
-            let_pass(error)
-            raise BootdiffError(f"the adapter {entry.value} cannot be imported ({first_line(error)}).") from error
+    for entry in named(ENTRY_POINTS).values():
+        register_adapter(loaded(entry, "adapter"))
 
 
 def _denoiser(index: Mapping[str, Any]) -> str:
