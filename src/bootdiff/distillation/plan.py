@@ -136,9 +136,10 @@ def _plan_alone(
 ) -> Plan:
     """Return the plan of one stage, as if there were no other."""
     takes = find_method(method).sources
-    resolved = _changed(method, settings, chosen_source(settings, method, takes))
-    if resolved.start is not None:
+    resolved, chosen = settings, chosen_source(settings, method, takes)
+    if resolved.start is not None:  # first: it asks which settings were given, and changed ones count as given
         resolved = _changed(method, resolved, adopted(resolved, teacher, given=conditions is not None))
+    resolved = _changed(method, resolved, chosen)
     if given is None:
         source = plan_source(teacher, resolved, takes[0], given=conditions is not None)
     else:
