@@ -96,9 +96,10 @@ def plan_distillation(
     resolved = _of_method(method, settings)
     if not isinstance(teacher, Teacher):
         teacher = load_teacher(teacher, commit=Run(output).commit(teacher) if isinstance(teacher, str) else None)
-    resolved = _changed(method, resolved, chosen_source(resolved, method, sources_taken(method)))
-    if resolved.start is not None:
+    chosen = chosen_source(resolved, method, sources_taken(method))
+    if resolved.start is not None:  # first: it asks which settings were given, and changed ones count as given
         resolved = _changed(method, resolved, adopted(resolved, teacher, given=conditions is not None))
+    resolved = _changed(method, resolved, chosen)
     source = plan_source(teacher, resolved, given=conditions is not None)
     if conditions is None:
         asked = plan_conditions(teacher, resolved, Run(output), source.captions)
