@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from bootdiff.config.mixins import StoredPairs
+from bootdiff.config.mixins import Rounds, StoredPairs
 from bootdiff.methods.base import Loss, OneLearner, learner_of
-from bootdiff.methods.method import method
+from bootdiff.methods.method import method, rounds
 from bootdiff.methods.settings import DistillationSettings
 from bootdiff.solvers import noisy
+from bootdiff.students.denoising import DenoisingStudent
 
 
 class ToySettings(StoredPairs, DistillationSettings):
@@ -29,3 +30,17 @@ class ToyDenoising(OneLearner):
         t = own.t_min + (own.t_max - own.t_min) * turn.draw.uniform("t")
         x_t = noisy(batch.data, batch.noise, t, own.schedule)
         return [lambda: Loss((networks["student"](x_t, t, batch.condition) - batch.data).square().mean())]
+
+
+class ToyRoundsSettings(Rounds, StoredPairs, DistillationSettings):
+    """The settings of the toy in rounds."""
+
+
+def stages(settings):
+    """Three rounds, in each of which the student of the round before is the teacher."""
+    return rounds("toy-rounds", settings, ["n4", "n2", "n1"], DenoisingStudent.as_teacher)
+
+
+@method("toy-rounds", ToyRoundsSettings, sources=("pairs",), student="denoising", stages=stages)
+class ToyRounds(ToyDenoising):
+    """The toy in rounds."""

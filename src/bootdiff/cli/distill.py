@@ -80,8 +80,8 @@ def _of_noise_alone(method: str, settings_type: Any, layer: Mapping[str, Any]) -
 def print_verdict(plan: Plan) -> None:
     """Print whether a run has converged, and where it ended if that was before its last step."""
     steps = read_done(plan.output)["steps"]
-    if steps < plan.settings.steps:
-        print(f"stopped: at step {steps} of {plan.settings.steps}, because it has converged (stop_when)")
+    if steps < plan.trained.steps:
+        print(f"stopped: at step {steps} of {plan.trained.steps}, because it has converged (stop_when)")
     verdict = verdict_of(plan.output)
     print(f"verdict: {verdict.word}: {verdict.sentence}")
 
@@ -115,7 +115,11 @@ def print_plan(plan: Plan) -> None:
     print(f"method: {plan.method}")
     print(f"output: {plan.output}")
     for stage in (*plan.before, plan):
-        _print_settings(stage, f"{stage.stage.name}." if stage.is_stage and stage.stage is not None else "")
+        _print_settings(stage, f"{stage.name}." if stage.is_stage else "")
+    if plan.before:
+        stages = [f"{stage.name} of {stage.trained.steps} updates" for stage in plan.before]
+        updates = sum(stage.trained.steps for stage in (*plan.before, plan))
+        print(f"stages: {', '.join(stages)}, and a last one of {plan.trained.steps}; {updates} updates in all")
     if plan.asked.prompts is not None:
         print(f"prompts: {plan.asked.describe_prompts()}")
     print(f"source: {plan.source.describe()}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
@@ -257,6 +258,38 @@ class Sourcing(Settings):
         if alien:
             raise BootdiffError(f"{alien[0]} has no effect with --source {self.source}; leave one of them out.")
         return self
+
+
+class Rounds(Settings):
+    """Settings of single rounds, for methods that train in rounds: ``n16.steps`` is a setting of the round ``n16``."""
+
+    rounds: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="settings of single rounds, where they are others: NAME.steps, NAME.seed, …"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, values: Any) -> Any:
+        """Take ``NAME: {...}`` as the settings of a round, unless NAME is a setting itself."""
+        if not isinstance(values, Mapping):
+            return values
+        own = {
+            key: value for key, value in values.items() if key not in cls.model_fields and isinstance(value, Mapping)
+        }
+        kept = {key: value for key, value in values.items() if key not in own}
+        return {**kept, "rounds": {**kept.get("rounds", {}), **own}} if own else kept
+
+    def of_round(self, name: str) -> Self:
+        """Return the settings of one round.
+
+        Raises:
+            BootdiffError: if one of its own is refused; the message names the round.
+        """
+        words = {key: value for key, value in self.model_dump().items() if key != "rounds"}
+        try:
+            return type(self)(**{**words, **self.rounds.get(name, {})})
+        except BootdiffError as error:
+            raise BootdiffError(f"{name}: {error}") from error
 
 
 class Encoders(Settings):

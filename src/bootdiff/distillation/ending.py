@@ -82,7 +82,7 @@ def first_pulse(plan: Plan, loop: Loop, material: Material) -> Pulse | None:
 def divergence(plan: Plan, student: Student, before: Pulse, material: Material) -> str | None:
     """Return how the student diverged since its first pulse, as the end of a sentence; None if it did not."""
     # Only BOOT's boundary loss holds the student at t_max.
-    weights = (getattr(plan.settings, name, 1.0) for name in ("boot_weight", "boundary_weight"))
+    weights = (getattr(plan.trained, name, 1.0) for name in ("boot_weight", "boundary_weight"))
     return _pulse(plan, student, material).alarm(before, anchored=min(weights) > 0)
 
 

@@ -17,7 +17,7 @@ from bootdiff.distillation.conditioning import ConditionPlan, plan_conditions
 from bootdiff.distillation.fingerprints import sources_of
 from bootdiff.distillation.given_conditions import given_conditions
 from bootdiff.distillation.source_plan import SourcePlan, chosen_source, given_source, plan_source
-from bootdiff.distillation.start import adopted
+from bootdiff.distillation.start import adopted, of_kind
 from bootdiff.export.schedulers import scheduler_for
 from bootdiff.losses.distances import make_distance
 from bootdiff.methods.method import Stage
@@ -60,6 +60,11 @@ class Plan:
     def is_stage(self) -> bool:
         """Whether this is a stage before the last one, in a folder within the run's."""
         return self.stage is not None and self.stage.name != ""
+
+    @property
+    def name(self) -> str:
+        """The name of the stage: that of its folder."""
+        return self.output.name
 
     @property
     def trained(self) -> DistillationSettings:
@@ -136,7 +141,7 @@ def _plan_alone(
 ) -> Plan:
     """Return the plan of one stage, as if there were no other."""
     takes = find_method(method).sources
-    resolved, chosen = settings, chosen_source(settings, method, takes)
+    resolved, chosen = settings, {**chosen_source(settings, method, takes), **of_kind(settings, method)}
     if resolved.start is not None:  # first: it asks which settings were given, and changed ones count as given
         resolved = _changed(method, resolved, adopted(resolved, teacher, given=conditions is not None))
     resolved = _changed(method, resolved, chosen)

@@ -31,7 +31,7 @@ def run_plan(plan: Plan, report_to: str | None = None) -> Student:
     from bootdiff.training.accelerator import make_accelerator
 
     with _alone(plan):
-        accelerator = make_accelerator(plan.settings, plan.output, report_to)
+        accelerator = make_accelerator(plan.trained, plan.output, report_to)
         # Before the run is begun: a student that does not fit, or a damaged encoder, must leave nothing behind.
         _named_student(plan)
         material = plan.asked.make(plan.output, accelerator.device)
@@ -54,7 +54,7 @@ def _train(plan: Plan, material: Material, report_to: str | None, last: bool = T
     from bootdiff.distillation.stage import train_stage
     from bootdiff.training.accelerator import end_training, make_accelerator
 
-    accelerator = make_accelerator(plan.settings, plan.output, report_to)
+    accelerator = make_accelerator(plan.trained, plan.output, report_to)
     if plan.is_stage and accelerator.is_main_process:
         _begin(plan)
     accelerator.wait_for_everyone()

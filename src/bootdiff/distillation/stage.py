@@ -30,15 +30,16 @@ def train_stage(plan: Plan, material: Material, student: Student | None, acceler
     Args:
         student: the student that the stage starts from; None if one is to be grown from the teacher.
     """
-    torch.manual_seed(plan.settings.seed)
+    settings = plan.trained
+    torch.manual_seed(settings.seed)
     assert material.source is not None, "the run has made it"
-    objective = find_method(plan.method).build(material.teacher, plan.trained, material.source, student)
-    start_tracker(accelerator, plan.settings)
+    objective = find_method(plan.method).build(material.teacher, settings, material.source, student)
+    start_tracker(accelerator, settings)
     learner = cast("Student", objective.learners()["student"].module)
     watch = _watch(plan, material, accelerator.num_processes, learner.probes)
     check_best(plan, watch)
     preview = preview_of(plan.teacher, material.conditions, plan.output)
-    loop = Loop(objective, plan.settings, plan.output, accelerator, preview, watch)
+    loop = Loop(objective, settings, plan.output, accelerator, preview, watch)
     before = first_pulse(plan, loop, material)
     student = _trained(plan, loop)
     best_step = take_best(student, watch, accelerator)
@@ -57,7 +58,7 @@ def train_stage(plan: Plan, material: Material, student: Student | None, acceler
 
 def _watch(plan: Plan, material: Material, processes: int, probes: Sequence[str]) -> Watch | None:
     """Return what looks at the convergence; None if the run is too short to pay for looks."""
-    settings, teacher = plan.settings, material.teacher
+    settings, teacher = plan.trained, material.teacher
     times = cast("tuple[float, float]", (settings.t_min, settings.t_max))  # a plan's are known
     shown = TeacherFeatures.of(teacher, times[0]) is not None
     looks = WatchPlan.of(settings, teacher.shape, processes, shown, probes)

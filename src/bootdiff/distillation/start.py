@@ -7,6 +7,8 @@ from typing import Any
 
 from bootdiff.core.errors import BootdiffError
 from bootdiff.core.guidance import GuidanceWeight
+from bootdiff.methods.method import ANY
+from bootdiff.methods.registry import find_method
 from bootdiff.methods.settings import DistillationSettings, learned_weight
 from bootdiff.students import Student
 from bootdiff.students.card import LearnedConditions, StudentCard
@@ -110,6 +112,29 @@ def _check_kind(name: str | None, card: StudentCard, teacher: Teacher) -> None:
             f"the student in {name} is one of {card.teacher}, and {teacher.name} is another kind of teacher; "
             "start from one of its own students."
         )
+
+
+def of_kind(settings: DistillationSettings, method: str) -> dict[str, Any]:
+    """Return the settings that follow from the kind of student that a stage trains.
+
+    Raises:
+        BootdiffError: if the student that it starts from is of another kind than the method's, or if BOOT's loss is to
+            hold on to a path that the student has not.
+    """
+    kind = find_method(method).student
+    if settings.start is not None:
+        found = StudentFolder.unfolded(str(settings.start)).card.kind
+        if kind not in (ANY, found):
+            raise BootdiffError(
+                f"the student in {settings.start} is a {found} student, and method {method} trains {kind} students; "
+                "start from one of those, or leave start out."
+            )
+        kind = found
+    if kind in (ANY, "path") or getattr(settings, "boot_weight", None) is None:
+        return {}
+    if "boot_weight" in settings.model_fields_set and settings.boot_weight > 0:  # type: ignore[attr-defined]
+        raise BootdiffError(f"boot_weight holds on to a path, which a {kind} student has not; set boot_weight=0.")
+    return {"boot_weight": 0.0}
 
 
 def started_from(folder: Path | str, teacher: Teacher, settings: DistillationSettings) -> Student:

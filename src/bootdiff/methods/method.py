@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from bootdiff.core.errors import BootdiffError
 from bootdiff.methods.base import Objective
 from bootdiff.methods.settings import DistillationSettings, learned_weight, target_limit
 from bootdiff.students.kinds import student_kind
@@ -93,6 +94,36 @@ class Method:
         student.target_limit = target_limit(settings, teacher)
         objective: Objective = self.objective.from_settings(teacher, settings, source, student)
         return objective
+
+
+def rounds(
+    name: str,
+    settings: Any,
+    names: Sequence[str],
+    learns_from: Callable[[Student], Teacher] | None = None,
+    continues: bool = True,
+) -> list[Stage]:
+    """Return the stages of a method that trains in rounds, one after the other.
+
+    Args:
+        name: the method's.
+        settings: the run's, with the group ``config.mixins.Rounds``.
+        names: the rounds' names, in order; each but the last names its folder, such as ``rounds/n16``.
+        learns_from: makes a round's teacher from the student of the round before it; None for the run's own teacher.
+        continues: whether a round starts from that student.
+
+    Raises:
+        BootdiffError: if the settings are of a round that there is not.
+    """
+    alien = [one for one in settings.rounds if one not in names]
+    if alien:
+        raise BootdiffError(f"there is no setting or round '{alien[0]}'; this run's rounds are {', '.join(names)}.")
+    found = []
+    for number, one in enumerate(names):
+        folder = f"rounds/{one}" if number < len(names) - 1 else ""
+        own = learns_from if number else None
+        found.append(Stage(folder, name, settings.of_round(one), own, continues))
+    return found
 
 
 def method(
