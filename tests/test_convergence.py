@@ -21,7 +21,7 @@ from bootdiff.monitoring.watch import Watch
 from bootdiff.monitoring.watch_plan import EXACT, EXACT_STEPS, WatchPlan
 from bootdiff.schedules import Cosine
 from bootdiff.solvers import Heun, even_times, solve
-from bootdiff.students import Student
+from bootdiff.students import PathStudent, Student
 from bootdiff.teachers import CallableTeacher, Gaussian, adapter_of, load_teacher
 from bootdiff.teachers.base import Teacher, Wrapper
 from bootdiff.training.accelerator import make_accelerator
@@ -108,7 +108,7 @@ def test_the_figures_are_those_of_an_exact_student(tmp_path):
             at_end = target < 500
             return torch.where(at_end.reshape(-1, 1, 1, 1), exact[-1], exact[0])
 
-    student = Student(Exact(), frozen, 0.02, 0.7)
+    student = PathStudent(Exact(), frozen, 0.02, 0.7)
     watch = Watch(frozen, Unconditional(), (0.02, 0.7), tmp_path, WatchPlan(EXACT, 1), 1)
     watch.look(1, {"student": student})
     look = read_watch(tmp_path)[0]

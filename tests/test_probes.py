@@ -44,7 +44,7 @@ def test_every_kind_is_asked_what_it_can_answer(tmp_path):
         assert {"boundary": "boundary_error", "consistency": "consistency_error"}.get(
             next(iter(student.probes), ""), "diversity"
         ) in figures
-        assert ("boundary_error" in figures) == (kind == "path")
+        assert ("boundary_error" in figures) == (kind in ("path", "trajectory"))
 
 
 class Exact(ConsistencyStudent):

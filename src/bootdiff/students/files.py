@@ -111,6 +111,8 @@ def _load_pipeline(folder: Path, card: StudentCard) -> Student:
     reading.origin = card.origin
     kind = student_kind(card.kind)
     grown = GrownPipelineNetwork(network, adapter, guided=card.weight.is_range, timed=kind.timed)
+    student = kind.grown(grown, reading, *card.times, card.weight.plain)
+    student.take(card.facts)
     slots = load_tensors(folder / SLOTS)
     check_finite_tensors(slots, folder / SLOTS)
     try:
@@ -119,8 +121,6 @@ def _load_pipeline(folder: Path, card: StudentCard) -> Student:
         let_pass(error)
         line = str(error).splitlines()[0]
         raise BootdiffError(f"{folder / SLOTS} does not fit its network ({line}); repeat the run's command.") from error
-    student = kind.grown(grown, reading, *card.times, card.weight.plain)
-    student.take(card.facts)
     return student
 
 

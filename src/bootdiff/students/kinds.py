@@ -13,6 +13,7 @@ KINDS = {
     "denoising": "bootdiff.students.denoising:DenoisingStudent",
     "jump": "bootdiff.students.jump:JumpStudent",
     "consistency": "bootdiff.students.consistency:ConsistencyStudent",
+    "trajectory": "bootdiff.students.trajectory:TrajectoryStudent",
 }
 
 
