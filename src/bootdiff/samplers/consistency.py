@@ -14,7 +14,9 @@ from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError
 from bootdiff.core.transfer import settled
 from bootdiff.samplers.base import Noises, fresh
-from bootdiff.samplers.few_step import check_falling
+from bootdiff.samplers.few_step import check_falling, table_length
+from bootdiff.schedules.table import BetaTable
+from bootdiff.solvers import trailing_times
 from bootdiff.students.consistency import ConsistencyStudent
 from bootdiff.teachers.base import NO_CONDITION
 
@@ -28,6 +30,16 @@ def noised_again(student: ConsistencyStudent, x: Tensor, z: Tensor, tau: float) 
     alpha, sigma = (v.item() for v in student.schedule.alpha_sigma(torch.tensor([tau])))
     left = student.boundary.left(student.t_min, student.schedule)
     return alpha * x + max(0.0, sigma**2 - (alpha * left) ** 2) ** 0.5 * z
+
+
+def consistency_times(student: ConsistencyStudent, calls: int) -> list[float]:
+    """Return falling times from t_max, evenly spaced; on a table of betas at entries, as LCMScheduler has them."""
+    if not isinstance(student.schedule, BetaTable):
+        return trailing_times(calls, student.t_min, student.t_max)
+    length, last = table_length(student.schedule, student.t_max), student.schedule.num_timesteps - 1
+    if calls >= length:
+        raise BootdiffError(f"{calls} calls are more than this student's {length} timesteps allow; ask for fewer.")
+    return [(length - 1 - call * length // calls) / last for call in range(calls)]
 
 
 class MultistepConsistency:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from bootdiff.core.errors import BootdiffError
 from bootdiff.samplers.base import Sampler
-from bootdiff.samplers.consistency import MultistepConsistency
+from bootdiff.samplers.consistency import MultistepConsistency, consistency_times
 from bootdiff.samplers.few_step import FewStep, steps_of
 from bootdiff.samplers.one_call import PathSampler
 from bootdiff.samplers.rows import CONSISTENCY, FEW_STEPS, MOST_STEPS, ONE_CALL
-from bootdiff.solvers import trailing_times
 from bootdiff.students import PathStudent, Student
 from bootdiff.students.consistency import ConsistencyStudent
 from bootdiff.students.denoising import DenoisingStudent
@@ -46,7 +45,7 @@ def student_sampler(student: Student, calls: int = 1) -> Called:
     if calls == 1:
         return Called(ONE_CALL, 1, PathSampler(student))
     if isinstance(student, ConsistencyStudent):
-        times = trailing_times(calls, student.t_min, student.t_max)
+        times = consistency_times(student, calls)
         return Called(CONSISTENCY, calls, MultistepConsistency(student, times))
     if isinstance(student, DenoisingStudent | JumpStudent):
         return Called(FEW_STEPS, calls, FewStep(student, steps_of(student, calls)))
