@@ -92,7 +92,8 @@ def one_step_scheduler(student: Student) -> Any:
     Raises:
         BootdiffError: if no stock scheduler can express the student's call.
     """
-    return scheduler_for(adapter_of_student(student), student.call, student.limit, student.t_max)
+    adapter, near = adapter_of_student(student), student.kind != "path"
+    return scheduler_for(adapter, student.call, student.limit, student.t_max, near)
 
 
 def one_step_network(student: Student, weight: float | None = None) -> Any:

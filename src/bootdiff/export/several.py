@@ -46,7 +46,8 @@ def several_steps(student: Student) -> Any:
 def has_lcm_boundary(student: ConsistencyStudent) -> bool:
     """Return whether LCMScheduler's two factors are the student's, but for the first fiftieth of the table.
 
-    So near to the image no step of less than fifty ends. The factors are ``skip = s² / (m² + s²)`` and ``out = m / sqrt(m² + s²)`` with m = 10 timesteps and s = 0.5. What noise is
+    So near to the image none of fifty steps or fewer is asked. The factors are ``skip = s² / (m² + s²)`` and
+    ``out = m / sqrt(m² + s²)`` with m = 10 timesteps and s = 0.5. What noise is
     left in the student's answers must be nothing beside what the scheduler adds.
     """
     length, last = table_length(student.schedule, student.t_max), student.schedule.num_timesteps - 1
@@ -75,12 +76,8 @@ def _scheduler(student: Student, kind: str, own: dict[str, Any]) -> Any:
     prediction = words.prediction_type.removeprefix("original_")
     # A Stable Diffusion pipeline insists on steps_offset 1, which trailing timesteps ignore.
     fields = {"timestep_spacing": "trailing", "steps_offset": 1, "set_alpha_to_one": True}
+    limit = student.limit.scheduler_fields()
     with quietly():
         return getattr(diffusers, kind)(
-            num_train_timesteps=length,
-            prediction_type=prediction,
-            **table,
-            **fields,
-            **student.limit.scheduler_fields(),
-            **own,
+            num_train_timesteps=length, prediction_type=prediction, **table, **fields, **limit, **own
         )

@@ -25,7 +25,7 @@ def noised_again(student: ConsistencyStudent, x: Tensor, z: Tensor, tau: float) 
     """Return x_tau, (b, *shape), of a consistency student's answers x (b, *shape) and fresh noises z.
 
     ``x_tau = (alpha_tau / alpha_m) x_m + sqrt(sigma_tau² − (alpha_tau sigma_m / alpha_m)²) z`` with m = t_min. An
-    answer is ``x = x_m / alpha_m``, and the noise that is still in it counts at tau (docs/method.md, B12).
+    answer is ``x = x_m / alpha_m``, and the noise that is still in it counts at tau.
     """
     alpha, sigma = (v.item() for v in student.schedule.alpha_sigma(torch.tensor([tau])))
     left = student.boundary.left(student.t_min, student.schedule)
