@@ -26,6 +26,7 @@ from bootdiff.methods.corrections.fake import Fake
 from bootdiff.methods.corrections.freeflow import FreeFlow
 from bootdiff.methods.corrections.sid import Sid
 from bootdiff.methods.registry import find_method
+from bootdiff.samplers.operators import Mask
 from bootdiff.samplers.refine import Kept, Refined, level_of, open_kept
 from bootdiff.schedules import Cosine, RectifiedFlow
 from bootdiff.solvers import Heun, even_times, solve
@@ -771,7 +772,7 @@ def test_refining_is_the_teachers_path_from_the_noised_image():
 
 def test_inpainting_keeps_what_is_known_and_fills_the_rest():
     teacher = Gaussian(0.5, 0.1, (1, 4, 4))
-    kept = Kept(torch.full((1, 1, 4, 4), -1.0), torch.tensor([0.0, 0, 1, 1]).expand(1, 1, 4, 4))
+    kept = Kept(torch.full((1, 1, 4, 4), -1.0), Mask(torch.tensor([0.0, 0, 1, 1]).expand(1, 1, 4, 4)))
     made = Refined(Wrong(teacher, 0.0), teacher, 5, 0.7, kept)(torch.randn(6, 1, 4, 4))
     assert (made[..., :2] == -1).all() and (made[..., 2:] - 0.5).abs().mean() < 0.2
 
@@ -819,7 +820,7 @@ def test_a_picture_is_read_in_the_channels_of_the_images(name, channels, tmp_pat
     adapter = load_teacher(str(save_sd(tmp_path / "t")) if name == "tiny sd" else name).denoiser.adapter
     Image.new("RGB", (5, 7), (255, 0, 0)).save(tmp_path / "red.png")
     kept = open_kept(tmp_path / "red.png", tmp_path / "red.png", adapter.shape, adapter)
-    assert kept.sample.shape == (1, *adapter.shape) and kept.hole.shape == (1, 1, *adapter.shape[1:])
+    assert kept.sample.shape == (1, *adapter.shape) and kept.operator.hole.shape == (1, 1, *adapter.shape[1:])
     assert adapter.decode(kept.sample).shape[1] == channels
 
 

@@ -52,15 +52,21 @@ def run_distill(
         return
     if word_of_first(plan.finished):
         Run(output).tidy()
-        print(f"done: {output} is finished; its student is {output}/student.")
+        print(f"done: {output} is finished; its student is {output}/{_student(output)}.")
         if not (output / "report.html").exists() and is_first_process():
             print_report(output)
         return
     run_plan(plan, report_to)
     if is_first_process():
-        print(f"student: {output}/student  (diffusers: DiffusionPipeline.from_pretrained)")
+        stock = "  (diffusers: DiffusionPipeline.from_pretrained)" if _student(output) == "student" else ""
+        print(f"student: {output}/{_student(output)}{stock}")
         print_verdict(plan)
         print_report(output)
+
+
+def _student(output: Path) -> str:
+    """Return the name of a finished run's student folder: that of the stock pipeline, if there is one."""
+    return "student" if Run(output).student.exists() else "student-path"
 
 
 def _of_noise_alone(method: str, settings_type: Any, layer: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from bootdiff.cli.options import (
     Batch,
     Classes,
     Config,
+    Device,
     GuidanceScale,
     Num,
     Output,
@@ -193,21 +194,28 @@ def sample(
     teacher: Annotated[
         str | None, typer.Option(help="With --refine: who finishes, where it has moved. Default: the student's own.")
     ] = None,
+    calls: Annotated[
+        int, typer.Option(min=1, max=1000, help="Calls an image, of a student that is no path student.")
+    ] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples a network call, at most.")] = 256,
+    device: Device = None,
 ) -> None:
     """Draw samples in one network call each; a base stage and its super-resolution stage make two."""
     from bootdiff.cli.sample import run_sample
     from bootdiff.cli.words import read_words
+    from bootdiff.core.device import use_device
     from bootdiff.data.classes import read_classes
     from bootdiff.samplers.choice import Choice
     from bootdiff.sampling.finish import finish_of
     from bootdiff.sampling.layouts import layout_of
     from bootdiff.sampling.sample import Wanted
 
+    use_device(device)
     words = read_words(prompt, prompts, prompt_column, swap)
     layout = layout_of(swap is not None, interpolate, linear, times)
     choice = Choice(words, read_classes(classes, "--class"), guidance_scale, negative_prompt)
-    wanted = Wanted(num, seed, batch_size, choice, layout, finish_of(refine, refine_from, edit, image, mask, teacher))
+    finish = finish_of(refine, refine_from, edit, image, mask, teacher)
+    wanted = Wanted(num, seed, batch_size, choice, layout, finish, calls)
     run_sample(student, wanted, times, output)
 
 

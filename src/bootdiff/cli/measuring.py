@@ -12,6 +12,7 @@ from bootdiff.cli.options import (
     Calls,
     Classes,
     Clip,
+    Device,
     FirstSeed,
     GuidanceScale,
     Heun,
@@ -60,14 +61,17 @@ def evaluate(
     revision: Revision = None,
     variant: Variant = None,
     dtype: Annotated[str | None, typer.Option(help="Another one than the student's teacher ran in.")] = None,
+    device: Device = None,
 ) -> None:
     """Measure a student beside its teacher's best samplers, from the same noises; or a teacher alone."""
     from bootdiff.cli.evaluate import run_evaluate
     from bootdiff.cli.words import read_calls, read_labels, read_words
+    from bootdiff.core.device import use_device
     from bootdiff.data.classes import read_classes
     from bootdiff.evaluation.measurement import Measurement
     from bootdiff.samplers.choice import Choice
 
+    use_device(device)
     labels = read_labels(prompts, prompt_column, label_column)
     options = given({"revision": revision, "variant": variant, "dtype": dtype})
     choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
@@ -101,14 +105,17 @@ def compare(
     ] = "",
     refine_from: RefineFrom = None,
     clip: Clip = None,
+    device: Device = None,
 ) -> None:
     """Students beside their teacher's best samplers: a table, a plot and pictures, from the same noises."""
     from bootdiff.cli.compare import run_compare
     from bootdiff.cli.words import read_calls, read_labels, read_words
+    from bootdiff.core.device import use_device
     from bootdiff.data.classes import read_classes
     from bootdiff.evaluation.measurement import Measurement
     from bootdiff.samplers.choice import Choice
 
+    use_device(device)
     labels = read_labels(prompts, prompt_column, label_column)
     choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
     asked = Measurement(features, reference, clip, num, seed, repeats, choice, labels, read_calls(calls), heun)
@@ -120,10 +127,13 @@ def ablate(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML: teacher, settings, vary, grid, …")],
     output: Annotated[Path, typer.Option(help="A folder; the same command resumes.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the variants and stop.")] = False,
+    device: Device = None,
 ) -> None:
     """One setting after another changed: a run for every variant, one table, and pictures of them all."""
     from bootdiff.cli.ablate import run_ablate
+    from bootdiff.core.device import use_device
 
+    use_device(device)
     run_ablate(config, output, dry_run)
 
 
@@ -134,8 +144,11 @@ def report(
     output: Annotated[
         Path | None, typer.Option(help="FILE.html; default: in the run, of several runs report.html here.")
     ] = None,
+    device: Device = None,
 ) -> None:
     """Verdict, samples, figures, curves and settings on one page; several runs are set side by side."""
     from bootdiff.cli.report import run_report
+    from bootdiff.core.device import use_device
 
+    use_device(device)
     run_report(runs, teacher, output)

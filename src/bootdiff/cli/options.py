@@ -41,6 +41,10 @@ Refine = Annotated[
 RefineFrom = Annotated[
     float | None, typer.Option(help="The time t at which the teacher takes over; default: sigma / alpha = 1/3.")
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(help="cpu, cuda, cuda:1 or mps, for sampling and measuring; default: the best that there is."),
+]
 # torchrun takes --num for the beginning of an option of its own.
 Num = Annotated[int, typer.Option("--num", "--num-samples", min=2, help="Samples a noise seed.")]
 Calls = Annotated[

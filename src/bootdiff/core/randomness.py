@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -137,3 +137,51 @@ def noises_of(seed: int, numbers: Iterable[int], shape: Sequence[int], after: Se
         return torch.randn(*shape, generator=generator)
 
     return torch.stack([one(number) for number in numbers])
+
+
+@dataclass(frozen=True)
+class Noise:
+    """All noises of some samples of a sampling run: those that they start from, and fresh ones for later calls.
+
+    Sample i has one generator, that of ``sample_noise``; its starting noise is the first that is drawn, and the fresh
+    noise of call k is the k-th after that. So stock pipelines, which go on with the generators that they were given,
+    draw the same noises; and a sample's noises depend on neither the batch nor the process that it is in.
+
+    Args:
+        seed: the seed of the sampling run.
+        start, stop: the samples ``start`` … ``stop − 1``.
+        shape: the shape of one sample, without the batch.
+        device: where the noises are put; they are drawn on the CPU.
+        drawn: how many noises of this shape each generator has drawn before the first call: the starting one, and for
+            a super-resolution stage the one on the images that it enlarges.
+    """
+
+    seed: int
+    start: int
+    stop: int
+    shape: tuple[int, ...]
+    device: torch.device | str = "cpu"
+    drawn: int = 1
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @cached_property
+    def eps(self) -> Tensor:
+        """The starting noises, (stop − start, *shape)."""
+        return sample_noise(self.seed, self.start, self.stop, self.shape).to(self.device)
+
+    def again(self, call: int) -> Tensor:
+        """Return the fresh noises of call ``call``, (stop − start, *shape); the calls after the first count from 1."""
+
+        def one(number: int) -> Tensor:
+            generator = torch.Generator("cpu").manual_seed(self.seed + number)
+            for _ in range(self.drawn + call - 1):  # at once they would be other values: torch draws by 16
+                torch.randn(*self.shape, generator=generator)
+            return torch.randn(*self.shape, generator=generator)
+
+        return torch.stack([one(number) for number in range(self.start, self.stop)]).to(self.device)
+
+    def first(self, num: int) -> Noise:
+        """Return the noises of the first ``num`` samples only."""
+        return replace(self, stop=min(self.stop, self.start + num))

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from bootdiff.core.errors import BootdiffError
 from bootdiff.distillation.conditioning import Material
-from bootdiff.export.diffusers import export_student
+from bootdiff.export.card import refused_card
+from bootdiff.export.diffusers import write_exported
+from bootdiff.export.exported import Refused, export
 from bootdiff.methods.settings import target_limit
 from bootdiff.monitoring.best import BestLook
 from bootdiff.monitoring.pulse import Pulse
 from bootdiff.monitoring.watch import FOLDER_OF_THE_BEST, Watch
-from bootdiff.storage.files import write_json
+from bootdiff.storage.files import write_json, write_text
 from bootdiff.storage.passes import with_earlier
 from bootdiff.storage.runs import Run
 from bootdiff.students import Student
-from bootdiff.students.files import save_student
+from bootdiff.students.files import card_of, save_student
+from bootdiff.system.notes import note
 from bootdiff.system.processes import word_of_first
 from bootdiff.teachers import limited
 from bootdiff.teachers.base import Origin
@@ -39,6 +42,7 @@ class Ended:
         diverged: how a run without looks went wrong, as the end of a sentence; None where it did not.
         data_free: whether no image of a data set was read.
         passes: the passes of this stage's training by network, and in all as ``"all"``; None if they were not counted.
+        not_exported: why there is no stock pipeline of the student, as one line; None where there is one.
     """
 
     steps: int
@@ -47,6 +51,7 @@ class Ended:
     diverged: str | None = None
     data_free: bool = True
     passes: dict[str, float] | None = None
+    not_exported: str | None = None
 
 
 def take_best(student: Student, watch: Watch | None, accelerator: Accelerator) -> int | None:
@@ -94,7 +99,7 @@ def _pulse(plan: Plan, student: Student, material: Material) -> Pulse:
 def save_results(plan: Plan, student: Student, ended: Ended) -> None:
     """Save the student as ``student-path`` and, if stock diffusers has a pipeline for it, as ``student``.
 
-    ``done.json`` is written last.
+    ``done.json`` is written last; it and the student's README say why there is no stock pipeline, if there is none.
 
     If the best look's weights became the student, they stay, so that the results can be made again from the run. If
     not, they are removed before ``done.json`` is written, so that a run that is killed in between still hands over its
@@ -112,7 +117,14 @@ def save_results(plan: Plan, student: Student, ended: Ended) -> None:
         told["passes"] = with_earlier(plan.output, ended.passes)
         facts = {"method": plan.method, "settings": plan.settings.model_dump(), **told}
         weight = plan.settings.export_guidance
-        export_student(student, plan.output / "student", facts, weight)
+        exported = export(student, weight)
+        if isinstance(exported, Refused):
+            note(f"there is no stock pipeline of the student: {exported.reason}")
+            readme = refused_card(card_of(student), exported.reason, facts)
+            write_text(Run(plan.output).student_path / "README.md", readme)
+            ended = replace(ended, not_exported=exported.reason)
+        else:
+            write_exported(student, exported, plan.output / "student", facts, weight)
     if ended.student_step == ended.steps:
         BestLook(plan.output / FOLDER_OF_THE_BEST).remove()
     write_json(plan.output / "done.json", {key: value for key, value in asdict(ended).items() if value is not None})

@@ -18,12 +18,13 @@ from bootdiff.distillation.fingerprints import sources_of
 from bootdiff.distillation.given_conditions import given_conditions
 from bootdiff.distillation.source_plan import SourcePlan, chosen_source, given_source, plan_source
 from bootdiff.distillation.start import adopted, of_kind
+from bootdiff.export.exported import refusal
 from bootdiff.export.schedulers import scheduler_for
 from bootdiff.losses.distances import make_distance
-from bootdiff.methods.method import Stage
+from bootdiff.methods.method import ANY, Stage
 from bootdiff.methods.registry import find_method
 from bootdiff.methods.settings import DistillationSettings
-from bootdiff.storage.runs import Run
+from bootdiff.storage.runs import DONE, Run, read_done
 from bootdiff.students.card import read_card
 from bootdiff.students.folder import StudentFolder
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, load_teacher
@@ -96,8 +97,12 @@ class Plan:
     @property
     def finished(self) -> bool:
         """Whether the run's results are all there."""
-        exported = adapter_of(self.teacher) is not None
-        parts = ("student-path", "done.json", *(["student/model_index.json"] if exported else []))
+        kind, adapter = find_method(self.method).student, adapter_of(self.teacher)
+        done = self.output / DONE
+        exported = adapter is not None and refusal("path" if kind == ANY else kind, adapter) is None
+        # What can only be seen of a trained student, the run's end has noted.
+        exported = exported and not (done.is_file() and read_done(self.output).get("not_exported"))
+        parts = ("student-path", DONE, *(["student/model_index.json"] if exported else []))
         return all((self.output / part).exists() for part in parts)
 
 
@@ -155,7 +160,7 @@ def _plan_alone(
         asked = given_conditions(teacher, resolved, conditions)
     resolved = _changed(method, resolved, _times(resolved, teacher))
     asked, source = replace(asked, settings=resolved), replace(source, settings=resolved)
-    _check(teacher, resolved, asked.example)
+    _check(teacher, resolved, asked.example, find_method(method).student)
     return Plan(teacher, method, resolved, output, asked, source)
 
 
@@ -185,12 +190,16 @@ def _times(settings: DistillationSettings, teacher: Teacher) -> dict[str, float]
     }
 
 
-def _check(teacher: Teacher, settings: DistillationSettings, example: Condition) -> None:
-    """Check what would otherwise fail after the training, or after something was written."""
+def _check(teacher: Teacher, settings: DistillationSettings, example: Condition, kind: str = "path") -> None:
+    """Check what would otherwise fail after the training, or after something was written.
+
+    Args:
+        kind: the kind of student; one that answers at any time is of use without an export, too.
+    """
     denoiser, adapter, t_max = teacher.denoiser, adapter_of(teacher), cast("float", settings.t_max)
     if isinstance(denoiser, NetworkTeacher):
         call = denoiser.one_call(t_max)
-        if adapter is not None:
+        if adapter is not None and kind in ("path", ANY):
             scheduler_for(adapter, call, teacher.limit, t_max)
     check_answers(teacher, t_max, example)
     settings.check_teacher(teacher)

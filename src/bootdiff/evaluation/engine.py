@@ -121,7 +121,7 @@ class Engine:
     def samples(self, entry: Entry, num: int) -> Tensor:
         """Return the first ``num`` samples of a row as images, (num, c, h, w) on the CPU."""
         work = self._first(entry).first(num)
-        return work.decode(entry.candidate.sample(work.eps, work.condition)).cpu()
+        return work.decode(work.sampled(entry.candidate)).cpu()
 
     def known(self, entry: Entry) -> Known:
         """Return what was measured before of this row's teacher on its conditions."""
@@ -178,5 +178,4 @@ class Engine:
         """Return the milliseconds that one image takes, as the paper measures speed."""
         work, calls = self._first(entry).first(1), entry.candidate.row.calls
         rounds = 10 if calls <= QUICK else 3
-        sample = entry.candidate.sample
-        return latency(lambda: sample(work.eps, work.condition), best_device(), rounds=rounds).as_json()
+        return latency(lambda: work.sampled(entry.candidate), best_device(), rounds=rounds).as_json()

@@ -11,9 +11,12 @@ from bootdiff.evaluation.curve import Chooser, Stock
 from bootdiff.evaluation.engine import Engine, Entry
 from bootdiff.evaluation.measure import Listed
 from bootdiff.evaluation.table import teachers_conditions
+from bootdiff.samplers.base import Sampler
 from bootdiff.samplers.cascades import BothStages, Remembered
+from bootdiff.samplers.one_call import PathSampler
 from bootdiff.samplers.refine import refined_rows
-from bootdiff.samplers.rows import FIRST, ONE_CALL, REFINED, Candidate, Row, path_end, starts_elsewhere
+from bootdiff.samplers.rows import CONSISTENCY, FIRST, ONE_CALL, REFINED, Candidate, Row, path_end, starts_elsewhere
+from bootdiff.samplers.several import CALLS, Called, student_samplers
 from bootdiff.samplers.students import open_student
 from bootdiff.sampling.belonging import Opened
 from bootdiff.sampling.cascade import base_teacher
@@ -55,7 +58,7 @@ def rows_beside(
     rows = stage_entries(student, opened, labels)
     if ends and starts_elsewhere(opened.teacher, opened.t_range):
         rows.insert(0, Entry(path_end(opened.path_of, opened.t_range), opened.path_of, listed))
-    return [*rows, *student_entries([student], [opened], labels, titles=[None])]
+    return [*rows, *student_entries([student], [opened], labels, titles=[None], calls=CALLS)]
 
 
 def student_entries(
@@ -65,6 +68,7 @@ def student_entries(
     refine: Sequence[int] = (),
     level: float | None = None,
     titles: Sequence[str | None] | None = None,
+    calls: Sequence[int] = (),
 ) -> Iterator[Entry]:
     """Yield a row for every student, which is compared with the end of the path that it learned.
 
@@ -72,18 +76,32 @@ def student_entries(
         labels: the classes that the students' prompts ask for.
         refine: numbers of teacher steps; each student also gets a row with each of them.
         level: the time at which the teacher takes over; by default where sigma / alpha is 1/3.
+        calls: numbers of calls; a student that can be called several times also gets a row with each of them above 1.
         titles: the rows' titles; by default the last parts of the folders' names.
     """
     for name, title, opened in zip(names, titles or short_names(names), group, strict=True):
         listed, path = listed_of(opened, labels), (opened.path_of, opened.t_range)
-        calls = 1 + isinstance(opened.conditions, Cascade)
+        base = int(isinstance(opened.conditions, Cascade))
         free = opened.card.data_free
-        row = Row("student", ONE_CALL, 1, calls, method=method_of(name), title=title, data_free=free)
+        row = Row("student", ONE_CALL, 1, base + 1, method=method_of(name), title=title, data_free=free)
         yield Entry(Candidate(row, opened.sampler), opened.teacher, listed, path)
+        for called in called_several_times(opened.sampler, calls):
+            more = replace(row, sampler=called.sampler, steps=called.calls, calls=base + called.calls)
+            same_path = called.sampler != CONSISTENCY  # fresh noise leads to another image
+            yield Entry(Candidate(more, called.sample, same_path), opened.teacher, listed, path)
         cost = calls_an_answer(opened.teacher)
         for count, refined in zip(refine, refined_rows(opened.sampler, opened.teacher, refine, level), strict=True):
-            more = replace(row, sampler=REFINED, steps=count, calls=calls + count * cost, start=refined.level)
+            more = replace(row, sampler=REFINED, steps=count, calls=base + 1 + count * cost, start=refined.level)
             yield Entry(Candidate(more, refined), opened.teacher, listed, path)
+
+
+def called_several_times(sampler: Sampler, calls: Sequence[int]) -> Iterator[Called]:
+    """Yield the samplers with these numbers of calls above 1 of a student that was opened to be called once.
+
+    There are none of a path student, and none of an exported one, whose run has them.
+    """
+    if isinstance(sampler, PathSampler):
+        yield from student_samplers(sampler.student, [count for count in calls if count > 1])
 
 
 def stage_entries(student: str, opened: Opened, labels: Sequence[int] | None = None) -> list[Entry]:

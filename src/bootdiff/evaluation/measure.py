@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from bootdiff.core.condition import Condition
+from bootdiff.core.device import in_float64, wait_for
+from bootdiff.core.randomness import Noise
 from bootdiff.data.conditions import Conditions
 from bootdiff.evaluation.processes import gathered, mine
 from bootdiff.evaluation.tally import Judges, Tally
 from bootdiff.metrics.estimate import Estimate
-from bootdiff.samplers.base import noise_batches
+from bootdiff.samplers.base import all_noises, drawn_before, sampled
 from bootdiff.samplers.rows import Candidate
 from bootdiff.teachers import Teacher, adapter_of
 
@@ -41,6 +43,7 @@ class Work:
         texts: the prompts, if there are any.
         groups: (b,): equal for samples that were asked for the same; the prompt's number, or the class.
         start: the number of the first sample.
+        noise: all noises of the samples, for a sampler that draws some between its calls; None has the first ones only.
     """
 
     eps: Tensor
@@ -50,13 +53,21 @@ class Work:
     texts: Sequence[str] | None = None
     groups: Tensor | None = None
     start: int = 0
+    noise: Noise | None = None
 
     def first(self, num: int) -> Work:
         """Return the batch's first ``num`` samples only."""
         labels = None if self.labels is None else self.labels[:num]
         texts = None if self.texts is None else self.texts[:num]
         groups = None if self.groups is None else self.groups[:num]
-        return Work(self.eps[:num], self.condition.index(slice(num)), self.decode, labels, texts, groups, self.start)
+        noise, condition = None if self.noise is None else self.noise.first(num), self.condition.index(slice(num))
+        return Work(self.eps[:num], condition, self.decode, labels, texts, groups, self.start, noise)
+
+    def sampled(self, candidate: Candidate) -> Tensor:
+        """Return a candidate's samples of this batch, (b, *shape)."""
+        if self.noise is None:
+            return candidate.sample(self.eps, self.condition)
+        return sampled(candidate.sample, self.noise, self.condition)
 
 
 @dataclass(frozen=True)
@@ -77,8 +88,8 @@ def work_of(teacher: Teacher, listed: Listed, seed: int, num: int, size: int) ->
     """Yield the batches of one noise seed."""
     adapter = adapter_of(teacher)
     decode = adapter.decode if adapter is not None else lambda samples: samples
-    for number, eps in enumerate(noise_batches(seed, num, teacher.shape, size)):
-        first = number * size
+    for noise in all_noises(seed, num, teacher.shape, size, drawn_before(adapter)):
+        eps, first = noise.eps, noise.start
         condition = listed.conditions.listed(seed, first, first + len(eps)).to(eps.device)
         asked, labels, texts = condition.get("classes"), listed.labels, listed.texts
         numbers = range(first, first + len(eps))
@@ -86,7 +97,7 @@ def work_of(teacher: Teacher, listed: Listed, seed: int, num: int, size: int) ->
             asked = torch.tensor([labels[i % len(labels)] for i in numbers])
         words = None if texts is None else [texts[i % len(texts)] for i in numbers]
         groups = asked if texts is None else torch.tensor([i % len(texts) for i in numbers])
-        yield Work(eps, condition, decode, asked, words, groups, first)
+        yield Work(eps, condition, decode, asked, words, groups, first, noise)
 
 
 @dataclass
@@ -99,7 +110,7 @@ class Errors:
 
     def add(self, samples: Tensor, truth: Tensor) -> None:
         """Add samples (n, *shape), of which the first m are compared with ``truth`` (m, *shape)."""
-        errors = (samples[: len(truth)] - truth).square().flatten(1).mean(1).double()
+        errors = in_float64((samples[: len(truth)] - truth).square().flatten(1).mean(1))
         self.count += len(truth)
         self.squared += float(errors.sum())
         self.fourth += float(errors.square().sum())
@@ -132,7 +143,7 @@ def measure(
     """
     tally, errors, finite = Tally(), Errors(), True
     for work in mine(batches):
-        samples = candidate.sample(work.eps, work.condition)
+        samples = work.sampled(candidate)
         finite = finite and bool(torch.isfinite(samples).all())
         ends = truth(work) if candidate.same_path else None
         if finite and ends is not None and bool(torch.isfinite(ends).all()):
@@ -160,18 +171,12 @@ def speed(candidate: Candidate, work: Work) -> float:
 
     One batch is timed, after a warm-up.
     """
-    candidate.sample(work.eps[:1], work.condition.index(slice(1)))
-    _wait(work.eps)
+    work.first(1).sampled(candidate)
+    wait_for(work.eps.device)
     started = time.perf_counter()
-    samples = candidate.sample(work.eps, work.condition)
-    _wait(samples)
+    samples = work.sampled(candidate)
+    wait_for(samples.device)
     return sum(gathered(len(samples) / (time.perf_counter() - started)))
-
-
-def _wait(values: Tensor) -> None:
-    """Wait for the GPU, if the values lie on one."""
-    if values.is_cuda:
-        torch.cuda.synchronize(values.device)
 
 
 def measured_row(candidate: Candidate, seeds: Sequence[Figures], more: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,13 @@ USAGE = {
     "prompts": 'pipe("a prompt", num_inference_steps=1, guidance_scale={weight}, generator=generator)',
 }
 
+#: why a student that can be called several times is exported with one call, by its kind
+ONE_CALL_ONLY = {
+    "denoising": "no stock scheduler takes several steps of this pipeline as the student learned them",
+    "jump": "no stock scheduler tells a network two times",
+    "consistency": "stock schedulers hold another boundary than this student's",
+}
+
 #: what a student learned from, by whether that was without any image of a data set
 ORIGIN = {
     True: "from noise alone,\nwithout training data",
@@ -30,12 +37,12 @@ ORIGIN = {
 _TEMPLATE = """---
 library_name: diffusers
 pipeline_tag: {tag}
-tags: [diffusion, distillation, one-step, boot]
+tags: [diffusion, distillation, {tag_of_calls}, boot]
 ---
 
-# A one-step student of {teacher}
+# A {tag_of_calls} student of {teacher}
 
-Makes an image in one network call. Distilled with bootdiff {origin}; method: {method}.
+Makes an image in {calls}. Distilled with bootdiff {origin}; method: {method}.
 
 ```python
 import torch
@@ -64,6 +71,18 @@ The student knows what its teacher knows, and inherits its licence, its data and
 """
 
 
+_REFUSED = """# A student of {teacher}
+
+Distilled with bootdiff {origin}; method: {method}.
+
+There is no folder for stock diffusers: {reason}
+
+```sh
+bootdiff sample this-folder --output grid.png
+```
+"""
+
+
 def model_card(card: StudentCard, adapter: Adapter, words: Mapping[str, Any]) -> str:
     """Return the text of an exported student's README.
 
@@ -77,13 +96,17 @@ def model_card(card: StudentCard, adapter: Adapter, words: Mapping[str, Any]) ->
     files = ("lora", "pipeline_config")
     asked = {key: _public(value) if key in files else value for key, value in card.teacher_options.items()}
     said = card.as_json
-    own = {key: said[key] for key in ("t_min", "t_max", "guidance", "folded_weight") if key in said}
+    own: dict[str, Any] = {key: said[key] for key in ("t_min", "t_max", "guidance", "folded_weight") if key in said}
+    if card.calls > 1 or card.any_calls:
+        own["calls"] = card.calls
     kept = {key: words[key] for key in ("student_step",) if key in words}
     if words.get("passes"):
         kept["passes of its training"] = passes_in_words(words["passes"])
     rows = {"teacher": _public(card.teacher), **asked, **own, **settings, **kept}
     return _TEMPLATE.format(
         teacher=escaped(_public(card.teacher)),
+        tag_of_calls="few-step" if card.any_calls else "one-step",
+        calls="one network call" if card.calls == 1 else f"{card.calls} network calls",
         tag="text-to-image" if adapter.takes == "prompts" else "unconditional-image-generation",
         origin=ORIGIN[card.data_free],
         method=escaped(words.get("method", "boot")),
@@ -93,6 +116,21 @@ def model_card(card: StudentCard, adapter: Adapter, words: Mapping[str, Any]) ->
         steps=" ".join(_steps(card, adapter)),
         facts="\n".join(f"| {escaped(key)} | {escaped(_short(value))} |" for key, value in rows.items()),
         figures=_figures(words.get("figures")),
+    )
+
+
+def refused_card(card: StudentCard, reason: str, words: Mapping[str, Any]) -> str:
+    """Return the text of the README of a student without an export.
+
+    Args:
+        reason: why there is none, as one line.
+        words: as for ``model_card``.
+    """
+    return _REFUSED.format(
+        teacher=escaped(_public(card.teacher)),
+        origin=ORIGIN[card.data_free],
+        method=escaped(words.get("method", "boot")),
+        reason=escaped(reason),
     )
 
 
@@ -122,15 +160,21 @@ def _usage(card: StudentCard, adapter: Adapter) -> str:
     known = card.conditions
     level = NOISE_LEVEL if known.noise_level is None else known.noise_level
     usage = adapter.usage or USAGE[adapter.takes]
+    usage = usage.replace("num_inference_steps=1", f"num_inference_steps={card.calls}")
     return usage.format(weight=f"{weight:g}", noise_level=level, label=(known.labels or [0])[0])
 
 
 def _steps(card: StudentCard, adapter: Adapter) -> list[str]:
     """Return sentences on what a caller must know of steps and guidance."""
-    if adapter.flow:
+    if card.any_calls:
+        lines = ["Any num_inference_steps may be asked for; each is a network call, and more make better images."]
+    elif adapter.flow:
         lines = ["One step is all: more cost time and change nothing."]
     else:
         lines = ["More than one step is refused: the student answers for one noise level only."]
+    if card.kind in ONE_CALL_ONLY and not card.any_calls:
+        reason = ONE_CALL_ONLY[card.kind]
+        lines.append(f"Its run makes images in several calls, too (bootdiff sample RUN --calls K); {reason}.")
     learned, folded = card.weight, card.folded_weight
     if folded is not None:
         here = f"{folded:g} is folded in"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,13 +17,17 @@ from bootdiff.teachers.one_call import OneCall, StockCall
 STANDSTILL = 316.0
 
 
-def scheduler_for(adapter: Adapter, call: OneCall, limit: Limit, t_max: float) -> Any:
+def scheduler_for(adapter: Adapter, call: OneCall, limit: Limit, t_max: float, near: bool = False) -> Any:
     """Return the family's scheduler with a single timestep, at t_max.
+
+    Args:
+        near: whether a factor of the noise that is off by less than 2e-5 will do. A path student's t_max moves to where
+            it is held, and that of a student of another kind need not.
 
     Raises:
         BootdiffError: if no stock scheduler can express this call.
     """
-    return adapter.scheduler(ExportedCall(call.scale, call.a, call.b), limit, t_max)
+    return adapter.scheduler(ExportedCall(call.scale, call.a, call.b, near), limit, t_max)
 
 
 def output_scale(call: OneCall) -> float:
@@ -37,8 +42,15 @@ def output_scale(call: OneCall) -> float:
     return -call.b / math.sqrt(abs(1 - call.a**2))
 
 
+@dataclass(frozen=True)
 class ExportedCall(StockCall):
-    """A student's call as diffusers' own schedulers express it."""
+    """A student's call as diffusers' own schedulers express it.
+
+    Args:
+        near: whether a factor of the noise that is off by less than 2e-5 will do.
+    """
+
+    near: bool = False
 
     def scheduler(self, kind: str, limit: Limit, t_max: float, **fields: Any) -> Any:
         """Return a variance-preserving scheduler whose one beta is chosen so that its alpha is the call's."""
@@ -78,7 +90,8 @@ class ExportedCall(StockCall):
             )
         beta = torch.tensor(1 - self.alpha**2, dtype=torch.float64)
         held = (1 - beta.float().double()).sqrt().item()
-        if abs(held / self.alpha - 1) > 1e-4:
+        near = self.near and self.a < 1 and abs(held - self.alpha) < 2e-5
+        if abs(held / self.alpha - 1) > 1e-4 and not near:
             raise BootdiffError(
                 f"a stock scheduler would hold alpha = {held:.4g} where t_max = {t_max:g} needs {self.alpha:.4g}; "
                 "lower t_max, or from Python take teacher.nearest_start(t_max)."

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from bootdiff.core.device import in_float64
 from bootdiff.core.errors import BootdiffError, first_line
 from bootdiff.metrics.estimate import Estimate
 from bootdiff.metrics.rows import as_rows
@@ -81,7 +82,7 @@ class ClipScore:
             attention_mask=tokens.attention_mask.to(images.device),
             pixel_values=self.prepare(images),
         )
-        cosines = (out.image_embeds.double() * out.text_embeds.double()).sum(1)
+        cosines = (in_float64(out.image_embeds) * in_float64(out.text_embeds)).sum(1)
         return 100 * cosines.clamp(0, 1).cpu()
 
     def prepare(self, images: Tensor) -> Tensor:

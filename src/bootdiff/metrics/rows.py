@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bootdiff.core.device import in_float64
 from bootdiff.core.errors import BootdiffError
 
 
 def as_rows(values: Tensor, what: str = "features") -> Tensor:
-    """Return values (n, d) in float64, on their own device, after checking that they are finite.
+    """Return values (n, d) in float64, on their own device (on the CPU for MPS), after checking that they are finite.
 
     Args:
         what: what the values are, for the message.
@@ -19,7 +20,7 @@ def as_rows(values: Tensor, what: str = "features") -> Tensor:
     """
     if values.ndim != 2:
         raise BootdiffError(f"expected {what} of shape (samples, d), got {tuple(values.shape)}; flatten them.")
-    values = values.detach().double()
+    values = in_float64(values.detach())
     bad = int((~torch.isfinite(values)).any(1).sum())
     if bad:
         raise BootdiffError(f"the {what} of {bad} of {len(values)} samples are not finite; look at the samples.")

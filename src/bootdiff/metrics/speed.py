@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 
+from bootdiff.core.device import wait_for
 from bootdiff.core.errors import BootdiffError
 from bootdiff.metrics.estimate import Estimate
 
@@ -34,13 +35,8 @@ def latency(call: Callable[[], object], device: torch.device, warm_up: int = 3, 
 
 
 def _milliseconds(call: Callable[[], object], device: torch.device) -> float:
-    _wait(device)
+    wait_for(device)
     started = time.perf_counter()
     call()
-    _wait(device)
+    wait_for(device)
     return 1000 * (time.perf_counter() - started)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

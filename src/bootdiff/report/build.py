@@ -16,7 +16,7 @@ from bootdiff.report.tables import figures_table, students_table
 from bootdiff.report.verdicts import leaders, verdict_box
 from bootdiff.storage.files import write_text
 from bootdiff.storage.passes import passes_in_words, trained_passes
-from bootdiff.storage.runs import Run
+from bootdiff.storage.runs import DONE, Run, read_done
 from bootdiff.students.card import read_card
 
 #: the file of a report on several runs
@@ -44,6 +44,7 @@ def build_report(folder: Path | str, teacher: str | None = None, output: Path | 
             verdict_box(run),
             note(f"Method {run.config['method']}, run {folder.resolve().name}.{_cost(run)}"),
             _not_data_free([run]),
+            _not_exported([run]),
             _samples(run, teacher),
             figures_table(run.evaluation),
             convergence([run]),
@@ -73,6 +74,7 @@ def build_comparison(folders: str | Path | Sequence[Path | str], output: Path | 
             *(f"<p><strong>{html.escape(words)}.</strong></p>" for words in leaders(runs)),
             *(verdict_box(run, run.name) for run in runs),
             _not_data_free(runs),
+            _not_exported(runs),
             students_table(runs),
             samples_together(runs),
             convergence(runs),
@@ -92,6 +94,12 @@ def _not_data_free(runs: Sequence[Finished]) -> str:
     """Return a note on the students that learned from images, as HTML; nothing if there are none."""
     names = [run.name for run in runs if not read_card(Run(run.folder).student_path).data_free]
     return note(f"Not free of data: {' and '.join(names)} read images of a data set.") if names else ""
+
+
+def _not_exported(runs: Sequence[Finished]) -> str:
+    """Return a note on each student that no stock pipeline holds, as HTML; nothing if there are none."""
+    reasons = {run.name: read_done(run.folder).get("not_exported") for run in runs if (run.folder / DONE).is_file()}
+    return "".join(note(f"No stock pipeline of {name}: {reason}") for name, reason in reasons.items() if reason)
 
 
 def _cost(run: Finished) -> str:

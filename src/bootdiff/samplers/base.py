@@ -1,16 +1,17 @@
-"""The contract that all samplers share: they take noises and conditions, and return samples in one network call."""
+"""The contract that all samplers share: they take noises and conditions, and return samples."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from bootdiff.core.condition import Condition
 from bootdiff.core.device import best_device
-from bootdiff.core.randomness import sample_noise
+from bootdiff.core.errors import BootdiffError
+from bootdiff.core.randomness import Noise
 from bootdiff.teachers.adapters.base import Adapter
 from bootdiff.teachers.base import NO_CONDITION
 
@@ -28,6 +29,19 @@ class Told(Protocol):
 
         ``weight`` is the one that the user asked for, if any.
         """
+        ...
+
+
+class Noises(Protocol):
+    """The noises of a batch of samples (``core.randomness.Noise``)."""
+
+    @property
+    def eps(self) -> Tensor:
+        """Return the starting noises, (b, *shape)."""
+        ...
+
+    def again(self, call: int) -> Tensor:
+        """Return the fresh noises of call ``call``, (b, *shape); the calls after the first count from 1."""
         ...
 
 
@@ -53,9 +67,45 @@ def batch_for(shape: Sequence[int]) -> int:
 
 
 def noise_batches(seed: int, num: int, shape: Sequence[int], batch_size: int) -> Iterator[Tensor]:
-    """Yield the noises of the samples 0 … num − 1 of ``seed``, in batches (b, *shape).
+    """Yield the starting noises of the samples 0 … num − 1 of ``seed``, in batches (b, *shape).
 
     Sample i does not depend on the batch size.
     """
+    return (noise.eps for noise in all_noises(seed, num, shape, batch_size))
+
+
+def all_noises(seed: int, num: int, shape: Sequence[int], batch_size: int, drawn: int = 1) -> Iterator[Noise]:
+    """Yield all noises of the samples 0 … num − 1 of ``seed``, in batches, on the best device.
+
+    Args:
+        drawn: the number of noises that a sample has drawn before its first call (``drawn_before``).
+    """
     for start in range(0, num, batch_size):
-        yield sample_noise(seed, start, min(num, start + batch_size), shape).to(best_device())
+        yield Noise(seed, start, min(num, start + batch_size), tuple(shape), best_device(), drawn)
+
+
+def drawn_before(adapter: Adapter | None) -> int:
+    """Return how many noises a sample of this pipeline has drawn before its first call.
+
+    A super-resolution stage has drawn two: the second is on the image that it enlarges.
+    """
+    return 2 if adapter is not None and adapter.upscales else 1
+
+
+def fresh(noise: Tensor | Noises, call: int) -> Tensor:
+    """Return the fresh noises of a call, (b, *shape); the calls after the first count from 1.
+
+    Raises:
+        BootdiffError: where there are starting noises alone.
+    """
+    if isinstance(noise, Tensor):
+        raise BootdiffError(
+            "several calls need fresh noise between them, got starting noises alone; give "
+            "bootdiff.core.randomness.Noise(seed, start, stop, shape)."
+        )
+    return noise.again(call)
+
+
+def sampled(sample: Callable[[Any, Condition], Tensor], noise: Noises, condition: Condition) -> Tensor:
+    """Return samples (b, *shape): a sampler that draws noise between its calls gets all noises, others the first."""
+    return sample(noise if getattr(sample, "draws_noise", False) else noise.eps, condition)

@@ -8,7 +8,7 @@ Source: docs/method.md, "More than one call".
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from bootdiff.core.errors import BootdiffError
 from bootdiff.core.transfer import settled
 from bootdiff.data.decode import open_image
 from bootdiff.samplers.base import Sampler
+from bootdiff.samplers.operators import Mask, Operator, Strokes
 from bootdiff.schedules import Schedule
 from bootdiff.solvers import ddim_step, noisy, trailing_times
 from bootdiff.teachers import Teacher
@@ -36,12 +37,16 @@ class Kept:
 
     Args:
         sample: the picture as the network sees it, (1, *shape): pixels in [−1, 1], or latents.
-        hole: the part to be filled, (1, 1, h, w) in [0, 1], where 1 is filled. None fills everything, and the picture
-            is only the start.
+        operator: the part of it that is kept; ``Strokes`` keeps nothing, so that the picture is only the start.
     """
 
     sample: Tensor
-    hole: Tensor | None = None
+    operator: Operator = field(default_factory=Strokes)
+
+    @property
+    def is_start(self) -> bool:
+        """Whether the picture is only what sampling starts from, in place of the student's image."""
+        return isinstance(self.operator, Strokes)
 
 
 @dataclass(frozen=True)
@@ -101,17 +106,17 @@ class Refined:
         return self._agreed(teacher.x0(x, steps[-1], theirs), eps, None)
 
     def _start(self, eps: Tensor, condition: Condition) -> Tensor:
-        if self.kept is not None and self.kept.hole is None:
+        if self.kept is not None and self.kept.is_start:
             return self.kept.sample.to(eps).expand(len(eps), *self.shape)
         return self._agreed(self.sampler(eps, condition), eps, None)
 
     def _agreed(self, x: Tensor, eps: Tensor, t: Tensor | None) -> Tensor:
-        """Return x with its part outside the hole replaced by the picture, noised to time t (None: not noised)."""
-        if self.kept is None or self.kept.hole is None:
+        """Return x with what is kept replaced by the picture's, noised to time t (None: not noised)."""
+        if self.kept is None or self.kept.is_start:
             return x
-        hole, sample = self.kept.hole.to(x), self.kept.sample.to(x).expand(len(x), *self.shape)
+        sample = self.kept.sample.to(x).expand(len(x), *self.shape)
         known = sample if t is None else noisy(sample, eps, t, self.teacher.schedule)
-        return hole * x + (1 - hole) * known
+        return self.kept.operator.agreed(x, known)
 
 
 def _spread(condition: Condition, eps: Tensor) -> dict[str, Tensor]:
@@ -141,7 +146,7 @@ def open_kept(image: Path, mask: Path | None, shape: tuple[int, ...], adapter: A
         pixels = adapter.latents(pixels)
     if mask is None:
         return Kept(pixels)
-    return Kept(pixels, _pixels(mask, "L", shape[2], shape[1], mask=True))
+    return Kept(pixels, Mask(_pixels(mask, "L", shape[2], shape[1], mask=True)))
 
 
 def _pixels(path: Path, mode: str, width: int, height: int, mask: bool = False) -> Tensor:

@@ -23,6 +23,8 @@ MOST_STEPS = 1000
 PATH = "path"
 #: the names of the samplers of a student, and of a student with a few steps of its teacher
 ONE_CALL, REFINED = "one call", "refined"
+#: those of a student that is called several times: with DDIM steps in between, or with fresh noise
+FEW_STEPS, CONSISTENCY = "few steps", "consistency"
 #: the stage of the student that a run of two stages makes first
 FIRST = "first"
 
@@ -38,8 +40,9 @@ class Row:
     Args:
         kind: ``"teacher"`` or ``"student"``.
         sampler: a teacher's: ``"ddim"``, ``"dpm-solver++"``, …, or ``"path"``, which is 50 Heun steps of the
-            Signal-ODE; a student's: ``"one call"`` or ``"refined"``.
-        steps: the sampler's steps; for a refined student the steps of its teacher.
+            Signal-ODE; a student's: ``"one call"``, ``"few steps"``, ``"consistency"`` or ``"refined"``.
+        steps: the sampler's steps; for a refined student the steps of its teacher, for one
+            that is called several times its calls.
         calls: evaluations of the network for one image. Guidance by a second pass counts two a step.
         spacing: how the sampler's times are spaced; None where there is nothing to space.
         method: the method that trained a student.
@@ -78,6 +81,8 @@ class Row:
             of_stage = "first stage" if self.stage == FIRST else f"stage {self.stage}"
             title = self.title or ("student" if self.stage is None else of_stage)
             title = title if self.data_free else f"{title} (learned from images)"
+            if self.sampler in (FEW_STEPS, CONSISTENCY):
+                return f"{title}, {self.steps} calls"
             return f"{title} + {self.steps} DDIM" if self.sampler == REFINED else title
         steps = f"{self.steps} + {self.steps}" if self.stage == "both" else f"{self.steps}"
         start = "" if self.start is None else f" from t = {self.start:.3g}"

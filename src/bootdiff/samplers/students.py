@@ -1,10 +1,10 @@
-"""Students as samplers: exported or unfolded, they answer a batch of noises in one network call."""
+"""Students as samplers, exported or unfolded."""
 
 from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +13,9 @@ from bootdiff.builtin import BUILTIN_TEACHERS
 from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError, first_line
 from bootdiff.core.transfer import settled
-from bootdiff.samplers.base import Sampler
-from bootdiff.students import PathStudent, Student
+from bootdiff.samplers.base import Noises, Sampler, fresh
+from bootdiff.samplers.one_call import PathSampler
+from bootdiff.samplers.several import check_calls, student_sampler
 from bootdiff.students.card import StudentCard
 from bootdiff.students.files import card_of, load_student
 from bootdiff.students.folder import StudentFolder
@@ -25,14 +26,28 @@ from bootdiff.teachers.adapters.base import Adapter
 from bootdiff.teachers.base import NO_CONDITION
 from bootdiff.teachers.loading.parts import Parts
 
+__all__ = ["PathSampler", "StockStudent", "open_student"]
+
 
 class StockStudent:
-    """An exported student, called through stock diffusers' own network and scheduler."""
+    """An exported student, called through stock diffusers' own network and scheduler.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: the exported student's folder.
+        calls: the number of calls; its card says whether there may be more than one.
+
+    Raises:
+        BootdiffError: if the folder holds no exported student, or one that cannot be called so many times.
+    """
+
+    #: a scheduler may draw noise between its steps
+    draws_noise = True
+
+    def __init__(self, folder: Path, calls: int = 1) -> None:
         import diffusers
 
-        self.card = StudentFolder(folder, is_export=True).card
+        check_calls(calls)
+        self.card, self.calls = StudentFolder(folder, is_export=True).card, calls
         try:
             parts = Parts(folder, size=self.card.origin.size)
             self.adapter: Adapter = adapter_for(parts.pipeline_class, f"{folder} is a {parts.pipeline_class}")(parts)
@@ -45,22 +60,38 @@ class StockStudent:
         except Exception as error:  # diffusers raises many kinds; to the user each means a damaged folder
             let_pass(error)
             raise BootdiffError(f"{folder} cannot be opened as a pipeline ({first_line(error)}).") from error
-        if words.get("num_train_timesteps") not in (1, 2):
+        # Only a card tells a student of several calls from any other pipeline.
+        if not self.card.any_calls and words.get("num_train_timesteps") not in (1, 2):
             raise BootdiffError(
                 f"{folder} holds a pipeline ({parts.pipeline_class}) but no one-step student (its scheduler has "
                 f"{words.get('num_train_timesteps')} timesteps); expected a run, or a student that bootdiff exported."
+            )
+        if calls > 1 and not self.card.any_calls:
+            raise BootdiffError(
+                f"--calls {calls}: {folder} is the export of a {self.card.kind} student, which makes its image in one "
+                "call; name its run instead, or let its teacher go on with --refine."
             )
         self.shape = self.adapter.shape
         self.network.requires_grad_(False).eval()
 
     @torch.no_grad()
-    def __call__(self, eps: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
-        """Return samples (b, *shape), made by one network call and one scheduler step."""
-        network, scheduler = settled(self.network, eps.device), copy.copy(self.scheduler)  # which counts its steps
-        scheduler.set_timesteps(1)
-        t = scheduler.timesteps[0].to(eps.device)
-        out = self.adapter.call(network, eps, t.expand(len(eps)), condition).float()
-        return scheduler.step(out, t, eps).prev_sample
+    def __call__(self, eps: Tensor | Noises, condition: Condition = NO_CONDITION) -> Tensor:
+        """Return samples (b, *shape), made by as many network calls and scheduler steps."""
+        x = eps if isinstance(eps, Tensor) else eps.eps
+        network, scheduler = settled(self.network, x.device), copy.copy(self.scheduler)  # which counts its steps
+        scheduler.set_timesteps(self.calls)
+        for call, t in enumerate(scheduler.timesteps.to(x.device), start=1):
+            out = self.adapter.call(network, x, t.expand(len(x)), condition).float()
+            step = scheduler.step(out, t, x)
+            x = step.prev_sample
+            if hasattr(step, "denoised") and call < self.calls:  # LCMScheduler, whose noise must be the sample's own
+                x = self._noised(scheduler, step.denoised, scheduler.timesteps[call], eps, call)
+        return x
+
+    def _noised(self, scheduler: Any, image: Tensor, timestep: Tensor, noise: Tensor | Noises, call: int) -> Tensor:
+        """Return images behind the fresh noise of a call, as LCMScheduler noises them."""
+        product = scheduler.alphas_cumprod[int(timestep)].item()
+        return product**0.5 * image + (1 - product) ** 0.5 * fresh(noise, call)
 
     def told_weight(self, weight: float | None) -> float | None:
         """Return the guidance weight that the network's condition must hold; None where it has no slot for one.
@@ -78,29 +109,11 @@ class StockStudent:
         return None if usual is None else here
 
 
-class PathSampler:
-    """An unfolded student as a sampler: it answers with the image, or a path student for the time ``t`` given."""
-
-    def __init__(self, student: Student, t: float | None = None) -> None:
-        self.student, self.shape, self.adapter, self.t = student, student.shape, student.adapter, t
-
-    def __call__(self, eps: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
-        """Return samples (b, *shape), made by one network call."""
-        student = settled(self.student, eps.device)
-        if self.t is None:
-            return student.sample(eps, condition)
-        return cast("PathStudent", student).sample(eps, condition, self.t)
-
-    def told_weight(self, weight: float | None) -> float | None:
-        """Return the guidance weight that the student's condition must hold; None where it holds none."""
-        return self.student.told_weight(weight)
-
-
-def open_student(name: str) -> tuple[Sampler, StudentCard]:
-    """Open a run, a ``student-path`` or an exported student; return its one-step sampler and its card.
+def open_student(name: str, calls: int = 1) -> tuple[Sampler, StudentCard]:
+    """Open a run, a ``student-path`` or an exported student; return its sampler of so many calls and its card.
 
     Raises:
-        BootdiffError: if the folder is none of these, or its run is not finished.
+        BootdiffError: if the folder is none of these, its run is not finished, or it cannot be called so many times.
     """
     if not Path(name).is_dir():
         more = (
@@ -111,7 +124,7 @@ def open_student(name: str) -> tuple[Sampler, StudentCard]:
         raise BootdiffError(f"no folder at '{name}'; expected a run or a student.{more}")
     folder = StudentFolder.at(name)
     if folder.is_export:
-        stock = StockStudent(folder.path)
+        stock = StockStudent(folder.path, calls)
         return stock, stock.card
     student = load_student(folder.path)
-    return PathSampler(student), card_of(student)
+    return student_sampler(student, calls).sample, card_of(student)

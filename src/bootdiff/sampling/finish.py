@@ -94,5 +94,5 @@ def _edit(sampler: Sampler, card: StudentCard, words: str) -> Condition:
 def describe_finish(sampler: Sampler) -> Iterator[str]:
     """Yield a line that says how many calls an image takes, and from what time the teacher went on."""
     if isinstance(sampler, Refined):
-        own = 0 if sampler.kept is not None and sampler.kept.hole is None else 1
+        own = 0 if sampler.kept is not None and sampler.kept.is_start else 1
         yield f"{sampler.steps + own} calls an image: the teacher's {sampler.steps} from t = {sampler.level:.3g}"

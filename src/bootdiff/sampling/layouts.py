@@ -11,13 +11,13 @@ import torch
 from bootdiff.core.condition import Condition
 from bootdiff.core.device import best_device
 from bootdiff.core.errors import BootdiffError
-from bootdiff.core.randomness import sample_noise
+from bootdiff.core.randomness import Noise
 from bootdiff.data.conditions import Cascade, Conditions
-from bootdiff.samplers.base import Sampler, noise_batches
+from bootdiff.samplers.base import Noises, Sampler, all_noises, drawn_before
 
 LARGEST_SEED = 2**62
-#: batches of noises (b, *shape) with their conditions
-Work = Iterator[tuple[torch.Tensor, Condition]]
+#: batches of noises with their conditions
+Work = Iterator[tuple[Noises, Condition]]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class Canvas:
     seed: int
     named: int
     size: int
+
+    def noise(self, seed: int, number: int) -> Noise:
+        """Return all noises of one sample of a seed."""
+        shape, drawn = tuple(self.sampler.shape), drawn_before(self.sampler.adapter)
+        return Noise(seed, number, number + 1, shape, best_device(), drawn)
 
 
 class Layout(Protocol):
@@ -65,10 +70,9 @@ class Plain:
 
     def work(self, canvas: Canvas) -> Work:
         """Yield noises and conditions in batches; sample i has the noise of seed + i."""
-        start = 0
-        for eps in noise_batches(canvas.seed, canvas.num, canvas.sampler.shape, canvas.size):
-            yield eps, canvas.conditions.listed(canvas.seed, start, start + len(eps))
-            start += len(eps)
+        drawn = drawn_before(canvas.sampler.adapter)
+        for noise in all_noises(canvas.seed, canvas.num, canvas.sampler.shape, canvas.size, drawn):
+            yield noise, canvas.conditions.listed(canvas.seed, noise.start, noise.stop)
 
 
 @dataclass(frozen=True)
@@ -91,13 +95,40 @@ class Interpolation:
 
     def work(self, canvas: Canvas) -> Work:
         """Yield noises and conditions in batches, one condition's row after the other."""
-        first, last = (sample_noise(seed, 0, 1, canvas.sampler.shape) for seed in self.seeds)
+        first, last = (canvas.noise(seed, 0) for seed in self.seeds)
         shares = torch.linspace(0, 1, canvas.num).view(-1, *[1] * len(canvas.sampler.shape))
-        eps = interpolated(first, last, shares, self.linear)
         for row in range(max(1, canvas.named)):
             condition = canvas.conditions.listed(canvas.seed, row, row + 1)
-            for part in eps.split(canvas.size):
-                yield part.to(best_device()), Condition.cat([condition] * len(part))
+            for part in shares.split(canvas.size):
+                yield Between(first, last, part, self.linear), Condition.cat([condition] * len(part))
+
+
+@dataclass(frozen=True)
+class Between:
+    """The noises between those of two samples: the starting ones and, in the same way, the fresh ones.
+
+    Args:
+        first, last: the noises of the two samples.
+        shares: the shares of the way from the first to the last, (n, 1, …) in [0, 1].
+        linear: whether to go along a line instead of the sphere near which noises lie.
+    """
+
+    first: Noise
+    last: Noise
+    shares: torch.Tensor
+    linear: bool
+
+    @property
+    def eps(self) -> torch.Tensor:
+        """Return the starting noises, (n, *shape)."""
+        return self._between(self.first.eps, self.last.eps)
+
+    def again(self, call: int) -> torch.Tensor:
+        """Return the fresh noises of call ``call``, (n, *shape)."""
+        return self._between(self.first.again(call), self.last.again(call))
+
+    def _between(self, first: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        return interpolated(first.cpu(), last.cpu(), self.shares, self.linear).to(first.device)
 
 
 @dataclass(frozen=True)
@@ -116,9 +147,9 @@ class Swap:
         Entry ``column`` of a list that begins ``column`` seeds earlier has the row's own seed.
         """
         for row in range(canvas.num):
-            eps = sample_noise(canvas.seed, row, row + 1, canvas.sampler.shape).to(best_device())
+            noise = canvas.noise(canvas.seed, row)
             for column in range(canvas.named):
-                yield eps, canvas.conditions.listed(canvas.seed + row - column, column, column + 1)
+                yield noise, canvas.conditions.listed(canvas.seed + row - column, column, column + 1)
 
 
 def layout_of(swap: bool, interpolate: tuple[int, int] | None, linear: bool, times: str | None) -> Layout:

@@ -12,13 +12,15 @@ import torch
 from bootdiff.core.errors import BootdiffError
 from bootdiff.data.conditions import Conditions
 from bootdiff.data.pictures import is_picture
-from bootdiff.samplers.base import Sampler, batch_for
+from bootdiff.samplers.base import Sampler, batch_for, sampled
 from bootdiff.samplers.choice import ANY, Choice, conditions_for
+from bootdiff.samplers.several import check_calls
 from bootdiff.samplers.students import PathSampler, open_student
 from bootdiff.sampling.cascade import cascade, check_upscales
 from bootdiff.sampling.finish import Finish, describe_finish, refined
 from bootdiff.sampling.layouts import Canvas, Interpolation, Layout, Plain, Work
 from bootdiff.sampling.opening import run_conditions
+from bootdiff.students import PathStudent
 from bootdiff.students.card import StudentCard
 from bootdiff.students.files import card_of, load_student
 from bootdiff.students.folder import StudentFolder
@@ -36,6 +38,7 @@ class Wanted:
         choice: the prompts, classes and guidance weight.
         layout: the layout, which says what noise and condition each sample has.
         finish: how the teacher finishes the images; None leaves them as they are.
+        calls: the number of the student's calls for an image; a path student has one.
     """
 
     num: int = 16
@@ -44,8 +47,10 @@ class Wanted:
     choice: Choice = ANY
     layout: Layout = field(default_factory=Plain)
     finish: Finish | None = None
+    calls: int = 1
 
     def __post_init__(self) -> None:
+        check_calls(self.calls)
         if self.num < 1 or self.batch_size < 1 or self.seed < 0:
             raise BootdiffError(
                 f"samples expect num and batch_size from 1 and seed from 0 on, got num {self.num}, batch_size "
@@ -127,7 +132,10 @@ def plan_samples(
         raise BootdiffError("expected times of the student's path, got none.")
     if times is not None and base is not None:
         raise BootdiffError("--times shows one student's path; name one of the two.")
-    samplers, card = _open(name, times)
+    if wanted.calls > 1 and (times is not None or wanted.finish is not None):
+        other = "--times shows a path" if times is not None else "--refine goes on from an image"
+        raise BootdiffError(f"{other} that was made in one call, and --calls says {wanted.calls}; give one of them.")
+    samplers, card = _open(name, times, wanted.calls)
     conditions = _conditions(name, base, samplers[0], card, wanted.choice)
     if wanted.finish is not None:
         if times is not None:
@@ -151,12 +159,14 @@ def _within_memory(batches: Iterator[torch.Tensor], size: int, num: int) -> Iter
         yield from batches
 
 
-def _open(name: str, times: Sequence[float] | None) -> tuple[list[Sampler], StudentCard]:
+def _open(name: str, times: Sequence[float] | None, calls: int = 1) -> tuple[list[Sampler], StudentCard]:
     """Return one sampler, or one for each time of the path, and the student's card."""
     if times is None:
-        sampler, card = open_student(name)
+        sampler, card = open_student(name, calls)
         return [sampler], card
     student = load_student(StudentFolder.unfolded(name).path)
+    if not isinstance(student, PathStudent):
+        raise BootdiffError(f"--times shows what a path student makes of its path; {name} is a {student.kind} student.")
     outside = [t for t in times if not student.t_min <= t <= student.t_max]
     if outside:
         raise BootdiffError(f"--times {outside[0]:g} is outside this student's [{student.t_min:g}, {student.t_max:g}].")
@@ -170,6 +180,8 @@ def describe(card: StudentCard, sampler: Sampler, wanted: Wanted) -> Iterator[st
     """
     choice, learned = wanted.choice, card.weight
     yield from describe_finish(sampler)
+    if wanted.calls > 1:
+        yield f"{wanted.calls} calls an image"
     words = choice.prompts if choice.prompts is not None else choice.classes
     if words is not None and len(words) > 1:
         yield f"{wanted.layout.order}: {textwrap.shorten('; '.join(map(str, words)), 400, placeholder=' …')}"
@@ -202,8 +214,9 @@ def drawn(samplers: Sequence[Sampler], work: Work, total: int) -> Iterator[torch
     first = samplers[0]
     adapter = first.adapter if first.adapter is not None and first.adapter.latent else None
     with progress("sampling", total, 0, total > 4 * batch_for(first.shape)) as bar:
-        for eps, condition in work:
-            rows = [sampler(eps, condition.to(eps.device)) for sampler in samplers]
+        for noise, condition in work:
+            eps = noise.eps
+            rows = [sampled(sampler, noise, condition.to(eps.device)) for sampler in samplers]
             images = rows if adapter is None else [adapter.decode(row) for row in rows]
             _check_picture(images[0].shape[1:])
             yield torch.stack(images, dim=1).flatten(0, 1).cpu()

@@ -59,7 +59,7 @@ def read_done(folder: Path) -> dict[str, Any]:
     """
     path = folder / DONE
     words = read_json(path)
-    kinds = {"student_step": int, "diverged": str, "data_free": bool, "passes": dict}
+    kinds = {"student_step": int, "diverged": str, "data_free": bool, "passes": dict, "not_exported": str}
     optional = {key: kind for key, kind in kinds.items() if key in words}
     check_kinds(words, path, f"remove {DONE} and repeat the run's command", steps=int, seconds=float | int, **optional)
     return words

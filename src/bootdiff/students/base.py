@@ -59,6 +59,8 @@ class Student(nn.Module, ABC):
         self.learned = GuidanceWeight.of(guidance)
         # What the distillation was asked of conditions: classes, negative prompt, noise level, …
         self.conditions: dict[str, Any] = {}
+        # In how many calls its images are usually made; its method says it.
+        self.calls = 1
         # Whether it learned from noise and its teacher alone, without one image of a data set.
         self.data_free = True
         self.own_timestep = self.schedule.timestep(torch.tensor([t_max])).item()

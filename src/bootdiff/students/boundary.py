@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bootdiff.core.device import in_float64
 from bootdiff.core.errors import BootdiffError, choose
 from bootdiff.schedules import Schedule
 
@@ -27,6 +28,10 @@ class Boundary(ABC):
     @abstractmethod
     def factors(self, t: Tensor, t_min: float, schedule: Schedule) -> tuple[Tensor, Tensor]:
         """Return (skip, out), each (b,) in float64, for times t (b,)."""
+
+    def left(self, t_min: float, schedule: Schedule) -> float:
+        """Return sigma / alpha of the noise that is left in the answers: that of the samples at t_min."""
+        return schedule.lambda_(torch.tensor([t_min], dtype=torch.float64)).exp().item()
 
     @property
     def as_json(self) -> dict[str, Any]:
@@ -51,8 +56,8 @@ class Skip(Boundary):
 
     def factors(self, t: Tensor, t_min: float, schedule: Schedule) -> tuple[Tensor, Tensor]:
         """Return (skip, out), each (b,) in float64."""
-        alpha, sigma = (v.double() for v in schedule.alpha_sigma(t))
-        first = torch.tensor([t_min], dtype=torch.float64, device=t.device)
+        alpha, sigma = (in_float64(v) for v in schedule.alpha_sigma(t))
+        first = torch.tensor([t_min], dtype=torch.float64, device=alpha.device)
         low_alpha, low_sigma = (v.double() for v in schedule.alpha_sigma(first))
         # At t = 1 of rectified flow alpha is 0, and the network decides alone.
         ratio = sigma / alpha.clamp(min=1e-12) - low_sigma / low_alpha
@@ -67,8 +72,12 @@ class Naive(Boundary):
 
     def factors(self, t: Tensor, t_min: float, schedule: Schedule) -> tuple[Tensor, Tensor]:
         """Return (0, 1), each (b,) in float64."""
-        one = torch.ones_like(t, dtype=torch.float64)
+        one = torch.ones_like(in_float64(t))
         return torch.zeros_like(one), one
+
+    def left(self, t_min: float, schedule: Schedule) -> float:
+        """Return 0: the network's x_0 at t_min has no noise."""
+        return 0.0
 
 
 BOUNDARIES: Mapping[str, type[Boundary]] = {"skip": Skip, "naive": Naive}

@@ -52,6 +52,8 @@ class StudentCard(BaseModel):
         guidance: the guidance weight, or the range [lowest, highest] of weights; None where it learned no guidance.
         folded_weight: for an export, the weight of that range that is in its network.
         t_min, t_max: the ends of the path that it learned, in [0, 1].
+        calls: the number of calls in which its images are usually made.
+        any_calls: for an export: whether its pipeline can be asked for other numbers of calls.
         data_free: whether it learned from noise and its teacher alone; cards of earlier versions do not say it, and
             their students did.
     """
@@ -70,6 +72,8 @@ class StudentCard(BaseModel):
     t_min: float | None = None
     t_max: float | None = None
     folded_weight: float | None = None
+    calls: Annotated[int, Field(ge=1, le=1000)] = 1
+    any_calls: bool = False
     data_free: bool = True
 
     @model_validator(mode="after")
@@ -98,7 +102,8 @@ class StudentCard(BaseModel):
     def as_json(self) -> dict[str, Any]:
         """The content of the card's file: every entry that is not empty."""
         words = self.model_dump(exclude_none=True)
-        return {key: value for key, value in words.items() if value != {}}
+        usual = {"calls": 1, "any_calls": False}  # which earlier versions' cards do not hold
+        return {key: value for key, value in words.items() if value != {} and usual.get(key) != value}
 
 
 def new_card(**words: Any) -> StudentCard:

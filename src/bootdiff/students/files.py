@@ -41,6 +41,7 @@ def card_of(student: Student) -> StudentCard:
         conditions=student.conditions,
         t_min=student.t_min,
         t_max=student.t_max,
+        calls=student.calls,
         data_free=student.data_free,
     )
 
@@ -86,7 +87,7 @@ def load_student(folder: Path | str, teacher: Teacher | None = None) -> Student:
     if card.targets is not None:
         student.target_limit = limit_from(card.targets)
     student.conditions = card.conditions.model_dump(exclude_none=True)
-    student.data_free = card.data_free
+    student.data_free, student.calls = card.data_free, card.calls
     if teacher is not None:
         _check_teacher(path, student, teacher)
     return student.eval()

@@ -73,9 +73,9 @@ class _GridTeacher(StudentTeacher):
     def __init__(self, student: JumpStudent, times: Sequence[float]) -> None:
         super().__init__(student)
         self.grid: Tensor
-        self.register_buffer("grid", torch.tensor(sorted(times), dtype=torch.float64))
+        self.register_buffer("grid", torch.tensor(sorted(times)))  # float32: MPS has no float64
 
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """Return the x_0, (b, *shape), of the jump to the grid's next lower time."""
-        place = torch.searchsorted(self.grid, t.double() - 1e-6).clamp(min=1)
+        place = torch.searchsorted(self.grid, t.to(self.grid) - 1e-6).clamp(min=1)
         return self.inner(x_t, t, self.grid[place - 1].to(t), condition)

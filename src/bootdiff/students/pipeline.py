@@ -73,6 +73,20 @@ class GrownPipelineNetwork(GrownNetwork):
             _make_constant(slot, 1000 * weights)  # in the network's own units: it multiplies its weight by 1000
         return folded.network.eval()
 
+    @torch.no_grad()
+    def with_weight(self, weight: float | None) -> nn.Module:
+        """Return the network with a guidance weight in the biases of its embedders; it goes on being told its time."""
+        settled = copy.deepcopy(self)
+        device = next(settled.parameters()).device
+        weights = None if weight is None else torch.tensor([float(weight)], device=device)
+        shift = settled._shift(None, weights)
+        for hook in settled._hooks:
+            hook.remove()
+        if shift is not None:
+            for clock in self.adapter.clocks(settled.network):
+                clock.embedder.linear_2.bias += shift[0]
+        return settled.network.eval()
+
     def slots(self) -> dict[str, Tensor]:
         """Return the weights of the embeddings beside the pipeline's own network, by name."""
         return {name: value for name, value in self.state_dict().items() if not name.startswith("network.")}

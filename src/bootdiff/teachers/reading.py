@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bootdiff.core.device import in_float64
 from bootdiff.schedules import Schedule
 from bootdiff.teachers.one_call import OneCall
 from bootdiff.teachers.prediction import Prediction
@@ -27,7 +28,7 @@ class Reading:
     def factors(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (scale, a, b) at the times t (b,), each (b,) in float64."""
         if self.prediction is None:
-            one = torch.ones_like(t, dtype=torch.float64)
+            one = torch.ones_like(in_float64(t))
             return one, torch.zeros_like(one), one
         alpha, sigma = self.schedule.split(self.schedule.lambda_(t))
         return self.prediction.input_scale(alpha, sigma), *self.prediction.factors(alpha, sigma)

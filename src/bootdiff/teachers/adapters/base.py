@@ -67,6 +67,8 @@ class Adapter(ABC):
     weight_slot: bool = False
     #: whether the pipeline's schedulers are those of rectified flow
     flow: ClassVar[bool] = False
+    #: whether the pipeline takes several steps of DDIMScheduler, or of another variance-preserving scheduler
+    takes_steps: ClassVar[bool] = True
     #: whether the pipeline enlarges the images of a base stage (``upscaled`` makes its condition of them)
     upscales: ClassVar[bool] = False
     #: whether images may have another size than the pipeline's default

@@ -50,6 +50,9 @@ class DeepFloyd(ConditionalUNet):
         text, _ = pipeline.encode_prompt(list(prompts), False, device=device_of(pipeline), clean_caption=True)
         return Condition({"text": text})
 
+    #: the pipeline asks a scheduler for its variance_type, which DDIMScheduler does not have
+    takes_steps = False
+
     def scheduler(self, call: StockCall, limit: Any, t_max: float) -> Any:
         """Return a DDPM scheduler with a fixed variance.
 

@@ -1,0 +1,91 @@
+"""Several calls of a consistency student: denoise, noise again with fresh noise, denoise.
+
+Song et al., arXiv 2303.01469, Algorithm 1. Source: docs/method.md, "More than one call".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError
+from bootdiff.core.transfer import settled
+from bootdiff.samplers.base import Noises, fresh
+from bootdiff.samplers.few_step import check_falling, table_length
+from bootdiff.schedules.table import BetaTable
+from bootdiff.solvers import trailing_times
+from bootdiff.students.consistency import ConsistencyStudent
+from bootdiff.teachers.base import NO_CONDITION
+
+
+def noised_again(student: ConsistencyStudent, x: Tensor, z: Tensor, tau: float) -> Tensor:
+    """Return x_tau, (b, *shape), of a consistency student's answers x (b, *shape) and fresh noises z.
+
+    ``x_tau = (alpha_tau / alpha_m) x_m + sqrt(sigma_tau² − (alpha_tau sigma_m / alpha_m)²) z`` with m = t_min. An
+    answer is ``x = x_m / alpha_m``, and the noise that is still in it counts at tau.
+    """
+    alpha, sigma = (v.item() for v in student.schedule.alpha_sigma(torch.tensor([tau])))
+    left = student.boundary.left(student.t_min, student.schedule)
+    return alpha * x + max(0.0, sigma**2 - (alpha * left) ** 2) ** 0.5 * z
+
+
+def consistency_times(student: ConsistencyStudent, calls: int) -> list[float]:
+    """Return falling times from t_max, evenly spaced; on a table of betas at entries, as LCMScheduler has them."""
+    if not isinstance(student.schedule, BetaTable):
+        return trailing_times(calls, student.t_min, student.t_max)
+    length, last = table_length(student.schedule, student.t_max), student.schedule.num_timesteps - 1
+    if calls >= length:
+        raise BootdiffError(f"{calls} calls are more than this student's {length} timesteps allow; ask for fewer.")
+    return [(length - 1 - call * length // calls) / last for call in range(calls)]
+
+
+class MultistepConsistency:
+    """A consistency student that is called at several times, on its own image with fresh noise after the first.
+
+    Args:
+        student: the student.
+        times: falling times; the first is where sampling starts, usually t_max.
+
+    Raises:
+        BootdiffError: for another kind of student, or times that do not fall or that it did not learn.
+    """
+
+    #: its calls after the first need fresh noise, so ``samplers.base.sampled`` hands it all noises
+    draws_noise = True
+
+    def __init__(self, student: ConsistencyStudent, times: Sequence[float]) -> None:
+        if not isinstance(student, ConsistencyStudent):
+            raise BootdiffError(f"consistency sampling is for consistency students, got a {student.kind} student.")
+        if not times:
+            raise BootdiffError("expected at least one time to call a student at, got none.")
+        check_falling(times, student)
+        self.student, self.times, self.calls = student, tuple(times), len(times)
+        self.shape, self.adapter = student.shape, student.adapter
+
+    def told_weight(self, weight: float | None) -> float | None:
+        """Return the guidance weight that the student's condition must hold; None where it holds none."""
+        return self.student.told_weight(weight)
+
+    @torch.no_grad()
+    def __call__(self, eps: Tensor | Noises, condition: Condition = NO_CONDITION) -> Tensor:
+        """Return samples (b, *shape).
+
+        Raises:
+            BootdiffError: for starting noises alone, where there is more than one call.
+        """
+        first = eps if isinstance(eps, Tensor) else eps.eps
+        self.student.check(first, condition)
+        student = settled(self.student, first.device)
+        x = self._image(student, self._start(student, first), self.times[0], condition)
+        for call, tau in enumerate(self.times[1:], start=1):
+            x = self._image(student, noised_again(student, x, fresh(eps, call), tau), tau, condition)
+        return x
+
+    def _start(self, student: ConsistencyStudent, eps: Tensor) -> Tensor:
+        return student.schedule.start_scale(self.times[0]) * eps
+
+    def _image(self, student: ConsistencyStudent, x_t: Tensor, time: float, condition: Condition) -> Tensor:
+        return student.limit(student(x_t, torch.full((len(x_t),), time, device=x_t.device), condition))
