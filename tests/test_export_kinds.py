@@ -11,10 +11,10 @@ from torch.testing import assert_close
 
 from bootdiff import BootdiffError, Classes, load_teacher, save_student
 from bootdiff.core.condition import Condition
-from bootdiff.core.randomness import Noise, sample_noise
+from bootdiff.core.randomness import SampleNoise, sample_noise
 from bootdiff.distillation.plan import plan_distillation
 from bootdiff.export.diffusers import export_student
-from bootdiff.export.exported import Exported, Refused, export, refusal
+from bootdiff.export.exported import EXPORTED, Exported, Refused, export, refusal
 from bootdiff.export.several import has_lcm_boundary
 from bootdiff.samplers.base import sampled
 from bootdiff.samplers.few_step import FewStep, steps_of
@@ -24,7 +24,7 @@ from bootdiff.students.boundary import Boundary, Naive
 from bootdiff.students.consistency import ConsistencyStudent
 from bootdiff.students.denoising import DenoisingStudent
 from bootdiff.students.jump import JumpStudent
-from bootdiff.students.kinds import KINDS, student_kind
+from bootdiff.students.kinds import student_kind
 from test_student_kinds import shaken
 from tiny_pipelines import save_class_unet, save_dit, save_if, save_sd, save_sd3
 from tiny_unet import save_teacher
@@ -46,7 +46,7 @@ def ours(student, calls, num=3, condition=Condition()):
     sampler = student_sampler(student, calls).sample
     if isinstance(student, DenoisingStudent):  # its one call, too, starts at an entry of the table
         sampler = FewStep(student, steps_of(student, calls))
-    made = sampled(sampler, Noise(SEED, 0, num, student.shape), condition)
+    made = sampled(sampler, SampleNoise(SEED, 0, num, student.shape), condition)
     return (student.decode(made).clamp(-1, 1) + 1) / 2
 
 
@@ -155,7 +155,7 @@ def test_a_consistency_student_with_the_boundary_of_lcm_is_stock_lcm(boundary, n
     for calls in (1, 2, 4):
         made = ours(student, calls)
         assert_close(stock(tmp_path / "student", calls, batch_size=3), made, atol=2e-4, rtol=0)
-        again = sampled(StockStudent(tmp_path / "student", calls), Noise(SEED, 0, 3, student.shape), Condition())
+        again = sampled(StockStudent(tmp_path / "student", calls), SampleNoise(SEED, 0, 3, student.shape), Condition())
         assert_close((again.clamp(-1, 1) + 1) / 2, made, atol=2e-4, rtol=0)
 
 
@@ -171,7 +171,7 @@ def test_families_whose_schedulers_take_other_steps_have_one_call(kind, save, tm
         assert "\n" not in made.reason and made.reason.startswith("no stock pipeline holds this student")
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("kind", EXPORTED)
 def test_every_kind_has_an_export_for_stable_diffusion(kind, tmp_path):
     student = student_kind(kind).from_teacher(load_teacher(str(save_sd(tmp_path / "teacher"))))
     made = export(student)

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from bootdiff import EDM, BootdiffError, Cosine, Gaussian, Wanted, draw_samples, load_teacher, save_student
 from bootdiff.core import device as devices
 from bootdiff.core.condition import Condition
-from bootdiff.core.randomness import Noise, noises_of, sample_noise
+from bootdiff.core.randomness import SampleNoise, noises_of, sample_noise
 from bootdiff.samplers.base import sampled
 from bootdiff.samplers.consistency import MultistepConsistency, noised_again
 from bootdiff.samplers.edit import Edited
@@ -40,26 +40,28 @@ def digits():
 
 
 def test_fresh_noises_do_not_depend_on_how_samples_are_batched():
-    whole = Noise(5, 0, 6, (3, 5))
-    parts = [Noise(5, 0, 2, (3, 5)), Noise(5, 2, 3, (3, 5)), Noise(5, 3, 6, (3, 5))]
+    whole = SampleNoise(5, 0, 6, (3, 5))
+    parts = [SampleNoise(5, 0, 2, (3, 5)), SampleNoise(5, 2, 3, (3, 5)), SampleNoise(5, 3, 6, (3, 5))]
     for call in (1, 2, 7):
         assert torch.equal(whole.again(call), torch.cat([part.again(call) for part in parts]))
     assert torch.equal(whole.eps, sample_noise(5, 0, 6, (3, 5)))
     assert torch.equal(whole.first(2).again(3), whole.again(3)[:2]) and len(whole.first(2)) == 2
-    assert torch.equal(Noise(7, 0, 1, (3, 5)).again(1), whole.again(1)[2:3])  # sample 2 of seed 5 is sample 0 of seed 7
+    assert torch.equal(
+        SampleNoise(7, 0, 1, (3, 5)).again(1), whole.again(1)[2:3]
+    )  # sample 2 of seed 5 is sample 0 of seed 7
 
 
 def test_fresh_noises_are_those_that_a_generator_draws_next():
     generator = torch.Generator().manual_seed(9)
     drawn = [torch.randn(1, 8, 8, generator=generator) for _ in range(4)]
-    noise = Noise(9, 0, 1, (1, 8, 8))
+    noise = SampleNoise(9, 0, 1, (1, 8, 8))
     assert all(torch.equal(noise.again(call)[0], drawn[call]) for call in (1, 2, 3))
-    assert torch.equal(Noise(9, 0, 1, (1, 8, 8), drawn=2).again(1)[0], drawn[2])
+    assert torch.equal(SampleNoise(9, 0, 1, (1, 8, 8), drawn=2).again(1)[0], drawn[2])
     assert torch.equal(noise.again(1), noises_of(9, [0], (1, 8, 8), after=(1, 8, 8)))
 
 
 def test_fresh_noises_are_independent_of_each_other_and_of_the_first():
-    noise = Noise(0, 0, 2000, (4,))
+    noise = SampleNoise(0, 0, 2000, (4,))
     parts = torch.stack([noise.eps, noise.again(1), noise.again(2)]).flatten(1)
     assert_close(torch.corrcoef(parts), torch.eye(3), atol=0.05, rtol=0)
 
@@ -166,7 +168,7 @@ def exact(schedule, t_min, t_max):
 def test_consistency_sampling_keeps_the_mean_and_the_variance_of_a_gaussian(calls, name):
     # t_min is far from the clean image, so that noise that is left twice, or not at all, would be seen.
     schedule, t_min, t_max = (Cosine(), 0.3, 1.0) if name == "cosine" else (EDM(0.4, 80.0), 0.0, 1.0)
-    student, noise = exact(schedule, t_min, t_max), Noise(0, 0, 20_000, (4,))
+    student, noise = exact(schedule, t_min, t_max), SampleNoise(0, 0, 20_000, (4,))
     times = [t_max, 0.75, 0.6, 0.45][:calls]
     made = sampled(MultistepConsistency(student, times), noise, Condition())
     alpha, sigma = (v.item() for v in schedule.alpha_sigma(torch.tensor([t_min])))
@@ -176,7 +178,7 @@ def test_consistency_sampling_keeps_the_mean_and_the_variance_of_a_gaussian(call
 
 
 def test_noising_again_leads_to_the_marginal_of_the_path():
-    student, noise = exact(Cosine(), 0.3, 1.0), Noise(0, 0, 20_000, (4,))
+    student, noise = exact(Cosine(), 0.3, 1.0), SampleNoise(0, 0, 20_000, (4,))
     x = student.sample(noise.eps)
     alpha, sigma = (v.item() for v in student.schedule.alpha_sigma(torch.tensor([0.6])))
     x_tau = noised_again(student, x, noise.again(1), 0.6)
@@ -193,8 +195,8 @@ def test_variance_exploding_noise_is_that_of_the_paper():
 
 def test_consistency_samples_do_not_depend_on_the_batch(digits):
     sampler = student_sampler(shaken(ConsistencyStudent.from_teacher(digits)), 3).sample
-    whole = sampled(sampler, Noise(3, 0, 5, digits.shape), Condition())
-    parts = [sampled(sampler, Noise(3, *span, digits.shape), Condition()) for span in ((0, 2), (2, 5))]
+    whole = sampled(sampler, SampleNoise(3, 0, 5, digits.shape), Condition())
+    parts = [sampled(sampler, SampleNoise(3, *span, digits.shape), Condition()) for span in ((0, 2), (2, 5))]
     assert_close(torch.cat(parts), whole, atol=1e-5, rtol=1e-5)
     with pytest.raises(BootdiffError, match="need fresh noise"):
         sampler(sample_noise(3, 0, 5, digits.shape))
@@ -219,7 +221,7 @@ def coloured():
 )
 @pytest.mark.parametrize("calls", [1, 3])
 def test_editing_keeps_what_is_kept_and_nothing_else(operator, kept, calls, coloured):
-    picture, noise = torch.rand(1, 3, 8, 8) - 0.5, Noise(0, 0, 4, (3, 8, 8))
+    picture, noise = torch.rand(1, 3, 8, 8) - 0.5, SampleNoise(0, 0, 4, (3, 8, 8))
     sampler = Edited(coloured, trailing_times(calls, 0.01, 0.9), picture, operator)
     made = sampled(sampler, noise, Condition())
     assert_close(kept(made), kept(picture.expand_as(made)), atol=1e-5, rtol=1e-4)
@@ -235,7 +237,7 @@ def test_an_operator_is_a_projection():
 
 
 def test_strokes_are_where_sampling_starts(coloured):
-    noise, strokes = Noise(0, 0, 2, (3, 8, 8)), torch.full((1, 3, 8, 8), 0.8)
+    noise, strokes = SampleNoise(0, 0, 2, (3, 8, 8)), torch.full((1, 3, 8, 8), 0.8)
     made = sampled(Edited(coloured, [0.3], strokes, Strokes()), noise, Condition())
     other = sampled(Edited(coloured, [0.3], -strokes, Strokes()), noise, Condition())
     assert not torch.allclose(made, other, atol=1e-2)
@@ -257,7 +259,7 @@ def test_samples_are_drawn_in_as_many_calls_as_asked(digits, tmp_path, cli):
     student = shaken(ConsistencyStudent.from_teacher(digits))
     save_student(student, tmp_path / "student")
     drawn = draw_samples(tmp_path / "student", Wanted(num=3, seed=4, batch_size=2, calls=2))
-    ours = sampled(student_sampler(student, 2).sample, Noise(4, 0, 3, digits.shape), Condition())
+    ours = sampled(student_sampler(student, 2).sample, SampleNoise(4, 0, 3, digits.shape), Condition())
     assert_close(drawn.images, ours, atol=1e-5, rtol=1e-4)
     assert "2 calls an image" in drawn.told
     done = cli(
@@ -288,7 +290,7 @@ def test_the_ends_of_an_interpolation_have_the_fresh_noises_of_their_seeds(digit
     assert_close(
         eps[[0, -1]].cpu(), torch.cat([sample_noise(3, 0, 1, digits.shape), sample_noise(8, 0, 1, digits.shape)])
     )
-    ends = torch.cat([Noise(3, 0, 1, digits.shape).again(2), Noise(8, 0, 1, digits.shape).again(2)])
+    ends = torch.cat([SampleNoise(3, 0, 1, digits.shape).again(2), SampleNoise(8, 0, 1, digits.shape).again(2)])
     assert_close(again[[0, -1]].cpu(), ends)
     assert [len(noise) for noise, _ in Plain().work(canvas)] == [2, 2, 1]
 

@@ -140,7 +140,7 @@ def noises_of(seed: int, numbers: Iterable[int], shape: Sequence[int], after: Se
 
 
 @dataclass(frozen=True)
-class Noise:
+class SampleNoise:
     """All noises of some samples of a sampling run: those that they start from, and fresh ones for later calls.
 
     Sample i has one generator, that of ``sample_noise``; its starting noise is the first that is drawn, and the fresh
@@ -182,6 +182,6 @@ class Noise:
 
         return torch.stack([one(number) for number in range(self.start, self.stop)]).to(self.device)
 
-    def first(self, num: int) -> Noise:
+    def first(self, num: int) -> SampleNoise:
         """Return the noises of the first ``num`` samples only."""
         return replace(self, stop=min(self.stop, self.start + num))

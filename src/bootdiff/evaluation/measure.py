@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bootdiff.core.condition import Condition
 from bootdiff.core.device import in_float64, wait_for
-from bootdiff.core.randomness import Noise
+from bootdiff.core.randomness import SampleNoise
 from bootdiff.data.conditions import Conditions
 from bootdiff.evaluation.processes import gathered, mine
 from bootdiff.evaluation.tally import Judges, Tally
@@ -53,7 +53,7 @@ class Work:
     texts: Sequence[str] | None = None
     groups: Tensor | None = None
     start: int = 0
-    noise: Noise | None = None
+    noise: SampleNoise | None = None
 
     def first(self, num: int) -> Work:
         """Return the batch's first ``num`` samples only."""

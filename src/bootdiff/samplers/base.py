@@ -11,7 +11,7 @@ from torch import Tensor
 from bootdiff.core.condition import Condition
 from bootdiff.core.device import best_device
 from bootdiff.core.errors import BootdiffError
-from bootdiff.core.randomness import Noise
+from bootdiff.core.randomness import SampleNoise
 from bootdiff.teachers.adapters.base import Adapter
 from bootdiff.teachers.base import NO_CONDITION
 
@@ -33,7 +33,7 @@ class Told(Protocol):
 
 
 class Noises(Protocol):
-    """The noises of a batch of samples (``core.randomness.Noise``)."""
+    """The noises of a batch of samples (``core.randomness.SampleNoise``)."""
 
     @property
     def eps(self) -> Tensor:
@@ -74,14 +74,14 @@ def noise_batches(seed: int, num: int, shape: Sequence[int], batch_size: int) ->
     return (noise.eps for noise in all_noises(seed, num, shape, batch_size))
 
 
-def all_noises(seed: int, num: int, shape: Sequence[int], batch_size: int, drawn: int = 1) -> Iterator[Noise]:
+def all_noises(seed: int, num: int, shape: Sequence[int], batch_size: int, drawn: int = 1) -> Iterator[SampleNoise]:
     """Yield all noises of the samples 0 … num − 1 of ``seed``, in batches, on the best device.
 
     Args:
         drawn: the number of noises that a sample has drawn before its first call (``drawn_before``).
     """
     for start in range(0, num, batch_size):
-        yield Noise(seed, start, min(num, start + batch_size), tuple(shape), best_device(), drawn)
+        yield SampleNoise(seed, start, min(num, start + batch_size), tuple(shape), best_device(), drawn)
 
 
 def drawn_before(adapter: Adapter | None) -> int:
@@ -101,7 +101,7 @@ def fresh(noise: Tensor | Noises, call: int) -> Tensor:
     if isinstance(noise, Tensor):
         raise BootdiffError(
             "several calls need fresh noise between them, got starting noises alone; give "
-            "bootdiff.core.randomness.Noise(seed, start, stop, shape)."
+            "bootdiff.core.randomness.SampleNoise(seed, start, stop, shape)."
         )
     return noise.again(call)
 

@@ -11,7 +11,7 @@ import torch
 from bootdiff.core.condition import Condition
 from bootdiff.core.device import best_device
 from bootdiff.core.errors import BootdiffError
-from bootdiff.core.randomness import Noise
+from bootdiff.core.randomness import SampleNoise
 from bootdiff.data.conditions import Cascade, Conditions
 from bootdiff.samplers.base import Noises, Sampler, all_noises, drawn_before
 
@@ -37,10 +37,10 @@ class Canvas:
     named: int
     size: int
 
-    def noise(self, seed: int, number: int) -> Noise:
+    def noise(self, seed: int, number: int) -> SampleNoise:
         """Return all noises of one sample of a seed."""
         shape, drawn = tuple(self.sampler.shape), drawn_before(self.sampler.adapter)
-        return Noise(seed, number, number + 1, shape, best_device(), drawn)
+        return SampleNoise(seed, number, number + 1, shape, best_device(), drawn)
 
 
 class Layout(Protocol):
@@ -113,8 +113,8 @@ class Between:
         linear: whether to go along a line instead of the sphere near which noises lie.
     """
 
-    first: Noise
-    last: Noise
+    first: SampleNoise
+    last: SampleNoise
     shares: torch.Tensor
     linear: bool
 
