@@ -18,6 +18,7 @@ from bootdiff.monitoring.teacher_features import TeacherFeatures
 from bootdiff.monitoring.watch import Watch
 from bootdiff.monitoring.watch_plan import WatchPlan
 from bootdiff.students import Student
+from bootdiff.system.notes import note
 from bootdiff.teachers import Teacher, limited
 from bootdiff.training.accelerator import start_tracker
 from bootdiff.training.loop import Loop
@@ -33,17 +34,17 @@ def train_stage(plan: Plan, material: Material, student: Student | None, acceler
     assert material.source is not None, "the run has made it"
     objective = find_method(plan.method).build(material.teacher, plan.trained, material.source, student)
     start_tracker(accelerator, plan.settings)
-    watch = _watch(plan, material, accelerator.num_processes)
+    watch = _watch(plan, material, accelerator.num_processes) if plan.needs_teacher else _unwatched(plan)
     check_best(plan, watch)
     preview = preview_of(plan.teacher, material.conditions, plan.output)
     loop = Loop(objective, plan.settings, plan.output, accelerator, preview, watch)
-    before = first_pulse(plan, loop, material)
+    before = first_pulse(plan, loop, material) if plan.needs_teacher else None
     student = _trained(plan, loop)
     best_step = take_best(student, watch, accelerator)
     diverged = None if before is None else divergence(plan, student, before, material)
     student.requires_grad_(False).eval().cpu()
     student.conditions = plan.asked.learned.model_dump(exclude_none=True)
-    student.data_free = plan.data_free
+    student.data_free, student.teacher_free = plan.data_free, plan.teacher_free
     plan.teacher.cpu()
     passes = loop.passes.totals()
     if accelerator.is_main_process and not plan.finished:
@@ -72,6 +73,12 @@ def _watch(plan: Plan, material: Material, processes: int) -> Watch | None:
         warmup=settings.warm_from,
         keeps_best=settings.keep == "best",
     )
+
+
+def _unwatched(plan: Plan) -> None:
+    """Say that a run whose method asks no teacher is not looked at."""
+    if plan.settings.watch_every != 0:
+        note("there are no looks, which compare with the teacher's path: this method asks no teacher.")
 
 
 def _trained(plan: Plan, loop: Loop) -> Student:

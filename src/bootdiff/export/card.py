@@ -26,6 +26,17 @@ ORIGIN = {
     True: "from noise alone,\nwithout training data",
     False: "with images of a data set:\nits training was not free of data",
 }
+#: the same where no teacher was asked
+UNTAUGHT = {
+    True: "from noise alone,\nwithout training data and without a pass of its teacher",
+    False: "with images of a data set and\nwithout a pass of its teacher; its training was not free of data",
+}
+#: what a student knows, by whether its first weights were drawn and its training asked no teacher
+KNOWS = {
+    False: "The student knows what its teacher knows, and inherits its licence, its data and its biases.",
+    True: "Of its teacher it has architecture and schedule only. It knows what it was trained on, and inherits the "
+    "licence and\nthe biases of that.",
+}
 
 _TEMPLATE = """---
 library_name: diffusers
@@ -60,7 +71,7 @@ generator = torch.Generator().manual_seed(0)
 
 ## Limits
 
-The student knows what its teacher knows, and inherits its licence, its data and its biases.
+{knows}
 """
 
 
@@ -71,13 +82,14 @@ def model_card(card: StudentCard, adapter: Adapter, words: Mapping[str, Any]) ->
         words: what the student's run says: ``method``, ``settings``, ``student_step``, the ``passes`` of its training,
             and its evaluation as ``figures``.
     """
-    private = ("prompts", "base", "lpips_weights", "images")  # names of somebody's files
+    private = ("prompts", "base", "lpips_weights", "images", "student")  # names of somebody's files
     left_out = (*private, *HARMLESS, "t_min", "t_max")
     settings = {k: v for k, v in words.get("settings", {}).items() if v is not None and k not in left_out}
     files = ("lora", "pipeline_config")
     asked = {key: _public(value) if key in files else value for key, value in card.teacher_options.items()}
     said = card.as_json
-    own = {key: said[key] for key in ("t_min", "t_max", "guidance", "folded_weight") if key in said}
+    own = {key: said[key] for key in ("architecture", "t_min", "t_max", "guidance", "folded_weight") if key in said}
+    own.update({"teacher_free": True} if card.teacher_free else {})
     kept = {key: words[key] for key in ("student_step",) if key in words}
     if words.get("passes"):
         kept["passes of its training"] = passes_in_words(words["passes"])
@@ -85,7 +97,8 @@ def model_card(card: StudentCard, adapter: Adapter, words: Mapping[str, Any]) ->
     return _TEMPLATE.format(
         teacher=escaped(_public(card.teacher)),
         tag="text-to-image" if adapter.takes == "prompts" else "unconditional-image-generation",
-        origin=ORIGIN[card.data_free],
+        origin=(UNTAUGHT if card.teacher_free else ORIGIN)[card.data_free],
+        knows=KNOWS[card.teacher_free and settings.get("start_from") == "scratch"],
         method=escaped(words.get("method", "boot")),
         absent="".join(f", {part}=None" for part in adapter.absent),
         prepare=adapter.prepare,
@@ -131,6 +144,7 @@ def _steps(card: StudentCard, adapter: Adapter) -> list[str]:
         lines = ["One step is all: more cost time and change nothing."]
     else:
         lines = ["More than one step is refused: the student answers for one noise level only."]
+    lines += [adapter.remark] if adapter.remark else []
     learned, folded = card.weight, card.folded_weight
     if folded is not None:
         here = f"{folded:g} is folded in"

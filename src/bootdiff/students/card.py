@@ -54,6 +54,9 @@ class StudentCard(BaseModel):
         t_min, t_max: the ends of the path that it learned, in [0, 1].
         data_free: whether it learned from noise and its teacher alone; cards of earlier versions do not say it, and
             their students did.
+        architecture: the class and the size of a network of another architecture than the teacher's; None for the
+            teacher's.
+        teacher_free: whether its training made no pass of the teacher, and took architecture and schedule only.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
@@ -71,6 +74,8 @@ class StudentCard(BaseModel):
     t_max: float | None = None
     folded_weight: float | None = None
     data_free: bool = True
+    architecture: str | None = None
+    teacher_free: bool = False
 
     @model_validator(mode="after")
     def _folds_a_weight_of_its_range(self) -> StudentCard:

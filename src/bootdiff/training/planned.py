@@ -32,7 +32,7 @@ from bootdiff.training.passes import counter_of, told
 
 SHAPE = (2,)
 #: what the stand-in has otherwise than the teacher; no number of passes depends on it
-OTHERWISE = {"t_min": 0.02, "t_max": 0.98, "distance": "l2", "target_limit": "teacher"}
+OTHERWISE = {"t_min": 0.02, "t_max": 0.98, "distance": "l2", "target_limit": "teacher", "student": None}
 
 
 def planned_passes(settings: DistillationSettings, answers: int = 1) -> dict[str, float]:
