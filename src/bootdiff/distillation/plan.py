@@ -213,7 +213,8 @@ def _check(teacher: Teacher, settings: DistillationSettings, method: Method, exa
             scheduler_for(adapter, call, teacher.limit, t_max)
     if method.needs_teacher:
         check_answers(teacher, t_max, example)
-    if stem is not teacher:
+    if settings.student is not None:
+        stem.name = settings.student  # for the message alone: the run grows its student from another stem
         check_answers(stem, t_max, example)
     settings.check_teacher(teacher)
     make_distance(settings.distance, teacher.shape, settings.lpips_weights)

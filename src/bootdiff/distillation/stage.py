@@ -34,7 +34,7 @@ def train_stage(plan: Plan, material: Material, student: Student | None, acceler
     assert material.source is not None, "the run has made it"
     objective = find_method(plan.method).build(material.teacher, plan.trained, material.source, student)
     start_tracker(accelerator, plan.settings)
-    watch = _watch(plan, material, accelerator.num_processes) if plan.needs_teacher else _unwatched(plan)
+    watch = _watch(plan, material, accelerator.num_processes)
     check_best(plan, watch)
     preview = preview_of(plan.teacher, material.conditions, plan.output)
     loop = Loop(objective, plan.settings, plan.output, accelerator, preview, watch)
@@ -55,8 +55,15 @@ def train_stage(plan: Plan, material: Material, student: Student | None, acceler
 
 
 def _watch(plan: Plan, material: Material, processes: int) -> Watch | None:
-    """Return what looks at the convergence; None if the run is too short to pay for looks."""
+    """Return what looks at the convergence.
+
+    It is None if the run is too short to pay for looks, or if its method asks no teacher.
+    """
     settings, teacher = plan.settings, material.teacher
+    if not plan.needs_teacher:
+        if settings.watch_every != 0:
+            note("there are no looks, which compare with the teacher's path: this method asks no teacher.")
+        return None
     times = cast("tuple[float, float]", (settings.t_min, settings.t_max))  # a plan's are known
     shown = TeacherFeatures.of(teacher, times[0]) is not None
     looks = WatchPlan.of(settings, teacher.shape, processes, shown)
@@ -73,12 +80,6 @@ def _watch(plan: Plan, material: Material, processes: int) -> Watch | None:
         warmup=settings.warm_from,
         keeps_best=settings.keep == "best",
     )
-
-
-def _unwatched(plan: Plan) -> None:
-    """Say that a run whose method asks no teacher is not looked at."""
-    if plan.settings.watch_every != 0:
-        note("there are no looks, which compare with the teacher's path: this method asks no teacher.")
 
 
 def _trained(plan: Plan, loop: Loop) -> Student:

@@ -122,7 +122,8 @@ def _stem_of(saved: Student, teacher: Teacher, settings: DistillationSettings) -
         BootdiffError: if the settings name another architecture than the student's.
     """
     grown = saved.network
-    if settings.student is None and saved.architecture is None or not isinstance(grown, GrownPipelineNetwork):
+    own_network = settings.student is None and saved.architecture is None
+    if own_network or not isinstance(grown, GrownPipelineNetwork):
         return teacher
     own = Architecture.of(grown.network, grown.adapter.parts.where(grown.adapter.network_part))
     if settings.student is not None:

@@ -89,8 +89,8 @@ def model_card(card: StudentCard, adapter: Adapter, words: Mapping[str, Any]) ->
     asked = {key: _public(value) if key in files else value for key, value in card.teacher_options.items()}
     said = card.as_json
     own = {key: said[key] for key in ("architecture", "t_min", "t_max", "guidance", "folded_weight") if key in said}
-    own.update({"teacher_free": True} if card.teacher_free else {})
     kept = {key: words[key] for key in ("student_step",) if key in words}
+    kept.update({"teacher_free": True} if card.teacher_free else {})
     if words.get("passes"):
         kept["passes of its training"] = passes_in_words(words["passes"])
     rows = {"teacher": _public(card.teacher), **asked, **own, **settings, **kept}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bootdiff.core.errors import BootdiffError
+from bootdiff.system.quiet import quietly
 from bootdiff.teachers import NetworkTeacher, PipelineTeacher, Teacher, adapter_of
 from bootdiff.teachers.adapters import adapter_for
 from bootdiff.teachers.adapters.base import Adapter
@@ -139,7 +140,8 @@ def untaught(teacher: Teacher, seed: int) -> Teacher:
 def _drawn_stock(denoiser: PipelineTeacher, seed: int) -> nn.Module:
     """Return a network of a pipeline's class and config with new weights, in the teacher's precision."""
     own: Any = denoiser.network
-    return Architecture.of(own, denoiser.adapter.parts.where(denoiser.adapter.network_part)).draw(seed).to(own.dtype)
+    with quietly():
+        return Architecture.of(own).draw(seed).to(own.dtype)
 
 
 def _drawn(denoiser: NetworkTeacher, seed: int) -> nn.Module:

@@ -39,7 +39,6 @@ class DiT(Adapter):
     takes: Literal["nothing", "classes", "prompts"] = "classes"
     guidance: Guidance = "free"
     usage = "pipe(class_labels=[{label}], num_inference_steps=1, guidance_scale=1, generator=generator)"
-    remark = ""
 
     def __init__(self, parts: Components) -> None:
         super().__init__(parts)
@@ -55,7 +54,7 @@ class DiT(Adapter):
         self.classes = self.null_class = self.config.num_embeds_ada_norm
         if self.classes == 1:  # one class tells nothing: the network is unconditional, and is always told label 0
             self.takes, self.guidance, self.classes, self.null_class = "nothing", "none", 0, None
-            self.remark = "It is conditioned on nothing; its pipeline must be told a class, and label 0 is the only one."
+            self.remark = "It is unconditional; its pipeline must be told a class, and label 0 is the only one."
 
     @property
     def shape(self) -> tuple[int, ...]:
