@@ -205,6 +205,17 @@ def test_a_smaller_student_counts_less(tiny, tmp_path, smaller):
     assert spent["smaller"]["student"] < 0.6 * spent["own"]["student"]
 
 
+def test_a_dry_run_says_what_its_student_costs(cli, tiny, tmp_path, smaller):
+    """As the run then counts it, to a hundredth."""
+    words = ["distill", tiny, "--output", tmp_path / "run", "--steps", 2, "--batch-size", 4, "--set", "watch_every=0"]
+    said = cli(*words, "--set", f"student={smaller}", "--dry-run").out
+    line = next(line for line in said.splitlines() if line.startswith("student: UNet2DModel of "))
+    share = float(line.split("costs ")[1].split()[0])
+    assert cli(*words, "--set", f"student={smaller}").code == 0
+    spent = json.loads((tmp_path / "run" / "done.json").read_text())["passes"]["student"]
+    assert spent == pytest.approx(share * 4 * (2 * 4 + 3), rel=0.01)
+
+
 def test_a_deeper_student_with_all_of_the_teachers_shapes_counts_more(tiny, tmp_path):
     folder = unet(tmp_path / "deeper", layers_per_block=3)
     distill(str(tiny), tmp_path / "run", BootSettings(**QUIET, student=folder))

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from bootdiff.core.errors import BootdiffError
+from bootdiff.core.passes import operations
 from bootdiff.system.quiet import quietly
-from bootdiff.teachers import NetworkTeacher, PipelineTeacher, Teacher, adapter_of
+from bootdiff.teachers import NetworkTeacher, PipelineTeacher, Teacher, adapter_of, blank_condition
 from bootdiff.teachers.adapters import adapter_for
 from bootdiff.teachers.adapters.base import Adapter
 from bootdiff.teachers.loading.architecture import LARGER, SMALL, Architecture
@@ -117,6 +118,25 @@ def copy_fitting(network: nn.Module, source: Mapping[str, Tensor]) -> list[str]:
             value.copy_(there)
             copied.append(name)
     return copied
+
+
+def share_of(stem: Teacher, teacher: Teacher) -> float:
+    """Return what a pass of the network of ``stem`` costs in passes of the teacher's, by their multiply-adds."""
+    own, whole = (operations(_Call(one.denoiser), (), {}) for one in (stem, teacher))
+    return own / max(1.0, whole)
+
+
+class _Call(nn.Module):
+    """One answer of a teacher's network, to zeros."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        super().__init__()
+        self.teacher = teacher
+
+    def forward(self) -> Tensor:
+        teacher: Any = self.teacher
+        t = teacher.schedule.timestep(torch.full((1,), teacher.t_range[1]))
+        return teacher.call(teacher.network, torch.zeros(1, *teacher.shape), t, blank_condition(teacher, 1))
 
 
 def untaught(teacher: Teacher, seed: int) -> Teacher:
