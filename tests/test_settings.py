@@ -14,7 +14,7 @@ import yaml
 import bootdiff
 import tiny_pipelines
 from bootdiff.config.base import Settings
-from bootdiff.config.mixins import Conditioning, Encoders, Monitoring, Start
+from bootdiff.config.mixins import Architecture, Conditioning, Encoders, Monitoring, Start
 from bootdiff.config.settings import TrainingSettings
 from bootdiff.config.teacher import TeacherOptions
 from bootdiff.core.errors import BootdiffError
@@ -43,14 +43,14 @@ OTHERS = "torch.*,diffusers.*,transformers.*,accelerate.*,numpy.*,safetensors.*,
 NO_USE = {"passes", "span"}
 
 #: the groups that are read wherever a student is made and looked at, by no method
-OF_ANY_METHOD = (Conditioning, Encoders, Monitoring, Start)
+OF_ANY_METHOD = (Architecture, Conditioning, Encoders, Monitoring, Start)
 
 KEYS = """
 steps batch_size seed learning_rate lr_schedule warmup_steps weight_decay ema_decay gradient_clip gradient_accumulation
 mixed_precision gradient_checkpointing compile log_every sample_every checkpoint_every keep_last t_min t_max distance
 lpips_weights target_limit dynamic_ratio dynamic_maximum start prompts prompt_column classes null_class guidance_scale
 guidance_range export_guidance negative_prompt base noise_level prompt_cache_gib watch_every stop_when keep
-offload_encoders delta solver loss_weight time_sampling boundary_weight boundary_every
+offload_encoders student delta solver loss_weight time_sampling boundary_weight boundary_every
 """
 
 

@@ -6,6 +6,7 @@ python docs/figures/boundary.py [picture.png]      six minutes on two cores
 import math
 import sys
 import tempfile
+from typing import Any
 
 import matplotlib
 import torch
@@ -44,7 +45,7 @@ for row, t_max in zip(panels, (0.98, 0.7), strict=True):
     truth = solve(TEACHER, EPS, even_times(400, SETTINGS["t_min"], t_max), Heun())
     draw(row[0], f"the path solved from t = {t_max}", truth[-1])
     for panel, (name, weight) in zip(row[1:], {"with": 1.0, "without": 0.0}.items(), strict=True):
-        student = distil(t_max, weight)
+        student: Any = distil(t_max, weight)
         images = student.sample(EPS)
         edge = (student.sample(EPS, t=t_max) - truth[0]).square().mean() / VARIANCE
         error = (images - truth[-1]).square().mean() / VARIANCE

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,7 +57,8 @@ def guidance(run: str, prompts: Sequence[str] | None, weights: Sequence[float]) 
 
 def path(run: str, choice: Choice, noises_shown: int = 4) -> list[Tensor]:
     """y_t from t_max to t_min, one row a noise (the paper's Fig. 4)."""
-    student, pair = load_student(run).to(best_device()), open_pair(run, choice=choice)
+    student: Any = load_student(run).to(best_device())  # a path student, which answers for every t
+    pair = open_pair(run, choice=choice)
     eps, condition = noises(pair, 0)
     few = eps[:noises_shown], condition.index(slice(noises_shown))
     times = even_times(COLUMNS - 1, student.t_min, student.t_max)

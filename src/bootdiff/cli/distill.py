@@ -115,6 +115,7 @@ def print_plan(plan: Plan) -> None:
     from bootdiff.distillation.memory import describe_memory, memory_need
     from bootdiff.methods.settings import calls_a_target
     from bootdiff.storage.passes import passes_in_words
+    from bootdiff.students.architecture import share_of
     from bootdiff.training.planned import planned_passes
 
     print(f"teacher: {plan.teacher.name}, samples of shape {tuple(plan.teacher.shape)}")
@@ -133,7 +134,11 @@ def print_plan(plan: Plan) -> None:
     for line in describe_memory(need, cast("DistillationSettings", plan.settings)) if need is not None else ():
         print(line)
     settings = plan.settings
-    passes = planned_passes(settings, calls_a_target(settings, plan.teacher))
+    stem = find_method(plan.method).stem(plan.teacher, settings)
+    share = 1.0 if settings.student is None else share_of(stem, plan.teacher)
+    if settings.student is not None:
+        print(f"student: {stem.denoiser.architecture}, a pass of which costs {share:.3g} of the teacher's")
+    passes = planned_passes(settings, calls_a_target(settings, plan.teacher), share)
     print(f"passes: {passes_in_words(passes)}")
     a_sample = estimate(plan.teacher, settings.batch_size)["pass_seconds"] / settings.batch_size
     print(f"time: {a_sample * passes['all'] / 60:.2g} minutes on this machine's CPU, roughly")

@@ -292,6 +292,30 @@ class Rounds(Settings):
             raise BootdiffError(f"{name}: {error}") from error
 
 
+class Architecture(Settings):
+    """The network of the student."""
+
+    student: str | None = Field(
+        default=None,
+        description="a folder with the config.json of another network (UNet2DModel, UNet2DConditionModel, DiT) for the "
+        "student; none = the teacher's",
+    )
+
+
+class Untaught(Settings):
+    """The first weights of a student whose method asks no teacher."""
+
+    start_from: Literal["scratch", "teacher"] = Field(
+        default="scratch", description="the student's first weights: drawn by the seed, or the teacher's"
+    )
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if self.start_from == "teacher" and getattr(self, "start", None) is not None:
+            raise BootdiffError("start and start_from=teacher exclude each other; leave one of them out.")
+        return self
+
+
 class Encoders(Settings):
     """Where the text encoders are kept."""
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+from bootdiff.config.mixins import STORED
 from bootdiff.config.settings import TrainingSettings, make_settings
 from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError
@@ -21,13 +22,15 @@ from bootdiff.distillation.start import adopted, of_kind
 from bootdiff.export.exported import refusal
 from bootdiff.export.schedulers import scheduler_for
 from bootdiff.losses.distances import make_distance
-from bootdiff.methods.method import ANY, Stage
+from bootdiff.methods.method import ANY, Method, Stage
 from bootdiff.methods.registry import find_method
 from bootdiff.methods.settings import DistillationSettings
 from bootdiff.storage.runs import DONE, Run, read_done
+from bootdiff.students.architecture import adapter_with
 from bootdiff.students.card import read_card
 from bootdiff.students.folder import StudentFolder
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, load_teacher
+from bootdiff.teachers.loading.architecture import read_architecture
 from bootdiff.teachers.probe import check_answers
 
 
@@ -75,7 +78,9 @@ class Plan:
     @cached_property
     def sources(self) -> dict[str, str]:
         """Return hashes of everything that the run reads; another run is the same one only if its are equal."""
-        return sources_of(self.teacher, {**self.asked.digests, **self.source.digests}, self.start)
+        named = self.settings.student
+        student = {} if named is None else {"student": adapter_with(self.teacher, read_architecture(named))[1].digest}
+        return sources_of(self.teacher, {**self.asked.digests, **self.source.digests, **student}, self.start)
 
     @property
     def data_free(self) -> bool:
@@ -84,6 +89,18 @@ class Plan:
         before += [] if self.start is None else [read_card(self.start).data_free]
         before += [] if self.asked.base is None else [self.asked.base.data_free]
         return self.source.data_free and all(before)
+
+    @property
+    def teacher_free(self) -> bool:
+        """Whether the teacher's network is asked neither by the run nor by the training of what it goes on from."""
+        before = [plan.teacher_free for plan in self.before]
+        before += [] if self.start is None else [read_card(self.start).teacher_free]
+        return not self.needs_teacher and all(before)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether this stage's method asks the teacher."""
+        return find_method(self.method).needs_teacher
 
     @property
     def start(self) -> Path | None:
@@ -160,8 +177,27 @@ def _plan_alone(
         asked = given_conditions(teacher, resolved, conditions)
     resolved = _changed(method, resolved, _times(resolved, teacher))
     asked, source = replace(asked, settings=resolved), replace(source, settings=resolved)
-    _check(teacher, resolved, asked.example, find_method(method).student)
+    _check_untaught(find_method(method), resolved, source.kind)
+    _check(teacher, resolved, find_method(method), asked.example)
     return Plan(teacher, method, resolved, output, asked, source)
+
+
+def _check_untaught(method: Method, settings: DistillationSettings, source: str) -> None:
+    """Refuse what would ask the teacher, where a method does not.
+
+    Raises:
+        BootdiffError: if something would; the message names the setting.
+    """
+    if method.needs_teacher:
+        return
+    if source in STORED:
+        raise BootdiffError(
+            f"method {method.name} asks no teacher, and {source} are what a teacher makes; choose another --source."
+        )
+    if settings.stop_when == "converged":
+        raise BootdiffError(
+            f"method {method.name} asks no teacher, so no look can tell that it has converged; leave stop_when out."
+        )
 
 
 def _of_method(method: str, settings: TrainingSettings | None) -> DistillationSettings:
@@ -190,17 +226,18 @@ def _times(settings: DistillationSettings, teacher: Teacher) -> dict[str, float]
     }
 
 
-def _check(teacher: Teacher, settings: DistillationSettings, example: Condition, kind: str = "path") -> None:
-    """Check what would otherwise fail after the training, or after something was written.
-
-    Args:
-        kind: the kind of student; one that answers at any time is of use without an export, too.
-    """
-    denoiser, adapter, t_max = teacher.denoiser, adapter_of(teacher), cast("float", settings.t_max)
+def _check(teacher: Teacher, settings: DistillationSettings, method: Method, example: Condition) -> None:
+    """Check what would otherwise fail after the training, or after something was written."""
+    stem, t_max = method.stem(teacher, settings), cast("float", settings.t_max)
+    denoiser, adapter = stem.denoiser, adapter_of(stem)
     if isinstance(denoiser, NetworkTeacher):
         call = denoiser.one_call(t_max)
-        if adapter is not None and kind in ("path", ANY):
+        if adapter is not None and method.student in ("path", ANY):  # others are of use without an export, too
             scheduler_for(adapter, call, teacher.limit, t_max)
-    check_answers(teacher, t_max, example)
+    if method.needs_teacher:
+        check_answers(teacher, t_max, example)
+    if settings.student is not None:
+        stem.name = settings.student  # for the message alone: the run grows its student from another stem
+        check_answers(stem, t_max, example)
     settings.check_teacher(teacher)
     make_distance(settings.distance, teacher.shape, settings.lpips_weights)

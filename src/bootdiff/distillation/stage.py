@@ -19,6 +19,7 @@ from bootdiff.monitoring.teacher_features import TeacherFeatures
 from bootdiff.monitoring.watch import Watch
 from bootdiff.monitoring.watch_plan import WatchPlan
 from bootdiff.students import Student
+from bootdiff.system.notes import note
 from bootdiff.teachers import Teacher, limited
 from bootdiff.training.accelerator import start_tracker
 from bootdiff.training.loop import Loop
@@ -40,13 +41,13 @@ def train_stage(plan: Plan, material: Material, student: Student | None, acceler
     check_best(plan, watch)
     preview = preview_of(plan.teacher, material.conditions, plan.output)
     loop = Loop(objective, settings, plan.output, accelerator, preview, watch)
-    before = first_pulse(plan, loop, material)
+    before = first_pulse(plan, loop, material) if plan.needs_teacher else None
     student = _trained(plan, loop)
     best_step = take_best(student, watch, accelerator)
     diverged = None if before is None else divergence(plan, student, before, material)
     student.requires_grad_(False).eval().cpu()
     student.conditions = plan.asked.learned.model_dump(exclude_none=True)
-    student.data_free = plan.data_free
+    student.data_free, student.teacher_free = plan.data_free, plan.teacher_free
     plan.teacher.cpu()
     passes = loop.passes.totals()
     if accelerator.is_main_process and not plan.finished:
@@ -57,8 +58,15 @@ def train_stage(plan: Plan, material: Material, student: Student | None, acceler
 
 
 def _watch(plan: Plan, material: Material, processes: int, probes: Sequence[str]) -> Watch | None:
-    """Return what looks at the convergence; None if the run is too short to pay for looks."""
+    """Return what looks at the convergence.
+
+    It is None if the run is too short to pay for looks, or if its method asks no teacher.
+    """
     settings, teacher = plan.trained, material.teacher
+    if not plan.needs_teacher:
+        if settings.watch_every != 0:
+            note("there are no looks, which compare with the teacher's path: this method asks no teacher.")
+        return None
     times = cast("tuple[float, float]", (settings.t_min, settings.t_max))  # a plan's are known
     shown = TeacherFeatures.of(teacher, times[0]) is not None
     looks = WatchPlan.of(settings, teacher.shape, processes, shown, probes)

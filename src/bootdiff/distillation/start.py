@@ -11,12 +11,15 @@ from bootdiff.methods.method import ANY
 from bootdiff.methods.registry import find_method
 from bootdiff.methods.settings import DistillationSettings, learned_weight
 from bootdiff.students import Student
+from bootdiff.students.architecture import adapter_with, seedling
 from bootdiff.students.card import LearnedConditions, StudentCard
 from bootdiff.students.files import load_student
 from bootdiff.students.folder import StudentFolder
+from bootdiff.students.pipeline import GrownPipelineNetwork
 from bootdiff.system.out_of_memory import let_pass
 from bootdiff.teachers import Clip, DynamicThreshold, Teacher, adapter_of
 from bootdiff.teachers.limits import limit_from
+from bootdiff.teachers.loading.architecture import Architecture, read_architecture
 
 #: for each fact that a student remembers of its conditions, the setting that asked for it
 REMEMBERED = {"null_class": "null_class", "negative_prompt": "negative_prompt", "labels": "classes"}
@@ -107,7 +110,7 @@ def _check_kind(name: str | None, card: StudentCard, teacher: Teacher) -> None:
     if adapter is None:  # conditions are given from Python, and its weights are compared later
         return
     own, labelled = adapter.parts.pipeline_class, card.conditions.labels is not None
-    if (card.pipeline or own) != own or (labelled and adapter.takes != "classes"):
+    if (card.architecture is None and (card.pipeline or own) != own) or (labelled and adapter.takes != "classes"):
         raise BootdiffError(
             f"the student in {name} is one of {card.teacher}, and {teacher.name} is another kind of teacher; "
             "start from one of its own students."
@@ -137,6 +140,27 @@ def of_kind(settings: DistillationSettings, method: str) -> dict[str, Any]:
     return {"boot_weight": 0.0}
 
 
+def _stem_of(saved: Student, teacher: Teacher, settings: DistillationSettings) -> Teacher:
+    """Return what a saved student was grown from: the teacher, or a network of its own architecture in its place.
+
+    Raises:
+        BootdiffError: if the settings name another architecture than the student's.
+    """
+    grown = saved.network
+    own_network = settings.student is None and saved.architecture is None
+    if own_network or not isinstance(grown, GrownPipelineNetwork):
+        return teacher
+    own = Architecture.of(grown.network, grown.adapter.parts.where(grown.adapter.network_part))
+    if settings.student is not None:
+        asked = adapter_with(teacher, read_architecture(settings.student))[1]
+        if not asked.describes(grown.network, grown.adapter.weight_slot):
+            raise BootdiffError(
+                f"the student in {settings.start or 'the stage before'} has another network than the one in "
+                f"{settings.student}; leave student out, or start from one of this network."
+            )
+    return seedling(teacher, own, settings.seed)
+
+
 def started_from(folder: Path | str, teacher: Teacher, settings: DistillationSettings) -> Student:
     """Return the saved student as one that is grown from this teacher.
 
@@ -144,7 +168,8 @@ def started_from(folder: Path | str, teacher: Teacher, settings: DistillationSet
         BootdiffError: if its weights do not fit the teacher's network.
     """
     saved = load_student(folder, teacher)
-    student = type(saved).from_teacher(teacher, settings.t_min, settings.t_max, learned_weight(settings, teacher).plain)
+    stem = _stem_of(saved, teacher, settings)
+    student = type(saved).from_teacher(stem, settings.t_min, settings.t_max, learned_weight(settings, teacher).plain)
     student.take(saved.facts)
     try:
         student.load_state_dict(saved.state_dict())

@@ -33,6 +33,17 @@ ORIGIN = {
     True: "from noise alone,\nwithout training data",
     False: "with images of a data set:\nits training was not free of data",
 }
+#: the same where no teacher was asked
+UNTAUGHT = {
+    True: "from noise alone,\nwithout training data and without a pass of its teacher",
+    False: "with images of a data set and\nwithout a pass of its teacher; its training was not free of data",
+}
+#: what a student knows, by whether its first weights were drawn and its training asked no teacher
+KNOWS = {
+    False: "The student knows what its teacher knows, and inherits its licence, its data and its biases.",
+    True: "Of its teacher it has architecture and schedule only. It knows what it was trained on, and inherits the "
+    "licence and\nthe biases of that.",
+}
 
 _TEMPLATE = """---
 library_name: diffusers
@@ -67,7 +78,7 @@ generator = torch.Generator().manual_seed(0)
 
 ## Limits
 
-The student knows what its teacher knows, and inherits its licence, its data and its biases.
+{knows}
 """
 
 
@@ -90,16 +101,19 @@ def model_card(card: StudentCard, adapter: Adapter, words: Mapping[str, Any]) ->
         words: what the student's run says: ``method``, ``settings``, ``student_step``, the ``passes`` of its training,
             and its evaluation as ``figures``.
     """
-    private = ("prompts", "base", "lpips_weights", "images")  # names of somebody's files
+    private = ("prompts", "base", "lpips_weights", "images", "student")  # names of somebody's files
     left_out = (*private, *HARMLESS, "t_min", "t_max")
     settings = {k: v for k, v in words.get("settings", {}).items() if v is not None and k not in left_out}
     files = ("lora", "pipeline_config")
     asked = {key: _public(value) if key in files else value for key, value in card.teacher_options.items()}
     said = card.as_json
-    own: dict[str, Any] = {key: said[key] for key in ("t_min", "t_max", "guidance", "folded_weight") if key in said}
+    own: dict[str, Any] = {
+        key: said[key] for key in ("architecture", "t_min", "t_max", "guidance", "folded_weight") if key in said
+    }
     if card.calls > 1 or card.any_calls:
         own["calls"] = card.calls
     kept = {key: words[key] for key in ("student_step",) if key in words}
+    kept.update({"teacher_free": True} if card.teacher_free else {})
     if words.get("passes"):
         kept["passes of its training"] = passes_in_words(words["passes"])
     rows = {"teacher": _public(card.teacher), **asked, **own, **settings, **kept}
@@ -108,7 +122,8 @@ def model_card(card: StudentCard, adapter: Adapter, words: Mapping[str, Any]) ->
         tag_of_calls="few-step" if card.any_calls else "one-step",
         calls="one network call" if card.calls == 1 else f"{card.calls} network calls",
         tag="text-to-image" if adapter.takes == "prompts" else "unconditional-image-generation",
-        origin=ORIGIN[card.data_free],
+        origin=(UNTAUGHT if card.teacher_free else ORIGIN)[card.data_free],
+        knows=KNOWS[card.teacher_free and settings.get("start_from") == "scratch"],
         method=escaped(words.get("method", "boot")),
         absent="".join(f", {part}=None" for part in adapter.absent),
         prepare=adapter.prepare,
@@ -175,6 +190,7 @@ def _steps(card: StudentCard, adapter: Adapter) -> list[str]:
     if card.kind in ONE_CALL_ONLY and not card.any_calls:
         reason = ONE_CALL_ONLY[card.kind]
         lines.append(f"Its run makes images in several calls, too (bootdiff sample RUN --calls K); {reason}.")
+    lines += [adapter.remark] if adapter.remark else []
     learned, folded = card.weight, card.folded_weight
     if folded is not None:
         here = f"{folded:g} is folded in"

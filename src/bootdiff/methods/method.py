@@ -10,6 +10,7 @@ from bootdiff.core.errors import BootdiffError
 from bootdiff.methods.base import Objective
 from bootdiff.methods.settings import DistillationSettings, learned_weight, target_limit
 from bootdiff.students.kinds import student_kind
+from bootdiff.teachers.loading.architecture import read_architecture
 
 if TYPE_CHECKING:
     from bootdiff.data.sources import Source
@@ -76,9 +77,22 @@ class Method:
         return first.name != self.name and first.student != ANY and self.student in (ANY, first.student)
 
     def new_student(self, teacher: Teacher, settings: DistillationSettings) -> Student:
-        """Return a student of this method's kind, grown from the teacher."""
-        kind = student_kind("path" if self.student == ANY else self.student)
-        return kind.from_teacher(teacher, settings.t_min, settings.t_max, learned_weight(settings, teacher).plain)
+        """Return a student of this method's kind, grown from the teacher or from what stands in its place."""
+        kind, stem = student_kind("path" if self.student == ANY else self.student), self.stem(teacher, settings)
+        return kind.from_teacher(stem, settings.t_min, settings.t_max, learned_weight(settings, teacher).plain)
+
+    def stem(self, teacher: Teacher, settings: DistillationSettings) -> Teacher:
+        """Return what a new student is grown from: the teacher, or another network in the place of the teacher's.
+
+        Raises:
+            BootdiffError: if the settings name a network that cannot take that place.
+        """
+        from bootdiff.students.architecture import seedling, untaught
+
+        copies = self.needs_teacher or getattr(settings, "start_from", "scratch") == "teacher"
+        if settings.student is not None:
+            return seedling(teacher, read_architecture(settings.student), settings.seed, copies)
+        return teacher if copies else untaught(teacher, settings.seed)
 
     def build(
         self, teacher: Teacher, settings: DistillationSettings, source: Source, student: Student | None = None

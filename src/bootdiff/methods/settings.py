@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bootdiff.config.mixins import Conditioning, Distance, Encoders, Monitoring, Start, Targets, Times
+from bootdiff.config.mixins import (
+    Architecture,
+    Conditioning,
+    Distance,
+    Encoders,
+    Monitoring,
+    Start,
+    Targets,
+    Times,
+)
 from bootdiff.config.settings import TrainingSettings
 from bootdiff.core.guidance import GuidanceWeight
 from bootdiff.teachers import Clip, DynamicThreshold, Limit, NoLimit, Teacher, adapter_of
 from bootdiff.teachers.guidance import calls_an_answer, guidance_of
 
 
-class DistillationSettings(Encoders, Monitoring, Conditioning, Start, Targets, Distance, Times, TrainingSettings):
+class DistillationSettings(
+    Architecture, Encoders, Monitoring, Conditioning, Start, Targets, Distance, Times, TrainingSettings
+):
     """The settings that are read on the way from a teacher to a student, whatever the method."""
 
     def check_teacher(self, teacher: Teacher) -> None:

@@ -42,6 +42,7 @@ PLACES = {
     "prompts": "prompts",
     "base": "base",
     "start": "start",
+    "student": "student",
 }
 
 

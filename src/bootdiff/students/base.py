@@ -56,6 +56,8 @@ class Student(nn.Module, ABC):
         # How the targets that it learned were limited; the images are limited as the teacher's scheduler says.
         self.target_limit: Limit = self.limit
         self.teacher_name, self.origin, self.adapter = teacher.name, teacher.denoiser.origin, adapter_of(teacher)
+        # What its network is, where that is of another architecture than its teacher's.
+        self.architecture = teacher.denoiser.architecture
         self.learned = GuidanceWeight.of(guidance)
         # What the distillation was asked of conditions: classes, negative prompt, noise level, …
         self.conditions: dict[str, Any] = {}
@@ -63,6 +65,8 @@ class Student(nn.Module, ABC):
         self.calls = 1
         # Whether it learned from noise and its teacher alone, without one image of a data set.
         self.data_free = True
+        # Whether its training asked no teacher.
+        self.teacher_free = False
         self.own_timestep = self.schedule.timestep(torch.tensor([t_max])).item()
 
     @classmethod

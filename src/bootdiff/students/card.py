@@ -56,6 +56,9 @@ class StudentCard(BaseModel):
         any_calls: for an export: whether its pipeline can be asked for other numbers of calls.
         data_free: whether it learned from noise and its teacher alone; cards of earlier versions do not say it, and
             their students did.
+        architecture: the class and the size of a network of another architecture than the teacher's; None for the
+            teacher's.
+        teacher_free: whether its training made no pass of the teacher, and took architecture and schedule only.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
@@ -75,6 +78,8 @@ class StudentCard(BaseModel):
     calls: Annotated[int, Field(ge=1, le=1000)] = 1
     any_calls: bool = False
     data_free: bool = True
+    architecture: str | None = None
+    teacher_free: bool = False
 
     @model_validator(mode="after")
     def _folds_a_weight_of_its_range(self) -> StudentCard:

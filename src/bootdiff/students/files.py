@@ -11,7 +11,7 @@ from bootdiff.students import Student
 from bootdiff.students.card import StudentCard, new_card, read_card, write_card
 from bootdiff.students.folder import StudentFolder
 from bootdiff.students.kinds import student_kind
-from bootdiff.students.parts import StudentParts
+from bootdiff.students.parts import BESIDE, StudentParts
 from bootdiff.students.pipeline import GrownPipelineNetwork
 from bootdiff.system.out_of_memory import let_pass
 from bootdiff.teachers import PipelineTeacher, Teacher, adapter_of
@@ -43,6 +43,8 @@ def card_of(student: Student) -> StudentCard:
         t_max=student.t_max,
         calls=student.calls,
         data_free=student.data_free,
+        architecture=student.architecture,
+        teacher_free=student.teacher_free,
     )
 
 
@@ -65,6 +67,9 @@ def save_student(student: Student, folder: Path | str) -> None:
             save_tensors(temporary / SLOTS, grown.slots())
             (temporary / "scheduler").mkdir()
             write_json(temporary / "scheduler" / "scheduler_config.json", grown.adapter.parts.scheduler)
+            beside = grown.adapter.parts.beside
+            if beside is not None:  # which neither its teacher's folder nor anything else holds
+                beside.save_pretrained(temporary / BESIDE, safe_serialization=True)
         else:
             save_tensors(temporary / WEIGHTS, student.state_dict())
         write_card(card, temporary)
@@ -87,7 +92,7 @@ def load_student(folder: Path | str, teacher: Teacher | None = None) -> Student:
     if card.targets is not None:
         student.target_limit = limit_from(card.targets)
     student.conditions = card.conditions.model_dump(exclude_none=True)
-    student.data_free, student.calls = card.data_free, card.calls
+    student.data_free, student.teacher_free, student.calls = card.data_free, card.teacher_free, card.calls
     if teacher is not None:
         _check_teacher(path, student, teacher)
     return student.eval()
@@ -109,7 +114,7 @@ def _load_pipeline(folder: Path, card: StudentCard) -> Student:
     adapter = adapter_for(str(card.pipeline), str(folder))(StudentParts(folder, card))
     network = adapter.load()
     reading = PipelineTeacher(adapter, network, str(card.teacher))
-    reading.origin = card.origin
+    reading.origin, reading.architecture = card.origin, card.architecture
     kind = student_kind(card.kind)
     grown = GrownPipelineNetwork(network, adapter, guided=card.weight.is_range, timed=kind.timed)
     student = kind.grown(grown, reading, *card.times, card.weight.plain)

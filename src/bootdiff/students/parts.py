@@ -17,6 +17,9 @@ from bootdiff.teachers.loading.load import DTYPES
 from bootdiff.teachers.loading.parts import Parts
 from bootdiff.teachers.loading.weights import aligned, load_network
 
+#: the component that lies beside the network of a student whose teacher has none: an autoencoder that changes nothing
+BESIDE = "vae"
+
 
 class StudentParts(Parts):
     """The components of an unfolded student: its own network and scheduler, the rest from its export or teacher.
@@ -33,12 +36,20 @@ class StudentParts(Parts):
         if kind.alone:  # nothing but the network and the scheduler, which are here
             network = {kind.network_part: ["diffusers", kind.network_class]}
             super().__init__(path, None, torch.float32, origin.size, network)
+        elif (path / BESIDE).is_dir():
+            index = {kind.network_part: ["diffusers", kind.network_class], BESIDE: ["diffusers", "AutoencoderKL"]}
+            super().__init__(path, None, torch.float32, origin.size, index)
         elif (exported / "model_index.json").is_file():
             super().__init__(exported, None, dtype, origin.size)
         else:
             folder = resolve_pipeline(Run.around(path).locate(origin.name), origin.revision, origin.variant)
             super().__init__(folder, origin.variant, dtype, origin.size)
         self.index["_class_name"] = card.pipeline
+
+    @property
+    def beside(self) -> Any:
+        """The autoencoder that lies beside the student's network, where its teacher has none."""
+        return self.load(BESIDE) if (self.path / BESIDE).is_dir() else None
 
     def where(self, part: str) -> Path:
         """Return a component's folder: that in the student's own folder if it is there."""

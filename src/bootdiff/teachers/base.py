@@ -64,6 +64,8 @@ class Teacher(nn.Module, ABC):
     origin: Origin | None = None
     #: the adapter of the pipeline that it was read from; None for a teacher of no pipeline
     adapter: Adapter | None = None
+    #: the class and the size of a network that stands in the place of the teacher's; None for a teacher's own
+    architecture: str | None = None
 
     @abstractmethod
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:

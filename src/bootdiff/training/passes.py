@@ -14,6 +14,7 @@ from bootdiff.methods.denoising import Denoiser, TextEncoder
 from bootdiff.students.growth import GrownNetwork
 from bootdiff.students.lora import LowRank
 from bootdiff.students.one_step import OneStep
+from bootdiff.students.pipeline import GrownPipelineNetwork
 from bootdiff.system.processes import gathered
 from bootdiff.teachers import NetworkTeacher, Teacher
 
@@ -119,6 +120,8 @@ def _differs(network: nn.Module, reference: nn.Module | None) -> bool:
     if network is reference or reference is None or isinstance(network, LowRank):
         return False
     own, its = _shapes(network), _shapes(reference)
+    if isinstance(network, GrownPipelineNetwork):  # beside its own slots a grown one has at most that of a weight
+        return not its <= own or (_shapes(network.network) - its).total() > 1
     return not its <= own if isinstance(network, GrownNetwork) else its != own
 
 

@@ -32,10 +32,10 @@ from bootdiff.training.passes import counter_of, told
 
 SHAPE = (2,)
 #: what the stand-in has otherwise than the teacher; no number of passes depends on it
-OTHERWISE = {"t_min": 0.02, "t_max": 0.98, "distance": "l2", "target_limit": "teacher"}
+OTHERWISE = {"t_min": 0.02, "t_max": 0.98, "distance": "l2", "target_limit": "teacher", "student": None}
 
 
-def planned_passes(settings: DistillationSettings, answers: int = 1) -> dict[str, float]:
+def planned_passes(settings: DistillationSettings, answers: int = 1, share: float = 1.0) -> dict[str, float]:
     """Return the passes of a run to its last step, by network, and in all as ``"all"``, over all of its stages.
 
     Those of the samples that it stores are its source's.
@@ -44,6 +44,7 @@ def planned_passes(settings: DistillationSettings, answers: int = 1) -> dict[str
 
     Args:
         answers: how often the teacher's network is evaluated for one answer: twice with guidance, else once.
+        share: what a pass of the student's network counts, where that is another than the teacher's.
     """
     total: Counter[str] = Counter()
     known = find_method(settings.method_name) if isinstance(settings, TwoStages) else method_of(settings)
@@ -51,7 +52,8 @@ def planned_passes(settings: DistillationSettings, answers: int = 1) -> dict[str
         total.update(_run_of(stage.settings, answers))
         if isinstance(stage.settings, StoredPairs) and stage.settings.making:
             total["pairs"] += answers * stage.settings.making
-    return told(total)
+    known_passes: dict[str, float] = {**total, "student": share * total["student"]}
+    return told({name: value for name, value in known_passes.items() if value})
 
 
 def passes_a_step(settings: DistillationSettings, answers: int = 1) -> float:

@@ -218,6 +218,8 @@ class Adapter(ABC):
 
     #: the call of the exported pipeline, where it differs from the usual one for what it takes (``export/card.py``)
     usage: str | None = None
+    #: what a caller must know of the pipeline, a sentence for the model card
+    remark: str = ""
     #: the lines of code that the model card needs before that call
     prepare: str = ""
     #: the absent components that must be given as None when the stock pipeline is opened, as its model card shows

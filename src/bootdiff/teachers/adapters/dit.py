@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError
-from bootdiff.teachers.adapters.base import Adapter, Clock, dtype_of, square
+from bootdiff.teachers.adapters.base import Adapter, Clock, Guidance, dtype_of, square
 from bootdiff.teachers.loading.components import Components
 from bootdiff.teachers.loading.scheduler import checked
 
@@ -35,8 +36,8 @@ class DiT(Adapter):
 
     pipelines = ("DiTPipeline",)
     network_part, network_class = "transformer", "DiTTransformer2DModel"
-    takes = "classes"
-    guidance = "free"
+    takes: Literal["nothing", "classes", "prompts"] = "classes"
+    guidance: Guidance = "free"
     usage = "pipe(class_labels=[{label}], num_inference_steps=1, guidance_scale=1, generator=generator)"
 
     def __init__(self, parts: Components) -> None:
@@ -51,6 +52,9 @@ class DiT(Adapter):
             )
         # The table has one row more than there are classes: what the label dropout of training used.
         self.classes = self.null_class = self.config.num_embeds_ada_norm
+        if self.classes == 1:  # one class tells nothing: the network is unconditional, and is always told label 0
+            self.takes, self.guidance, self.classes, self.null_class = "nothing", "none", 0, None
+            self.remark = "It is unconditional; its pipeline must be told a class, and label 0 is the only one."
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -62,10 +66,18 @@ class DiT(Adapter):
 
         The network must be in evaluation mode, in which labels are never dropped.
         """
-        out = network(x.to(dtype_of(network)), timestep=timestep, class_labels=condition["classes"])
+        labels = condition["classes"] if self.classes else timestep.new_zeros(len(x), dtype=torch.long)
+        out = network(x.to(dtype_of(network)), timestep=timestep, class_labels=labels)
         return out.sample[:, : self.shape[0]]
 
     def clocks(self, network: Any) -> Sequence[Clock]:
         """Return the places where the network takes its time: one in every block."""
         embeddings = [block.norm1.emb for block in network.transformer_blocks]
         return [Clock(embedding.time_proj, embedding.timestep_embedder) for embedding in embeddings]
+
+    @torch.no_grad()
+    def rescale(self, network: Any, input_scale: float, output_scale: float) -> None:
+        """Scale the weights of the first and last layers."""
+        network.pos_embed.proj.weight *= input_scale
+        network.proj_out_2.weight *= output_scale
+        network.proj_out_2.bias *= output_scale

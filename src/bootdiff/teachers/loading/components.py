@@ -48,6 +48,11 @@ class Components(Protocol):
         """The names of the classes by their labels, where ``train-teacher`` wrote them down; else an empty list."""
         return []
 
+    @property
+    def beside(self) -> Any:
+        """The autoencoder that is this student's own, because its teacher has none; None for any other pipeline."""
+        return None
+
     @abstractmethod
     def where(self, part: str) -> Path:
         """Return the folder of a component; for a pipeline in memory a name for messages."""

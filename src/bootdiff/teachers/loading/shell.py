@@ -32,11 +32,12 @@ class _TooLarge(Exception):
     pass
 
 
-def shell(kind: type[Any], folder: Path, held: Stored | None = None) -> Any:
+def shell(kind: type[Any], folder: Path, held: Stored | None = None, most: int | None = None) -> Any:
     """Return a network of diffusers or transformers, made from its config on torch's ``meta`` device.
 
     Args:
         held: the weights beside the config; building stops if it asks for more than they hold.
+        most: where no weights are beside it, the most numbers that its tensors may have together.
 
     Raises:
         BootdiffError: if the config is missing or says something impossible.
@@ -45,15 +46,26 @@ def shell(kind: type[Any], folder: Path, held: Stored | None = None) -> Any:
     if not path.is_file():  # transformers would take its class's defaults
         raise BootdiffError(f"{folder} has no config.json; expected that of a {kind.__name__}.")
     tensors, numbers = (len(held.shapes), held.numbers) if held is not None else (LONGEST, inf)
+    numbers = numbers if most is None else min(numbers, most)
     try:
         _check_sizes(read_json(path), tensors)
         with quietly(), _bounded(tensors, numbers), torch.device("meta"):
             if hasattr(kind, "load_config"):  # diffusers
-                return kind.from_config(kind.load_config(folder, local_files_only=True))
-            return kind(kind.config_class.from_pretrained(folder, local_files_only=True))
+                made = kind.from_config(kind.load_config(folder, local_files_only=True))
+            else:
+                made = kind(kind.config_class.from_pretrained(folder, local_files_only=True))
+        # Nothing is stored that tied weights or computed tables could be told by, so there is no room for them.
+        if most is not None and sum(tensor.numel() for tensor in (*made.parameters(), *made.buffers())) > most:
+            raise _TooLarge
+        return made
     except BootdiffError:
         raise
     except _TooLarge:
+        if most is not None:
+            raise BootdiffError(
+                f"{path} asks for a {kind.__name__} of more than {most:,} weights, the most that a student of this "
+                "teacher may have; take a smaller one."
+            ) from None
         raise BootdiffError(
             f"{path} asks for a larger {kind.__name__} than the {tensors} tensors beside it; weights and config.json "
             "must belong together."
