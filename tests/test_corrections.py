@@ -732,7 +732,7 @@ def test_the_report_and_the_evaluation_show_both_stages(corrected, tiny, tmp_pat
     assert names[-2:] == ["first stage", "student"]
     assert cli("report", run).code == 0
     page = (run / "report.html").read_text()
-    assert "Student of the first stage (BOOT), one call" in page and "First stage: losses" in page
+    assert "Student of the first stage (boot), one call" in page and "First stage: losses" in page
 
 
 # --- a few calls more -------------------------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ def test_tables_and_reports_have_a_row_a_stage(finished, tmp_path):
     run = tmp_path / "reported"
     shutil.copytree(finished, run)
     page = build_report(run).read_text()
-    assert "Student of the stage before (toy-rounds n4)" in page and "Stage n2: losses" in page
+    assert "Student of the first stage (toy-rounds n4)" in page and "Stage n2: losses" in page
 
 
 def test_a_round_that_diverged_is_told(finished, tmp_path):

@@ -22,10 +22,11 @@ class DistillCommand(_Listing):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the usual help, and the settings of the chosen method."""
         super().format_help(ctx, formatter)
-        from bootdiff.methods.registry import find_method, single_names
+        from bootdiff.methods.registry import find_method, names, single_names
 
         method = _chosen(ctx, "--method", "boot")
-        known = f"{', '.join(single_names())}; A+B is B after A in one run, such as boot+dm"
+        two = [name for name in names() if name.endswith(f"+{method.split('+')[-1]}")]
+        known = f"{', '.join(single_names())}; two in one run, such as {', '.join(two)}"
         print_settings(f"Settings of method {method} (methods: {known})", find_method(method).settings)
 
 

@@ -35,7 +35,8 @@ TINY = 16
 WIDEST = 1600
 PATH_END = "The path's exact end, what BOOT learns (50 Heun steps)"
 STUDENT = "Student, one call"
-STAGE = "Student of the stage before ({stage}), one call"
+FIRST = "Student of the first stage ({stage}), one call"
+LATER = "Student of the stage {stage}, one call"
 SAME = "The same noises, column by column."
 TOO_LARGE = "A teacher is too large to be sampled on this CPU."
 
@@ -127,7 +128,8 @@ def samples_and_path(run: Finished, named: str | None = None) -> str:
         (stage, load_student(stage.folder).to(asked.eps.device).sample(asked.eps, asked.condition))
         for stage in run.earlier
     ]
-    rows = [*((STAGE.format(stage=_title(stage)), asked.shown(made)) for stage, made in before), *rows]
+    titles = [(LATER if number else FIRST).format(stage=_title(stage)) for number, (stage, _) in enumerate(before)]
+    rows = [*((title, asked.shown(made)) for title, (_, made) in zip(titles, before, strict=True)), *rows]
     if asked.teacher is not None:  # 150 calls of the teacher
         end = gallery.path_end(asked.teacher, asked.eps, asked.condition, low, high)
         rows = [(TEACHER, asked.teacher_row(asked.teacher, low, high)), (PATH_END, asked.shown(end)), *rows]

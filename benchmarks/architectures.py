@@ -1,6 +1,6 @@
 """How well smaller students, and a small transformer, learn of the builtin digits teacher: a record.
 
-    python benchmarks/students.py --output runs/students
+    python benchmarks/architectures.py --output runs/students
 
 Each row is a run of ``bootdiff distill`` by BOOT with the quickstart's settings, but for what its columns say, and of
 ``bootdiff evaluate``. Runs that are there are not made again.
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     asked = parser.parse_args()
     rows = [row(name, asked.output, asked.steps, *what) for name, what in ROWS.items()]
-    command = f"python benchmarks/students.py --steps {asked.steps}"
+    command = f"python benchmarks/architectures.py --steps {asked.steps}"
     write_record(asked.record, new_record({"digits": rows}, seeds=(0,), command=command))
 
 
