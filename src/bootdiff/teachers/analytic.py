@@ -55,6 +55,8 @@ class Gaussian(Teacher):
 
     def _split(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         alpha, sigma = self.schedule.split(self.schedule.lambda_(t))
+        if like.device.type == "mps":  # no float64 there; lambda was computed on the CPU
+            alpha, sigma = (v.to(like.device, torch.float32) for v in (alpha, sigma))
         return expand(alpha, like), expand(sigma, like)
 
     def _spread(self, alpha: Tensor, sigma: Tensor) -> Tensor:
