@@ -98,7 +98,9 @@ class Run:
         if "teacher_options" in words:
             check_kinds(words, path, cure, teacher_options=dict)
         settings = words.get("settings", {})
-        check_kinds(settings, path, cure, **{key: str | None for key in PLACES if key in settings})
+        # A teacher's ``student`` is the settings of a student beside it, and no place.
+        places = PLACES if words.get("task", "distill") == "distill" else PLACES.keys() - {"student"}
+        check_kinds(settings, path, cure, **{key: str | None for key in places if key in settings})
         return words
 
     @property
