@@ -219,7 +219,7 @@ def test_a_dry_run_says_how_many_pairs_are_made(cli, tiny, tmp_path):
     assert "source: 20 pairs, made by the teacher on the way, 3 heun steps each" in done.out, done.err
     more = make_settings(find_method("toy").settings, {"steps": 2, "batch_size": 3, "source": "pairs", "pairs": 50})
     assert more.stored == 6 and ToySettings(steps=10_000).stored == 50_000
-    assert more.work == 6.0 * 2 * 3 + 6 * 101
+    assert more.making == 6 * 101
 
 
 def test_another_data_set_is_another_run(tiny, tmp_path):
