@@ -225,7 +225,7 @@ def test_the_choice_s_noises_are_never_the_table_s(seed):
 # --- the builtin teachers' curves ---
 
 
-@pytest.mark.parametrize("teacher", ["digits"])
+@pytest.mark.parametrize("teacher", ["digits", "digits-class"])
 def test_a_row_of_a_curve_that_ships_is_made_again_to_the_last_digit(teacher, tmp_path, monkeypatch):
     """On the machine that made the curve; on another one to four digits."""
     from bootdiff.evaluation.measurement import Measurement
