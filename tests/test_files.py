@@ -218,10 +218,10 @@ def test_an_older_checkpoint_stays_until_a_later_one_was_read_back(tmp_path, mon
     folder, state = tmp_path / "checkpoints", {"student": {"w": torch.ones(20)}}
     save_checkpoint(folder, 1, state, {}, keep_last=1)
 
-    def wrong(values, path):
+    def wrong(values, path, metadata=None):
         save_file({name: value + 1 for name, value in values.items()}, path)
 
-    def cut(values, path):
+    def cut(values, path, metadata=None):
         save_file(values, path)
         os.truncate(path, 60)
 

@@ -149,7 +149,7 @@ def test_what_does_not_fit_a_student_is_one_line(run, call, said):
 
 
 def test_a_student_is_not_loaded_with_another_teacher_or_from_its_export(run):
-    with pytest.raises(bootdiff.BootdiffError, match="another teacher"):
+    with pytest.raises(bootdiff.BootdiffError, match="does not fit the teacher digits-class"):
         bootdiff.load_student(run, bootdiff.load_teacher("digits-class"))
     assert bootdiff.load_student(run, bootdiff.load_teacher("digits")).teacher_name == "digits"
     with pytest.raises(bootdiff.BootdiffError, match="exported student"):
