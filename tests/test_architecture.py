@@ -17,7 +17,7 @@ from bootdiff.distillation.plan import plan_distillation
 from bootdiff.methods.boot import BootSettings
 from bootdiff.methods.registry import METHODS, find_method
 from bootdiff.samplers.students import open_student
-from bootdiff.students.architecture import seedling, untaught
+from bootdiff.students.architecture import copy_fitting, seedling, untaught
 from bootdiff.students.files import load_student, save_student
 from bootdiff.students.path import PathStudent
 from bootdiff.system.notes import begin
@@ -75,13 +75,18 @@ def test_the_same_seed_gives_the_same_bits_and_the_programs_random_numbers_stay(
 
 
 def test_layers_that_fit_are_the_teachers_and_others_are_drawn(tiny, tmp_path):
-    """A network with one layer more has all of the teacher's tensors; one without the same widths has few."""
+    """Of a layer with fewer channels the first ones are the teacher's; a kernel of another size is drawn."""
     teacher = load_teacher(str(tiny))
     own = teacher.denoiser.network.state_dict()
     deeper = seedling(teacher, read_architecture(unet(tmp_path / "deeper", layers_per_block=2)), 0).network.state_dict()
     assert deeper.keys() > own.keys()
     fits = [name for name in own if deeper[name].shape == own[name].shape]
     assert len(fits) > len(own) / 2 and all(torch.equal(deeper[name], own[name]) for name in fits)
+    narrow = seedling(teacher, read_architecture(unet(tmp_path / "narrow", **SMALLER)), 3).network.state_dict()
+    assert torch.equal(narrow["conv_in.weight"], own["conv_in.weight"][:4])
+    assert torch.equal(narrow["mid_block.resnets.0.conv1.weight"], own["mid_block.resnets.0.conv1.weight"][:8, :8])
+    layer = nn.Conv2d(1, 4, 1)
+    assert copy_fitting(layer, {"weight": torch.ones(4, 1, 3, 3), "bias": torch.ones(8)}) == ["bias"]
     none = seedling(teacher, read_architecture(str(tmp_path / "deeper")), 3, copies=False).network.state_dict()
     assert not torch.equal(none["conv_in.weight"], own["conv_in.weight"])
 

@@ -29,7 +29,7 @@ def seedling(teacher: Teacher, architecture: Architecture, seed: int, copies: bo
     Args:
         architecture: of the network, whose output is read as the teacher's.
         seed: of the weights that are drawn.
-        copies: whether layers that fit are copied from the teacher; otherwise all are drawn.
+        copies: whether weights that fit are copied from the teacher; otherwise all are drawn.
 
     Raises:
         BootdiffError: if the network's samples or conditions are not the teacher's, or it is too large.
@@ -107,17 +107,24 @@ def _shapes(adapter: Adapter) -> dict[str, tuple[int, ...]]:
 
 @torch.no_grad()
 def copy_fitting(network: nn.Module, source: Mapping[str, Tensor]) -> list[str]:
-    """Copy the tensors of ``source`` that ``network`` has by the same name and shape, and return their names.
+    """Copy the tensors of ``source`` that ``network`` has by the same name, and return their names.
 
-    Tensors of other shapes keep what was drawn.
+    Of a layer with more channels than the network's the first ones are taken. Tensors that are wider than the source's,
+    or have another kernel, keep what was drawn.
     """
     copied = []
     for name, value in network.state_dict().items():
         there = source.get(name)
-        if there is not None and there.shape == value.shape:
-            value.copy_(there)
+        if there is not None and _fits(value, there):
+            value.copy_(there[tuple(slice(size) for size in value.shape)])
             copied.append(name)
     return copied
+
+
+def _fits(value: Tensor, there: Tensor) -> bool:
+    """Return whether a tensor is the beginning of another one, by its channels: the first two dimensions."""
+    fewer = all(own <= its for own, its in zip(value.shape, there.shape, strict=False))
+    return value.ndim == there.ndim and fewer and value.shape[2:] == there.shape[2:]
 
 
 def share_of(stem: Teacher, teacher: Teacher) -> float:
