@@ -64,8 +64,9 @@ def dit(tmp_path) -> str:
 # --- what a student is grown from ------------------------------------------------------------------------------------
 
 
-def test_the_same_seed_gives_the_same_bits_and_the_programs_random_numbers_stay(tiny, smaller):
-    teacher, asked = load_teacher(str(tiny)), read_architecture(smaller)
+def test_the_same_seed_gives_the_same_bits_and_the_programs_random_numbers_stay(tiny, tmp_path):
+    """Of a deeper network, whose further layers are drawn."""
+    teacher, asked = load_teacher(str(tiny)), read_architecture(unet(tmp_path / "deeper", layers_per_block=2))
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
