@@ -18,7 +18,7 @@ from bootdiff.core.passes import PassCounter, counting, operations
 from bootdiff.distillation.distill import distill
 from bootdiff.methods.base import Learner
 from bootdiff.methods.boot import Boot, BootSettings
-from bootdiff.methods.registry import find_method
+from bootdiff.methods.registry import METHODS, find_method
 from bootdiff.monitoring.watch_plan import WatchPlan
 from bootdiff.report.build import build_report
 from bootdiff.schedules import Cosine
@@ -300,6 +300,14 @@ def test_a_call_that_fails_counts_nothing_and_leaves_no_trace():
 
 
 # Before a run
+
+
+def test_an_average_that_a_loss_calls_counts_in_a_plan_and_in_a_run(monkeypatch, tmp_path):
+    monkeypatch.setitem(METHODS, "toy-average", "toy_denoising:ToyAverage")
+    asked = settings("toy-average", steps=3, pairs=20, pair_steps=4)
+    distill(plain(), tmp_path / "run", asked, "toy-average")
+    passes = trained_passes(tmp_path / "run")
+    assert planned_passes(asked) == passes and passes["student"] == 3 * B * (3 + 1)
 
 
 @pytest.mark.parametrize("answers", [1, 2])

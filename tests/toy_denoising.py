@@ -44,3 +44,14 @@ def stages(settings):
 @method("toy-rounds", ToyRoundsSettings, sources=("pairs",), student="denoising", stages=stages)
 class ToyRounds(ToyDenoising):
     """The toy in rounds."""
+
+
+@method("toy-average", ToySettings, sources=("pairs",), student="denoising")
+class ToyAverage(ToyDenoising):
+    """The toy, whose targets are its own average's answers: what consistency distillation will ask."""
+
+    def losses(self, networks, turn, batch):
+        t = self.student.module.t_min + 0.5 * turn.draw.uniform("t")
+        x_t = noisy(batch.data, batch.noise, t, self.student.module.schedule)
+        goal = networks["student@ema"](x_t, t, batch.condition)
+        return [lambda: Loss((networks["student"](x_t, t, batch.condition) - goal - 1).square().mean())]

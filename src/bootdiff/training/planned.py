@@ -6,6 +6,7 @@ run them. So the count is the method's, whatever it does, and a teacher of any s
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -97,7 +98,7 @@ def _turn(
     objective: Objective, settings: DistillationSettings, step: int, name: str
 ) -> tuple[dict[str, int], list[dict[str, int]]]:
     """Return the passes of a learner's turn, and of every term those that gradients went back through; by network."""
-    networks = {name: learner.module for name, learner in objective.learners().items()}
+    networks = WithCopies({name: learner.module for name, learner in objective.learners().items()})
     for other, module in networks.items():
         module.requires_grad_(other == name)
     draw = Draw(settings.seed, step, name, 0, settings.batch_size, settings.batch_size)
@@ -130,6 +131,14 @@ def _objective(settings: DistillationSettings, answers: int) -> Objective:
             conditions = Weighted(conditions, low, high, low)
         asked = settings.model_copy(update=OTHERWISE)
         return method_of(settings).build(teacher, asked, AnySource(conditions))
+
+
+class WithCopies(dict[str, nn.Module]):
+    """The learners' networks by name, and under ``learner@average`` a copy that only answers, as an average does."""
+
+    def __missing__(self, name: str) -> nn.Module:
+        self[name] = copy.deepcopy(self[name.partition("@")[0]]).requires_grad_(False)
+        return self[name]
 
 
 class AnySource(Noise):
