@@ -44,7 +44,7 @@ class PathSolver:
         return list(self.times[:: self.every]) if self.every else []
 
     def modules(self) -> Sequence[nn.Module]:
-        """Return the teacher."""
+        """Return the networks that are asked, to be moved to the training device: the teacher."""
         return (self.teacher,)
 
 

@@ -90,5 +90,5 @@ class Strokes:
     """Nothing at all: the picture, such as a drawing of a few strokes, is only where sampling starts."""
 
     def agreed(self, x: Tensor, picture: Tensor) -> Tensor:
-        """Return x."""
+        """Return x, (b, c, h, w), unchanged: nothing of the picture has to stay."""
         return x
