@@ -20,7 +20,8 @@ def to_device(value: Tensor, device: torch.device | str) -> Tensor:
     A copy from ordinary memory makes the processor wait until everything that was queued before it is done.
     """
     if value.device.type == "cpu" and torch.device(device).type == "cuda":
-        return value.pin_memory().to(device, non_blocking=True)
+        # Pinning writes every element, which an expanded tensor does not have.
+        return value.contiguous().pin_memory().to(device, non_blocking=True)
     return value.to(device)
 
 
