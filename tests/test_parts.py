@@ -423,6 +423,20 @@ def test_a_teacher_that_overflows_at_some_times_is_named_though_its_images_are_c
         distill(teacher, tmp_path / "run", BootSettings(steps=20, batch_size=4, watch_every=0))
 
 
+def test_a_teacher_is_not_blamed_for_what_it_was_asked():
+    from bootdiff.schedules import Cosine
+
+    class Doubles(torch.nn.Module):
+        def forward(self, x, timestep):
+            return 2 * x
+
+    teacher = CallableTeacher(Doubles(), Cosine(), "sample", (1, 4, 4))
+    asked = torch.zeros(3, 1, 4, 4)
+    asked[1, 0, 2, 2] = torch.nan  # as a student's answer may be
+    assert not bool(torch.isfinite(teacher.x0(asked, torch.tensor([0.2, 0.3, 0.4]))).all())
+    assert teacher.failed_at is None
+
+
 @pytest.mark.parametrize("limit", [Clip(), DynamicThreshold(0.9, 2.0)])
 def test_a_limit_hides_nothing_that_is_not_finite(limit):
     x_0 = torch.tensor([[0.5, 3.0, -4.0]])

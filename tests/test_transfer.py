@@ -33,6 +33,13 @@ def test_only_a_copy_to_cuda_is_pinned_and_not_waited_for(monkeypatch):
     assert pinned.moved == [(torch.device("cuda", 0), True)]
 
 
+def test_an_expanded_tensor_is_laid_out_before_it_is_pinned(monkeypatch):
+    strides = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: strides.append(self.stride()) or Pinned())
+    to_device(torch.zeros(1, 3).expand(2, 3), "cuda")
+    assert strides == [(3, 1)]  # (0, 1) has no memory of its own for its second row
+
+
 def test_a_condition_moves_that_way(monkeypatch):
     asked = []
     monkeypatch.setattr("bootdiff.core.condition.to_device", lambda value, device: asked.append(device) or value)

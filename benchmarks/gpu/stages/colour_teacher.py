@@ -85,7 +85,6 @@ def run(context: Context) -> None:
     context.put("plan", [plan])
     context.say(", ".join(f"{key} {value}" for key, value in plan.items()))
     if not (folder / "model_index.json").is_file():
-        (context.work / "run").mkdir(exist_ok=True)
         untrained, loop = training(context.work / "run", doubled, words, plan["steps"])
         with averaged(loop.run()):
             save_half(untrained, folder)

@@ -154,14 +154,17 @@ class NetworkTeacher(Teacher):
                 f"the network of {self.name} answers with shape {tuple(out.shape)}, expected {tuple(x_t.shape)}."
             )
         x_0 = a * x_t.float() + b * out.float()
-        self._remember_failure(x_0, t)
+        self._remember_failure(x_t, x_0, t)
         return x_0
 
     @torch.no_grad()
-    def _remember_failure(self, x_0: Tensor, t: Tensor) -> None:
-        """Keep the first time at which an answer was not finite, on the device, so that nobody waits for it."""
-        finite = torch.isfinite(x_0).flatten(1).all(1)
-        met = torch.where(finite, torch.inf, t.to(finite.device)).min()
+    def _remember_failure(self, x_t: Tensor, x_0: Tensor, t: Tensor) -> None:
+        """Keep the first time at which an answer was not finite, on the device, so that nobody waits for it.
+
+        An answer to a question that was not finite itself, such as a student's, is not this network's fault.
+        """
+        asked, answered = (torch.isfinite(value).flatten(1).all(1) for value in (x_t, x_0))
+        met = torch.where(answered | ~asked, torch.inf, t.to(answered.device)).min()
         known = self._failed_at
         self._failed_at = met if known is None else torch.minimum(known.to(met.device), met)
 

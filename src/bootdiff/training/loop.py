@@ -217,6 +217,7 @@ class Loop:
             if self.accelerator.is_main_process and self.step < self.settings.steps:
                 print(f"resuming {self.what} from step {self.step}.", file=sys.stderr)
         if self.accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
             if path is not None:
                 self.state.drop_old()
             truncate_log(self.folder / "log.jsonl", self.step)
