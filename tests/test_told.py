@@ -232,3 +232,20 @@ def test_a_stock_sampler_that_visits_every_timestep_of_a_continuous_schedule_sta
     assert bool(torch.isfinite(made).all())
     # At its two means, to the width of the mixture.
     assert float(torch.cdist(made, teacher.means.float()).min(dim=1).values.mean()) < 0.3
+
+
+def test_a_progress_line_names_a_time_left_only_where_one_is_known(monkeypatch, capsys):
+    from bootdiff.system import progress as module
+
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    with module.progress("training", 10) as outer:
+        now[0] += 100.0  # nothing is done yet: there is no rate
+        outer.advance(0)
+        with module.progress("making", 8, done=4) as inner:
+            now[0] += 20.0
+            inner.advance(2)
+        now[0] += 20.0
+        outer.advance(2)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["training: 0/10", "making: 6/8, 0.1/s, 0:20 left", "training: 2/10, 0.0167/s, 8:00 left"]

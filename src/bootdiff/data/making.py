@@ -65,21 +65,25 @@ class Maker:
         ):
             for start in range(0, len(missing), count):
                 together = missing[start : start + count]
+                before = bar.done
                 if own < len(together):
-                    asked.unless_asked(lambda shard=together[own]: self._write(shard, bar))  # type: ignore[misc]
+                    side = len(together)
+                    asked.unless_asked(lambda shard=together[own]: self._write(shard, bar, side))  # type: ignore[misc]
                 if any(gathered(asked.to_end)):
                     raise Interrupted(
                         f"stopped while {manifest.what} were made; those in {self.shards.folder} stay, and the same "
                         "command goes on with the next."
                     )
-                bar.advance(sum(stop - first for first, stop in map(manifest.samples, together)))
+                made = sum(stop - first for first, stop in map(manifest.samples, together))
+                bar.advance(before + made - bar.done)
 
     @torch.no_grad()
-    def _write(self, shard: int, bar: Progress) -> None:
+    def _write(self, shard: int, bar: Progress, side: int) -> None:
+        """Make and write a shard, while so many processes side by side make one each."""
         first, stop = self.shards.manifest.samples(shard)
         parts = []
         for start in range(first, stop, self.at_once):
             made = self.make(start, min(stop, start + self.at_once))
             parts.append({name: value.float().cpu() for name, value in made.items()})
-            bar.advance(0)  # so that a line is said where it is due
+            bar.advance(side * (min(stop, start + self.at_once) - start))
         self.shards.write(shard, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})

@@ -23,7 +23,7 @@ class Progress:
 
         self.what, self.total, self.done, self.first = what, total, done, done
         self.console = Console(stderr=True)
-        self.started = self.printed = time.monotonic()
+        self.started = self.printed = self.paused = time.monotonic()
         self.bar = self._bar() if self.console.is_terminal else None
 
     def advance(self, steps: int = 1) -> None:
@@ -33,8 +33,8 @@ class Progress:
             self.bar.update(self.task, completed=self.done, text=f"{self._rate():.3g}/s {self.text}")
         elif time.monotonic() - self.printed > PLAIN_SECONDS or self.done == self.total:
             self.printed = time.monotonic()
-            extra = f", {self.text}" if self.text else ""
-            print(f"{self.what}: {self.done}/{self.total}, {self._speed()}{extra}", file=sys.stderr, flush=True)
+            words = [f"{self.done}/{self.total}", *self._speed(), *([self.text] if self.text else [])]
+            print(f"{self.what}: {', '.join(words)}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Remove the bar from the terminal."""
@@ -42,16 +42,22 @@ class Progress:
             self.bar.stop()
 
     def pause(self, paused: bool) -> None:
-        """Leave the terminal to another bar, or show this one again."""
+        """Leave the terminal to another bar, or show this one again; the time between is not this one's."""
+        if paused:
+            self.paused = time.monotonic()
+        else:
+            self.started += time.monotonic() - self.paused
         if self.bar is not None:
             (self.bar.stop if paused else self.bar.start)()
 
     def _rate(self) -> float:
         return (self.done - self.first) / max(1e-9, time.monotonic() - self.started)
 
-    def _speed(self) -> str:
-        left = (self.total - self.done) / max(self._rate(), 1e-9)
-        return f"{self._rate():.3g}/s, {int(left // 60)}:{int(left % 60):02d} left"
+    def _speed(self) -> list[str]:
+        if self.done == self.first:  # nothing is known of it yet
+            return []
+        left = (self.total - self.done) / self._rate()
+        return [f"{self._rate():.3g}/s", f"{int(left // 60)}:{int(left % 60):02d} left"]
 
     def _bar(self):
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -96,13 +102,17 @@ class _Silent(Progress):
     """A counter that counts and shows nothing."""
 
     def __init__(self) -> None:
-        pass
+        self.done = 0
 
     def advance(self, steps: int = 1) -> None:
-        """Do nothing, because nothing is shown."""
+        """Count ``steps`` more, and show nothing."""
+        self.done += steps
 
     def close(self) -> None:
         """Do nothing, because there is no bar to remove."""
+
+    def pause(self, paused: bool) -> None:
+        """Do nothing, because nothing is shown."""
 
 
 def is_first_process() -> bool:
