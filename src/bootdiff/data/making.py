@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -67,8 +68,7 @@ class Maker:
                 together = missing[start : start + count]
                 before = bar.done
                 if own < len(together):
-                    side = len(together)
-                    asked.unless_asked(lambda shard=together[own]: self._write(shard, bar, side))  # type: ignore[misc]
+                    asked.unless_asked(partial(self._write, together[own], bar, len(together)))
                 if any(gathered(asked.to_end)):
                     raise Interrupted(
                         f"stopped while {manifest.what} were made; those in {self.shards.folder} stay, and the same "
