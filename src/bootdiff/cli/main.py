@@ -195,8 +195,9 @@ def sample(
         str | None, typer.Option(help="With --refine: who finishes, where it has moved. Default: the student's own.")
     ] = None,
     calls: Annotated[
-        int, typer.Option(min=1, max=1000, help="Calls an image, of a student that is no path student.")
-    ] = 1,
+        int | None,
+        typer.Option(min=1, max=1000, help="Calls an image, of a student that can be called several times."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples a network call, at most.")] = 256,
     device: Device = None,
 ) -> None:

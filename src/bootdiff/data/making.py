@@ -75,7 +75,8 @@ class Maker:
                         "command goes on with the next."
                     )
                 made = sum(stop - first for first, stop in map(manifest.samples, together))
-                bar.advance(before + made - bar.done)
+                if bar.done != before + made:  # shards of other sizes, or none of its own
+                    bar.advance(before + made - bar.done)
 
     @torch.no_grad()
     def _write(self, shard: int, bar: Progress, side: int) -> None:

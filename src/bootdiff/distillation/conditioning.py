@@ -46,6 +46,13 @@ class Material(NamedTuple):
     conditions: Conditions
     #: made when the run has begun
     source: Source | None = None
+    #: whose samples the student's should become, where that is not the teacher that it learns from
+    judge: Teacher | None = None
+
+    @property
+    def followed(self) -> Teacher:
+        """The teacher, with its guidance, whose path's ends the student's images are compared with."""
+        return self.judge or self.teacher
 
 
 @dataclass(frozen=True)

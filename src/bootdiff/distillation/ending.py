@@ -92,7 +92,8 @@ def divergence(plan: Plan, student: Student, before: Pulse, material: Material) 
 
 
 def _pulse(plan: Plan, student: Student, material: Material) -> Pulse:
-    learned = limited(material.teacher, target_limit(plan.settings, material.teacher))
+    followed = material.followed
+    learned = limited(followed, target_limit(plan.settings, followed))
     return Pulse.of(student, learned, material.conditions)
 
 

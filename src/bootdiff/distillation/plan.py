@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from bootdiff.config.mixins import STORED
+from bootdiff.config.mixins import STORED, StoredPairs
 from bootdiff.config.settings import TrainingSettings, make_settings
 from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError
@@ -69,6 +69,17 @@ class Plan:
     def name(self) -> str:
         """The name of the stage: that of its folder."""
         return self.output.name
+
+    @property
+    def own_samples(self) -> bool:
+        """Whether what the stage stores is made by its own teacher, and not by the run's for several stages."""
+        return self.stage is None or self.stage.own_samples
+
+    @property
+    def store(self) -> Path:
+        """Return the folder in which the samples lie that the stage stores: its own, or the run's."""
+        parts = () if self.stage is None or self.own_samples else Path(self.stage.name).parts
+        return self.output.parents[len(parts) - 1] if parts else self.output
 
     @property
     def trained(self) -> DistillationSettings:
@@ -146,6 +157,8 @@ def plan_distillation(
         takes = find_method(stage.method).sources
         own = source if source is not None and getattr(source, "kind", None) in takes else None
         alone = _plan_alone(teacher, stage.method, stage.settings, output / stage.name, conditions, own)
+        if not stage.own_samples and stage.method == whole.method:
+            alone = replace(alone, source=_shared(stage, alone.source, whole.source))
         before = (*before, replace(alone, before=before, stage=replace(stage, settings=alone.settings)))
     plan = replace(whole, before=before, stage=last if before else None)
     for one in (*before, plan):
@@ -180,6 +193,20 @@ def _plan_alone(
     _check_untaught(find_method(method), resolved, source.kind)
     _check(teacher, resolved, find_method(method), asked.example)
     return Plan(teacher, method, resolved, output, asked, source)
+
+
+def _shared(stage: Stage, own: SourcePlan, runs: SourcePlan) -> SourcePlan:
+    """Return the run's source for a round that shares its samples.
+
+    Raises:
+        BootdiffError: if the round asks for others.
+    """
+    for key in StoredPairs.model_fields:
+        asked, known = getattr(own.settings, key, None), getattr(runs.settings, key, None)
+        if asked != known and key != "pairs":  # which is at most what the round's own steps read
+            name = Path(stage.name).name
+            raise BootdiffError(f"{name}.{key}: all rounds share the samples of the run; set {key} itself.")
+    return runs
 
 
 def _check_untaught(method: Method, settings: DistillationSettings, source: str) -> None:

@@ -12,6 +12,7 @@ from bootdiff.core.condition import Condition
 from bootdiff.core.randomness import sample_noise
 from bootdiff.data.conditions import Conditions
 from bootdiff.data.pictures import grid, is_picture
+from bootdiff.samplers.several import looked_at
 from bootdiff.storage.files import write_whole
 from bootdiff.teachers import Teacher, adapter_of
 
@@ -49,7 +50,8 @@ def preview_of(teacher: Teacher, conditions: Conditions, folder: Path) -> Previe
 def _sampled(student: Student, noise: Tensor, listed: Condition) -> Tensor:
     """Return the student's samples of these noises, (b, *shape), on the student's device."""
     device = next(student.parameters()).device
-    return student.sample(noise.to(device), listed.to(device))
+    samples: Tensor = looked_at(student).sample(noise.to(device), listed.to(device))
+    return samples
 
 
 def _decoded(student: Student, noise: Tensor, listed: Condition) -> Tensor:

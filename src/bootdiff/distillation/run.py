@@ -59,9 +59,12 @@ def _train(plan: Plan, material: Material, report_to: str | None, last: bool = T
         _begin(plan)
     accelerator.wait_for_everyone()
     before, stage = (plan.before[-1].output if plan.before else None), plan.stage
+    own = material
     if before is not None and stage is not None and stage.learns_from is not None:
-        material = material._replace(teacher=stage.learns_from(load_student(before, plan.teacher)))
-    material = material._replace(source=plan.source.make(material, plan.output, accelerator.device, plan.sources))
+        own = material._replace(teacher=stage.learns_from(load_student(before, plan.teacher)))
+    maker = own if plan.own_samples else material
+    source = plan.source.make(maker, plan.store, accelerator.device, plan.sources)
+    material = own._replace(source=source, judge=maker.teacher)
     if before is not None and stage is not None and stage.continues:
         student: Student | None = started_from(before, plan.teacher, plan.settings)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -18,6 +17,7 @@ from bootdiff.methods.settings import target_limit
 from bootdiff.monitoring.teacher_features import TeacherFeatures
 from bootdiff.monitoring.watch import Watch
 from bootdiff.monitoring.watch_plan import WatchPlan
+from bootdiff.samplers.several import looked_at
 from bootdiff.students import Student
 from bootdiff.system.notes import note
 from bootdiff.teachers import Teacher, limited
@@ -37,7 +37,7 @@ def train_stage(plan: Plan, material: Material, student: Student | None, acceler
     objective = find_method(plan.method).build(material.teacher, settings, material.source, student)
     start_tracker(accelerator, settings)
     learner = cast("Student", objective.learners()["student"].module)
-    watch = _watch(plan, material, accelerator.num_processes, learner.probes)
+    watch = _watch(plan, material, accelerator.num_processes, learner)
     check_best(plan, watch)
     preview = preview_of(plan.teacher, material.conditions, plan.output)
     loop = Loop(objective, settings, plan.output, accelerator, preview, watch)
@@ -57,19 +57,20 @@ def train_stage(plan: Plan, material: Material, student: Student | None, acceler
     return student
 
 
-def _watch(plan: Plan, material: Material, processes: int, probes: Sequence[str]) -> Watch | None:
+def _watch(plan: Plan, material: Material, processes: int, student: Student) -> Watch | None:
     """Return what looks at the convergence.
 
     It is None if the run is too short to pay for looks, or if its method asks no teacher.
     """
-    settings, teacher = plan.trained, material.teacher
+    settings, teacher = plan.trained, material.followed
     if not plan.needs_teacher:
         if settings.watch_every != 0:
             note("there are no looks, which compare with the teacher's path: this method asks no teacher.")
         return None
     times = cast("tuple[float, float]", (settings.t_min, settings.t_max))  # a plan's are known
     shown = TeacherFeatures.of(teacher, times[0]) is not None
-    looks = WatchPlan.of(settings, teacher.shape, processes, shown, probes)
+    calls = looked_at(student).calls
+    looks = WatchPlan.of(settings, teacher.shape, processes, shown, student.probes, calls)
     if looks is None:
         return None
     return Watch(

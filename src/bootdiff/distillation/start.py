@@ -126,13 +126,18 @@ def of_kind(settings: DistillationSettings, method: str) -> dict[str, Any]:
     """
     kind = find_method(method).student
     if settings.start is not None:
-        found = StudentFolder.unfolded(str(settings.start)).card.kind
-        if kind not in (ANY, found):
+        card = StudentFolder.unfolded(str(settings.start)).card
+        if kind not in (ANY, card.kind):
             raise BootdiffError(
-                f"the student in {settings.start} is a {found} student, and method {method} trains {kind} students; "
-                "start from one of those, or leave start out."
+                f"the student in {settings.start} is a {card.kind} student, and method {method} trains {kind} "
+                "students; start from one of those, or leave start out."
             )
-        kind = found
+        if kind == ANY and card.calls > 1 and not card.any_calls:
+            raise BootdiffError(
+                f"the student in {settings.start} was made for {card.calls} calls, and method {method} corrects the "
+                "image of one call; start from a student of one call."
+            )
+        kind = card.kind
     if kind in (ANY, "path") or getattr(settings, "boot_weight", None) is None:
         return {}
     if "boot_weight" in settings.model_fields_set and settings.boot_weight > 0:  # type: ignore[attr-defined]
@@ -171,6 +176,7 @@ def started_from(folder: Path | str, teacher: Teacher, settings: DistillationSet
     stem = _stem_of(saved, teacher, settings)
     student = type(saved).from_teacher(stem, settings.t_min, settings.t_max, learned_weight(settings, teacher).plain)
     student.take(saved.facts)
+    student.calls, student.any_calls = saved.calls, saved.any_calls
     try:
         student.load_state_dict(saved.state_dict())
     except RuntimeError as error:

@@ -13,9 +13,20 @@ from bootdiff.evaluation.measure import Listed
 from bootdiff.evaluation.table import teachers_conditions
 from bootdiff.samplers.base import Sampler
 from bootdiff.samplers.cascades import BothStages, Remembered
+from bootdiff.samplers.consistency import MultistepConsistency
 from bootdiff.samplers.one_call import PathSampler
 from bootdiff.samplers.refine import refined_rows
-from bootdiff.samplers.rows import CONSISTENCY, FIRST, ONE_CALL, REFINED, Candidate, Row, path_end, starts_elsewhere
+from bootdiff.samplers.rows import (
+    CONSISTENCY,
+    FEW_STEPS,
+    FIRST,
+    ONE_CALL,
+    REFINED,
+    Candidate,
+    Row,
+    path_end,
+    starts_elsewhere,
+)
 from bootdiff.samplers.several import CALLS, Called, student_samplers
 from bootdiff.samplers.students import open_student
 from bootdiff.sampling.belonging import Opened
@@ -83,7 +94,8 @@ def student_entries(
         listed, path = listed_of(opened, labels), (opened.path_of, opened.t_range)
         base = int(isinstance(opened.conditions, Cascade))
         free = opened.card.data_free
-        row = Row("student", ONE_CALL, 1, base + 1, method=method_of(name), title=title, data_free=free)
+        own = own_calls(opened.sampler)
+        row = Row("student", *own, base + own[1], method=method_of(name), title=title, data_free=free)
         yield Entry(Candidate(row, opened.sampler), opened.teacher, listed, path)
         for called in called_several_times(opened.sampler, calls):
             more = replace(row, sampler=called.sampler, steps=called.calls, calls=base + called.calls)
@@ -95,24 +107,31 @@ def student_entries(
             yield Entry(Candidate(more, refined), opened.teacher, listed, path)
 
 
+def own_calls(sampler: Sampler) -> tuple[str, int]:
+    """Return what rows of tables call the sampler of an opened student, and its calls for one image."""
+    calls = int(getattr(sampler, "calls", 1))
+    return (ONE_CALL if calls == 1 else CONSISTENCY if isinstance(sampler, MultistepConsistency) else FEW_STEPS), calls
+
+
 def called_several_times(sampler: Sampler, calls: Sequence[int]) -> Iterator[Called]:
     """Yield the samplers with these numbers of calls above 1 of a student that was opened to be called once.
 
     There are none of a path student, and none of an exported one, whose run has them.
     """
-    if isinstance(sampler, PathSampler):
+    if isinstance(sampler, PathSampler) and sampler.student.any_calls:
         yield from student_samplers(sampler.student, [count for count in calls if count > 1])
 
 
 def stage_entries(student: str, opened: Opened, labels: Sequence[int] | None = None) -> list[Entry]:
     """Return the rows of the students of a run's earlier stages; empty if the run has one stage."""
-    calls, rows = 1 + isinstance(opened.conditions, Cascade), []
+    base, rows = int(isinstance(opened.conditions, Cascade)), []
     for number, run in enumerate(Run(student).earlier):
         if run.student_path.is_dir():
             folder, stage = str(run.folder), FIRST if number == 0 else run.folder.name
             sampler, card = open_student(folder)
-            row = Row("student", ONE_CALL, 1, calls, method=method_of(folder), stage=stage, data_free=card.data_free)
-            candidate = Candidate(row, sampler)
+            own, free = own_calls(sampler), card.data_free
+            row = Row("student", *own, base + own[1], method=method_of(folder), stage=stage, data_free=free)
+            candidate = Candidate(row, sampler, same_path=own[0] != CONSISTENCY)
             listed = listed_of(opened, labels)
             rows.append(Entry(candidate, opened.teacher, listed, (opened.path_of, opened.t_range)))
     return rows

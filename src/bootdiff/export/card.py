@@ -119,7 +119,7 @@ def model_card(card: StudentCard, adapter: Adapter, words: Mapping[str, Any]) ->
     rows = {"teacher": _public(card.teacher), **asked, **own, **settings, **kept}
     return _TEMPLATE.format(
         teacher=escaped(_public(card.teacher)),
-        tag_of_calls="few-step" if card.any_calls else "one-step",
+        tag_of_calls="few-step" if card.any_calls or card.calls > 1 else "one-step",
         calls="one network call" if card.calls == 1 else f"{card.calls} network calls",
         tag="text-to-image" if adapter.takes == "prompts" else "unconditional-image-generation",
         origin=(UNTAUGHT if card.teacher_free else ORIGIN)[card.data_free],
@@ -183,6 +183,8 @@ def _steps(card: StudentCard, adapter: Adapter) -> list[str]:
     """Return sentences on what a caller must know of steps and guidance."""
     if card.any_calls:
         lines = ["Any num_inference_steps may be asked for; each is a network call, and more make better images."]
+    elif card.calls > 1:
+        lines = [f"It was made for num_inference_steps={card.calls}; each is a network call. Ask for no other number."]
     elif adapter.flow:
         lines = ["One step is all: more cost time and change nothing."]
     else:

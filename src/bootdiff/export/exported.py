@@ -25,7 +25,7 @@ class Exported:
         scheduler: the stock scheduler.
         calls: the usual number of steps of the pipeline.
         any_calls: whether it can be asked for other numbers of steps; where not, more than one are refused, or change
-            nothing.
+            nothing, or are not what the student was made for.
     """
 
     network: Any
@@ -67,7 +67,7 @@ def export(student: Student, weight: float | None = None) -> Exported | Refused:
         scheduler, grown = several_steps(student), student.network
         if scheduler is not None and isinstance(grown, GrownPipelineNetwork):
             network: Any = grown.with_weight(here if student.learned.is_range else None)
-            return Exported(_sized(network, student.adapter), scheduler, student.calls, any_calls=True)
+            return Exported(_sized(network, student.adapter), scheduler, student.calls, student.any_calls)
         return Exported(one_step_network(student, weight), one_step_scheduler(student))
     except BootdiffError as error:
         return Refused(f"no stock pipeline holds this student: {error}")

@@ -34,6 +34,8 @@ class Stage:
         settings: all of its settings.
         learns_from: makes its teacher from the student of the stage before it; None for the run's own teacher.
         continues: whether it starts from the student of the stage before it, if there is one.
+        own_samples: whether what it stores is made by its own teacher; otherwise it is made by the run's teacher, once
+            for all such stages of a run.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Stage:
     settings: DistillationSettings
     learns_from: Callable[[Student], Teacher] | None = None
     continues: bool = True
+    own_samples: bool = True
 
 
 Stages = Callable[[Any], Sequence[Stage]]
@@ -116,6 +119,7 @@ def rounds(
     names: Sequence[str],
     learns_from: Callable[[Student], Teacher] | None = None,
     continues: bool = True,
+    own_samples: bool = True,
 ) -> list[Stage]:
     """Return the stages of a method that trains in rounds, one after the other.
 
@@ -125,6 +129,7 @@ def rounds(
         names: the rounds' names, in order; each but the last names its folder, such as ``rounds/n16``.
         learns_from: makes a round's teacher from the student of the round before it; None for the run's own teacher.
         continues: whether a round starts from that student.
+        own_samples: whether a round's stored samples are made by its own teacher, or once by the run's.
 
     Raises:
         BootdiffError: if the settings are of a round that there is not.
@@ -136,7 +141,7 @@ def rounds(
     for number, one in enumerate(names):
         folder = f"rounds/{one}" if number < len(names) - 1 else ""
         own = learns_from if number else None
-        found.append(Stage(folder, name, settings.of_round(one), own, continues))
+        found.append(Stage(folder, name, settings.of_round(one), own, continues, own_samples))
     return found
 
 

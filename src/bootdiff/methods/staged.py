@@ -82,4 +82,4 @@ def two_stages(first: Method, second: Method) -> Method:
 
 def _rest(stage: Stage) -> tuple[Any, ...]:
     """Return all of a stage but its name."""
-    return stage.method, stage.settings, stage.learns_from, stage.continues
+    return stage.method, stage.settings, stage.learns_from, stage.continues, stage.own_samples

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +16,9 @@ from bootdiff.core.randomness import sample_noise
 from bootdiff.data.conditions import Conditions
 from bootdiff.monitoring.teacher_features import TeacherFeatures
 from bootdiff.monitoring.watch_plan import EXACT
-from bootdiff.students import PathStudent, Student
+from bootdiff.samplers.one_call import PathSampler
+from bootdiff.samplers.several import looked_at
+from bootdiff.students import Student
 
 #: the noises' seed, from which no user's samples start; torch's CPU generators see only a seed's lowest 32 bits
 SEED = 0xB007_D1FF
@@ -76,9 +78,9 @@ def samples_of(
         t: the time of a path student's answers; the image's if not given.
     """
     device, parts = next(student.parameters()).device, []
+    sampler = looked_at(student).sample if t is None else PathSampler(student, t)
     for eps, condition in noises.batches(first):
-        given = (eps.to(device), condition.to(device))
-        made = student.sample(*given) if t is None else cast("PathStudent", student).sample(*given, t)
+        made = sampler(eps.to(device), condition.to(device))
         parts.append((made.cpu(), *views_of(features, made, condition.to(device))))
     return Samples(*(torch.cat(part) for part in zip(*parts, strict=True)))
 

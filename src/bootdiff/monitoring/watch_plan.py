@@ -48,6 +48,7 @@ class WatchPlan:
         processes: int = 1,
         shown: bool = False,
         probes: Sequence[str] = ("boundary",),
+        calls: int = 1,
     ) -> WatchPlan | None:
         """Return the plan that two in a hundred of the run's passes pay for.
 
@@ -59,6 +60,7 @@ class WatchPlan:
         Args:
             shown: whether the teacher is shown every sample (``TeacherFeatures``).
             probes: the names of the student's probes.
+            calls: the student's calls for an image.
         """
         if settings.watch_every == 0:
             return None
@@ -67,7 +69,7 @@ class WatchPlan:
         asked = settings.watch_every is not None or settings.stop_when == "converged"
         most = max(COUNTS[-1], MOST_VALUES // math.prod(shape))
         for count in (count for count in COUNTS if count <= most):
-            looks = Price(count, guided, shown, sum(PROBED[name] for name in probes)).looks(budget)
+            looks = Price(count, guided, shown, sum(PROBED[name] for name in probes), calls).looks(budget)
             pays = looks >= FEWEST_LOOKS and count >= FEWEST_NOISES
             if pays or (asked and count <= EXACT):
                 looks = max(looks, FEWEST_LOOKS)
@@ -84,12 +86,14 @@ class Price:
         guided: whether every answer of the teacher takes two passes.
         shown: whether the teacher is shown every sample.
         probed: the calls of the student for each noise whose path is solved exactly, beside its samples.
+        calls: the student's calls for an image.
     """
 
     count: int
     guided: bool
     shown: bool
     probed: int = 1
+    calls: int = 1
 
     @property
     def first(self) -> int:
@@ -107,7 +111,7 @@ class Price:
 
         They are the student's samples, its probes, and a pass over the samples if the teacher is shown them.
         """
-        return self.count + self.probed * min(self.count, EXACT) + self.shown * self.count
+        return self.calls * self.count + self.probed * min(self.count, EXACT) + self.shown * self.count
 
     def looks(self, budget: float) -> int:
         """Return how many looks a budget of passes pays for; negative if it does not even pay for the paths."""

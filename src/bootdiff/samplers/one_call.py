@@ -15,6 +15,9 @@ from bootdiff.teachers.base import NO_CONDITION
 class PathSampler:
     """An unfolded student as a sampler: it answers with the image, or a path student for the time ``t`` given."""
 
+    #: the number of calls for one image
+    calls = 1
+
     def __init__(self, student: Student, t: float | None = None) -> None:
         self.student, self.shape, self.adapter, self.t = student, student.shape, student.adapter, t
 

@@ -11,7 +11,7 @@ from bootdiff.samplers.consistency import MultistepConsistency, consistency_time
 from bootdiff.samplers.few_step import FewStep, steps_of
 from bootdiff.samplers.one_call import PathSampler
 from bootdiff.samplers.rows import CONSISTENCY, FEW_STEPS, MOST_STEPS, ONE_CALL
-from bootdiff.students import PathStudent, Student
+from bootdiff.students import Student
 from bootdiff.students.consistency import ConsistencyStudent
 from bootdiff.students.denoising import DenoisingStudent
 from bootdiff.students.jump import JumpStudent
@@ -35,13 +35,19 @@ class Called:
     sample: Sampler
 
 
-def student_sampler(student: Student, calls: int = 1) -> Called:
-    """Return the sampler of a student that makes an image in so many calls.
+def student_sampler(student: Student, calls: int | None = None) -> Called:
+    """Return the sampler of a student that makes an image in so many calls; by default in as many as it usually does.
 
     Raises:
         BootdiffError: if the student cannot be called so many times.
     """
+    calls = student.calls if calls is None else calls
     check_calls(calls)
+    if student.several and not student.any_calls and calls != student.calls:
+        raise BootdiffError(
+            f"--calls {calls}: this {student.kind} student was made for {times_in_words(student.calls)}, and for no "
+            "other number; leave --calls out."
+        )
     if calls == 1:
         return Called(ONE_CALL, 1, PathSampler(student))
     if isinstance(student, ConsistencyStudent):
@@ -56,10 +62,19 @@ def student_sampler(student: Student, calls: int = 1) -> Called:
 
 
 def student_samplers(student: Student, calls: Sequence[int] = CALLS) -> Iterator[Called]:
-    """Yield the samplers of a student with these numbers of calls; a path student has one call only."""
-    for count in calls:
-        if count == 1 or not isinstance(student, PathStudent):
-            yield student_sampler(student, count)
+    """Yield the samplers of a student with these numbers of calls, or its only one, if it was made for one number."""
+    for count in calls if student.any_calls else [student.calls]:
+        yield student_sampler(student, count)
+
+
+def looked_at(student: Student) -> Called:
+    """Return the sampler by which a student is judged while it learns: with the fewest calls that it makes sense of."""
+    return student_sampler(student, 1 if student.any_calls else None)
+
+
+def times_in_words(calls: int) -> str:
+    """Return a number of calls in words, such as "one call"."""
+    return "one call" if calls == 1 else f"{calls} calls"
 
 
 def check_calls(calls: int) -> None:

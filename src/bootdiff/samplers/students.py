@@ -15,7 +15,7 @@ from bootdiff.core.errors import BootdiffError, first_line
 from bootdiff.core.transfer import settled
 from bootdiff.samplers.base import Noises, Sampler, fresh
 from bootdiff.samplers.one_call import PathSampler
-from bootdiff.samplers.several import check_calls, student_sampler
+from bootdiff.samplers.several import check_calls, student_sampler, times_in_words
 from bootdiff.students.card import StudentCard
 from bootdiff.students.files import card_of, load_student
 from bootdiff.students.folder import StudentFolder
@@ -34,7 +34,7 @@ class StockStudent:
 
     Args:
         folder: the exported student's folder.
-        calls: the number of calls; its card says whether there may be more than one.
+        calls: the number of calls, by default its card's; the card also says whether there may be another number.
 
     Raises:
         BootdiffError: if the folder holds no exported student, or one that cannot be called so many times.
@@ -43,11 +43,12 @@ class StockStudent:
     #: a scheduler may draw noise between its steps
     draws_noise = True
 
-    def __init__(self, folder: Path, calls: int = 1) -> None:
+    def __init__(self, folder: Path, calls: int | None = None) -> None:
         import diffusers
 
+        self.card = StudentFolder(folder, is_export=True).card
+        self.calls = calls = self.card.calls if calls is None else calls
         check_calls(calls)
-        self.card, self.calls = StudentFolder(folder, is_export=True).card, calls
         try:
             parts = Parts(folder, size=self.card.origin.size)
             self.adapter: Adapter = adapter_for(parts.pipeline_class, f"{folder} is a {parts.pipeline_class}")(parts)
@@ -61,15 +62,17 @@ class StockStudent:
             let_pass(error)
             raise BootdiffError(f"{folder} cannot be opened as a pipeline ({first_line(error)}).") from error
         # Only a card tells a student of several calls from any other pipeline.
-        if not self.card.any_calls and words.get("num_train_timesteps") not in (1, 2):
+        folded = self.card.calls == 1 and not self.card.any_calls
+        if folded and words.get("num_train_timesteps") not in (1, 2):
             raise BootdiffError(
                 f"{folder} holds a pipeline ({parts.pipeline_class}) but no one-step student (its scheduler has "
                 f"{words.get('num_train_timesteps')} timesteps); expected a run, or a student that bootdiff exported."
             )
-        if calls > 1 and not self.card.any_calls:
+        if calls != self.card.calls and not self.card.any_calls:
+            cure = "name its run instead, or let its teacher go on with --refine" if folded else "leave --calls out"
             raise BootdiffError(
-                f"--calls {calls}: {folder} is the export of a {self.card.kind} student, which makes its image in one "
-                "call; name its run instead, or let its teacher go on with --refine."
+                f"--calls {calls}: {folder} is the export of a {self.card.kind} student, which makes its image in "
+                f"{times_in_words(self.card.calls)}; {cure}."
             )
         self.shape = self.adapter.shape
         self.network.requires_grad_(False).eval()
@@ -109,8 +112,10 @@ class StockStudent:
         return None if usual is None else here
 
 
-def open_student(name: str, calls: int = 1) -> tuple[Sampler, StudentCard]:
+def open_student(name: str, calls: int | None = None) -> tuple[Sampler, StudentCard]:
     """Open a run, a ``student-path`` or an exported student; return its sampler of so many calls and its card.
+
+    Without a number of calls its images are made as they usually are.
 
     Raises:
         BootdiffError: if the folder is none of these, its run is not finished, or it cannot be called so many times.

@@ -38,7 +38,7 @@ class Wanted:
         choice: the prompts, classes and guidance weight.
         layout: the layout, which says what noise and condition each sample has.
         finish: how the teacher finishes the images; None leaves them as they are.
-        calls: the number of the student's calls for an image; a path student has one.
+        calls: the number of the student's calls for an image; None for its usual number.
     """
 
     num: int = 16
@@ -47,10 +47,11 @@ class Wanted:
     choice: Choice = ANY
     layout: Layout = field(default_factory=Plain)
     finish: Finish | None = None
-    calls: int = 1
+    calls: int | None = None
 
     def __post_init__(self) -> None:
-        check_calls(self.calls)
+        if self.calls is not None:
+            check_calls(self.calls)
         if self.num < 1 or self.batch_size < 1 or self.seed < 0:
             raise BootdiffError(
                 f"samples expect num and batch_size from 1 and seed from 0 on, got num {self.num}, batch_size "
@@ -132,7 +133,7 @@ def plan_samples(
         raise BootdiffError("expected times of the student's path, got none.")
     if times is not None and base is not None:
         raise BootdiffError("--times shows one student's path; name one of the two.")
-    if wanted.calls > 1 and (times is not None or wanted.finish is not None):
+    if (wanted.calls or 1) > 1 and (times is not None or wanted.finish is not None):
         other = "--times shows a path" if times is not None else "--refine goes on from an image"
         raise BootdiffError(f"{other} that was made in one call, and --calls says {wanted.calls}; give one of them.")
     samplers, card = _open(name, times, wanted.calls)
@@ -159,7 +160,7 @@ def _within_memory(batches: Iterator[torch.Tensor], size: int, num: int) -> Iter
         yield from batches
 
 
-def _open(name: str, times: Sequence[float] | None, calls: int = 1) -> tuple[list[Sampler], StudentCard]:
+def _open(name: str, times: Sequence[float] | None, calls: int | None = None) -> tuple[list[Sampler], StudentCard]:
     """Return one sampler, or one for each time of the path, and the student's card."""
     if times is None:
         sampler, card = open_student(name, calls)
@@ -180,8 +181,9 @@ def describe(card: StudentCard, sampler: Sampler, wanted: Wanted) -> Iterator[st
     """
     choice, learned = wanted.choice, card.weight
     yield from describe_finish(sampler)
-    if wanted.calls > 1:
-        yield f"{wanted.calls} calls an image"
+    calls = card.calls if wanted.calls is None else wanted.calls
+    if calls > 1:
+        yield f"{calls} calls an image"
     words = choice.prompts if choice.prompts is not None else choice.classes
     if words is not None and len(words) > 1:
         yield f"{wanted.layout.order}: {textwrap.shorten('; '.join(map(str, words)), 400, placeholder=' …')}"

@@ -43,6 +43,8 @@ class Student(nn.Module, ABC):
     timed: ClassVar[bool]
     #: the names of the probes, besides its samples, by which looks judge it (``monitoring/probes.py``)
     probes: ClassVar[Sequence[str]] = ()
+    #: whether it can be asked at several noisy samples, and so makes an image in several calls as well
+    several: ClassVar[bool] = False
 
     def __init__(
         self, network: GrownNetwork, teacher: Teacher, t_min: float, t_max: float, guidance: Plain = None
@@ -61,8 +63,8 @@ class Student(nn.Module, ABC):
         self.learned = GuidanceWeight.of(guidance)
         # What the distillation was asked of conditions: classes, negative prompt, noise level, …
         self.conditions: dict[str, Any] = {}
-        # In how many calls its images are usually made; its method says it.
-        self.calls = 1
+        # In how many calls its images are usually made, and whether any other number makes sense (``made_for``).
+        self.calls, self.any_calls = 1, self.several
         # Whether it learned from noise and its teacher alone, without one image of a data set.
         self.data_free = True
         # Whether its training asked no teacher.
@@ -138,6 +140,10 @@ class Student(nn.Module, ABC):
     def take(self, facts: Mapping[str, Any]) -> None:
         """Take what ``facts`` gave, from a card."""
         return None
+
+    def made_for(self, calls: int) -> None:
+        """Say that its images are made in exactly so many calls: its method trained it at their times only."""
+        self.calls, self.any_calls = calls, False
 
     # --- what all share ----------------------------------------------------------------------------------------------
 

@@ -53,7 +53,7 @@ class StudentCard(BaseModel):
         folded_weight: for an export, the weight of that range that is in its network.
         t_min, t_max: the ends of the path that it learned, in [0, 1].
         calls: the number of calls in which its images are usually made.
-        any_calls: for an export: whether its pipeline can be asked for other numbers of calls.
+        any_calls: whether it, or the pipeline of an export, can be asked for other numbers of calls.
         data_free: whether it learned from noise and its teacher alone; cards of earlier versions do not say it, and
             their students did.
         architecture: the class and the size of a network of another architecture than the teacher's; None for the

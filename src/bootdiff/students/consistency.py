@@ -32,6 +32,7 @@ class ConsistencyStudent(Student):
     """
 
     kind = "consistency"
+    several = True
     timed = False
     probes = ("consistency",)
 

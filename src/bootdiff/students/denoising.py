@@ -23,6 +23,7 @@ class DenoisingStudent(Student):
     """
 
     kind = "denoising"
+    several = True
     timed = False
     probes = ("straightness",)
 

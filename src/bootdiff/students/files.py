@@ -42,6 +42,7 @@ def card_of(student: Student) -> StudentCard:
         t_min=student.t_min,
         t_max=student.t_max,
         calls=student.calls,
+        any_calls=student.any_calls,
         data_free=student.data_free,
         architecture=student.architecture,
         teacher_free=student.teacher_free,
@@ -92,7 +93,8 @@ def load_student(folder: Path | str, teacher: Teacher | None = None) -> Student:
     if card.targets is not None:
         student.target_limit = limit_from(card.targets)
     student.conditions = card.conditions.model_dump(exclude_none=True)
-    student.data_free, student.teacher_free, student.calls = card.data_free, card.teacher_free, card.calls
+    student.data_free, student.teacher_free = card.data_free, card.teacher_free
+    student.calls, student.any_calls = card.calls, card.any_calls and student.several
     if teacher is not None:
         _check_teacher(path, student, teacher)
     return student.eval()

@@ -28,6 +28,7 @@ class JumpStudent(Student):
     """
 
     kind = "jump"
+    several = True
     timed = True
 
     @property

@@ -49,9 +49,12 @@ def planned_passes(settings: DistillationSettings, answers: int = 1, share: floa
     """
     total: Counter[str] = Counter()
     known = find_method(settings.method_name) if isinstance(settings, TwoStages) else method_of(settings)
-    for stage in known.stages_of(settings):
+    makers = set()  # rounds that share their samples make them once
+    for number, stage in enumerate(known.stages_of(settings)):
         total.update(_run_of(stage.settings, answers))
-        if isinstance(stage.settings, StoredPairs) and stage.settings.making:
+        maker = number if stage.own_samples else stage.method
+        if isinstance(stage.settings, StoredPairs) and stage.settings.making and maker not in makers:
+            makers.add(maker)
             total["pairs"] += answers * stage.settings.making
     known_passes: dict[str, float] = {**total, "student": share * total["student"]}
     return told({name: value for name, value in known_passes.items() if value})
