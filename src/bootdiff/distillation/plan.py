@@ -188,7 +188,7 @@ def _plan_alone(
         asked = plan_conditions(teacher, resolved, Run(output), source.captions)
     else:
         asked = given_conditions(teacher, resolved, conditions)
-    resolved = _changed(method, resolved, _times(resolved, teacher))
+    resolved = _changed(method, resolved, dict(zip(("t_min", "t_max"), resolved.path_ends(teacher), strict=True)))
     asked, source = replace(asked, settings=resolved), replace(source, settings=resolved)
     _check_untaught(find_method(method), resolved, source.kind)
     _check(teacher, resolved, find_method(method), asked.example)
@@ -239,18 +239,6 @@ def _of_method(method: str, settings: TrainingSettings | None) -> DistillationSe
 def _changed(method: str, settings: DistillationSettings, values: Mapping[str, Any]) -> DistillationSettings:
     """Return the method's settings with some values replaced, checked as if they had been given so."""
     return make_settings(find_method(method).settings, settings.model_dump(), values)
-
-
-def _times(settings: DistillationSettings, teacher: Teacher) -> dict[str, float]:
-    """Return both ends of the path, as asked, or else the teacher's.
-
-    A t_max that is asked for moves to the nearest time at which a student can start.
-    """
-    low, high = teacher.t_range
-    return {
-        "t_min": low if settings.t_min is None else settings.t_min,
-        "t_max": high if settings.t_max is None else teacher.nearest_start(settings.t_max),
-    }
 
 
 def _check(teacher: Teacher, settings: DistillationSettings, method: Method, example: Condition) -> None:

@@ -18,7 +18,7 @@ from bootdiff.losses.distances import Distance, make_distance
 from bootdiff.methods.base import Learner, Loss, Networks, OneLearner, learner_of
 from bootdiff.methods.method import method
 from bootdiff.methods.settings import DistillationSettings
-from bootdiff.students import Student
+from bootdiff.students.denoising import DenoisingStudent
 from bootdiff.teachers import Teacher
 
 
@@ -26,7 +26,7 @@ class DirectSettings(StoredPairs, DistillationSettings):
     """The settings of direct distillation."""
 
 
-@method("direct", DirectSettings, sources=("pairs",))
+@method("direct", DirectSettings, sources=("pairs",), student="denoising")
 @dataclass
 class Direct(OneLearner):
     """The objective L = E d(g_theta(eps), Solve(f, eps, t_max → t_min)), Eq. 3.
@@ -42,8 +42,11 @@ class Direct(OneLearner):
     distance: Distance
 
     @classmethod
-    def from_settings(cls, teacher: Teacher, settings: DirectSettings, source: Source, student: Student) -> Self:
-        """Return the objective with the objects that the settings' words stand for."""
+    def from_settings(
+        cls, teacher: Teacher, settings: DirectSettings, source: Source, student: DenoisingStudent
+    ) -> Self:
+        """Return the objective with the objects that the settings' words stand for; the student learns t_max only."""
+        student.made_for(1)
         distance = make_distance(settings.distance, teacher.shape, settings.lpips_weights)
         return cls(learner_of(student, settings), source, distance)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bootdiff.core.errors import BootdiffError
@@ -44,6 +44,10 @@ class Stage:
     learns_from: Callable[[Student], Teacher] | None = None
     continues: bool = True
     own_samples: bool = True
+
+    def told(self, **words: Any) -> Stage:
+        """Return the stage with some settings that say which round it is, such as its number of calls."""
+        return replace(self, settings=self.settings.model_copy(update=words))
 
 
 Stages = Callable[[Any], Sequence[Stage]]

@@ -21,6 +21,12 @@ C = TypeVar("C", bound=type)
 METHODS: dict[str, Any] = {
     "boot": "bootdiff.methods.boot:Boot",
     "direct": "bootdiff.methods.direct:Direct",
+    "progressive": "bootdiff.methods.progressive:Progressive",
+    "consistency": "bootdiff.methods.consistency:Consistency",
+    "consistency-training": "bootdiff.methods.consistency_training:ConsistencyTraining",
+    "tract": "bootdiff.methods.tract:Tract",
+    "reflow": "bootdiff.methods.reflow:Reflow",
+    "dfno": "bootdiff.methods.dfno:Dfno",
     "dm": "bootdiff.methods.corrections.distribution_matching:DistributionMatching",
     "sid": "bootdiff.methods.corrections.sid:Sid",
     "freeflow": "bootdiff.methods.corrections.freeflow:FreeFlow",

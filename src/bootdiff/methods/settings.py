@@ -40,6 +40,15 @@ class DistillationSettings(
         """
         return ()
 
+    def path_ends(self, teacher: Teacher) -> tuple[float, float]:
+        """Return both ends (t_min, t_max) of the path, as asked, or else the teacher's.
+
+        A t_max that is asked for moves to the nearest time at which a student can start.
+        """
+        low, high = teacher.t_range
+        low = low if self.t_min is None else self.t_min
+        return low, high if self.t_max is None else teacher.nearest_start(self.t_max)
+
     @property
     def passes(self) -> float:
         """Return what a step is declared to cost in passes of the batch, of which looks may take a small share.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from operator import itemgetter
 from typing import Any
 
 from bootdiff.monitoring.convergence import excess_saturation, relative_diversity
@@ -26,6 +25,8 @@ LOSSES = {
 FALLING = {
     "path_error": ("Path error", "Mean squared difference to the end of the teacher's path from the same noise."),
     "boundary_error": ("Boundary error", "The same at the path's start."),
+    "consistency_error": ("Consistency error", "The same of the answers half way along the teacher's path."),
+    "straightness": ("Straightness", "How far the answers along the student's own path are from its end, squared."),
     "frechet_distance": (
         "Distance to the teacher's samples",
         "Fréchet distance in the leading directions of what the teacher's network sees in them (of their values, where "
@@ -75,9 +76,7 @@ def losses_together(runs: Sequence[Finished]) -> str:
 
 
 def _convergence_charts(runs: Sequence[Finished]) -> list[Chart]:
-    falling = [
-        Chart(title, words, _of(runs, _seen(itemgetter(key))), log=True) for key, (title, words) in FALLING.items()
-    ]
+    falling = [Chart(title, words, _of(runs, _seen_as(key)), log=True) for key, (title, words) in FALLING.items()]
     return [
         *falling,
         Chart("Diversity", _DIVERSITY, _of(runs, _seen(relative_diversity)), level=1.0),
@@ -115,6 +114,11 @@ def _of(runs: Sequence[Finished], points: Points) -> list[Series]:
 
 def _seen(value: Callable[[Line], float]) -> Points:
     return lambda run: [(look["step"], value(look)) for look in run.looks]
+
+
+def _seen_as(key: str) -> Points:
+    """Return the points of a figure that looks at some kinds of students only have."""
+    return lambda run: [(look["step"], look[key]) for look in run.looks if key in look]
 
 
 def _logged(key: str) -> Points:

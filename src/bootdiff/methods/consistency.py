@@ -1,0 +1,118 @@
+"""Consistency distillation: the answers at two neighbouring points of a path become one.
+
+Song et al., arXiv 2303.01469, Algorithm 2. Source: docs/method.md, "Consistency distillation".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from bootdiff.config.mixins import Sourcing, StoredPairs
+from bootdiff.core.turn import Turn
+from bootdiff.data.sources import Batch, Source
+from bootdiff.losses.distances import Distance, make_distance
+from bootdiff.losses.grids import Grid, GridSettings
+from bootdiff.methods.base import Learner, Loss, Networks, OneLearner, learner_of
+from bootdiff.methods.method import method
+from bootdiff.methods.settings import DistillationSettings, target_limit
+from bootdiff.solvers import noisy, teacher_step
+from bootdiff.students.boundary import BOUNDARIES
+from bootdiff.students.consistency import ConsistencyStudent
+from bootdiff.teachers import Teacher, limited
+
+#: the name of the average whose answers are the targets
+TARGET = "target"
+
+
+class ConsistencySettings(GridSettings, StoredPairs, Sourcing, DistillationSettings):
+    """The settings of consistency distillation."""
+
+    solver: Literal["euler", "heun"] = Field(default="heun", description="of the teacher's step: first or second order")
+    boundary: Literal["skip", "naive"] = Field(
+        default="skip", description="g(x, t_min) = x by skip connections, or no boundary at all"
+    )
+    target_side: Literal["teacher", "student"] = Field(
+        default="teacher", description="the averaged network answers where the teacher stepped to, or where it began"
+    )
+
+
+@method("consistency", ConsistencySettings, sources=("pairs", "images"), student="consistency")
+@dataclass
+class Consistency(OneLearner):
+    """The objective E w d(g_theta(x_t, t), g_theta⁻(x̂_s, s)), where one step of the teacher leads from x_t to x̂_s.
+
+    Args:
+        teacher: f, limited as the targets are.
+        student: the learner; its average ``target`` is theta⁻, or without one theta itself.
+        grid: the times t and s, and the weight w.
+        second_order: whether the step is Heun's.
+        target_side: whose point theta⁻ is asked at, the teacher's x̂_s or the student's x_t.
+    """
+
+    teacher: Teacher
+    student: Learner
+    source: Source
+    distance: Distance
+    grid: Grid
+    second_order: bool
+    target_side: str
+
+    @classmethod
+    def from_settings(
+        cls, teacher: Teacher, settings: ConsistencySettings, source: Source, student: ConsistencyStudent
+    ) -> Self:
+        """Return the objective with the objects that the settings' words stand for."""
+        if settings.start is None:
+            student.boundary = BOUNDARIES[settings.boundary]()
+        grid = Grid.of(settings, student)
+        return cls(
+            limited(teacher, target_limit(settings, teacher)),
+            averaged_learner(student, settings, grid),
+            source,
+            make_distance(settings.distance, teacher.shape, settings.lpips_weights),
+            grid,
+            settings.solver == "heun",
+            settings.target_side,
+        )
+
+    def frozen(self) -> Sequence[nn.Module]:
+        """Return the teacher, and a perceptual distance's network where there is one."""
+        return (self.teacher, *super().frozen())
+
+    def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
+        """Return the one term of the loss; its target is computed here, without gradients."""
+        t, s, weight = self.grid(turn, batch.data.device)
+        noise = turn.draw.normal("noise", batch.data.shape[1:]).to(batch.data.device)
+        condition = batch.condition
+        with torch.no_grad():
+            x_t = noisy(batch.data, noise, t, self.teacher.schedule)
+            x_s = teacher_step(self.teacher, x_t, t, s, condition, self.second_order)
+        here, there = ((x_t, t), (x_s, s)) if self.target_side == "teacher" else ((x_s, s), (x_t, t))
+        target = target_of(networks, self.student, *there, condition)
+        return [lambda: self.agreement(networks["student"](*here, condition), target, weight)]
+
+    def agreement(self, answer: Tensor, target: Tensor, weight: Tensor) -> Loss:
+        """Return E w d(g_theta, g_theta⁻) for two answers (b, *shape) and weights (b,)."""
+        loss = (weight * self.distance(answer, target)).mean()
+        return Loss(loss, {"consistency": loss.detach()})
+
+
+def averaged_learner(student: ConsistencyStudent, settings: ConsistencySettings, grid: Grid) -> Learner:
+    """Return the student as a learner with theta⁻ as a second average, unless theta⁻ is theta itself."""
+    learner = learner_of(student, settings)
+    averages = {**learner.averages, TARGET: grid.decay} if grid.averages else learner.averages
+    return replace(learner, averages=averages)
+
+
+@torch.no_grad()
+def target_of(networks: Networks, student: Learner, x: Tensor, t: Tensor, condition: object) -> Tensor:
+    """Return the answer of theta⁻ at (x, t), (b, *shape), through which no gradient flows."""
+    network = networks[f"student@{TARGET}" if TARGET in student.averages else "student"]
+    answer: Tensor = network(x, t, condition)
+    return answer

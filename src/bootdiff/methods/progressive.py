@@ -1,0 +1,142 @@
+"""Progressive distillation: each round halves the calls of an image (Salimans & Ho, arXiv 2202.00512).
+
+The student of a round learns to do in one DDIM step what its teacher does in two; then it is the teacher itself.
+Source: docs/method.md, "Progressive distillation".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from bootdiff.config.mixins import Rounds, Sourcing, StoredPairs
+from bootdiff.core.errors import BootdiffError
+from bootdiff.core.transfer import to_device
+from bootdiff.core.turn import Turn
+from bootdiff.data.sources import Batch, Source
+from bootdiff.losses.distances import Distance, make_distance
+from bootdiff.methods.base import Learner, Loss, Networks, OneLearner, learner_of
+from bootdiff.methods.method import Stage, method, rounds
+from bootdiff.methods.settings import DistillationSettings, target_limit
+from bootdiff.samplers.few_step import steps_of, table_length
+from bootdiff.schedules import BetaTable
+from bootdiff.solvers import Level, noisy, signal_of_step, step_between
+from bootdiff.students import Student
+from bootdiff.students.denoising import DenoisingStudent
+from bootdiff.teachers import Teacher, limited
+
+
+class ProgressiveSettings(Rounds, StoredPairs, Sourcing, DistillationSettings):
+    """The settings of progressive distillation."""
+
+    start_calls: int = Field(
+        default=8, ge=1, le=512, description="calls of the first round's student, a power of two; the rest are halves"
+    )
+    snr_weight: Literal["truncated", "plus-one"] = Field(
+        default="truncated", description="of the loss: max(SNR, 1), or SNR + 1, with SNR = alpha² / sigma²"
+    )
+
+    @model_validator(mode="after")
+    def _halves(self) -> Self:
+        if self.start_calls & (self.start_calls - 1):
+            raise BootdiffError(f"start_calls should be a power of two, such as 8 or 16, got {self.start_calls}.")
+        return self
+
+    def path_ends(self, teacher: Teacher) -> tuple[float, float]:
+        """Return both ends; on a table of betas t_max falls to where the calls divide the table."""
+        low, high = super().path_ends(teacher)
+        if not isinstance(teacher.schedule, BetaTable):
+            return low, high
+        last = teacher.schedule.num_timesteps - 1
+        length = table_length(teacher.schedule, high) // self.start_calls * self.start_calls
+        while length and not bool(teacher.usable(torch.tensor([(length - 1) / last]))):
+            length -= self.start_calls
+        if length < 2:
+            raise BootdiffError(f"start_calls {self.start_calls} are more than the timesteps up to t_max; lower them.")
+        return low, (length - 1) / last
+
+
+def stages(settings: ProgressiveSettings) -> Sequence[Stage]:
+    """Return the rounds n8, n4, n2 and the last, n1; in each of them the student of the round before teaches."""
+    calls = [settings.start_calls >> k for k in range(settings.start_calls.bit_length())]
+    names = [f"n{count}" for count in calls]
+    planned = rounds("progressive", settings, names, DenoisingStudent.as_teacher, own_samples=False)
+    return [stage.told(start_calls=count) for stage, count in zip(planned, calls, strict=True)]
+
+
+@method("progressive", ProgressiveSettings, ("pairs", "images"), student="denoising", stages=stages)
+@dataclass
+class Progressive(OneLearner):
+    """The objective of a round, E w(t) d(x̃, x̂_theta(z_t, t)), with x̃ that leads in one step where two of f lead.
+
+    Args:
+        teacher: f, limited as the targets are: the run's teacher, or the student of the round before.
+        student: the learner, which is made for the round's number of calls.
+        snr_weight: w as a function of alpha² / sigma².
+        points: times t, the middle of the step and its end, (N, 3); the last step ends at the image, which is −1 here.
+    """
+
+    teacher: Teacher
+    student: Learner
+    source: Source
+    distance: Distance
+    snr_weight: str
+    points: Tensor
+
+    @classmethod
+    def from_settings(
+        cls, teacher: Teacher, settings: ProgressiveSettings, source: Source, student: DenoisingStudent
+    ) -> Self:
+        """Return the objective with the objects that the settings' words stand for."""
+        student.made_for(settings.start_calls)
+        distance = make_distance(settings.distance, teacher.shape, settings.lpips_weights)
+        f, points = limited(teacher, target_limit(settings, teacher)), halved_steps(student, settings.start_calls)
+        return cls(f, learner_of(student, settings), source, distance, settings.snr_weight, points)
+
+    def frozen(self) -> Sequence[torch.nn.Module]:
+        """Return the teacher, and a perceptual distance's network where there is one."""
+        return (self.teacher, *super().frozen())
+
+    def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
+        """Return the one term of the loss; its target is computed here, without gradients."""
+        x, schedule, condition = batch.data, self.teacher.schedule, batch.condition
+        points = to_device(self.points, x.device)[turn.draw.integers("step", len(self.points)).to(x.device)]
+        t, middle, s = points.unbind(1)
+        here, between = Level.at(t, schedule, x), Level.at(middle, schedule, x)
+        there = Level.at(s.clamp(min=0), schedule, x, image=s < 0)
+        with torch.no_grad():
+            z_t = noisy(x, turn.draw.normal("noise", x.shape[1:]).to(x.device), t, schedule)
+            z_middle = step_between(z_t, self.teacher.x0(z_t, t, condition), here, between)
+            z_s = step_between(z_middle, self.teacher.x0(z_middle, middle, condition), between, there)
+            target = signal_of_step(z_t, z_s, here, there)
+        snr = (here.alpha / here.sigma).square().flatten()
+        weight = snr.clamp(min=1) if self.snr_weight == "truncated" else snr + 1
+        return [lambda: self.regression(networks["student"](z_t, t, condition), target, weight)]
+
+    def regression(self, x_0: Tensor, target: Tensor, weight: Tensor) -> Loss:
+        """Return E w d(x̂, x̃) for answers and targets (b, *shape) and weights (b,)."""
+        loss = (weight * self.distance(x_0, target)).mean()
+        return Loss(loss, {"halving": loss.detach()})
+
+
+def halved_steps(student: Student, calls: int) -> Tensor:
+    """Return the times at the beginning, in the middle and at the end of a student's steps, (calls, 3) in float32.
+
+    The end of the last step is −1, the image itself. A network that takes whole timesteps only is asked at the
+    lower one of two in the middle.
+    """
+    schedule, table = student.schedule, isinstance(student.schedule, BetaTable)
+    last, rows = schedule.num_timesteps - 1, []
+    for step in steps_of(student, calls):
+        # On a table the image lies one entry before the first one, as in stock DDIM.
+        end = step.s if step.s is not None else -1 / last if table else student.t_min
+        middle = (step.t + end) / 2
+        if table and schedule.integer_timesteps:
+            middle = int(middle * last + 1e-6) / last
+        rows.append((step.t, max(0.0, middle), -1.0 if step.s is None else step.s))
+    return torch.tensor(rows)

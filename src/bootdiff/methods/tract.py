@@ -1,0 +1,138 @@
+"""TRACT: one call jumps over a group of the teacher's steps, with the help of its own average.
+
+Berthelot et al., arXiv 2303.04248. In each phase the groups grow; the student of a phase is the teacher of the next.
+Source: docs/method.md, "TRACT".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from bootdiff.config.mixins import Rounds, Sourcing, StoredPairs
+from bootdiff.core.errors import BootdiffError
+from bootdiff.core.transfer import to_device
+from bootdiff.core.turn import Turn
+from bootdiff.data.sources import Batch, Source
+from bootdiff.losses.distances import Distance, make_distance
+from bootdiff.methods.base import Learner, Loss, Networks, OneLearner, Steady, learner_of
+from bootdiff.methods.method import Stage, method, rounds
+from bootdiff.methods.settings import DistillationSettings, target_limit
+from bootdiff.samplers.few_step import even_steps
+from bootdiff.schedules import expand
+from bootdiff.solvers import Level, noisy, signal_of_step, step_between
+from bootdiff.students.jump import JumpStudent
+from bootdiff.teachers import Teacher, limited
+
+#: the name of the average that stands for the student within its own targets
+SELF = "self"
+
+
+class TractSettings(Rounds, StoredPairs, Sourcing, DistillationSettings):
+    """The settings of TRACT."""
+
+    phases: list[int] = Field(
+        default=[64, 8, 1], min_length=2, description="numbers of calls: the teacher's, then each phase's student's"
+    )
+    self_decay: float = Field(default=0.5, ge=0, lt=1, description="of the average that stands for the student itself")
+
+    @model_validator(mode="after")
+    def _groups(self) -> Self:
+        wrong = [(a, b) for a, b in pairwise(self.phases) if b < 1 or a <= b or a % b]
+        if wrong:
+            a, b = wrong[0]
+            raise BootdiffError(f"phases should fall, each a multiple of the next, such as 64, 8, 1; got {a}, {b}.")
+        return self
+
+
+def stages(settings: TractSettings) -> Sequence[Stage]:
+    """Return the phases, named after the calls of their students; the student of one is the teacher of the next."""
+    planned = rounds("tract", settings, [f"n{count}" for count in settings.phases[1:]], _taught, own_samples=False)
+    return [stage.told(phases=list(pair)) for stage, pair in zip(planned, pairwise(settings.phases), strict=True)]
+
+
+def _taught(student: JumpStudent) -> Teacher:
+    """Return the student of a phase as a teacher on the grid of its own calls."""
+    steps = even_steps(student.calls, student.t_min, student.t_max)
+    return student.as_teacher([*(step.t for step in steps), student.t_min])
+
+
+@method("tract", TractSettings, ("pairs", "images"), student="jump", stages=stages)
+@dataclass
+class Tract(OneLearner):
+    """The objective of a phase, E w d(x̃, x_theta(z_t, t → s)), with s the end of the group that t lies in.
+
+    The target x̃ leads in one step to where one step of the teacher and then a jump of theta⁻ lead.
+
+    Args:
+        teacher: f, limited as the targets are: the run's teacher, or the student of the phase before.
+        student: the learner; its average ``self`` is theta⁻.
+        points: of each of the teacher's steps its time t, its end t′ and the end s of its group, (N, 3); −1 is
+            the image.
+    """
+
+    teacher: Teacher
+    student: Learner
+    source: Source
+    distance: Distance
+    points: Tensor
+
+    @classmethod
+    def from_settings(cls, teacher: Teacher, settings: TractSettings, source: Source, student: JumpStudent) -> Self:
+        """Return the objective with the objects that the settings' words stand for."""
+        steps, calls = settings.phases
+        student.made_for(calls)
+        learner = learner_of(student, settings)
+        return cls(
+            limited(teacher, target_limit(settings, teacher)),
+            replace(learner, averages={**learner.averages, SELF: Steady(settings.self_decay)}),
+            source,
+            make_distance(settings.distance, teacher.shape, settings.lpips_weights),
+            grouped(steps, calls, student.t_min, student.t_max),
+        )
+
+    def frozen(self) -> Sequence[nn.Module]:
+        """Return the teacher, and a perceptual distance's network where there is one."""
+        return (self.teacher, *super().frozen())
+
+    def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
+        """Return the one term of the loss; its target is computed here, without gradients."""
+        x, schedule, condition = batch.data, self.teacher.schedule, batch.condition
+        points = to_device(self.points, x.device)[turn.draw.integers("step", len(self.points)).to(x.device)]
+        t, between, s = points.unbind(1)
+        end = torch.where(s < 0, self.student.module.t_min, s)  # what the student is told
+        level = partial(Level.at, schedule=schedule, like=x)
+        here, there = level(t), level(s.clamp(min=0), image=s < 0)
+        middle = level(between.clamp(min=0), image=between < 0)
+        with torch.no_grad():
+            z_t = noisy(x, turn.draw.normal("noise", x.shape[1:]).to(x.device), t, schedule)
+            z_between = step_between(z_t, self.teacher.x0(z_t, t, condition), here, middle)
+            # A group's last step ends where the jump does, and nobody is asked on.
+            done = between == s
+            x_0 = networks[f"student@{SELF}"](z_between, torch.where(done, t, between), end, condition)
+            z_s = torch.where(expand(done, x), z_between, step_between(z_between, x_0, middle, there))
+            target = signal_of_step(z_t, z_s, here, there)
+        weight = (here.alpha / here.sigma).square().flatten().clamp(min=1)
+        return [lambda: self.regression(networks["student"](z_t, t, end, condition), target, weight)]
+
+    def regression(self, x_0: Tensor, target: Tensor, weight: Tensor) -> Loss:
+        """Return E w d(x_theta, x̃) for answers and targets (b, *shape) and weights (b,)."""
+        loss = (weight * self.distance(x_0, target)).mean()
+        return Loss(loss, {"jump": loss.detach()})
+
+
+def grouped(steps: int, calls: int, t_min: float, t_max: float) -> Tensor:
+    """Return the begin and the end of each of the teacher's steps and the end of its group, (steps, 3) in float32.
+
+    An end at the image itself is −1.
+    """
+    times = [step.t for step in even_steps(steps, t_min, t_max)] + [-1.0]
+    size = steps // calls
+    return torch.tensor([(times[i], times[i + 1], times[(i // size + 1) * size]) for i in range(steps)])
