@@ -119,16 +119,17 @@ def test_it_learns_a_gaussians_path(tmp_path):
 
 def test_a_student_goes_on_by_another_method_in_the_same_run(tmp_path):
     teacher = Gaussian(0.5, 0.5, (4,))
-    kind = find_method("direct+boot").settings
-    words = {"steps": 2, "batch_size": 8, "watch_every": 0, "sample_every": 0}
-    student = distill(teacher, tmp_path, kind(**words, direct={"steps": 3, "pair_steps": 5}), "direct+boot")
+    kind = find_method("direct+dm").settings
+    words = {"steps": 2, "batch_size": 8, "watch_every": 0, "sample_every": 0, "fake_warmup": 1}
+    student = distill(teacher, tmp_path, kind(**words, direct={"steps": 3, "pair_steps": 5}), "direct+dm")
     stage = json.loads((tmp_path / "direct" / "done.json").read_text())
     assert stage["steps"] == 3 and json.loads((tmp_path / "done.json").read_text())["steps"] == 2
     assert sorted(path.name for path in (tmp_path / "direct" / "pairs").iterdir()) == [
         "00000.safetensors",
         "manifest.json",
     ]
-    assert not (tmp_path / "pairs").exists() and student.kind == "path"
+    assert not (tmp_path / "pairs").exists()
+    assert (student.kind, student.calls, student.any_calls) == ("denoising", 1, False)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,7 @@ def test_a_student_goes_on_by_another_method_in_the_same_run(tmp_path):
         (["--source", "images"], "method direct learns from pairs, not from images"),
         (["--images", "digits"], "method direct learns from pairs, not from images"),
         (["--set", "pairs=0"], "pairs"),
-        (["--method", "dm+direct"], "method direct cannot go on from dm in one run; it follows boot or freeflow"),
+        (["--method", "dm+direct"], "method direct cannot go on from dm in one run; it follows progressive or reflow"),
         (["--method", "direct+direct"], "cannot go on from direct"),
         (["--method", "dirct"], "Did you mean 'direct'"),
         (["--method", "boot+dirct"], "Did you mean 'direct'"),

@@ -16,6 +16,7 @@ from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError, Interrupted
 from bootdiff.core.passes import PassCounter, counting, operations
 from bootdiff.distillation.distill import distill
+from bootdiff.distillation.plan import plan_distillation
 from bootdiff.methods.base import Learner
 from bootdiff.methods.boot import Boot, BootSettings
 from bootdiff.methods.registry import METHODS, find_method
@@ -319,10 +320,11 @@ def test_what_is_planned_is_what_is_counted(method, answers, tmp_path):
     own |= {method.split("+")[0]: {"steps": 3}} if "+" in method else {}
     asked = settings(method, steps=7, **own)
     teacher = guided(plain(), Condition(), 2.0) if answers == 2 else plain()
+    plan = plan_distillation(teacher, tmp_path / "run", asked, method)
     distill(teacher, tmp_path / "run", asked, method)
     passes = trained_passes(tmp_path / "run")
     passes.pop("stages", None)
-    assert planned_passes(asked, answers) == passes
+    assert planned_passes(plan.settings, answers) == passes
 
 
 @pytest.mark.parametrize(

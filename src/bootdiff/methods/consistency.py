@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from bootdiff.config.mixins import Sourcing, StoredPairs
+from bootdiff.config.mixins import Optimiser, Sourcing, StoredPairs
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch, Source
 from bootdiff.losses.distances import Distance, make_distance
@@ -103,7 +103,7 @@ class Consistency(OneLearner):
         return Loss(loss, {"consistency": loss.detach()})
 
 
-def averaged_learner(student: ConsistencyStudent, settings: ConsistencySettings, grid: Grid) -> Learner:
+def averaged_learner(student: ConsistencyStudent, settings: Optimiser, grid: Grid) -> Learner:
     """Return the student as a learner with theta⁻ as a second average, unless theta⁻ is theta itself."""
     learner = learner_of(student, settings)
     averages = {**learner.averages, TARGET: grid.decay} if grid.averages else learner.averages

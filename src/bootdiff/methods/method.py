@@ -41,7 +41,7 @@ class Stage:
     name: str
     method: str
     settings: DistillationSettings
-    learns_from: Callable[[Student], Teacher] | None = None
+    learns_from: Callable[[Any], Teacher] | None = None
     continues: bool = True
     own_samples: bool = True
 
@@ -121,7 +121,7 @@ def rounds(
     name: str,
     settings: Any,
     names: Sequence[str],
-    learns_from: Callable[[Student], Teacher] | None = None,
+    learns_from: Callable[[Any], Teacher] | None = None,
     continues: bool = True,
     own_samples: bool = True,
 ) -> list[Stage]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Self
+from typing import Self, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -107,7 +107,8 @@ class Tract(OneLearner):
         x, schedule, condition = batch.data, self.teacher.schedule, batch.condition
         points = to_device(self.points, x.device)[turn.draw.integers("step", len(self.points)).to(x.device)]
         t, between, s = points.unbind(1)
-        end = torch.where(s < 0, self.student.module.t_min, s)  # what the student is told
+        low = cast("JumpStudent", self.student.module).t_min
+        end = torch.where(s < 0, low, s)  # what the student is told
         level = partial(Level.at, schedule=schedule, like=x)
         here, there = level(t), level(s.clamp(min=0), image=s < 0)
         middle = level(between.clamp(min=0), image=between < 0)
