@@ -8,6 +8,7 @@ import torch
 
 #: the methods, and some of the pairs of methods that are trained in one run
 TRIED = ["boot", "direct", "dm", "sid", "freeflow", "boot+dm", "boot+sid", "boot+freeflow", "direct+dm"]
+TRIED += ["progressive", "consistency", "tract", "reflow", "dfno", "progressive+dm"]
 #: the command line, which says a line whenever a checkpoint is there
 TELLING = """
 from bootdiff.cli.main import run

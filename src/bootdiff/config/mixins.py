@@ -221,16 +221,37 @@ class StoredPairs(Settings):
         return min(most, MOST_STORED if self.pairs is None else self.pairs)
 
     @property
+    def path_steps(self) -> int:
+        """How many steps the teacher takes along a stored sample's path."""
+        return self.pair_steps
+
+    @property
     def making(self) -> int:
         """How often the teacher is asked for all that a run stores."""
-        calls = (2 if self.pair_solver == "heun" else 1) * self.pair_steps + 1
-        return self.stored * calls if getattr(self, "source", "pairs") in STORED else 0
+        calls = (2 if self.pair_solver == "heun" else 1) * self.path_steps + 1
+        return self.stored * calls if self._stores else 0
+
+    @property
+    def _stores(self) -> bool:
+        """Whether the source, where one can be chosen, is one that stores samples."""
+        named = getattr(self, "source", None)
+        return named in STORED if named is not None else getattr(self, "images", None) is None
 
 
 class StoredTrajectories(StoredPairs):
     """The states of the teacher's paths that a run stores."""
 
     trajectory_times: int = Field(default=8, ge=2, le=1000, description="M, the states that are stored of a path")
+
+    @property
+    def path_steps(self) -> int:
+        """How many steps the teacher takes along a path: enough that every state stands at the end of one."""
+        intervals = self.trajectory_times - 1
+        return (
+            -(-self.pair_steps // intervals) * intervals
+            if getattr(self, "source", None) != "pairs"
+            else self.pair_steps
+        )
 
 
 class Sourcing(Settings):

@@ -46,13 +46,9 @@ class Material(NamedTuple):
     conditions: Conditions
     #: made when the run has begun
     source: Source | None = None
-    #: whose samples the student's should become, where that is not the teacher that it learns from
+    #: the run's teacher with its guidance, where the student of a round learns from another one: its images are judged
+    #: by the run's, so that errors of the rounds before are seen
     judge: Teacher | None = None
-
-    @property
-    def followed(self) -> Teacher:
-        """The teacher, with its guidance, whose path's ends the student's images are compared with."""
-        return self.judge or self.teacher
 
 
 @dataclass(frozen=True)

@@ -86,14 +86,12 @@ def first_pulse(plan: Plan, loop: Loop, material: Material) -> Pulse | None:
 
 def divergence(plan: Plan, student: Student, before: Pulse, material: Material) -> str | None:
     """Return how the student diverged since its first pulse, as the end of a sentence; None if it did not."""
-    # Only BOOT's boundary loss holds the student at t_max.
-    weights = (getattr(plan.trained, name, 1.0) for name in ("boot_weight", "boundary_weight"))
-    return _pulse(plan, student, material).alarm(before, anchored=min(weights) > 0)
+    return _pulse(plan, student, material).alarm(before, plan.trained.anchored)
 
 
 def _pulse(plan: Plan, student: Student, material: Material) -> Pulse:
-    followed = material.followed
-    learned = limited(followed, target_limit(plan.settings, followed))
+    judge = material.judge or material.teacher
+    learned = limited(judge, target_limit(plan.settings, judge))
     return Pulse.of(student, learned, material.conditions)
 
 

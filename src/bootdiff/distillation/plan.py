@@ -152,15 +152,15 @@ def plan_distillation(
         teacher = load_teacher(teacher, commit=Run(output).commit(teacher) if isinstance(teacher, str) else None)
     whole = _plan_alone(teacher, method, resolved, output, conditions, source)
     *earlier, last = find_method(method).stages_of(whole.settings)
+    planned = [_plan_stage(teacher, one, output, conditions, source) for one in earlier]
+    # The last round has settings of its own; the second of two methods has the run's.
+    own = bool(earlier) and last.method == method
+    planned.append(_plan_stage(teacher, last, output, conditions, source) if own else replace(whole, stage=last))
+    planned = _shared(planned)
     before: tuple[Plan, ...] = ()
-    for stage in earlier:
-        takes = find_method(stage.method).sources
-        own = source if source is not None and getattr(source, "kind", None) in takes else None
-        alone = _plan_alone(teacher, stage.method, stage.settings, output / stage.name, conditions, own)
-        if not stage.own_samples and stage.method == whole.method:
-            alone = replace(alone, source=_shared(stage, alone.source, whole.source))
-        before = (*before, replace(alone, before=before, stage=replace(stage, settings=alone.settings)))
-    plan = replace(whole, before=before, stage=last if before else None)
+    for one in planned[:-1]:
+        before = (*before, replace(one, before=before))
+    plan = replace(whole, before=before, stage=planned[-1].stage if before else None, source=planned[-1].source)
     for one in (*before, plan):
         Run(one.output).check(one.config, one.sources)
     return plan
@@ -195,18 +195,39 @@ def _plan_alone(
     return Plan(teacher, method, resolved, output, asked, source)
 
 
-def _shared(stage: Stage, own: SourcePlan, runs: SourcePlan) -> SourcePlan:
-    """Return the run's source for a round that shares its samples.
+def _plan_stage(
+    teacher: Teacher, stage: Stage, output: Path, conditions: Conditions | None, given: Source | None
+) -> Plan:
+    """Return the plan of a stage of several, without those before it.
 
     Raises:
-        BootdiffError: if the round asks for others.
+        BootdiffError: if it does not fit, or would learn again from a source that was made in Python.
     """
-    for key in StoredPairs.model_fields:
-        asked, known = getattr(own.settings, key, None), getattr(runs.settings, key, None)
-        if asked != known and key != "pairs":  # which is at most what the round's own steps read
-            name = Path(stage.name).name
-            raise BootdiffError(f"{name}.{key}: all rounds share the samples of the run; set {key} itself.")
-    return runs
+    takes = find_method(stage.method).sources
+    own = given if given is not None and getattr(given, "kind", None) in takes else None
+    if own is not None and stage.own_samples and stage.learns_from is not None:
+        raise BootdiffError(
+            f"method {stage.method} makes the pairs of every round anew, so it cannot learn from source=; leave it out."
+        )
+    alone = _plan_alone(teacher, stage.method, stage.settings, output / stage.name, conditions, own)
+    return replace(alone, stage=replace(stage, settings=alone.settings))
+
+
+def _shared(plans: list[Plan]) -> list[Plan]:
+    """Return the plans of stages with one source for all that share their samples: that of the most samples.
+
+    Raises:
+        BootdiffError: if a round asks for other samples than the others do.
+    """
+    sharing = [plan for plan in plans if not plan.own_samples]
+    if not sharing:
+        return plans
+    most = max(sharing, key=lambda plan: getattr(plan.settings, "stored", 0))
+    for plan in sharing:
+        for key in StoredPairs.model_fields:
+            if key != "pairs" and getattr(plan.settings, key, None) != getattr(most.settings, key, None):
+                raise BootdiffError(f"the rounds share their samples, so {key} is one for all; set {key} itself.")
+    return [replace(plan, source=plan.source if plan.own_samples else most.source) for plan in plans]
 
 
 def _check_untaught(method: Method, settings: DistillationSettings, source: str) -> None:

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from bootdiff.distillation.conditioning import Material
+from bootdiff.distillation.fingerprints import student_hash
 from bootdiff.distillation.plan import Plan
 from bootdiff.distillation.start import started_from
 from bootdiff.storage.lock import lock
 from bootdiff.storage.runs import Run
 from bootdiff.students.files import load_student
+from bootdiff.students.folder import StudentFolder
 from bootdiff.system.processes import word_of_first
 from bootdiff.system.progress import is_first_process
 
@@ -59,16 +61,19 @@ def _train(plan: Plan, material: Material, report_to: str | None, last: bool = T
         _begin(plan)
     accelerator.wait_for_everyone()
     before, stage = (plan.before[-1].output if plan.before else None), plan.stage
-    own = material
+    own, hashes = material, plan.sources
     if before is not None and stage is not None and stage.learns_from is not None:
-        own = material._replace(teacher=stage.learns_from(load_student(before, plan.teacher)))
+        taught = load_student(before, plan.teacher)
+        own = material._replace(teacher=stage.learns_from(taught), judge=material.teacher)
+        if plan.own_samples:
+            hashes = {**hashes, "round": student_hash(StudentFolder.unfolded(before).path)}
     maker = own if plan.own_samples else material
-    source = plan.source.make(maker, plan.store, accelerator.device, plan.sources)
-    material = own._replace(source=source, judge=maker.teacher)
+    own = own._replace(source=plan.source.make(maker, plan.store, accelerator.device, hashes))
     if before is not None and stage is not None and stage.continues:
         student: Student | None = started_from(before, plan.teacher, plan.settings)
     else:
         student = _named_student(plan)
+    material = own
     trained = train_stage(plan, material, student, accelerator)
     end_training(accelerator, last=last)
     return trained

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bootdiff.config.mixins import STORED, Sourcing, StoredPairs, StoredTrajectories
+from bootdiff.config.mixins import STORED, Rounds, Sourcing, StoredPairs, StoredTrajectories
 from bootdiff.core.errors import BootdiffError
 from bootdiff.core.randomness import stored_seed
 from bootdiff.data.conditions import Prompts, Weighted
@@ -166,8 +166,9 @@ def chosen_source(settings: DistillationSettings, method: str, takes: Sequence[s
         asked = settings.source or ("images" if settings.images is not None else asked)
         check_source(method, takes, asked)
         chosen = {"source": asked}
-    stored = {"pairs": settings.stored} if isinstance(settings, StoredPairs) and asked in STORED else {}
-    return {**chosen, **stored}
+    # Of a run in rounds every round has its own number.
+    stores = isinstance(settings, StoredPairs) and asked in STORED and not isinstance(settings, Rounds)
+    return {**chosen, "pairs": settings.stored} if stores else chosen  # type: ignore[attr-defined]
 
 
 def given_source(source: Source, method: str, settings: DistillationSettings, takes: Sequence[str]) -> SourcePlan:

@@ -34,14 +34,18 @@ def train_stage(plan: Plan, material: Material, student: Student | None, acceler
     settings = plan.trained
     torch.manual_seed(settings.seed)
     assert material.source is not None, "the run has made it"
-    objective = find_method(plan.method).build(material.teacher, settings, material.source, student)
+    method = find_method(plan.method)
+    # It is never grown from another student, which may have no network of the teacher's class.
+    student = student or method.new_student(material.judge or material.teacher, settings)
+    objective = method.build(material.teacher, settings, material.source, student)
     start_tracker(accelerator, settings)
     learner = cast("Student", objective.learners()["student"].module)
     watch = _watch(plan, material, accelerator.num_processes, learner)
     check_best(plan, watch)
     preview = preview_of(plan.teacher, material.conditions, plan.output)
     loop = Loop(objective, settings, plan.output, accelerator, preview, watch)
-    before = first_pulse(plan, loop, material) if plan.needs_teacher else None
+    # A path student's pulse asks the teacher, too.
+    before = first_pulse(plan, loop, material) if plan.needs_teacher or "boundary" not in learner.probes else None
     student = _trained(plan, loop)
     best_step = take_best(student, watch, accelerator)
     diverged = None if before is None else divergence(plan, student, before, material)
@@ -62,7 +66,7 @@ def _watch(plan: Plan, material: Material, processes: int, student: Student) -> 
 
     It is None if the run is too short to pay for looks, or if its method asks no teacher.
     """
-    settings, teacher = plan.trained, material.followed
+    settings, teacher = plan.trained, material.judge or material.teacher
     if not plan.needs_teacher:
         if settings.watch_every != 0:
             note("there are no looks, which compare with the teacher's path: this method asks no teacher.")

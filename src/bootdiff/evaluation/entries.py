@@ -95,7 +95,8 @@ def student_entries(
         base = int(isinstance(opened.conditions, Cascade))
         free = opened.card.data_free
         own = own_calls(opened.sampler)
-        row = Row("student", *own, base + own[1], method=method_of(name), title=title, data_free=free)
+        evaluated = base + evaluations_of(opened.sampler)
+        row = Row("student", *own, evaluated, method=method_of(name), title=title, data_free=free)
         yield Entry(Candidate(row, opened.sampler), opened.teacher, listed, path)
         for called in called_several_times(opened.sampler, calls):
             more = replace(row, sampler=called.sampler, steps=called.calls, calls=base + called.calls)
@@ -111,6 +112,11 @@ def own_calls(sampler: Sampler) -> tuple[str, int]:
     """Return what rows of tables call the sampler of an opened student, and its calls for one image."""
     calls = int(getattr(sampler, "calls", 1))
     return (ONE_CALL if calls == 1 else CONSISTENCY if isinstance(sampler, MultistepConsistency) else FEW_STEPS), calls
+
+
+def evaluations_of(sampler: Sampler) -> int:
+    """Return how often the network of an opened student is evaluated for one image."""
+    return sampler.student.evaluations if isinstance(sampler, PathSampler) else own_calls(sampler)[1]
 
 
 def called_several_times(sampler: Sampler, calls: Sequence[int]) -> Iterator[Called]:
@@ -130,7 +136,8 @@ def stage_entries(student: str, opened: Opened, labels: Sequence[int] | None = N
             folder, stage = str(run.folder), FIRST if number == 0 else run.folder.name
             sampler, card = open_student(folder)
             own, free = own_calls(sampler), card.data_free
-            row = Row("student", *own, base + own[1], method=method_of(folder), stage=stage, data_free=free)
+            evaluated = base + evaluations_of(sampler)
+            row = Row("student", *own, evaluated, method=method_of(folder), stage=stage, data_free=free)
             candidate = Candidate(row, sampler, same_path=own[0] != CONSISTENCY)
             listed = listed_of(opened, labels)
             rows.append(Entry(candidate, opened.teacher, listed, (opened.path_of, opened.t_range)))

@@ -43,6 +43,11 @@ class BootLoss(Times):
     boundary_weight: float = Field(default=1.0, ge=0, le=1e6, description="beta, of the boundary loss; 0 = none")
     boundary_every: int = Field(default=4, ge=1, description="steps between boundary losses")
 
+    @property
+    def anchored(self) -> bool:
+        """Whether the boundary loss holds the student's answers at t_max."""
+        return self.boundary_weight > 0
+
     @model_validator(mode="after")
     def _step_fits(self) -> Self:
         if self.delta >= self.span:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from bootdiff.config.mixins import Optimiser, Sourcing, StoredPairs
+from bootdiff.core.errors import BootdiffError
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch, Source
 from bootdiff.losses.distances import Distance, make_distance
@@ -68,8 +69,7 @@ class Consistency(OneLearner):
         cls, teacher: Teacher, settings: ConsistencySettings, source: Source, student: ConsistencyStudent
     ) -> Self:
         """Return the objective with the objects that the settings' words stand for."""
-        if settings.start is None:
-            student.boundary = BOUNDARIES[settings.boundary]()
+        take_boundary(student, settings)
         grid = Grid.of(settings, student)
         return cls(
             limited(teacher, target_limit(settings, teacher)),
@@ -101,6 +101,22 @@ class Consistency(OneLearner):
         """Return E w d(g_theta, g_theta⁻) for two answers (b, *shape) and weights (b,)."""
         loss = (weight * self.distance(answer, target)).mean()
         return Loss(loss, {"consistency": loss.detach()})
+
+
+def take_boundary(student: ConsistencyStudent, settings: Any) -> None:
+    """Give a new student the boundary that is asked for; one that the run starts from keeps its own.
+
+    Raises:
+        BootdiffError: if another one is asked of that.
+    """
+    asked = BOUNDARIES[settings.boundary]()
+    if settings.start is None:
+        student.boundary = asked
+    elif "boundary" in settings.model_fields_set and asked.name != student.boundary.name:
+        raise BootdiffError(
+            f"the student in {settings.start} has the boundary {student.boundary.name}, and {asked.name} is asked; "
+            "leave it out."
+        )
 
 
 def averaged_learner(student: ConsistencyStudent, settings: Optimiser, grid: Grid) -> Learner:

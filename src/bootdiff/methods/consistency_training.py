@@ -19,12 +19,11 @@ from bootdiff.data.sources import Batch, Source
 from bootdiff.losses.distances import Distance, make_distance
 from bootdiff.losses.grids import Grid, GridSettings
 from bootdiff.methods.base import Learner, Loss, Networks, OneLearner
-from bootdiff.methods.consistency import averaged_learner, target_of
+from bootdiff.methods.consistency import averaged_learner, take_boundary, target_of
 from bootdiff.methods.method import method
 from bootdiff.methods.settings import DistillationSettings
 from bootdiff.schedules import Schedule
 from bootdiff.solvers import noisy
-from bootdiff.students.boundary import BOUNDARIES
 from bootdiff.students.consistency import ConsistencyStudent
 from bootdiff.teachers import Teacher
 
@@ -58,8 +57,7 @@ class ConsistencyTraining(OneLearner):
         cls, teacher: Teacher, settings: ConsistencyTrainingSettings, source: Source, student: ConsistencyStudent
     ) -> Self:
         """Return the objective with the objects that the settings' words stand for; the teacher gives its schedule."""
-        if settings.start is None:
-            student.boundary = BOUNDARIES[settings.boundary]()
+        take_boundary(student, settings)
         grid = Grid.of(settings, student)
         distance = make_distance(settings.distance, teacher.shape, settings.lpips_weights)
         return cls(teacher.schedule, averaged_learner(student, settings, grid), source, distance, grid)

@@ -59,6 +59,16 @@ class DistillationSettings(
         return 6.0
 
     @property
+    def final_calls(self) -> int | None:
+        """Return for how many calls the student at the end is made; None if any number makes sense."""
+        return None
+
+    @property
+    def anchored(self) -> bool:
+        """Whether a loss holds the student's answers at t_max to the teacher's, as BOOT's boundary loss does."""
+        return False
+
+    @property
     def warm_from(self) -> int:
         """Return the step from which the student learns at its full rate."""
         return self.warmup_steps

@@ -5,6 +5,7 @@ Source: docs/method.md, "BOOT, then a correction".
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, create_model, model_validator
@@ -54,6 +55,11 @@ class TwoStages(Settings):
             first = self.first
         except BootdiffError as error:
             raise BootdiffError(f"{name}: {error}") from error
+        if (first.final_calls or 1) > 1:
+            raise BootdiffError(
+                f"{name} ends with a student of {first.final_calls} calls, and what follows goes on from the image of "
+                "one call; let it end with one."
+            )
         for key in self._asked:
             shared = key in type(self).model_fields and key not in (*OWN, *MAY_DIFFER)
             if shared and getattr(first, key) != getattr(self, key):
@@ -72,14 +78,9 @@ def two_stages(first: Method, second: Method) -> Method:
     settings.before, settings.method_name = first, name
 
     def stages(asked: Any) -> list[Stage]:
-        earlier = list(first.stages_of(asked.first))
-        named = [Stage(f"{first.name}/{stage.name}", *_rest(stage)) for stage in earlier[:-1]]
-        last = second.stages_of(asked)
-        return [*named, Stage(first.name, *_rest(earlier[-1])), *(stage for stage in last)]
+        *rounds, end = first.stages_of(asked.first)
+        # Beside the first method's own folder, which begins with its last round.
+        named = [replace(one, name=f"rounds/{first.name}-{one.name.rpartition('/')[2]}") for one in rounds]
+        return [*named, replace(end, name=first.name), *second.stages_of(asked)]
 
     return Method(name, second.objective, settings, second.sources, second.needs_teacher, first.student, stages)
-
-
-def _rest(stage: Stage) -> tuple[Any, ...]:
-    """Return all of a stage but its name."""
-    return stage.method, stage.settings, stage.learns_from, stage.continues, stage.own_samples

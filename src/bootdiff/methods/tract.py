@@ -43,6 +43,11 @@ class TractSettings(Rounds, StoredPairs, Sourcing, DistillationSettings):
     )
     self_decay: float = Field(default=0.5, ge=0, lt=1, description="of the average that stands for the student itself")
 
+    @property
+    def final_calls(self) -> int:
+        """Return the calls of the last phase's student."""
+        return self.phases[-1]
+
     @model_validator(mode="after")
     def _groups(self) -> Self:
         wrong = [(a, b) for a, b in pairwise(self.phases) if b < 1 or a <= b or a % b]

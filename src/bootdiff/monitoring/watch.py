@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bootdiff.core.transfer import settled
 from bootdiff.data.conditions import Conditions
 from bootdiff.monitoring.best import BestLook
 from bootdiff.monitoring.convergence import FILE, Verdict, is_look, judge, read_watch, relative_distance
@@ -90,7 +91,9 @@ class Watch:
         student = networks["student"]
         if not isinstance(student, Student):
             raise TypeError(f"expected a Student, got {type(student).__name__}")
-        truth = self.truth(next(student.parameters()).device)
+        device = next(student.parameters()).device
+        settled(self.teacher, device)  # in a later round nobody else moves it
+        truth = self.truth(device)
         line = {"step": step, **figures_of(student, truth, self.noises, self._features)}
         if self._features is not None and truth.by_values:
             line["note"] = OVERFLOW

@@ -94,7 +94,8 @@ class Student(nn.Module, ABC):
         low, high = teacher.t_range
         low, high = low if t_min is None else t_min, high if t_max is None else t_max
         guided = GuidanceWeight.of(guidance).is_range
-        return cls.grown(network_for(teacher, (low, high), guided, cls.timed), teacher, low, high, guidance)
+        network = network_for(teacher, (low, high), guided, cls.timed, moving=cls.several)
+        return cls.grown(network, teacher, low, high, guidance)
 
     @classmethod
     def grown(cls, network: GrownNetwork, teacher: Teacher, t_min: float, t_max: float, guidance: Plain) -> Self:
@@ -140,6 +141,11 @@ class Student(nn.Module, ABC):
     def take(self, facts: Mapping[str, Any]) -> None:
         """Take what ``facts`` gave, from a card."""
         return None
+
+    @property
+    def evaluations(self) -> int:
+        """How often its network is evaluated for an image that is made as usual."""
+        return self.calls
 
     def made_for(self, calls: int) -> None:
         """Say that its images are made in exactly so many calls: its method trained it at their times only."""

@@ -50,13 +50,16 @@ def register_growth(kind: type[nn.Module], growth: Callable[[nn.Module], GrownNe
     _GROWTHS[kind] = growth
 
 
-def network_for(teacher: Teacher, times: tuple[float, float], guided: bool, timed: bool) -> GrownNetwork:
+def network_for(
+    teacher: Teacher, times: tuple[float, float], guided: bool, timed: bool, moving: bool = False
+) -> GrownNetwork:
     """Return a student's network: one grown from the teacher's, or a plain one for an analytic teacher.
 
     Args:
         times: the lowest and the highest time that a plain one is told.
         guided: whether the network also takes a guidance weight.
         timed: whether the network has an input for a target time.
+        moving: whether its own time changes as well.
     """
     from bootdiff.students.plain import PlainNetwork
 
@@ -64,7 +67,7 @@ def network_for(teacher: Teacher, times: tuple[float, float], guided: bool, time
     if isinstance(denoiser, NetworkTeacher):
         return grow(denoiser, guided, timed)
     low, high = denoiser.schedule.timestep(torch.tensor(times)).tolist()
-    return PlainNetwork(denoiser.shape, (low, high))
+    return PlainNetwork(denoiser.shape, (low, high), both=timed and moving)
 
 
 def grow(teacher: NetworkTeacher, guided: bool = False, timed: bool = True) -> GrownNetwork:

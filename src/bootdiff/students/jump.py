@@ -77,6 +77,12 @@ class _GridTeacher(StudentTeacher):
         self.register_buffer("grid", torch.tensor(sorted(times)))  # float32: MPS has no float64
 
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
-        """Return the x_0, (b, *shape), of the jump to the grid's next lower time."""
+        """Return the x_0, (b, *shape), of the jump to the grid's next lower time.
+
+        Raises:
+            BootdiffError: for a time that is none of the grid's, as far as that can be told without waiting for a GPU.
+        """
+        if t.device.type == "cpu" and bool(((t[:, None] - self.grid.to(t)).abs().min(1).values > 1e-4).any()):
+            raise BootdiffError("a jump student as a teacher answers at the times of its grid only; ask it there.")
         place = torch.searchsorted(self.grid, t.to(self.grid) - 1e-6).clamp(min=1)
         return self.inner(x_t, t, self.grid[place - 1].to(t), condition)

@@ -81,6 +81,11 @@ class TrajectoryStudent(PathStudent):
         nearest = (t[None] - times[:, None]).abs().argmin(0)
         return states[nearest, torch.arange(batch, device=eps.device)]
 
+    @property
+    def evaluations(self) -> int:
+        """How often its network is evaluated for an image: once for every time."""
+        return len(self.times)
+
     def fold(self, weight: float | None = None) -> nn.Module:
         """Refuse to fold: all times are answered for together, which no network of the teacher's class does.
 

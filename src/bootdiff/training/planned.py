@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bootdiff.config.mixins import StoredPairs
+from bootdiff.config.mixins import STORED, StoredPairs
 from bootdiff.core.condition import Condition
 from bootdiff.core.passes import counting
 from bootdiff.core.randomness import Draw
@@ -23,6 +23,7 @@ from bootdiff.core.turn import Turn
 from bootdiff.data.conditions import Conditions, Unconditional, Weighted
 from bootdiff.data.sources import Batch, Noise
 from bootdiff.methods.base import Objective
+from bootdiff.methods.method import Stage
 from bootdiff.methods.registry import find_method, method_of
 from bootdiff.methods.settings import DistillationSettings
 from bootdiff.methods.staged import TwoStages
@@ -49,15 +50,24 @@ def planned_passes(settings: DistillationSettings, answers: int = 1, share: floa
     """
     total: Counter[str] = Counter()
     known = find_method(settings.method_name) if isinstance(settings, TwoStages) else method_of(settings)
-    makers = set()  # rounds that share their samples make them once
-    for number, stage in enumerate(known.stages_of(settings)):
-        total.update(_run_of(stage.settings, answers))
-        maker = number if stage.own_samples else stage.method
-        if isinstance(stage.settings, StoredPairs) and stage.settings.making and maker not in makers:
-            makers.add(maker)
-            total["pairs"] += answers * stage.settings.making
+    stages = known.stages_of(settings)
+    sharing = [stage for stage in stages if not stage.own_samples]
+    makers = [stage for stage in stages if stage.own_samples]  # rounds that share their samples make them once
+    makers += [max(sharing, key=lambda stage: getattr(stage.settings, "making", 0))] if sharing else []
+    for stage in stages:
+        total.update(_run_of(stage.settings, _answers(stage, answers)))
+    for stage in makers:
+        if isinstance(stage.settings, StoredPairs) and stage.settings.making:
+            kind = getattr(stage.settings, "source", None) or known.sources[0]
+            maker = _answers(stage, answers) if stage.own_samples else answers
+            total[kind if kind in STORED else "pairs"] += maker * stage.settings.making
     known_passes: dict[str, float] = {**total, "student": share * total["student"]}
     return told({name: value for name, value in known_passes.items() if value})
+
+
+def _answers(stage: Stage, answers: int) -> int:
+    """Return how often a network is evaluated for an answer of a stage's teacher; students have learned guidance."""
+    return answers if stage.learns_from is None else 1
 
 
 def passes_a_step(settings: DistillationSettings, answers: int = 1) -> float:
@@ -133,7 +143,9 @@ def _objective(settings: DistillationSettings, answers: int) -> Objective:
             low, high = settings.guidance_range
             conditions = Weighted(conditions, low, high, low)
         asked = settings.model_copy(update=OTHERWISE)
-        return method_of(settings).build(teacher, asked, AnySource(conditions))
+        return method_of(settings).build(
+            teacher, asked, AnySource(conditions, getattr(settings, "trajectory_times", 2))
+        )
 
 
 class WithCopies(dict[str, nn.Module]):
@@ -147,14 +159,15 @@ class WithCopies(dict[str, nn.Module]):
 class AnySource(Noise):
     """A source whose batches hold everything that any method reads; what it is does not matter for a count."""
 
-    def __init__(self, conditions: Conditions) -> None:
+    def __init__(self, conditions: Conditions, states: int) -> None:
         super().__init__(SHAPE, conditions)
+        self.states = states
 
     def batch(self, draw: Draw) -> Batch:
         """Return noises (b, 2) that are samples and states as well."""
         noise = super().batch(draw)
-        states = noise.noise[:, None].expand(-1, 2, *SHAPE)
-        return replace(noise, data=noise.noise, states=states, times=torch.tensor([0.98, 0.02]))
+        states = noise.noise[:, None].expand(-1, self.states, *SHAPE)
+        return replace(noise, data=noise.noise, states=states, times=torch.linspace(0.98, 0.02, self.states))
 
 
 class StandIn(nn.Module):

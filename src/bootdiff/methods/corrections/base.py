@@ -80,6 +80,8 @@ class Correction(Stateless):
             student: the student to correct; it is grown from the teacher where none is given.
         """
         student = student or Boot.method.new_student(teacher, settings)
+        if student.several:
+            student.made_for(1)  # whatever it could before: the correction asks it once
         source, student.target_limit = source or Noise(teacher.shape), target_limit(settings, teacher)
         boot = Boot.from_settings(teacher, settings, source, student) if isinstance(student, PathStudent) else None
         compared = limited(teacher, student.target_limit) if boot is None else boot.teacher

@@ -63,6 +63,11 @@ class CorrectionSettings(BootLoss, DistillationSettings):
         return 4 * self.fake_updates + 5 + (super().passes if self.boot_weight else 0)
 
     @property
+    def anchored(self) -> bool:
+        """Whether BOOT's loss is kept, and holds the student's answers at t_max."""
+        return self.boot_weight > 0 and self.boundary_weight > 0
+
+    @property
     def warm_from(self) -> int:
         """Return the step from which the student learns at its full rate, which follows the fake's first steps."""
         return self.fake_warmup + self.warmup_steps
