@@ -164,7 +164,7 @@ class Stateless:
 class OneLearner(Stateless):
     """The base of an objective in which one network learns, the student, in a turn a step.
 
-    It has the fields ``student``, a learner, and perhaps ``distance``, whose network is frozen where it has one.
+    It has the fields ``student``, a learner, and perhaps ``teacher`` and ``distance``, which only answer.
     """
 
     #: what ``methods.method.method`` declares the class to be
@@ -176,13 +176,18 @@ class OneLearner(Stateless):
         return {"student": self.student}
 
     def frozen(self) -> Sequence[nn.Module]:
-        """Return the network of the distance, where it has one."""
-        distance = getattr(self, "distance", None)
-        return (distance,) if isinstance(distance, nn.Module) else ()
+        """Return the teacher, and the network of the distance, where it has them."""
+        asked = (getattr(self, name, None) for name in ("teacher", "distance"))
+        return [one for one in asked if isinstance(one, nn.Module)]
 
     def turns(self, step: int) -> Sequence[str]:
         """Return the names of a step's turns: one, the student's."""
         return ("student",)
+
+    def fresh(self, turn: Turn, batch: Batch) -> Tensor:
+        """Return noises for the batch's samples, (b, *shape), that are not those of its pairs."""
+        noise: Tensor = turn.draw.normal("noise", batch.data.shape[1:])
+        return noise.to(batch.data.device)
 
     def image(self, networks: Networks, batch: Batch) -> Tensor:
         """Return the student's images of the batch's noises in one call, (b, *shape), not limited."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from bootdiff.config.mixins import Times
 from bootdiff.core.errors import BootdiffError
@@ -117,10 +117,6 @@ class Boot(OneLearner):
             boundary_every=settings.boundary_every,
             source=source,
         )
-
-    def frozen(self) -> Sequence[nn.Module]:
-        """Return the teacher, and a perceptual distance's network where there is one."""
-        return (self.teacher, *super().frozen())
 
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
         """Return L_BS, and in every k-th step beta L_BC; the targets of both are computed here, without gradients."""

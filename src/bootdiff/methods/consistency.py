@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from bootdiff.config.mixins import Optimiser, Sourcing, StoredPairs
 from bootdiff.core.errors import BootdiffError
@@ -81,14 +81,10 @@ class Consistency(OneLearner):
             settings.target_side,
         )
 
-    def frozen(self) -> Sequence[nn.Module]:
-        """Return the teacher, and a perceptual distance's network where there is one."""
-        return (self.teacher, *super().frozen())
-
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
         """Return the one term of the loss; its target is computed here, without gradients."""
         t, s, weight = self.grid(turn, batch.data.device)
-        noise = turn.draw.normal("noise", batch.data.shape[1:]).to(batch.data.device)
+        noise = self.fresh(turn, batch)
         condition = batch.condition
         with torch.no_grad():
             x_t = noisy(batch.data, noise, t, self.teacher.schedule)

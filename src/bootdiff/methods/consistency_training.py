@@ -65,7 +65,7 @@ class ConsistencyTraining(OneLearner):
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
         """Return the one term of the loss; its target is computed here, without gradients."""
         t, s, weight = self.grid(turn, batch.data.device)
-        noise = turn.draw.normal("noise", batch.data.shape[1:]).to(batch.data.device)
+        noise = self.fresh(turn, batch)
         x_t, x_s = (noisy(batch.data, noise, time, self.schedule) for time in (t, s))
         target = target_of(networks, self.student, x_s, s, batch.condition)
         return [lambda: self.agreement(networks["student"](x_t, t, batch.condition), target, weight)]

@@ -98,10 +98,6 @@ class Progressive(OneLearner):
         f, points = limited(teacher, target_limit(settings, teacher)), halved_steps(student, settings.start_calls)
         return cls(f, learner_of(student, settings), source, distance, settings.snr_weight, points)
 
-    def frozen(self) -> Sequence[torch.nn.Module]:
-        """Return the teacher, and a perceptual distance's network where there is one."""
-        return (self.teacher, *super().frozen())
-
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
         """Return the one term of the loss; its target is computed here, without gradients."""
         x, schedule, condition = batch.data, self.teacher.schedule, batch.condition
@@ -110,12 +106,12 @@ class Progressive(OneLearner):
         here, between = Level.at(t, schedule, x), Level.at(middle, schedule, x)
         there = Level.at(s.clamp(min=0), schedule, x, image=s < 0)
         with torch.no_grad():
-            z_t = noisy(x, turn.draw.normal("noise", x.shape[1:]).to(x.device), t, schedule)
+            z_t = noisy(x, self.fresh(turn, batch), t, schedule)
             z_middle = step_between(z_t, self.teacher.x0(z_t, t, condition), here, between)
             z_s = step_between(z_middle, self.teacher.x0(z_middle, middle, condition), between, there)
             target = signal_of_step(z_t, z_s, here, there)
         snr = (here.alpha / here.sigma).square().flatten()
-        weight = snr.clamp(min=1) if self.snr_weight == "truncated" else snr + 1
+        weight = (snr.clamp(min=1) if self.snr_weight == "truncated" else snr + 1) ** (self.distance.degree / 2)
         return [lambda: self.regression(networks["student"](z_t, t, condition), target, weight)]
 
     def regression(self, x_0: Tensor, target: Tensor, weight: Tensor) -> Loss:

@@ -14,7 +14,7 @@ from typing import Self, cast
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from bootdiff.config.mixins import Rounds, Sourcing, StoredPairs
 from bootdiff.core.errors import BootdiffError
@@ -103,10 +103,6 @@ class Tract(OneLearner):
             grouped(steps, calls, student.t_min, student.t_max),
         )
 
-    def frozen(self) -> Sequence[nn.Module]:
-        """Return the teacher, and a perceptual distance's network where there is one."""
-        return (self.teacher, *super().frozen())
-
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
         """Return the one term of the loss; its target is computed here, without gradients."""
         x, schedule, condition = batch.data, self.teacher.schedule, batch.condition
@@ -118,14 +114,14 @@ class Tract(OneLearner):
         here, there = level(t), level(s.clamp(min=0), image=s < 0)
         middle = level(between.clamp(min=0), image=between < 0)
         with torch.no_grad():
-            z_t = noisy(x, turn.draw.normal("noise", x.shape[1:]).to(x.device), t, schedule)
+            z_t = noisy(x, self.fresh(turn, batch), t, schedule)
             z_between = step_between(z_t, self.teacher.x0(z_t, t, condition), here, middle)
             # A group's last step ends where the jump does, and nobody is asked on.
             done = between == s
             x_0 = networks[f"student@{SELF}"](z_between, torch.where(done, t, between), end, condition)
             z_s = torch.where(expand(done, x), z_between, step_between(z_between, x_0, middle, there))
             target = signal_of_step(z_t, z_s, here, there)
-        weight = (here.alpha / here.sigma).square().flatten().clamp(min=1)
+        weight = (here.alpha / here.sigma).flatten().clamp(min=1) ** self.distance.degree
         return [lambda: self.regression(networks["student"](z_t, t, end, condition), target, weight)]
 
     def regression(self, x_0: Tensor, target: Tensor, weight: Tensor) -> Loss:
