@@ -95,6 +95,10 @@ def test_a_student_is_saved_by_name_and_its_conditions_are_checked_first(run, tm
     assert not (tmp_path / "another").exists()
 
 
+#: the numbers of dynamic thresholding, as a scheduler's fields
+THRESHOLDING = ("dynamic_thresholding_ratio", "sample_max_value")
+
+
 class Net(torch.nn.Module):
     """A network that takes labels of any kind."""
 
@@ -114,7 +118,16 @@ def test_labels_from_python_may_be_any_whole_numbers(tmp_path):
     assert card["conditions"]["labels"] == [0, 1] and card["format"] == 1
 
 
-@pytest.mark.parametrize("words", [{"guidance": [3.0]}, {"folded_weight": 2.0}, {"t_min": "early"}, {"format": 99}])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *({"guidance": [3.0]}, {"folded_weight": 2.0}, {"t_min": "early"}, {"format": 99}),
+        *({"teacher_options": {"dtype": dtype}} for dtype in ("float99", 5, ["a"])),
+        *({"teacher_options": words} for words in ({"name": "x"}, {"size": 0}, {"lora": 3}, {"lora_scale": "x"})),
+        *({"targets": {"clip_sample": True, "clip_sample_range": value}} for value in ("a", -5, 0)),
+        *({"targets": {"thresholding": True, key: 7 if "ratio" in key else "x"}} for key in THRESHOLDING),
+    ],
+)
 def test_a_damaged_card_is_one_line(run, tmp_path, words):
     bootdiff.save_student(bootdiff.load_student(run), tmp_path / "student")
     path = tmp_path / "student/bootdiff.json"

@@ -158,7 +158,7 @@ class Shards:
         """Return what a shard's header says: what it holds, and the hash of its values."""
         hashed = hashlib.blake2b(digest_size=8)
         for name in sorted(self.manifest.entries):
-            hashed.update(values[name].detach().cpu().contiguous().numpy())
+            hashed.update(values[name].detach().cpu().numpy().tobytes())
         return f"{self._held(shard)} {hashed.hexdigest()}"
 
     def _checked(self, shard: int) -> Mapping[str, Tensor]:
