@@ -137,7 +137,7 @@ def test_a_student_goes_on_by_another_method_in_the_same_run(tmp_path):
         (["--source", "images"], "method direct learns from pairs, not from images"),
         (["--images", "digits"], "method direct learns from pairs, not from images"),
         (["--set", "pairs=0"], "pairs"),
-        (["--method", "dm+direct"], "method direct cannot go on from dm in one run; it follows boot or freeflow"),
+        (["--method", "dm+direct"], "method direct cannot go on from dm in one run; it follows progressive or reflow"),
         (["--method", "direct+direct"], "cannot go on from direct"),
         (["--method", "dirct"], "Did you mean 'direct'"),
         (["--method", "boot+dirct"], "Did you mean 'direct'"),

@@ -141,6 +141,76 @@ def test_an_installed_package_brings_its_methods(monkeypatch, cli, tmp_path):
         methods.find_method.cache_clear()
 
 
+#: packages that are broken, by what their module says
+BROKEN = {
+    "raises": "raise RuntimeError('no luck')",
+    "exits": "import sys\nsys.exit(0)",
+    "garbage": "Found = 5",
+    "settings": "from bootdiff.methods.method import method\n@method('settings', int)\nclass Found: ...",
+    "unparsable": None,
+    "two+dm": "Found = 5",
+}
+
+
+@pytest.fixture
+def broken(monkeypatch, tmp_path, request):
+    """Installs one broken method, and returns its name."""
+    from importlib import metadata
+
+    from bootdiff.system import notes
+
+    source, place = BROKEN[request.param], f"broken_{request.param.replace('+', '_')}"
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / f"{place}.py").write_text(source or "")
+    entry = metadata.EntryPoint(request.param, f"{place}:Found" if source else "no place!", methods.GROUP)
+    monkeypatch.setattr(methods, "_of_others", lambda: {request.param: entry})
+    notes.begin()
+    methods.find_method.cache_clear()
+    yield request.param
+    methods.find_method.cache_clear()
+
+
+@pytest.mark.parametrize("broken", BROKEN, indirect=True)
+def test_a_broken_method_spoils_no_other(broken, cli, tmp_path):
+    """It is left out of lists with one note, and only naming it is an error."""
+    shown = cli("distill", "--help")
+    assert shown.code == 0 and "progressive" in shown.out and shown.err.count("note:") == 1 and broken in shown.err
+    misspelt = cli("distill", "digits", "--output", tmp_path / "run", "--method", "dirct")
+    assert misspelt.code == 2 and "Did you mean 'direct'?" in misspelt.err and misspelt.err.count("note:") == 1
+    plain = cli("distill", "digits", "--output", tmp_path / "run", "--dry-run", "--set", "steps=1")
+    assert plain.code == 0 and not plain.err.count("Traceback") and broken not in plain.out
+    named = cli("distill", "digits", "--output", tmp_path / "run", "--method", broken)
+    assert named.code == 2 and len(named.err.strip().splitlines()) == 1
+    assert any(words in named.err for words in ("cannot be imported", "cannot be chosen", "declares no method"))
+
+
+def test_ctrl_c_while_a_package_is_imported_ends_the_command(monkeypatch, tmp_path):
+    from importlib import metadata
+
+    from bootdiff.core.plugins import loaded
+
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "pressed.py").write_text("raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        loaded(metadata.EntryPoint("pressed", "pressed:Found", methods.GROUP), "method")
+
+
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        ("a+b+c", r"one method, or at most two as in boot\+dm, got --method 'a\+b\+c'"),
+        ("boot+", "one method, or at most two"),
+        ("+boot", "one method, or at most two"),
+        ("", "one method, or at most two"),
+        ("boots", r"is not known; expected one of boot, direct, .*, freeflow, or two of them .* Did you mean 'boot'\?"),
+    ],
+)
+def test_a_name_of_no_method_is_told_what_names_are(name, told):
+    with pytest.raises(bootdiff.BootdiffError, match=told) as error:
+        methods.find_method(name)
+    assert str(error.value).count("direct,") <= 1  # each is listed once
+
+
 def test_a_method_that_is_not_declared_is_refused():
     with pytest.raises(bootdiff.BootdiffError, match="declares no method"):
         bootdiff.register_method(int)
