@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import bootdiff
+from bootdiff.core.condition import Condition
+from bootdiff.data.sources import Ahead, Batch
 from bootdiff.evaluation.figures import headings
 from bootdiff.evaluation.known import judge_words
 from bootdiff.evaluation.tally import Tally
@@ -258,3 +260,66 @@ def test_a_source_from_outside(example, tmp_path):
         bootdiff.distill(teacher, tmp_path / "boot", bootdiff.BootSettings(**words), source=fresh(teacher))
     with pytest.raises(bootdiff.BootdiffError, match="got a int without 'kind'"):
         bootdiff.distill(teacher, tmp_path / "int", asked, "direct", source=3)
+
+
+def _batch(words):
+    """Returns a batch of pairs of two numbers each, with some of its parts replaced."""
+
+    def batch(draw):
+        noise = draw.normal("noise", (2,))
+        return Batch(**{"noise": noise, "data": noise, **{key: make(noise) for key, make in words.items()}})
+
+    return batch
+
+
+@pytest.mark.parametrize("made_ahead", [False, True])
+@pytest.mark.parametrize(
+    "batch, told",
+    [
+        (
+            _batch({"data": lambda noise: torch.zeros(len(noise), 1)}),
+            r"its data should .* shape \(2, 2\), got \(2, 1\)",
+        ),
+        (
+            _batch({"data": lambda noise: noise[:1]}),
+            r"its data .* shape \(2, 2\), got \(1, 2\)",
+        ),
+        (_batch({"data": lambda noise: noise.to(torch.uint8)}), r"its data .* got \(2, 2\) in torch.uint8"),
+        (_batch({"data": lambda noise: None}), "its data .* got None"),
+        (_batch({"noise": lambda noise: noise[:, :1]}), r"its noise should .* got \(2, 1\)"),
+        (_batch({"condition": lambda noise: {"labels": noise}}), "should return a bootdiff Batch with a Condition"),
+        (_batch({"condition": lambda noise: Condition({"labels": noise[:1]})}), "gives 1 rows of the condition labels"),
+        (lambda draw: None, "should return a bootdiff Batch with a Condition, got None"),
+        (lambda draw: 1 / 0, "raised ZeroDivisionError"),
+    ],
+)
+def test_a_source_of_unfit_batches_is_refused_in_one_line(batch, told, made_ahead, tmp_path):
+    """One that has everything from the start is tried before anything is written."""
+
+    class Mine:
+        kind, data_free = "pairs", True
+        modules = staticmethod(tuple)
+        ahead = staticmethod(lambda step, batch_size: None)
+
+    if made_ahead:
+        Mine.batch = staticmethod(batch)
+        source = Mine()
+    else:
+        source = type("Mine", (Mine, Ahead), {"batch": staticmethod(batch)})()
+    asked = methods.find_method("direct").settings(steps=1, batch_size=2, watch_every=0, sample_every=0)
+    if made_ahead and "raised" in told:
+        pytest.skip("a source's own error while the run goes on is its own")
+    with pytest.raises(bootdiff.BootdiffError, match=f"^Mine.batch.*{told}"):
+        bootdiff.distill(bootdiff.Gaussian(0.5, 0.5, (2,)), tmp_path / "run", asked, "direct", source=source)
+    assert made_ahead or not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "words, told", [({"data_free": "yes"}, "data_free should be True"), ({"kind": 5}, "kind should be a word")]
+)
+def test_a_source_says_what_it_is(words, told, tmp_path):
+    parts = {"kind": "pairs", "data_free": True, "modules": tuple, "batch": None, "ahead": None}
+    mine = type("Mine", (), {**parts, **words})
+    for source, why in ((mine(), told), (mine, "got the class Mine")):
+        with pytest.raises(bootdiff.BootdiffError, match=why):
+            bootdiff.distill(bootdiff.Gaussian(0.5, 0.5, (2,)), tmp_path, method="direct", source=source)

@@ -183,7 +183,7 @@ def _plan_alone(
     if given is None:
         source = plan_source(teacher, resolved, takes[0], given=conditions is not None)
     else:
-        source = given_source(given, method, resolved, takes)
+        source = given_source(given, teacher, method, resolved, takes)
     if conditions is None:
         asked = plan_conditions(teacher, resolved, Run(output), source.captions)
     else:
