@@ -17,6 +17,7 @@ from bootdiff.evaluation.known import judge_words
 from bootdiff.evaluation.tally import Tally
 from bootdiff.methods import registry as methods
 from bootdiff.metrics import registry as metrics
+from bootdiff.metrics.estimate import Estimate
 from bootdiff.teachers.adapters import ADAPTERS
 from tiny_unet import tiny_unet
 
@@ -230,6 +231,23 @@ def test_a_metric_from_outside(example):
     assert judge_words(judges)["metrics"] == ["mean_distance"]  # what was measured before lacks the figure
     with pytest.raises(bootdiff.BootdiffError, match=r"expected a bootdiff\.Metric"):
         bootdiff.register_metric(int)
+
+
+@pytest.mark.parametrize(
+    "measure, told",
+    [
+        (lambda samples, reference: 1 / 0, "raised ZeroDivisionError"),
+        (lambda samples, reference: 3.0, "an Estimate of a finite value, got 3.0"),
+        (lambda samples, reference: Estimate(float("nan"), 16, "none"), "an Estimate of a finite value, got"),
+        (lambda samples, reference: Estimate("much", 16, "none"), "raised ValueError"),
+    ],
+)
+def test_a_metric_that_cannot_be_measured_is_named_in_one_line(measure, told, monkeypatch, cli, tmp_path):
+    monkeypatch.setattr(metrics, "_registered", {"mine": bootdiff.Metric("mine", "mine", measure)})
+    output = tmp_path / "a.json"
+    result = cli("evaluate", "digits", "--num", 16, "--calls", 1, "--no-heun", "--output", output)
+    assert result.code == 2 and "metric mine" in result.err and told in result.err, result.err
+    assert result.err.count("error:") == 1 and "Traceback" not in result.err and not output.exists()
 
 
 class Batch16:
