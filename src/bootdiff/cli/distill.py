@@ -14,6 +14,7 @@ from bootdiff.distillation.plan import Plan, plan_distillation
 from bootdiff.distillation.run import run_plan
 from bootdiff.distillation.source_plan import check_source
 from bootdiff.methods.registry import find_method, methods_with
+from bootdiff.methods.staged import TwoStages
 from bootdiff.monitoring.convergence import verdict_of
 from bootdiff.report.build import build_report
 from bootdiff.storage.reading import read_config
@@ -41,8 +42,9 @@ def run_distill(
     settings_type = find_method(method).settings
     said = read_config(config), read_command(assign, options)
     layers = [_of_noise_alone(method, settings_type, layer) for layer in said]
+    first = settings_type.before.settings.model_fields if issubclass(settings_type, TwoStages) else {}
     for key in (key for layer in layers for key in layer):
-        if key not in settings_type.model_fields and (methods := methods_with(key)):
+        if key not in {*settings_type.model_fields, *first} and (methods := methods_with(key)):
             raise BootdiffError(f"method {method} has no setting '{key}'; choose --method {' or '.join(methods)}.")
     settings = make_settings(settings_type, *layers)
     model = load_teacher(teacher, **loaded.options, commit=Run(output).commit(teacher))

@@ -161,7 +161,7 @@ def read_card(folder: Path) -> StudentCard:
         BootdiffError: if an entry is missing or of a wrong kind; the message names it.
     """
     path = folder / FILE
-    words = read_json(path)
+    words = read_json(path, cure="it is damaged, so repeat the run's command")
     missing = next((key for key in ("teacher", "t_min", "t_max") if words.get(key) is None), None)
     if missing is not None:
         raise damaged(path, f"'{missing}' is missing")
