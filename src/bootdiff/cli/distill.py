@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from bootdiff.config.settings import make_settings, read_command
 from bootdiff.config.teacher import TeacherOptions
@@ -24,7 +24,7 @@ from bootdiff.system.progress import is_first_process
 from bootdiff.teachers import load_teacher
 
 if TYPE_CHECKING:
-    from bootdiff.methods.settings import DistillationSettings
+    pass
 
 
 def run_distill(
@@ -132,11 +132,11 @@ def print_plan(plan: Plan) -> None:
     if plan.asked.prompts is not None:
         print(f"prompts: {plan.asked.describe_prompts()}")
     print(f"source: {plan.source.describe()}")
-    need = memory_need(plan.teacher, cast("DistillationSettings", plan.settings), plan.asked.bytes_beside())
-    for line in describe_memory(need, cast("DistillationSettings", plan.settings)) if need is not None else ():
-        print(line)
     settings = plan.settings
     stem = find_method(plan.method).stem(plan.teacher, settings)
+    need = memory_need(plan.teacher, settings, plan.asked.bytes_beside(), stem)
+    for line in describe_memory(need, settings) if need is not None else ():
+        print(line)
     share = 1.0 if settings.student is None else share_of(stem, plan.teacher)
     if settings.student is not None:
         print(f"student: {stem.denoiser.architecture}, a pass of which costs {share:.3g} of the teacher's")
