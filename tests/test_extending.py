@@ -250,6 +250,26 @@ def test_a_metric_that_cannot_be_measured_is_named_in_one_line(measure, told, mo
     assert result.err.count("error:") == 1 and "Traceback" not in result.err and not output.exists()
 
 
+@pytest.mark.parametrize(
+    "words, told",
+    [({"students": "runs/first"}, "of a folder: evaluate_student"), ({"num": 0}, "at least one sample")],
+)
+def test_evaluate_says_what_it_expects_from_python(words, told):
+    teacher = bootdiff.Gaussian(0.5, 0.5, (1, 4, 4))
+    words = {"students": {}, "teacher": teacher, "t_range": (0.02, 0.9), **words}
+    with pytest.raises(bootdiff.BootdiffError, match=told):
+        bootdiff.evaluate(**words)
+
+
+def test_a_setting_without_a_meaning_is_listed_without_one():
+    from bootdiff.config.settings import describe
+
+    class Mine(bootdiff.BootSettings):
+        mine: int = 3
+
+    assert ("mine", "3", "") in describe(Mine)
+
+
 class Batch16:
     """What is known of the samples 0 to 15."""
 
@@ -262,7 +282,8 @@ def test_a_sampler_from_outside(example):
     student = bootdiff.Student.from_teacher(teacher, 0.02, 0.9)
     table = bootdiff.evaluate({"doubled": doubled(student)}, teacher, (0.02, 0.9), num=8, calls=(1,), heun=False)
     (row,) = (row for row in table["rows"] if row["kind"] == "student")
-    assert row["title"] == "doubled" and row["calls"] == 2 and row["figures"]["path_error"]["value"] > 0
+    assert row["name"] == "doubled, 2 calls" and row["sampler"] == "few steps" and row["calls"] == 2
+    assert row["title"] == "doubled" and row["figures"]["path_error"]["value"] > 0
 
 
 def test_a_source_from_outside(example, tmp_path):
