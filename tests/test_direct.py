@@ -156,3 +156,13 @@ def test_what_does_not_fit_is_refused_in_one_line(cli, tmp_path, words, told):
 def test_fewer_than_a_steps_pairs_are_no_source():
     with pytest.raises(BootdiffError, match="pairs"):
         asked_for(pairs=0)
+
+
+def test_a_setting_of_the_last_stage_alone_is_told(cli, tmp_path):
+    """The first stage keeps its own rate and steps, unless they are named."""
+    words = ["distill", "digits", "--output", tmp_path, "--method", "direct+dm", "--dry-run"]
+    told = cli(*words, "--set", "learning_rate=0.5", "--set", "direct.steps=3", "--steps", 200)
+    assert told.code == 0 and told.err.count("note:") == 1, told.err
+    assert "note: learning_rate is the last stage's alone: direct.learning_rate stays 0.0001." in told.err, told.err
+    silent = cli(*words, "--set", "seed=3", "--set", "direct.learning_rate=0.1")
+    assert silent.code == 0 and "note:" not in silent.err

@@ -19,6 +19,7 @@ from bootdiff.monitoring.convergence import verdict_of
 from bootdiff.report.build import build_report
 from bootdiff.storage.reading import read_config
 from bootdiff.storage.runs import Run, read_done
+from bootdiff.system.notes import note
 from bootdiff.system.processes import word_of_first
 from bootdiff.system.progress import is_first_process
 from bootdiff.teachers import load_teacher
@@ -47,6 +48,8 @@ def run_distill(
         if key not in {*settings_type.model_fields, *first} and (methods := methods_with(key)):
             raise BootdiffError(f"method {method} has no setting '{key}'; choose --method {' or '.join(methods)}.")
     settings = make_settings(settings_type, *layers)
+    if isinstance(settings, TwoStages) and (told := settings.last_alone({key for layer in layers for key in layer})):
+        note(told)
     model = load_teacher(teacher, **loaded.options, commit=Run(output).commit(teacher))
     plan = plan_distillation(model, output, settings, method)
     if dry_run:

@@ -5,7 +5,7 @@ Source: docs/method.md, "BOOT, then a correction".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, create_model, model_validator
@@ -43,6 +43,19 @@ class TwoStages(Settings):
         kind = self.before.settings
         both = {key: value for key, value in self.model_dump().items() if key in kind.model_fields}
         return kind(**{key: value for key, value in both.items() if key not in OWN} | self._asked)
+
+    def last_alone(self, given: Iterable[str]) -> str:
+        """Return a sentence on which of the given settings are the last stage's alone; empty where none is.
+
+        Args:
+            given: the names of settings that were asked for.
+        """
+        kind, name = self.before.settings, self.before.name
+        alone = [key for key in OWN if key in given and key in kind.model_fields and key not in self._asked]
+        if not alone:
+            return ""
+        firsts = ", ".join(f"{name}.{key} stays {getattr(self.first, key)}" for key in alone)
+        return f"{' and '.join(alone)} {'is' if len(alone) == 1 else 'are'} the last stage's alone: {firsts}."
 
     @property
     def _asked(self) -> dict[str, Any]:
