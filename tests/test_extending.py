@@ -362,3 +362,17 @@ def test_a_source_says_what_it_is(words, told, tmp_path):
     for source, why in ((mine(), told), (mine, "got the class Mine")):
         with pytest.raises(bootdiff.BootdiffError, match=why):
             bootdiff.distill(bootdiff.Gaussian(0.5, 0.5, (2,)), tmp_path, method="direct", source=source)
+
+
+def test_methods_lists_each_method_in_one_line(cli, example):
+    """Those of a program, too."""
+    example("my_method")
+    listed = cli("methods")
+    assert listed.code == 0 and not listed.err
+    head, *lines, _ = listed.out.strip().splitlines()
+    rows = {line.split()[0]: re.split(r"  +", line) for line in lines}
+    assert list(rows) == methods.single_names() and head.startswith("method")
+    assert rows["boot"][1:] == ["noise", "path", "1", methods.find_method("boot").objective.__doc__.splitlines()[0]]
+    assert rows["direct"][1:4] == ["pairs", "denoising", "1"] and rows["dm"][2] == "of any kind"
+    assert rows["consistency"][1:4] == ["pairs or images", "consistency", "1 or more"]
+    assert rows["consistency-training"][1] == "images, no teacher" and rows["blurred"][1] == "pairs"
