@@ -13,6 +13,7 @@ import tiny_pipelines
 from bootdiff import BootdiffError, CallableTeacher, Cosine, Gaussian
 from bootdiff.core.condition import Condition
 from bootdiff.distillation.distill import distill
+from bootdiff.distillation.memory import memory_need
 from bootdiff.distillation.plan import plan_distillation
 from bootdiff.methods.boot import BootSettings
 from bootdiff.methods.registry import METHODS, find_method
@@ -393,3 +394,13 @@ def test_a_learned_table_of_times_is_no_hindrance(tmp_path, dit):
     folder = save_teacher(tmp_path / "teacher", unet=table)
     student = distill(str(folder), tmp_path / "run", BootSettings(**QUIET, student=dit))
     assert torch.isfinite(student.sample(torch.randn(2, 1, 8, 8))).all()
+
+
+def test_a_plans_memory_is_that_of_the_students_own_network(tiny, smaller):
+    """Weights by its parameters, activations by its layers; a teacher is there with its own."""
+    teacher, words = load_teacher(str(tiny)), BootSettings(**QUIET, ema_decay=0)
+    stem = find_method("boot").stem(teacher, words.model_copy(update={"student": smaller}))
+    whole, less = memory_need(teacher, words), memory_need(teacher, words, stem=stem)
+    count, own = (sum(p.numel() for p in one.denoiser.network.parameters()) for one in (teacher, stem))
+    assert whole.weights - less.weights == 16 * (count - own) > 0 and less.sample < whole.sample
+    assert less.checkpointed < whole.checkpointed

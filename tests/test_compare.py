@@ -259,4 +259,4 @@ def test_a_clip_score_reads_the_prompts_of_the_run(cli, run, clip_folder, tmp_pa
     assert 0 <= figure["value"] <= 100 and figure["num"] == 6
     assert "CLIP score" in done.out and f"{figure['value']:.2f}" in done.out
     none = cli("evaluate", run, *words)
-    assert none.code == 2 and "--clip measures how well images fit their prompts" in none.err
+    assert none.code == 2 and "--clip (clip=) measures how well images fit their prompts" in none.err

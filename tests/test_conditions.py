@@ -96,7 +96,7 @@ def test_cached_prompts_equal_those_encoded_in_the_loop_and_their_encoder_leaves
     for cache in (8.0, 0.0):
         settings = BootSettings(prompts=str(teachers / "words.txt"), prompt_cache_gib=cache, guidance_scale=3.0)
         teacher = load_teacher(str(teachers / "sd"))
-        guided, conditions, _ = plan_conditions(teacher, settings).make(tmp_path / str(cache), "cpu")
+        guided, conditions, *_ = plan_conditions(teacher, settings).make(tmp_path / str(cache), "cpu")
         made[cache] = conditions.draw(draw())["text"], guided.null_text
         if cache:
             assert encoders_alive() == before and not list(conditions.modules())

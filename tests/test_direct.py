@@ -142,6 +142,10 @@ def test_a_student_goes_on_by_another_method_in_the_same_run(tmp_path):
         (["--method", "direct+direct"], "cannot go on from direct"),
         (["--method", "dirct"], "Did you mean 'direct'"),
         (["--method", "boot+dirct"], "Did you mean 'direct'"),
+        (["--method", "direct+dm", "--set", "pairs=200"], "a setting of the first stage alone; set direct.pairs=200"),
+        (["--method", "direct+dm", "--set", "boot.steps=3"], "no stage 'boot'; direct.steps is a setting of the"),
+        (["--set", "boot.steps=3"], "there is no stage 'boot'"),
+        (["--method", "progressive", "--images", ""], "setting images: string should have at least 1 character"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(cli, tmp_path, words, told):
@@ -153,3 +157,13 @@ def test_what_does_not_fit_is_refused_in_one_line(cli, tmp_path, words, told):
 def test_fewer_than_a_steps_pairs_are_no_source():
     with pytest.raises(BootdiffError, match="pairs"):
         asked_for(pairs=0)
+
+
+def test_a_setting_of_the_last_stage_alone_is_told(cli, tmp_path):
+    """The first stage keeps its own rate and steps, unless they are named."""
+    words = ["distill", "digits", "--output", tmp_path, "--method", "direct+dm", "--dry-run"]
+    told = cli(*words, "--set", "learning_rate=0.5", "--set", "direct.steps=3", "--steps", 200)
+    assert told.code == 0 and told.err.count("note:") == 1, told.err
+    assert "note: learning_rate is the last stage's alone: direct.learning_rate stays 0.0001." in told.err, told.err
+    silent = cli(*words, "--set", "seed=3", "--set", "direct.learning_rate=0.1")
+    assert silent.code == 0 and "note:" not in silent.err

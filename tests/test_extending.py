@@ -10,11 +10,14 @@ import pytest
 import torch
 
 import bootdiff
+from bootdiff.core.condition import Condition
+from bootdiff.data.sources import Ahead, Batch
 from bootdiff.evaluation.figures import headings
 from bootdiff.evaluation.known import judge_words
 from bootdiff.evaluation.tally import Tally
 from bootdiff.methods import registry as methods
 from bootdiff.metrics import registry as metrics
+from bootdiff.metrics.estimate import Estimate
 from bootdiff.teachers.adapters import ADAPTERS
 from tiny_unet import tiny_unet
 
@@ -141,6 +144,76 @@ def test_an_installed_package_brings_its_methods(monkeypatch, cli, tmp_path):
         methods.find_method.cache_clear()
 
 
+#: packages that are broken, by what their module says
+BROKEN = {
+    "raises": "raise RuntimeError('no luck')",
+    "exits": "import sys\nsys.exit(0)",
+    "garbage": "Found = 5",
+    "settings": "from bootdiff.methods.method import method\n@method('settings', int)\nclass Found: ...",
+    "unparsable": None,
+    "two+dm": "Found = 5",
+}
+
+
+@pytest.fixture
+def broken(monkeypatch, tmp_path, request):
+    """Installs one broken method, and returns its name."""
+    from importlib import metadata
+
+    from bootdiff.system import notes
+
+    source, place = BROKEN[request.param], f"broken_{request.param.replace('+', '_')}"
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / f"{place}.py").write_text(source or "")
+    entry = metadata.EntryPoint(request.param, f"{place}:Found" if source else "no place!", methods.GROUP)
+    monkeypatch.setattr(methods, "_of_others", lambda: {request.param: entry})
+    notes.begin()
+    methods.find_method.cache_clear()
+    yield request.param
+    methods.find_method.cache_clear()
+
+
+@pytest.mark.parametrize("broken", BROKEN, indirect=True)
+def test_a_broken_method_spoils_no_other(broken, cli, tmp_path):
+    """It is left out of lists with one note, and only naming it is an error."""
+    shown = cli("distill", "--help")
+    assert shown.code == 0 and "progressive" in shown.out and shown.err.count("note:") == 1 and broken in shown.err
+    misspelt = cli("distill", "digits", "--output", tmp_path / "run", "--method", "dirct")
+    assert misspelt.code == 2 and "Did you mean 'direct'?" in misspelt.err and misspelt.err.count("note:") == 1
+    plain = cli("distill", "digits", "--output", tmp_path / "run", "--dry-run", "--set", "steps=1")
+    assert plain.code == 0 and not plain.err.count("Traceback") and broken not in plain.out
+    named = cli("distill", "digits", "--output", tmp_path / "run", "--method", broken)
+    assert named.code == 2 and len(named.err.strip().splitlines()) == 1
+    assert any(words in named.err for words in ("cannot be imported", "cannot be chosen", "declares no method"))
+
+
+def test_ctrl_c_while_a_package_is_imported_ends_the_command(monkeypatch, tmp_path):
+    from importlib import metadata
+
+    from bootdiff.core.plugins import loaded
+
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "pressed.py").write_text("raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        loaded(metadata.EntryPoint("pressed", "pressed:Found", methods.GROUP), "method")
+
+
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        ("a+b+c", r"one method, or at most two as in boot\+dm, got --method 'a\+b\+c'"),
+        ("boot+", "one method, or at most two"),
+        ("+boot", "one method, or at most two"),
+        ("", "one method, or at most two"),
+        ("boots", r"is not known; expected one of boot, direct, .*, freeflow, or two of them .* Did you mean 'boot'\?"),
+    ],
+)
+def test_a_name_of_no_method_is_told_what_names_are(name, told):
+    with pytest.raises(bootdiff.BootdiffError, match=told) as error:
+        methods.find_method(name)
+    assert str(error.value).count("direct,") <= 1  # each is listed once
+
+
 def test_a_method_that_is_not_declared_is_refused():
     with pytest.raises(bootdiff.BootdiffError, match="declares no method"):
         bootdiff.register_method(int)
@@ -160,6 +233,43 @@ def test_a_metric_from_outside(example):
         bootdiff.register_metric(int)
 
 
+@pytest.mark.parametrize(
+    "measure, told",
+    [
+        (lambda samples, reference: 1 / 0, "raised ZeroDivisionError"),
+        (lambda samples, reference: 3.0, "an Estimate of a finite value, got 3.0"),
+        (lambda samples, reference: Estimate(float("nan"), 16, "none"), "an Estimate of a finite value, got"),
+        (lambda samples, reference: Estimate("much", 16, "none"), "raised ValueError"),
+    ],
+)
+def test_a_metric_that_cannot_be_measured_is_named_in_one_line(measure, told, monkeypatch, cli, tmp_path):
+    monkeypatch.setattr(metrics, "_registered", {"mine": bootdiff.Metric("mine", "mine", measure)})
+    output = tmp_path / "a.json"
+    result = cli("evaluate", "digits", "--num", 16, "--calls", 1, "--no-heun", "--output", output)
+    assert result.code == 2 and "metric mine" in result.err and told in result.err, result.err
+    assert result.err.count("error:") == 1 and "Traceback" not in result.err and not output.exists()
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [({"students": "runs/first"}, "of a folder: evaluate_student"), ({"num": 0}, "at least one sample")],
+)
+def test_evaluate_says_what_it_expects_from_python(words, told):
+    teacher = bootdiff.Gaussian(0.5, 0.5, (1, 4, 4))
+    words = {"students": {}, "teacher": teacher, "t_range": (0.02, 0.9), **words}
+    with pytest.raises(bootdiff.BootdiffError, match=told):
+        bootdiff.evaluate(**words)
+
+
+def test_a_setting_without_a_meaning_is_listed_without_one():
+    from bootdiff.config.settings import describe
+
+    class Mine(bootdiff.BootSettings):
+        mine: int = 3
+
+    assert ("mine", "3", "") in describe(Mine)
+
+
 class Batch16:
     """What is known of the samples 0 to 15."""
 
@@ -172,7 +282,8 @@ def test_a_sampler_from_outside(example):
     student = bootdiff.Student.from_teacher(teacher, 0.02, 0.9)
     table = bootdiff.evaluate({"doubled": doubled(student)}, teacher, (0.02, 0.9), num=8, calls=(1,), heun=False)
     (row,) = (row for row in table["rows"] if row["kind"] == "student")
-    assert row["title"] == "doubled" and row["calls"] == 2 and row["figures"]["path_error"]["value"] > 0
+    assert row["name"] == "doubled, 2 calls" and row["sampler"] == "few steps" and row["calls"] == 2
+    assert row["title"] == "doubled" and row["figures"]["path_error"]["value"] > 0
 
 
 def test_a_source_from_outside(example, tmp_path):
@@ -188,3 +299,80 @@ def test_a_source_from_outside(example, tmp_path):
         bootdiff.distill(teacher, tmp_path / "boot", bootdiff.BootSettings(**words), source=fresh(teacher))
     with pytest.raises(bootdiff.BootdiffError, match="got a int without 'kind'"):
         bootdiff.distill(teacher, tmp_path / "int", asked, "direct", source=3)
+
+
+def _batch(words):
+    """Returns a batch of pairs of two numbers each, with some of its parts replaced."""
+
+    def batch(draw):
+        noise = draw.normal("noise", (2,))
+        return Batch(**{"noise": noise, "data": noise, **{key: make(noise) for key, make in words.items()}})
+
+    return batch
+
+
+@pytest.mark.parametrize("made_ahead", [False, True])
+@pytest.mark.parametrize(
+    "batch, told",
+    [
+        (
+            _batch({"data": lambda noise: torch.zeros(len(noise), 1)}),
+            r"its data should .* shape \(2, 2\), got \(2, 1\)",
+        ),
+        (
+            _batch({"data": lambda noise: noise[:1]}),
+            r"its data .* shape \(2, 2\), got \(1, 2\)",
+        ),
+        (_batch({"data": lambda noise: noise.to(torch.uint8)}), r"its data .* got \(2, 2\) in torch.uint8"),
+        (_batch({"data": lambda noise: None}), "its data .* got None"),
+        (_batch({"noise": lambda noise: noise[:, :1]}), r"its noise should .* got \(2, 1\)"),
+        (_batch({"condition": lambda noise: {"labels": noise}}), "should return a bootdiff Batch with a Condition"),
+        (_batch({"condition": lambda noise: Condition({"labels": noise[:1]})}), "gives 1 rows of the condition labels"),
+        (lambda draw: None, "should return a bootdiff Batch with a Condition, got None"),
+        (lambda draw: 1 / 0, "raised ZeroDivisionError"),
+    ],
+)
+def test_a_source_of_unfit_batches_is_refused_in_one_line(batch, told, made_ahead, tmp_path):
+    """One that has everything from the start is tried before anything is written."""
+
+    class Mine:
+        kind, data_free = "pairs", True
+        modules = staticmethod(tuple)
+        ahead = staticmethod(lambda step, batch_size: None)
+
+    if made_ahead:
+        Mine.batch = staticmethod(batch)
+        source = Mine()
+    else:
+        source = type("Mine", (Mine, Ahead), {"batch": staticmethod(batch)})()
+    asked = methods.find_method("direct").settings(steps=1, batch_size=2, watch_every=0, sample_every=0)
+    if made_ahead and "raised" in told:
+        pytest.skip("a source's own error while the run goes on is its own")
+    with pytest.raises(bootdiff.BootdiffError, match=f"^Mine.batch.*{told}"):
+        bootdiff.distill(bootdiff.Gaussian(0.5, 0.5, (2,)), tmp_path / "run", asked, "direct", source=source)
+    assert made_ahead or not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "words, told", [({"data_free": "yes"}, "data_free should be True"), ({"kind": 5}, "kind should be a word")]
+)
+def test_a_source_says_what_it_is(words, told, tmp_path):
+    parts = {"kind": "pairs", "data_free": True, "modules": tuple, "batch": None, "ahead": None}
+    mine = type("Mine", (), {**parts, **words})
+    for source, why in ((mine(), told), (mine, "got the class Mine")):
+        with pytest.raises(bootdiff.BootdiffError, match=why):
+            bootdiff.distill(bootdiff.Gaussian(0.5, 0.5, (2,)), tmp_path, method="direct", source=source)
+
+
+def test_methods_lists_each_method_in_one_line(cli, example):
+    """Those of a program, too."""
+    example("my_method")
+    listed = cli("methods")
+    assert listed.code == 0 and not listed.err
+    head, *lines, _ = listed.out.strip().splitlines()
+    rows = {line.split()[0]: re.split(r"  +", line) for line in lines}
+    assert list(rows) == methods.single_names() and head.startswith("method")
+    assert rows["boot"][1:] == ["noise", "path", "1", methods.find_method("boot").objective.__doc__.splitlines()[0]]
+    assert rows["direct"][1:4] == ["pairs", "denoising", "1"] and rows["dm"][2] == "of any kind"
+    assert rows["consistency"][1:4] == ["pairs or images", "consistency", "1 or more"]
+    assert rows["consistency-training"][1] == "images, no teacher" and rows["blurred"][1] == "pairs"

@@ -1,6 +1,7 @@
 """What the commands do, as functions of public names: they return what the commands print and write."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -95,6 +96,10 @@ def test_a_student_is_saved_by_name_and_its_conditions_are_checked_first(run, tm
     assert not (tmp_path / "another").exists()
 
 
+#: the numbers of dynamic thresholding, as a scheduler's fields
+THRESHOLDING = ("dynamic_thresholding_ratio", "sample_max_value")
+
+
 class Net(torch.nn.Module):
     """A network that takes labels of any kind."""
 
@@ -114,7 +119,16 @@ def test_labels_from_python_may_be_any_whole_numbers(tmp_path):
     assert card["conditions"]["labels"] == [0, 1] and card["format"] == 1
 
 
-@pytest.mark.parametrize("words", [{"guidance": [3.0]}, {"folded_weight": 2.0}, {"t_min": "early"}, {"format": 99}])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *({"guidance": [3.0]}, {"folded_weight": 2.0}, {"t_min": "early"}, {"format": 99}),
+        *({"teacher_options": {"dtype": dtype}} for dtype in ("float99", 5, ["a"])),
+        *({"teacher_options": words} for words in ({"name": "x"}, {"size": 0}, {"lora": 3}, {"lora_scale": "x"})),
+        *({"targets": {"clip_sample": True, "clip_sample_range": value}} for value in ("a", -5, 0)),
+        *({"targets": {"thresholding": True, key: 7 if "ratio" in key else "x"}} for key in THRESHOLDING),
+    ],
+)
 def test_a_damaged_card_is_one_line(run, tmp_path, words):
     bootdiff.save_student(bootdiff.load_student(run), tmp_path / "student")
     path = tmp_path / "student/bootdiff.json"
@@ -162,3 +176,34 @@ def test_a_condition_is_for_as_many_samples_as_there_are_noises(tmp_path):
     noise = bootdiff.sample_noise(0, 0, 4, student.shape)
     with pytest.raises(bootdiff.BootdiffError, match="for 4 samples, got 'classes' for 2"):
         student.sample(noise, bootdiff.Classes([1]).listed(0, 0, 2))
+
+
+@pytest.mark.parametrize("words", [{"method": None}, {"method": 5}, {"method": ["boot"]}])
+def test_a_method_that_is_no_name_is_refused(words, tmp_path):
+    with pytest.raises(bootdiff.BootdiffError, match="method= expects a name such as 'boot', got"):
+        bootdiff.distill("digits", tmp_path / "run", **words)
+
+
+@pytest.mark.parametrize("output", [None, 5, ""])
+def test_an_output_that_is_no_folder_is_refused(output):
+    with pytest.raises(bootdiff.BootdiffError, match="output= expects the name of a folder, got"):
+        bootdiff.distill("digits", output)
+    with pytest.raises(bootdiff.BootdiffError, match="output= expects the name of a folder, got"):
+        bootdiff.train_teacher("digits", output, bootdiff.TeacherSettings())
+
+
+def test_a_dry_run_refuses_the_student_of_another_conditioning(run, tmp_path, cli):
+    words = ("--method", "dm", "--set", f"start={run}", "--dry-run")
+    result = cli("distill", "digits-class", "--output", tmp_path / "x", *words)
+    assert result.code == 2 and "does not fit the teacher" in result.err and "on classes" in result.err, result.err
+
+
+def test_a_file_of_a_run_that_is_no_object_names_its_cure(run, tmp_path, cli):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run/done.json").write_text("[1, 2]")
+    result = cli("report", tmp_path / "run")
+    assert result.code == 2 and "found a list; remove done.json and repeat the run's command." in result.err, result.err
+
+
+def test_what_a_terminal_would_obey_is_written_out():
+    assert str(bootdiff.BootdiffError("a\x00b \x1b[31m red\x9b ß\tend")) == "a\\x00b \\x1b[31m red\\x9b ß\tend"

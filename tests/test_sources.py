@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from bootdiff.core.condition import Condition
@@ -133,7 +134,8 @@ def test_nothing_is_asked_again_of_a_folder_that_is_whole(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", ["truncated", "empty", "words", "foreign", "unnamed", "shape", "type", "nan", "range"]
+    "wrong",
+    ["truncated", "empty", "words", "foreign", "unnamed", "shape", "type", "nan", "zeros", "bit", "old", "range"],
 )
 def test_a_shard_that_is_damaged_or_foreign_is_named_and_made_again(tmp_path, capsys, wrong):
     from bootdiff.system import notes
@@ -142,20 +144,30 @@ def test_a_shard_that_is_damaged_or_foreign_is_named_and_made_again(tmp_path, ca
     folder = tmp_path / "pairs"
     pairs(folder).ahead(4, 10)
     before, path = everything(folder), folder / "00001.safetensors"
-    words = {"held": f"{pairs(folder).shards.manifest.digest} 16-32"}
+    with safe_open(path, "pt") as file:
+        words = file.metadata()
     values = load_file(path)["data"].clone()
     if wrong in ("truncated", "empty", "words"):
         path.write_bytes({"truncated": path.read_bytes()[:-9], "empty": b"", "words": b"no tensors"}[wrong])
     elif wrong == "foreign":
         pairs(tmp_path / "other", solver="euler").ahead(4, 10)
         path.write_bytes((tmp_path / "other" / path.name).read_bytes())
+    elif wrong == "bit":
+        path.write_bytes(path.read_bytes()[:-9] + bytes([path.read_bytes()[-9] ^ 1]) + path.read_bytes()[-8:])
+    elif wrong == "old":  # as an earlier version wrote them, without the values' hash
+        save_file({"data": values}, path, {"held": words["held"].rpartition(" ")[0]})
     elif wrong == "unnamed":
         save_file({"data": values}, path)
     elif wrong == "range":
         path.write_bytes((folder / "00000.safetensors").read_bytes())
     else:
-        changed = {"shape": values[:, :1].clone(), "type": values.double(), "nan": values * float("nan")}[wrong]
-        save_file({"data": changed}, path, words)
+        changed = {
+            "shape": values[:, :1].clone(),
+            "type": values.double(),
+            "nan": values * float("nan"),
+            "zeros": 0 * values,
+        }
+        save_file({"data": changed[wrong]}, path, words)
     pairs(folder).ahead(4, 10)
     err = capsys.readouterr().err
     assert f"{path}: it" in err and "made again" in err and err.count("note:") == 1, err

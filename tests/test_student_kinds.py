@@ -156,7 +156,17 @@ def test_every_kind_takes_classes_and_a_range_of_weights(kind, tmp_path):
         ({"kind": "consistency", "facts": {"boundary": {"name": "skp"}}}, "boundary 'skp' is not known"),
         ({"kind": "consistency", "facts": {"boundary": {"name": "skip", "sigma": 1}}}, "has no such numbers"),
         ({"kind": "consistency", "facts": {"boundary": {"name": "skip", "sigma_data": -1}}}, "positive numbers"),
+        (
+            {"kind": "consistency", "facts": {"boundary": 5}},
+            "'facts': a boundary has a name and numbers",
+        ),
+        (
+            {"kind": "consistency", "facts": {"boundary": {"name": "skip", "sigma_data": 1e200}}},
+            "positive numbers from",
+        ),
         ({"kind": "trajectory", "facts": {"times": 3}}, "should hold its times"),
+        ({"kind": "trajectory", "facts": {"times": [float("inf"), 0.1]}}, "should hold its times"),
+        ({"kind": "trajectory", "facts": {"times": [0.5] * 100_000}}, "at most 1,000 times"),
         ({"kind": "trajectory", "facts": {"times": [0.5, 0.6]}}, "times should fall from t_max"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from bootdiff.config.settings import make_settings, read_command
 from bootdiff.config.teacher import TeacherOptions
@@ -14,16 +14,18 @@ from bootdiff.distillation.plan import Plan, plan_distillation
 from bootdiff.distillation.run import run_plan
 from bootdiff.distillation.source_plan import check_source
 from bootdiff.methods.registry import find_method, methods_with
+from bootdiff.methods.staged import TwoStages
 from bootdiff.monitoring.convergence import verdict_of
 from bootdiff.report.build import build_report
 from bootdiff.storage.reading import read_config
 from bootdiff.storage.runs import Run, read_done
+from bootdiff.system.notes import note
 from bootdiff.system.processes import word_of_first
 from bootdiff.system.progress import is_first_process
 from bootdiff.teachers import load_teacher
 
 if TYPE_CHECKING:
-    from bootdiff.methods.settings import DistillationSettings
+    pass
 
 
 def run_distill(
@@ -41,10 +43,13 @@ def run_distill(
     settings_type = find_method(method).settings
     said = read_config(config), read_command(assign, options)
     layers = [_of_noise_alone(method, settings_type, layer) for layer in said]
+    first = settings_type.before.settings.model_fields if issubclass(settings_type, TwoStages) else {}
     for key in (key for layer in layers for key in layer):
-        if key not in settings_type.model_fields and (methods := methods_with(key)):
+        if key not in {*settings_type.model_fields, *first} and (methods := methods_with(key)):
             raise BootdiffError(f"method {method} has no setting '{key}'; choose --method {' or '.join(methods)}.")
     settings = make_settings(settings_type, *layers)
+    if isinstance(settings, TwoStages) and (told := settings.last_alone({key for layer in layers for key in layer})):
+        note(told)
     model = load_teacher(teacher, **loaded.options, commit=Run(output).commit(teacher))
     plan = plan_distillation(model, output, settings, method)
     if dry_run:
@@ -130,11 +135,11 @@ def print_plan(plan: Plan) -> None:
     if plan.asked.prompts is not None:
         print(f"prompts: {plan.asked.describe_prompts()}")
     print(f"source: {plan.source.describe()}")
-    need = memory_need(plan.teacher, cast("DistillationSettings", plan.settings), plan.asked.bytes_beside())
-    for line in describe_memory(need, cast("DistillationSettings", plan.settings)) if need is not None else ():
-        print(line)
     settings = plan.settings
     stem = find_method(plan.method).stem(plan.teacher, settings)
+    need = memory_need(plan.teacher, settings, plan.asked.bytes_beside(), stem)
+    for line in describe_memory(need, settings) if need is not None else ():
+        print(line)
     share = 1.0 if settings.student is None else share_of(stem, plan.teacher)
     if settings.student is not None:
         print(f"student: {stem.denoiser.architecture}, a pass of which costs {share:.3g} of the teacher's")

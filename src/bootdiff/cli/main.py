@@ -99,6 +99,14 @@ def inspect(
     print_inspection(load_teacher(teacher, **loaded.options), json)
 
 
+@app.command()
+def methods() -> None:
+    """What distill --method can be: a line for each method."""
+    from bootdiff.cli.methods import print_methods
+
+    print_methods()
+
+
 @app.command(cls=DistillCommand)
 @loading
 def distill(

@@ -56,6 +56,8 @@ def _one_line(kind: type[BaseModel], error: ValidationError) -> str:
         return f"{message}."
     key = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
+        if isinstance(first["input"], dict):
+            return f"there is no stage {shown(key)}, and so no setting of it."
         hint = nearest(key, kind.model_fields) or " The command's --help lists the settings."
         return f"there is no setting {shown(key)}.{hint}"
     return f"setting {key}: {message[0].lower() + message[1:]}, got {shown(first['input'])}."

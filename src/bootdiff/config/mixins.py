@@ -111,14 +111,16 @@ class Start(Settings):
     """The weights with which a student's training begins."""
 
     start: str | None = Field(
-        default=None, description="a saved student to go on from; none = the teacher's own weights"
+        default=None, min_length=1, description="a saved student to go on from; none = the teacher's own weights"
     )
 
 
 class Conditioning(Settings):
     """What the samples are conditioned on, and how the teacher is guided."""
 
-    prompts: str | None = Field(default=None, description="a file of prompts: text, CSV, TSV, JSON lines or parquet")
+    prompts: str | None = Field(
+        default=None, min_length=1, description="a file of prompts: text, CSV, TSV, JSON lines or parquet"
+    )
     prompt_column: str | None = Field(default=None, description="of the prompts file, where it has several")
     classes: list[NonNegativeInt] | None = Field(
         default=None, min_length=1, description="class labels; none = all of them"
@@ -262,6 +264,7 @@ class Sourcing(Settings):
     )
     images: str | None = Field(
         default=None,
+        min_length=1,
         description="for source images: digits, a folder of images, IDX files, parquet, or hf:NAME of the hub",
     )
     resize: int | None = Field(
@@ -318,6 +321,7 @@ class Architecture(Settings):
 
     student: str | None = Field(
         default=None,
+        min_length=1,
         description="a folder with the config.json of another network (UNet2DModel, UNet2DConditionModel, DiT) for the "
         "student; none = the teacher's",
     )

@@ -86,7 +86,7 @@ def describe(kind: type[Settings]) -> list[tuple[str, str, str]]:
         own = "teacher's" if name in ("t_min", "t_max") else "none"
         value = entry.get_default(call_default_factory=True)
         default = own if value is None or value == {} else f"{value}"
-        rows.append((name, default, f"{entry.description}{words}"))
+        rows.append((name, default, f"{entry.description or ''}{words}".strip()))
     return rows
 
 

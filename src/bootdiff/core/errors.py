@@ -15,6 +15,8 @@ from collections.abc import Iterable
 
 #: matches a long path; its group is the path's last two parts
 _LONG_PATH = re.compile(r"(?<!\S)/[^\s:;,()'\"]{20,}?(/[^\s/:;,()'\"]{1,100}/[^\s/:;,()'\"]{1,100}/?)(?![^\s:;,()'\"])")
+#: matches what a terminal would obey or swallow, and no reader sees
+_UNSEEN = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
 #: the most characters of a message, and of a value that a message quotes
 LONGEST, QUOTED = 300, 80
 
@@ -74,7 +76,7 @@ def first_line(error: BaseException) -> str:
 
 
 def one_line(text: str, most: int = LONGEST) -> str:
-    """Return a text on one line of at most ``most`` characters.
+    """Return a text on one line of at most ``most`` characters, in which control characters are written as ``\\x00``.
 
     In a text that is too long, paths first lose their beginnings; if that is not enough, the text loses its middle.
     What is left still says what is wrong and what to do.
@@ -83,6 +85,7 @@ def one_line(text: str, most: int = LONGEST) -> str:
         text = f"{text[: 10 * most]} … {text[-10 * most :]}"
     if any(mark in text for mark in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"):
         text = " ".join(text.split())
+    text = _UNSEEN.sub(lambda sign: f"\\x{ord(sign[0]):02x}", text)
     if len(text) <= most:
         return text
     text = _LONG_PATH.sub("…\\1", text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import metadata
 from typing import Any
 
-from bootdiff.core.errors import BootdiffError, first_line
+from bootdiff.core.errors import BootdiffError, first_line, shown
 
 
 def named(group: str) -> dict[str, metadata.EntryPoint]:
@@ -22,7 +22,16 @@ def loaded(entry: metadata.EntryPoint, what: str) -> Any:
     Raises:
         BootdiffError: if it cannot be imported; the message names it.
     """
+    if entry.pattern.match(entry.value) is None:
+        raise BootdiffError(
+            f"the {what} {entry.name} cannot be imported: its entry point should name a place such as "
+            f"package.module:Class, got {shown(entry.value)}."
+        )
     try:
         return entry.load()
+    except SystemExit as error:
+        raise BootdiffError(f"the {what} {entry.value} cannot be imported (it ends the program).") from error
     except Exception as error:  # somebody else's module may raise anything
-        raise BootdiffError(f"the {what} {entry.value} cannot be imported ({first_line(error)}).") from error
+        raise BootdiffError(
+            f"the {what} {entry.value} cannot be imported ({first_line(error).removesuffix('.')})."
+        ) from error

@@ -96,7 +96,7 @@ def find_data(data: str) -> tuple[Literal["digits", "images", "tables"], list[Pa
         BootdiffError: if there is no data set of this name, or it holds no images.
     """
     path = data_folder(data)
-    if not path.exists():
+    if not data or not path.exists():  # the empty name would be the present folder
         if data == "digits":
             return "digits", []
         raise BootdiffError(

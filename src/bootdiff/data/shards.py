@@ -1,7 +1,8 @@
 """Samples that a run makes and keeps: a folder of safetensors shards, and a manifest of what they hold.
 
 A shard has its place in the folder once it is whole (``storage/whole.py``). Its header says which manifest it belongs
-to and which samples it holds, so that a shard that is truncated, or of another making, is told from the right one.
+to, which samples it holds and the hash of their values, so that a shard that is truncated, changed or of another making
+is told from the right one.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ class Shards:
                 f"the {self.manifest.what} {first} to {stop - 1} hold values that are not finite; load the teacher in "
                 "float32, or lower its guidance."
             )
-        words = {HELD: self._held(shard)}
+        words = {HELD: self._header(shard, values)}
         write_whole(self.path(shard), lambda temporary: save_tensors(temporary, values, words))
 
     def rows(self, numbers: Sequence[int]) -> dict[str, Tensor]:
@@ -149,9 +150,16 @@ class Shards:
         }
 
     def _held(self, shard: int) -> str:
-        """Return what a shard's header says: the manifest that it belongs to, and its samples."""
+        """Return how a shard's header begins: the manifest that it belongs to, and its samples."""
         first, stop = self.manifest.samples(shard)
         return f"{self.manifest.digest} {first}-{stop}"
+
+    def _header(self, shard: int, values: Mapping[str, Tensor]) -> str:
+        """Return what a shard's header says: what it holds, and the hash of its values."""
+        hashed = hashlib.blake2b(digest_size=8)
+        for name in sorted(self.manifest.entries):
+            hashed.update(values[name].detach().cpu().numpy().tobytes())
+        return f"{self._held(shard)} {hashed.hexdigest()}"
 
     def _checked(self, shard: int) -> Mapping[str, Tensor]:
         """Return a shard's tensors, which the system reads from the file when they are looked at.
@@ -166,17 +174,18 @@ class Shards:
         try:
             check_regular(path, "shard")
             with safe_open(path, "pt") as file:
-                if (file.metadata() or {}).get(HELD) != self._held(shard):
+                header = (file.metadata() or {}).get(HELD, "")
+                if not f"{header} ".startswith(f"{self._held(shard)} "):
                     raise _WrongShardError(f"it holds other {manifest.what} than this run's")
                 for name, shape in manifest.entries.items():
-                    held = file.get_slice(name)
-                    if tuple(held.get_shape()) != (stop - first, *shape) or held.get_dtype() != "F32":
+                    entry = file.get_slice(name)
+                    if tuple(entry.get_shape()) != (stop - first, *shape) or entry.get_dtype() != "F32":
                         raise _WrongShardError(f"its {name} have another shape or type")
                 values = {name: file.get_tensor(name) for name in manifest.entries}
         except (OSError, SafetensorError, BootdiffError) as error:
             raise _WrongShardError(f"it is damaged ({first_line(error)})") from error
-        if not all(bool(torch.isfinite(value).all()) for value in values.values()):
-            raise _WrongShardError("it holds values that are not finite")
+        if header != self._header(shard, values):
+            raise _WrongShardError("its values are not those that its header says")
         return values
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bootdiff.methods.settings import DistillationSettings, calls_a_target, learned_weight
-from bootdiff.teachers import PipelineTeacher, Teacher, adapter_of
+from bootdiff.teachers import PipelineTeacher, Teacher
 from bootdiff.teachers.adapters.base import dtype_of
 from bootdiff.training.planned import kept_passes
 
@@ -41,46 +41,65 @@ class Need:
         return max(0, free // max(1, self.checkpointed if checkpointing else self.sample))
 
 
-def memory_need(teacher: Teacher, settings: DistillationSettings, beside: int = 0) -> Need | None:
+def memory_need(
+    teacher: Teacher, settings: DistillationSettings, beside: int = 0, stem: Teacher | None = None
+) -> Need | None:
     """Return the memory that distilling this teacher needs; None for teachers that are no pipelines.
 
     Args:
         beside: bytes of whatever else is on the card, such as a base stage or encoders that run in the loop.
+        stem: what the student is grown from, where that is another network than the teacher's.
     """
-    denoiser, adapter = teacher.denoiser, adapter_of(teacher)
-    if adapter is None or not isinstance(denoiser, PipelineTeacher):
+    denoiser, grown = teacher.denoiser, (stem or teacher).denoiser
+    if not isinstance(denoiser, PipelineTeacher) or not isinstance(grown, PipelineTeacher):
         return None
-    weights = weights_need(denoiser.network, settings) + beside
-    full, checkpointed = _kept(teacher, settings, *activations(denoiser, settings))
+    weights = weights_need(denoiser.network, settings, grown.network) + beside
+    sizes = activations(denoiser, settings)
+    own = sizes if grown.architecture is None else activations(grown, settings)
+    full, checkpointed = _kept(teacher, settings, sizes, own)
     if settings.mixed_precision != "no":
         full, checkpointed = full // 2, checkpointed // 2
     return Need(weights, full, checkpointed)
 
 
-def _kept(teacher: Teacher, settings: DistillationSettings, full: int, checkpointed: int) -> tuple[int, int]:
+def _kept(
+    teacher: Teacher, settings: DistillationSettings, sizes: tuple[int, int], own: tuple[int, int]
+) -> tuple[int, int]:
     """Return the bytes kept for a sample by all networks that its gradients pass through.
 
     The two numbers are those without and with gradient checkpointing.
 
     Only networks that learn are checkpointed: not a teacher that gradients pass through, nor one whose low-rank updates
     are a fake denoiser.
+
+    Args:
+        sizes: the bytes of a pass of the teacher's network, or a fake denoiser, without and with checkpointing.
+        own: those of the student's.
     """
     plain = {"teacher", *(["fake"] if getattr(settings, "fake_rank", 0) > 0 else [])}
     terms = kept_passes(settings, calls_a_target(settings, teacher))
-    sizes = [sum(count * (full if n in plain else checkpointed) for n, count in term.items()) for term in terms]
-    return max(full * sum(term.values()) for term in terms), max(sizes)
+
+    def most(checkpointing: bool) -> int:
+        def size(name: str) -> int:
+            return (own if name == "student" else sizes)[checkpointing and name not in plain]
+
+        return max(sum(count * size(name) for name, count in term.items()) for term in terms)
+
+    return most(False), most(True)
 
 
-def weights_need(network: nn.Module, settings: DistillationSettings) -> int:
+def weights_need(network: nn.Module, settings: DistillationSettings, own: nn.Module | None = None) -> int:
     """Return the bytes of a teacher's network, its student and a fake denoiser, with all that learning keeps.
 
     Args:
         network: the teacher's network, or a module that holds it.
+        own: the student's network; None for one of the teacher's size.
     """
     parameters = list(network.parameters())
     count, of_teacher = (sum(size) for size in zip(*((p.numel(), p.nbytes) for p in parameters), strict=True))
-    student = 4 * count * (4 + bool(settings.ema_decay))  # weights, gradients, two moments, average
-    cast = 2 * count if settings.mixed_precision != "no" else 0  # autocast keeps a copy of the weights for a pass
+    learned = count if own is None else sum(p.numel() for p in own.parameters())
+    student = 4 * learned * (4 + bool(settings.ema_decay))  # weights, gradients, two moments, average
+    cast = 2 * learned if settings.mixed_precision != "no" else 0  # autocast keeps a copy of the weights for a pass
     fake = 4 * count * 4 if getattr(settings, "fake_rank", None) == 0 else 0  # a correction's other network
     return of_teacher + student + fake + cast
 

@@ -11,20 +11,21 @@ from typing import Any, cast
 from bootdiff.config.mixins import STORED, StoredPairs
 from bootdiff.config.settings import TrainingSettings, make_settings
 from bootdiff.core.condition import Condition
-from bootdiff.core.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError, shown
 from bootdiff.data.conditions import Conditions
 from bootdiff.data.sources import Source
 from bootdiff.distillation.conditioning import ConditionPlan, plan_conditions
 from bootdiff.distillation.fingerprints import sources_of
 from bootdiff.distillation.given_conditions import given_conditions
 from bootdiff.distillation.source_plan import SourcePlan, chosen_source, given_source, plan_source
-from bootdiff.distillation.start import adopted, of_kind
+from bootdiff.distillation.start import adopted, of_kind, started_from
 from bootdiff.export.exported import refusal
 from bootdiff.export.schedulers import scheduler_for
 from bootdiff.losses.distances import make_distance
 from bootdiff.methods.method import ANY, Method, Stage
 from bootdiff.methods.registry import find_method
 from bootdiff.methods.settings import DistillationSettings
+from bootdiff.storage.reading import folder_named
 from bootdiff.storage.runs import DONE, Run, read_done
 from bootdiff.students.architecture import adapter_with
 from bootdiff.students.card import read_card
@@ -147,7 +148,9 @@ def plan_distillation(
     Raises:
         BootdiffError: if the teacher cannot be read, the settings do not fit it, or the folder holds another run.
     """
-    resolved, output = _of_method(method, settings), Path(output)
+    if not isinstance(method, str):
+        raise BootdiffError(f"method= expects a name such as 'boot', got {shown(method)}.")
+    resolved, output = _of_method(method, settings), folder_named(output)
     if not isinstance(teacher, Teacher):
         teacher = load_teacher(teacher, commit=Run(output).commit(teacher) if isinstance(teacher, str) else None)
     whole = _plan_alone(teacher, method, resolved, output, conditions, source)
@@ -161,6 +164,9 @@ def plan_distillation(
     for one in planned[:-1]:
         before = (*before, replace(one, before=before))
     plan = replace(whole, before=before, stage=planned[-1].stage if before else None, source=planned[-1].source)
+    first = (*before, plan)[0]
+    if first.start is not None:
+        started_from(first.start, teacher, first.settings)
     for one in (*before, plan):
         Run(one.output).check(one.config, one.sources)
     return plan
@@ -183,7 +189,7 @@ def _plan_alone(
     if given is None:
         source = plan_source(teacher, resolved, takes[0], given=conditions is not None)
     else:
-        source = given_source(given, method, resolved, takes)
+        source = given_source(given, teacher, method, resolved, takes)
     if conditions is None:
         asked = plan_conditions(teacher, resolved, Run(output), source.captions)
     else:

@@ -17,6 +17,7 @@ from bootdiff.data.data_set import Data, hash_data
 from bootdiff.data.prompts import PromptFile
 from bootdiff.data.shards import Manifest, Shards
 from bootdiff.data.sources import Description, Images, Noise, Pairs, Source, Trajectories, Undescribed
+from bootdiff.data.sources.checked import Checked, check_is_source
 from bootdiff.data.sources.stored import noises_hash
 from bootdiff.distillation.conditioning import Material
 from bootdiff.distillation.pairs import PathSolver, path_times
@@ -48,18 +49,19 @@ class SourcePlan:
     kind: str
     settings: DistillationSettings
     data: Data | None = None
-    given: Source | None = None
+    given: Checked | None = None
 
     @property
     def data_free(self) -> bool:
         """Whether no image of a data set is read."""
-        return self.data is None if self.given is None else bool(self.given.data_free)
+        return self.data is None if self.given is None else self.given.data_free
 
     @property
     def digests(self) -> dict[str, str]:
         """Return the hash of the data set, if one is read; stored samples depend on nothing but the rest of the run."""
         if self.given is not None:
-            return {"source": str(getattr(self.given, "digest", type(self.given).__qualname__))}
+            source = self.given.source
+            return {"source": str(getattr(source, "digest", type(source).__qualname__))}
         return {} if self.data is None else {"data": hash_data(self.data)}
 
     @property
@@ -73,7 +75,7 @@ class SourcePlan:
         """Return the source as text for the plan."""
         settings = self.settings
         if self.given is not None:
-            return f"{self.kind} of a {type(self.given).__name__}"
+            return f"{self.kind} of a {type(self.given.source).__name__}"
         if self.data is not None:
             return f"{len(self.data.pixels)} images"
         if isinstance(settings, StoredPairs) and self.kind in STORED:
@@ -171,20 +173,19 @@ def chosen_source(settings: DistillationSettings, method: str, takes: Sequence[s
     return {**chosen, "pairs": settings.stored} if stores else chosen  # type: ignore[attr-defined]
 
 
-def given_source(source: Source, method: str, settings: DistillationSettings, takes: Sequence[str]) -> SourcePlan:
-    """Return the plan of a source that was made in Python.
+def given_source(
+    source: Source, teacher: Teacher, method: str, settings: DistillationSettings, takes: Sequence[str]
+) -> SourcePlan:
+    """Return the plan of a source that was made in Python, after trying it on a small batch.
 
     Raises:
-        BootdiffError: if it is no source, or the method cannot learn from one of its kind.
+        BootdiffError: if it is no source, or the method cannot learn from one of its kind or from its batches.
     """
-    lacks = [name for name in ("kind", "data_free", "batch", "ahead", "modules") if not hasattr(source, name)]
-    if lacks:
-        raise BootdiffError(
-            f"source= expects a source such as those of bootdiff.data.sources, got a {type(source).__name__} without "
-            f"'{lacks[0]}'."
-        )
+    check_is_source(source)
     check_source(method, takes, source.kind)
-    return SourcePlan(source.kind, settings, given=source)
+    times = settings.trajectory_times if isinstance(settings, StoredTrajectories) else 0
+    given = Checked(source, tuple(teacher.shape), times).tried(settings.seed, settings.batch_size)
+    return SourcePlan(source.kind, settings, given=given)
 
 
 def check_source(method: str, takes: Sequence[str], asked: str) -> None:

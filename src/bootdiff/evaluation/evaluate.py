@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bootdiff.core.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError, shown
 from bootdiff.data.conditions import Unconditional
 from bootdiff.evaluation.curve import LADDER, Chooser, Stock
 from bootdiff.evaluation.engine import Engine, Entry, Noises
-from bootdiff.evaluation.entries import chooser_of, rows_beside
+from bootdiff.evaluation.entries import chooser_of, own_calls, rows_beside
 from bootdiff.evaluation.measure import Listed
 from bootdiff.evaluation.measurement import Measurement, notes
 from bootdiff.evaluation.processes import join
@@ -21,7 +21,7 @@ from bootdiff.evaluation.table import measured_table, table_entries, teachers_co
 from bootdiff.evaluation.tally import Judges
 from bootdiff.export.card import model_card
 from bootdiff.samplers.base import Sampler
-from bootdiff.samplers.rows import ONE_CALL, Candidate, Row, path_end, starts_elsewhere
+from bootdiff.samplers.rows import Candidate, Row, path_end, starts_elsewhere
 from bootdiff.sampling.opening import is_teacher, open_alone, open_pair
 from bootdiff.storage.files import write_json, write_text
 from bootdiff.storage.lock import lock
@@ -70,11 +70,17 @@ def evaluate(
     Returns:
         A dictionary that can be written as JSON; its ``rows`` are the teacher's, then the students'.
     """
+    if not isinstance(students, Mapping):
+        raise BootdiffError(
+            f"evaluate expects samplers by their names, got {shown(students)}; of a folder: evaluate_student."
+        )
+    if num < 1 or repeats < 1:
+        raise BootdiffError(f"evaluate expects at least one sample and one noise seed, got {num} and {repeats}.")
     engine = Engine(judges, Noises(num, seed, repeats))
     path = (path_of or teacher, t_range)
     entries = [
         Entry(
-            Candidate(Row("student", ONE_CALL, 1, getattr(sampler, "calls", 1), title=name), sampler),
+            Candidate(Row("student", *own_calls(sampler), own_calls(sampler)[1], title=name), sampler),
             teacher,
             listed,
             path,
@@ -115,11 +121,13 @@ def evaluate_student(
     """
     name, output = str(name), Path(output)
     if output.suffix != ".json":
-        raise BootdiffError(f"--output {output}: expected a file that ends in .json.")
+        raise BootdiffError(f"output {output}: expected a file that ends in .json.")
     join()
     if is_teacher(name):
         if teacher is not None or path_end:
-            raise BootdiffError(f"{name} is a teacher, so --teacher and --path-end mean nothing to it; leave them out.")
+            raise BootdiffError(
+                f"{name} is a teacher, so another teacher and the end of a path mean nothing to it; leave them out."
+            )
         chooser, reference, further = _teacher_alone(name, asked, teacher_options)
     else:
         chooser, reference, further = _student_beside(name, asked, teacher, teacher_options, path_end)

@@ -117,5 +117,5 @@ def clip_score(name: str | None, texts: Sequence[str] | None) -> ClipScore | Non
     if name is None:
         return None
     if texts is None:
-        raise BootdiffError("--clip measures how well images fit their prompts; this student is not given any.")
+        raise BootdiffError("--clip (clip=) measures how well images fit their prompts; this student is not given any.")
     return ClipScore(name).load()

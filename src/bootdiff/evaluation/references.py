@@ -214,8 +214,10 @@ def default_features(teacher: Teacher, features: str | None, reference: str | No
     if teacher.name in BUILTIN_TEACHERS:
         return features or DIGITS, reference or DIGITS
     if (features is None) != (reference is None):
-        missing = "--features" if features is None else "--reference"
-        raise BootdiffError(f"a Fréchet distance needs both --features and --reference; {missing} is missing.")
+        missing = "features" if features is None else "reference"
+        raise BootdiffError(
+            f"a Fréchet distance needs both features and a reference; --{missing} ({missing}=) is missing."
+        )
     return features, reference
 
 

@@ -157,7 +157,7 @@ class Tally:
             against = reference.samples.to(samples.device)
             known["kid"] = kernel_distance(samples, against)
             known["precision"], known["recall"] = precision_recall(samples, against)
-            known.update({name: metric.measure(samples, against) for name, metric in further_metrics().items()})
+            known.update({name: metric.of(samples, against) for name, metric in further_metrics().items()})
         with suppress(BootdiffError):  # of a condition with two samples at least
             known["diversity"] = self.diversity.estimate()
         if self.classified:

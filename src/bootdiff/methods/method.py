@@ -75,6 +75,10 @@ class Method:
     student: str = "path"
     stages: Stages | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        if not (isinstance(self.settings, type) and issubclass(self.settings, DistillationSettings)):
+            raise BootdiffError(f"the settings of method {self.name} should be a class of DistillationSettings.")
+
     def stages_of(self, settings: DistillationSettings) -> Sequence[Stage]:
         """Return the stages of a run with these settings, in order; the last one is the run itself."""
         return (Stage("", self.name, settings),) if self.stages is None else self.stages(settings)

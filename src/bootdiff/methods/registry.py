@@ -11,10 +11,11 @@ from importlib import import_module
 from importlib.metadata import EntryPoint
 from typing import Any, TypeVar
 
-from bootdiff.core.errors import BootdiffError, choose
+from bootdiff.core.errors import BootdiffError, choose, nearest, shown
 from bootdiff.core.plugins import loaded, named
 from bootdiff.methods.method import Method
 from bootdiff.methods.settings import DistillationSettings
+from bootdiff.system.notes import note
 
 C = TypeVar("C", bound=type)
 #: for each method's name, its objective class, as ``module:class`` where its module is imported only when asked for
@@ -55,14 +56,24 @@ def register_method(objective: C) -> C:
 
 
 def single_names() -> list[str]:
-    """Return the names of all methods, without those of two in one run."""
-    return [*METHODS, *sorted(_of_others())]
+    """Return the names of all methods, without those of two in one run; a broken one of others is left out."""
+    return [*METHODS, *(name for name in sorted(_of_others()) if name not in METHODS and _works(name))]
+
+
+def _works(name: str) -> bool:
+    """Return whether another package's method can be found; why it cannot is a note."""
+    try:
+        find_method(name)
+    except BootdiffError as error:
+        note(f"method {shown(name)} of another package is left out: {error.message}")
+        return False
+    return True
 
 
 def names() -> list[str]:
     """Return every name that ``find_method`` knows: the methods, and every two that fit in one run."""
     single = [find_method(name) for name in single_names()]
-    return [*single_names(), *(f"{a.name}+{b.name}" for b in single for a in single if b.follows(a))]
+    return [*(one.name for one in single), *(f"{a.name}+{b.name}" for b in single for a in single if b.follows(a))]
 
 
 def methods_with(setting: str) -> list[str]:
@@ -72,7 +83,8 @@ def methods_with(setting: str) -> list[str]:
 
 def method_of(settings: DistillationSettings) -> Method:
     """Return the method whose settings these are; of a run of two methods, the second one."""
-    return next(known for known in map(find_method, single_names()) if isinstance(settings, known.settings))
+    known = {find_method(name).settings: name for name in reversed(single_names())}
+    return find_method(next(known[kind] for kind in type(settings).__mro__ if kind in known))
 
 
 @lru_cache
@@ -85,23 +97,25 @@ def find_method(name: str) -> Method:
     Raises:
         BootdiffError: if there is no such method, or b cannot go on from a; the message names the nearest one.
     """
-    first, plus, second = name.partition("+")
-    if not plus:
-        return _declared(choose(name, [*single_names(), *_corrected_names(name)], "method"))
+    if name in METHODS or name in _of_others():
+        return _declared(name)
+    parts = name.split("+")
+    if not all(parts) or len(parts) > 2:
+        raise BootdiffError(f"a run has one method, or at most two as in boot+dm, got --method {shown(name)}.")
+    if len(parts) == 1:
+        raise BootdiffError(
+            f"method {shown(name)} is not known; expected one of {', '.join(single_names())}, or two of them as in "
+            f"boot+dm.{nearest(name, names())}"
+        )
     from bootdiff.methods.staged import two_stages
 
-    a, b = (find_method(choose(part, single_names(), "method")) for part in (first, second))
+    a, b = (find_method(choose(part, single_names(), "method")) for part in parts)
     if not b.follows(a):
         fits = [one for one in single_names() if one != b.name and b.follows(find_method(one))]
         raise BootdiffError(
             f"method {b.name} cannot go on from {a.name} in one run; it follows {' or '.join(fits) or 'no other'}."
         )
     return two_stages(a, b)
-
-
-def _corrected_names(name: str) -> list[str]:
-    """Return the names of two methods in one run that a misspelt name may mean."""
-    return names() if name not in single_names() else []
 
 
 def _declared(name: str) -> Method:
@@ -118,6 +132,10 @@ def _declared(name: str) -> Method:
         declared: Method = place.method
         return declared
     point = _of_others()[name]
+    if "+" in name:
+        raise BootdiffError(
+            f"method {shown(name)} of {point.value} cannot be chosen: + joins the names of two methods."
+        )
     found = getattr(loaded(point, "method"), "method", None)
     if not isinstance(found, Method) or found.name != name:
         raise BootdiffError(f"{point.value} declares no method {name}; see docs/extending.md for how to declare one.")

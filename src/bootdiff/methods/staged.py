@@ -5,13 +5,15 @@ Source: docs/method.md, "BOOT, then a correction".
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, create_model, model_validator
 
 from bootdiff.config.base import Settings
-from bootdiff.core.errors import BootdiffError
+from bootdiff.config.mixins import Rounds
+from bootdiff.core.errors import BootdiffError, shown
 from bootdiff.methods.method import Method, Stage
 from bootdiff.methods.settings import DistillationSettings
 
@@ -43,10 +45,42 @@ class TwoStages(Settings):
         both = {key: value for key, value in self.model_dump().items() if key in kind.model_fields}
         return kind(**{key: value for key, value in both.items() if key not in OWN} | self._asked)
 
+    def last_alone(self, given: Iterable[str]) -> str:
+        """Return a sentence on which of the given settings are the last stage's alone; empty where none is.
+
+        Args:
+            given: the names of settings that were asked for.
+        """
+        kind, name = self.before.settings, self.before.name
+        alone = [key for key in OWN if key in given and key in kind.model_fields and key not in self._asked]
+        if not alone:
+            return ""
+        firsts = ", ".join(f"{name}.{key} stays {getattr(self.first, key)}" for key in alone)
+        return f"{' and '.join(alone)} {'is' if len(alone) == 1 else 'are'} the last stage's alone: {firsts}."
+
     @property
     def _asked(self) -> dict[str, Any]:
         asked: dict[str, Any] = getattr(self, self.before.name)
         return asked
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_stage(cls, values: Any) -> Any:
+        """Refuse a setting of the first stage without its name, and settings of a stage that there is not."""
+        if not isinstance(values, Mapping):
+            return values
+        first, second = cls.before.name, cls.method_name.rpartition("+")[2]
+        for key, value in values.items():
+            if key in cls.model_fields:
+                continue
+            if key in cls.before.settings.model_fields:
+                raise BootdiffError(f"'{key}' is a setting of the first stage alone; set {first}.{key}={shown(value)}.")
+            if isinstance(value, Mapping) and not issubclass(cls, Rounds):
+                raise BootdiffError(
+                    f"method {cls.method_name} has no stage {shown(key)}; {first}.{_one(value)} is a setting of the "
+                    f"stage {first}, and {_one(value)} one of the last, {second}."
+                )
+        return values
 
     @model_validator(mode="after")
     def _first_stage(self) -> Self:
@@ -65,6 +99,11 @@ class TwoStages(Settings):
             if shared and getattr(first, key) != getattr(self, key):
                 raise BootdiffError(f"{name}.{key}: both stages have the same one; set {key} itself.")
         return self
+
+
+def _one(words: Mapping[str, Any]) -> str:
+    """Return the name of the first setting among some."""
+    return next(iter(words), "steps")
 
 
 def two_stages(first: Method, second: Method) -> Method:

@@ -5,15 +5,17 @@ A package adds its own by an entry point of the group ``bootdiff.metrics``, and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 from torch import Tensor
 
-from bootdiff.core.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError, first_line, shown
 from bootdiff.core.plugins import loaded, named
 from bootdiff.metrics.estimate import Estimate
+from bootdiff.system.out_of_memory import let_pass
 
 GROUP = "bootdiff.metrics"
 
@@ -34,6 +36,22 @@ class Metric:
     title: str
     measure: Callable[[Tensor, Tensor], Estimate]
     format: str = ".3f"
+
+    def of(self, samples: Tensor, reference: Tensor) -> Estimate:
+        """Return the figure of samples (n, d) against a reference (m, d).
+
+        Raises:
+            BootdiffError: if it cannot be measured, or is no finite number; the message names the metric.
+        """
+        try:
+            found = self.measure(samples, reference)
+            value = float(found.value) if isinstance(found, Estimate) else math.nan
+        except Exception as error:  # somebody else's function may raise anything
+            let_pass(error)
+            raise BootdiffError(f"metric {self.name} raised {type(error).__name__}: {first_line(error)}") from error
+        if not math.isfinite(value):
+            raise BootdiffError(f"metric {self.name} should return an Estimate of a finite value, got {shown(found)}.")
+        return found
 
 
 _registered: dict[str, Metric] = {}

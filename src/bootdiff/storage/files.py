@@ -22,21 +22,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def read_json(path: Path, most: int = MOST_JSON) -> dict[str, Any]:
+def read_json(path: Path, most: int = MOST_JSON, cure: str = "") -> dict[str, Any]:
     """Read a file that holds a JSON object; ``reading.parse_json`` says what is refused.
 
     Args:
         most: the most bytes that the file may have.
+        cure: what to do with a damaged file, at the message's end.
 
     Raises:
         BootdiffError: if the file is missing, too large, or holds no JSON object.
     """
+    end = f"; {cure}." if cure else "."
     try:
         value = parse_json(read_text(path, most, "JSON file"))
     except (OSError, ValueError) as error:
-        raise BootdiffError(f"{path} cannot be read as JSON ({first_line(error)}).") from error
+        raise BootdiffError(f"{path} cannot be read as JSON ({first_line(error)}){end}") from error
     if not isinstance(value, dict):
-        raise BootdiffError(f"{path} should hold a JSON object, found a {type(value).__name__}.")
+        raise BootdiffError(f"{path} should hold a JSON object, found a {type(value).__name__}{end}")
     return value
 
 

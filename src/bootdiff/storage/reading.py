@@ -7,6 +7,7 @@ Every JSON and YAML text that the package reads goes through ``parse_json`` and 
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 from collections.abc import Iterable, Mapping
@@ -138,6 +139,22 @@ def check_kinds(words: Mapping[str, Any], path: Path, cure: str, **kinds: Any) -
         finite = not isinstance(value, float) or value - value == 0
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool) or not finite:
             raise BootdiffError(f"{path}: '{name}' cannot be {shown(value, 60)}; it is damaged, so {cure}.")
+
+
+def folder_named(output: object) -> Path:
+    """Return the folder that Python names for a run.
+
+    Raises:
+        BootdiffError: if it is no path, or the empty one.
+    """
+    if not isinstance(output, str | os.PathLike) or not str(output):
+        raise BootdiffError(f"output= expects the name of a folder, got {shown(output)}.")
+    return Path(output)
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value of a JSON text is a finite number; a truth value is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _integer(digits: str) -> int:

@@ -58,11 +58,11 @@ def read_done(folder: Path) -> dict[str, Any]:
     Raises:
         BootdiffError: if the file is missing or damaged.
     """
-    path = folder / DONE
-    words = read_json(path)
+    path, cure = folder / DONE, f"remove {DONE} and repeat the run's command"
+    words = read_json(path, cure=cure)
     kinds = {"student_step": int, "diverged": str, "data_free": bool, "passes": dict, "not_exported": str}
     optional = {key: kind for key, kind in kinds.items() if key in words}
-    check_kinds(words, path, f"remove {DONE} and repeat the run's command", steps=int, seconds=float | int, **optional)
+    check_kinds(words, path, cure, steps=int, seconds=float | int, **optional)
     return words
 
 
@@ -110,11 +110,11 @@ class Run:
         Raises:
             BootdiffError: if the file is damaged.
         """
-        path = self.folder / "meta.json"
-        words = read_json(path)
+        path, cure = self.folder / "meta.json", "bring it back or choose another folder"
+        words = read_json(path, cure=cure)
         kinds: dict[str, Any] = {"sources": dict, "command": str, "folder": str, "versions": dict}
         present = {key: kind for key, kind in kinds.items() if key in words}
-        check_kinds(words, path, "bring it back or choose another folder", **present)
+        check_kinds(words, path, cure, **present)
         return words
 
     @property

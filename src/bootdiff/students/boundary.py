@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from bootdiff.core.device import in_float64
-from bootdiff.core.errors import BootdiffError, choose
+from bootdiff.core.errors import BootdiffError, choose, shown
 from bootdiff.schedules import Schedule
+from bootdiff.storage.reading import is_number
 
 
 class Boundary(ABC):
@@ -80,20 +81,24 @@ class Naive(Boundary):
         return 0.0
 
 
+#: the range of a boundary's numbers, whose squares must be numbers as well
+LEAST, MOST = 1e-6, 1e6
 BOUNDARIES: Mapping[str, type[Boundary]] = {"skip": Skip, "naive": Naive}
 
 
-def boundary_from(words: Mapping[str, Any]) -> Boundary:
+def boundary_from(words: Any) -> Boundary:
     """Return the boundary that a student's card describes.
 
     Raises:
         BootdiffError: if there is none of this name, or its numbers are others.
     """
+    if not isinstance(words, Mapping):
+        raise BootdiffError(f"a boundary has a name and numbers, got {shown(words)}.")
     kind = BOUNDARIES[choose(str(words.get("name")), BOUNDARIES, "boundary")]
     given = {key: value for key, value in words.items() if key != "name"}
-    if not all(isinstance(value, int | float) and value > 0 for value in given.values()):
-        raise BootdiffError(f"a boundary expects positive numbers, got {given}.")
+    if not all(is_number(value) and LEAST <= value <= MOST for value in given.values()):
+        raise BootdiffError(f"a boundary expects positive numbers from {LEAST:g} to {MOST:g}, got {shown(given)}.")
     try:
-        return kind(**given)
+        return kind(**{key: float(value) for key, value in given.items()})
     except TypeError as error:
-        raise BootdiffError(f"the boundary {kind.name} has no such numbers: {', '.join(given)}.") from error
+        raise BootdiffError(f"the boundary {kind.name} has no such numbers: {shown(list(given))}.") from error

@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from bootdiff.core.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError, shown
 from bootdiff.core.guidance import GuidanceWeight
 from bootdiff.storage.files import read_json, write_json
 from bootdiff.teachers.base import Origin
+from bootdiff.teachers.limits import limit_from
+from bootdiff.teachers.loading.load import DTYPES
 
 FILE = "bootdiff.json"
 #: the number of the card's format, raised when an earlier version of bootdiff would misunderstand a new card
 FORMAT: Literal[1] = 1
+_ORIGIN = TypeAdapter(Origin)
 
 
 class LearnedConditions(BaseModel):
@@ -87,6 +90,24 @@ class StudentCard(BaseModel):
             raise ValueError("folded_weight belongs to a guidance of two weights")
         return self
 
+    @field_validator("teacher_options")
+    @classmethod
+    def _loads_a_teacher(cls, options: dict[str, Any]) -> dict[str, Any]:
+        unknown = sorted(set(options) - (set(Origin.__dataclass_fields__) - {"name"}))
+        if unknown:
+            raise ValueError(f"holds {shown(unknown[0])}, which is none")
+        origin = _ORIGIN.validate_python({"name": "", **options})
+        if origin.dtype not in DTYPES:
+            raise ValueError(f"holds the dtype {shown(origin.dtype)}; expected one of {', '.join(DTYPES)}")
+        return {key: getattr(origin, key) for key in options}
+
+    @field_validator("targets")
+    @classmethod
+    def _limits_targets(cls, fields: dict[str, Any] | None) -> dict[str, Any] | None:
+        if fields is not None:
+            limit_from(fields)
+        return fields
+
     @property
     def weight(self) -> GuidanceWeight:
         """The guidance weight that the student learned: none, one, or a range."""
@@ -128,6 +149,11 @@ def write_card(card: StudentCard, folder: Path) -> None:
     write_json(folder / FILE, card.as_json)
 
 
+def damaged(path: Path, what: object) -> BootdiffError:
+    """Return the error of a student's file that holds what bootdiff never writes there."""
+    return BootdiffError(f"{path}: {what}; it is damaged, so repeat the run's command.")
+
+
 def read_card(folder: Path) -> StudentCard:
     """Return the card in ``folder``.
 
@@ -135,25 +161,22 @@ def read_card(folder: Path) -> StudentCard:
         BootdiffError: if an entry is missing or of a wrong kind; the message names it.
     """
     path = folder / FILE
-    words = read_json(path)
+    words = read_json(path, cure="it is damaged, so repeat the run's command")
     missing = next((key for key in ("teacher", "t_min", "t_max") if words.get(key) is None), None)
     if missing is not None:
-        raise BootdiffError(f"{path}: '{missing}' is missing; it is damaged, so repeat the run's command.")
+        raise damaged(path, f"'{missing}' is missing")
     if isinstance(words.get("format"), int) and words["format"] > FORMAT:
         raise BootdiffError(f"{path} was written by a later version of bootdiff; open it with that one.")
     try:
-        card = StudentCard.model_validate(words)
+        return StudentCard.model_validate(words)
     except ValidationError as error:
-        raise BootdiffError(f"{path}: {_first(error)}; it is damaged, so repeat the run's command.") from None
-    unknown = set(card.teacher_options) - (set(Origin.__dataclass_fields__) - {"name"})
-    if unknown:
-        raise BootdiffError(f"{path}: teacher_options holds '{unknown.pop()}', which is none; repeat its command.")
-    return card
+        raise damaged(path, _first(error)) from None
 
 
 def _first(error: ValidationError) -> str:
     """Return a message on the first thing that is wrong with a card."""
     first = error.errors()[0]
-    message = first["msg"]
+    inner = first.get("ctx", {}).get("error")
+    message = _first(inner) if isinstance(inner, ValidationError) else first["msg"].removeprefix("Value error, ")
     where = ".".join(map(str, first["loc"])) or "card"
     return f"'{where}': {message[0].lower()}{message[1:]}"

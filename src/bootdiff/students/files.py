@@ -8,7 +8,7 @@ from typing import Any
 from bootdiff.core.errors import BootdiffError
 from bootdiff.storage.files import load_tensors, save_tensors, write_json, write_whole
 from bootdiff.students import Student
-from bootdiff.students.card import StudentCard, new_card, read_card, write_card
+from bootdiff.students.card import FILE, StudentCard, damaged, new_card, read_card, write_card
 from bootdiff.students.folder import StudentFolder
 from bootdiff.students.kinds import student_kind
 from bootdiff.students.parts import BESIDE, StudentParts
@@ -120,7 +120,7 @@ def _load_pipeline(folder: Path, card: StudentCard) -> Student:
     kind = student_kind(card.kind)
     grown = GrownPipelineNetwork(network, adapter, guided=card.weight.is_range, timed=kind.timed)
     student = kind.grown(grown, reading, *card.times, card.weight.plain)
-    student.take(card.facts)
+    _take_facts(student, card, folder)
     slots = load_tensors(folder / SLOTS)
     check_finite_tensors(slots, folder / SLOTS)
     try:
@@ -132,6 +132,14 @@ def _load_pipeline(folder: Path, card: StudentCard) -> Student:
     return student
 
 
+def _take_facts(student: Student, card: StudentCard, folder: Path) -> None:
+    """Let a student take what only its kind remembers from its card."""
+    try:
+        student.take(card.facts)
+    except BootdiffError as error:
+        raise damaged(folder / FILE, f"'facts': {error.message.removesuffix('.')}") from error
+
+
 def _load_plain(folder: Path, teacher: Teacher | None, card: StudentCard) -> Student:
     if teacher is None:
         raise BootdiffError(
@@ -139,7 +147,7 @@ def _load_plain(folder: Path, teacher: Teacher | None, card: StudentCard) -> Stu
             "bootdiff.load_student(folder, teacher)."
         )
     student = student_kind(card.kind).from_teacher(teacher, *card.times, card.weight.plain)
-    student.take(card.facts)
+    _take_facts(student, card, folder)
     tensors = load_tensors(folder / WEIGHTS)
     check_finite_tensors(tensors, folder / WEIGHTS)
     try:

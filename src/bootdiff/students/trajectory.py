@@ -13,17 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from bootdiff.core.condition import Condition
-from bootdiff.core.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError, shown
 from bootdiff.core.guidance import Plain
 from bootdiff.solvers import even_times
+from bootdiff.storage.reading import is_number
 from bootdiff.students.growth import GrownNetwork
 from bootdiff.students.mixing import add_mixing, mixed
 from bootdiff.students.path import PathStudent
 from bootdiff.teachers.base import NO_CONDITION, Teacher
 from bootdiff.teachers.one_call import OneCall
 
-#: the number of times where nothing else is said
-TIMES = 8
+#: the number of times where nothing else is said, and the most that there may be
+TIMES, MOST_TIMES = 8, 1000
 
 
 class TrajectoryStudent(PathStudent):
@@ -51,14 +52,16 @@ class TrajectoryStudent(PathStudent):
         """Choose the times, falling from t_max to t_min; layers for another number of times begin anew.
 
         Raises:
-            BootdiffError: if there are fewer than two, or they do not fall from t_max to t_min.
+            BootdiffError: if there are fewer than two or more than 1,000, or they do not fall from t_max to t_min.
         """
+        if len(times) > MOST_TIMES:
+            raise BootdiffError(f"a trajectory has at most {MOST_TIMES:,} times, got {len(times):,}.")
         falls = all(a > b for a, b in pairwise(times))
         ends = len(times) > 1 and abs(times[0] - self.t_max) < 1e-6 and abs(times[-1] - self.t_min) < 1e-6
         if not (falls and ends):
             raise BootdiffError(
                 f"a trajectory's times should fall from t_max = {self.t_max:g} to t_min = {self.t_min:g}, got "
-                f"{list(times)}."
+                f"{shown(list(times))}."
             )
         if len(times) != len(self.times):
             self._here = add_mixing(self.network, len(times))
@@ -105,6 +108,6 @@ class TrajectoryStudent(PathStudent):
     def take(self, facts: Mapping[str, Any]) -> None:
         """Take the times from a card."""
         times = facts.get("times")
-        if not isinstance(times, list) or not all(isinstance(time, int | float) for time in times):
-            raise BootdiffError(f"a trajectory student's card should hold its times, got {times!r}.")
+        if not isinstance(times, list) or not all(map(is_number, times)):
+            raise BootdiffError(f"a trajectory student's card should hold its times, got {shown(times)}.")
         self.answer_at(times)

@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class LimitFields(BaseModel):
+    """The fields of a diffusers scheduler config that limit x_0, with the ranges in which they mean something."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    thresholding: bool = False
+    dynamic_thresholding_ratio: float = Field(0.995, gt=0, le=1)
+    sample_max_value: float = Field(1.0, ge=1, allow_inf_nan=False)
+    clip_sample: bool = False
+    clip_sample_range: Positive = 1.0
 
 
 class Limit(Protocol):
@@ -77,7 +92,12 @@ def _open(x_0: Tensor, limited: Tensor) -> Tensor:
 
 
 def limit_from(fields: Mapping[str, Any]) -> Limit:
-    """Return the limit whose ``scheduler_fields`` these are; thresholding goes before clipping, as in diffusers."""
-    if fields.get("thresholding"):
-        return DynamicThreshold(fields.get("dynamic_thresholding_ratio", 0.995), fields.get("sample_max_value", 1.0))
-    return Clip(fields.get("clip_sample_range", 1.0)) if fields.get("clip_sample") else NoLimit()
+    """Return the limit whose ``scheduler_fields`` these are; thresholding goes before clipping, as in diffusers.
+
+    Raises:
+        ValidationError: if a field is out of range, or of another kind.
+    """
+    read = LimitFields.model_validate(fields)
+    if read.thresholding:
+        return DynamicThreshold(read.dynamic_thresholding_ratio, read.sample_max_value)
+    return Clip(read.clip_sample_range) if read.clip_sample else NoLimit()

@@ -17,6 +17,7 @@ from bootdiff.data.sources import Images
 from bootdiff.solvers import ddim, trailing_times
 from bootdiff.storage.files import write_json, write_parts, write_whole
 from bootdiff.storage.lock import lock
+from bootdiff.storage.reading import folder_named
 from bootdiff.storage.runs import Run
 from bootdiff.system.notes import note
 from bootdiff.system.processes import word_of_first
@@ -46,7 +47,7 @@ def train_teacher(data: str, output: Path | str, settings: TeacherSettings, repo
     """
     from bootdiff.teaching.student_settings import student_settings
 
-    output = Path(output)
+    output = folder_named(output)
     known = load_data(data, settings)
     asked = student_settings(settings)
     run = Run(output)

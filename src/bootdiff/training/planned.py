@@ -10,7 +10,7 @@ import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from bootdiff.core.turn import Turn
 from bootdiff.data.conditions import Conditions, Unconditional, Weighted
 from bootdiff.data.sources import Batch, Noise
 from bootdiff.methods.base import Objective
-from bootdiff.methods.method import Stage
+from bootdiff.methods.method import Method, Stage
 from bootdiff.methods.registry import find_method, method_of
 from bootdiff.methods.settings import DistillationSettings
 from bootdiff.methods.staged import TwoStages
@@ -31,6 +31,9 @@ from bootdiff.schedules import Cosine
 from bootdiff.teachers import CallableTeacher, Teacher
 from bootdiff.teachers.guidance import guided
 from bootdiff.training.passes import counter_of, told
+
+if TYPE_CHECKING:
+    from bootdiff.students import Student
 
 SHAPE = (2,)
 #: what the stand-in has otherwise than the teacher; no number of passes depends on it
@@ -73,6 +76,13 @@ def _answers(stage: Stage, answers: int) -> int:
 def passes_a_step(settings: DistillationSettings, answers: int = 1) -> float:
     """Return the passes of a step in units of the batch, on average over the stage's steps."""
     return sum(_run_of(settings, answers).values()) / (settings.steps * settings.batch_size)
+
+
+def calls_of(method: Method) -> str:
+    """Return in how many calls the student of a method makes an image, by its defaults: "1", or "1 or more"."""
+    last = method.stages_of(method.settings())[-1].settings
+    student = cast("Student", _objective(last, 1).learners()["student"].module)
+    return f"{student.calls} or more" if student.any_calls else f"{student.calls}"
 
 
 def kept_passes(settings: DistillationSettings, answers: int = 1) -> list[dict[str, int]]:

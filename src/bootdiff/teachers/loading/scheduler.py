@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from bootdiff.core.errors import BootdiffError
 from bootdiff.schedules import EDM, BetaTable, RectifiedFlow, Schedule
 from bootdiff.system.notes import note
+from bootdiff.teachers.limits import LimitFields, Positive
 from bootdiff.teachers.prediction import FlowVelocity, Noise, Preconditioned, Prediction, Signal, Velocity
 
 #: schedulers whose config is a table of betas and a prediction type
@@ -43,20 +44,12 @@ EDM_SCHEDULERS = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
 FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 
 Model = TypeVar("Model", bound=BaseModel)
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class SchedulerConfig(BaseModel, ABC):
+class SchedulerConfig(LimitFields, ABC):
     """The fields that every kind of scheduler shares, with the ranges in which they mean something."""
 
-    model_config = ConfigDict(extra="ignore", strict=True)
-
     num_train_timesteps: int = Field(1000, ge=2, le=1_000_000)
-    thresholding: bool = False
-    dynamic_thresholding_ratio: float = Field(0.995, gt=0, le=1)
-    sample_max_value: float = Field(1.0, ge=1, allow_inf_nan=False)
-    clip_sample: bool = False
-    clip_sample_range: Positive = 1.0
 
     @abstractmethod
     def read(self, where: Path | str, tokens: int | None = None) -> tuple[Schedule, Prediction]:
