@@ -199,7 +199,7 @@ def test_mistakes_are_told_in_a_line(cli, run, tmp_path):
         "it is a student of another teacher": [run, "--teacher", colour],
         "conditioned on nothing and digits-class on classes": [digits, "--teacher", "digits-class"],
         "no folder at": [tmp_path / "nowhere"],
-        "--features is missing": [run, "--reference", "digits"],
+        "--features (features=) is missing": [run, "--reference", "digits"],
     }
     for words, arguments in cases.items():
         result = cli("compare", *arguments, "--output", tmp_path / "c", "--num", "8")

@@ -612,7 +612,7 @@ def test_a_start_that_does_not_fit_is_refused_in_one_line(tiny, tmp_path, correc
 @pytest.mark.parametrize(
     "words, expected",
     [
-        (["--method", "boot+dn"], "Did you mean 'dm'"),
+        (["--method", "boot+dmm"], "Did you mean 'dm'"),
         (["--set", "fake_rank=4"], "method boot has no setting 'fake_rank'; choose --method dm or sid"),
         (["--method", "boot+dm", "--set", "boot.fake_rank=4"], "boot: there is no setting 'fake_rank'"),
         (["--method", "boot+dm", "--set", "boot.stepz=3"], "boot: there is no setting 'stepz'"),

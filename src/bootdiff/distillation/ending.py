@@ -43,6 +43,7 @@ class Ended:
         data_free: whether no image of a data set was read.
         passes: the passes of this stage's training by network, and in all as ``"all"``; None if they were not counted.
         not_exported: why there is no stock pipeline of the student, as one line; None where there is one.
+        teacher_free: True where training asked no teacher; otherwise None.
     """
 
     steps: int
@@ -52,6 +53,7 @@ class Ended:
     data_free: bool = True
     passes: dict[str, float] | None = None
     not_exported: str | None = None
+    teacher_free: bool | None = None
 
 
 def take_best(student: Student, watch: Watch | None, accelerator: Accelerator) -> int | None:

@@ -56,7 +56,8 @@ def train_stage(plan: Plan, material: Material, student: Student | None, acceler
     passes = loop.passes.totals()
     if accelerator.is_main_process and not plan.finished:
         seconds, chosen = round(loop.seconds, 1), best_step or loop.step
-        save_results(plan, student, Ended(loop.step, seconds, chosen, diverged, plan.data_free, passes))
+        free, untaught = plan.data_free, plan.teacher_free or None
+        save_results(plan, student, Ended(loop.step, seconds, chosen, diverged, free, passes, teacher_free=untaught))
     accelerator.wait_for_everyone()
     return student
 

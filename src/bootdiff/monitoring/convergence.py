@@ -108,6 +108,8 @@ def verdict_of(run: Path) -> Verdict:
         if (told := _divergence(stage.folder)) is not None:
             name = "the first stage" if number == 0 else f"the stage {stage.folder.name}"
             return Verdict("unstable", f"in {name} {told}; lower its learning rate.")
+    if path.is_file() and read_done(run).get("teacher_free"):
+        return Verdict("unknown", "its method asks no teacher, so no look could compare with the teacher's path.")
     return Verdict("unknown", "this run was too short to be looked at; --set watch_every=N looks at it anyway.")
 
 

@@ -22,10 +22,19 @@ from bootdiff.students.plain import PlainNetwork
 class PresentTimes(threading.local):
     """How many times the present call of this thread answers for; 0 outside of such a call."""
 
-    count = 0
+    value = 0
 
     def __reduce__(self) -> tuple[type[PresentTimes], tuple[()]]:
         return PresentTimes, ()  # a count belongs to a call, which is not copied
+
+    @contextmanager
+    def by(self, value: int) -> Iterator[None]:
+        """Let the calls of this thread within the ``with`` block answer for ``value`` times."""
+        before, self.value = self.value, value
+        try:
+            yield
+        finally:
+            self.value = before
 
 
 class TemporalMixing(nn.Module):
@@ -49,7 +58,7 @@ class TemporalMixing(nn.Module):
 
     def forward(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         """Return the layer's output, with its times mixed in a call for several."""
-        count = self.here.count
+        count = self.here.value
         if not count:
             return output
         x = output.reshape(count, -1, *output.shape[1:]).float()
@@ -81,16 +90,6 @@ def add_mixing(network: GrownNetwork, times: int) -> PresentTimes:
     pairs = zip(layers, mixings, strict=True)
     network._mixing_hooks = [layer.register_forward_hook(mixing) for (layer, _, _), mixing in pairs]  # type: ignore
     return here
-
-
-@contextmanager
-def mixed(here: PresentTimes, count: int) -> Iterator[None]:
-    """Let the calls of this thread within the ``with`` block answer for ``count`` times."""
-    before, here.count = here.count, count
-    try:
-        yield
-    finally:
-        here.count = before
 
 
 def _places(network: GrownNetwork) -> Iterator[tuple[nn.Module, int, bool]]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bootdiff.core.condition import Condition
 from bootdiff.students.growth import GrownNetwork
-from bootdiff.students.shift import Shift, keep_shift_when_checkpointed
+from bootdiff.students.shift import Shift, keep_when_checkpointed
 from bootdiff.teachers.adapters.base import WEIGHT_DIM, Adapter, Clock, weight_embedding
 from bootdiff.teachers.pipeline import PipelineTeacher
 
@@ -48,7 +48,7 @@ class GrownPipelineNetwork(GrownNetwork):
     def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor | None, condition: Condition) -> Tensor:
         """Return the network's output (b, *shape), with its time embedding shifted for the target time."""
         if torch.is_grad_enabled() and self._hooks:
-            keep_shift_when_checkpointed(self.network, self.shift)
+            keep_when_checkpointed(self.network, self.shift)
         with self.shift.by(self._shift(target, condition.get("guidance"))):
             return self.adapter.call(self.network, x_T, timestep, condition)
 

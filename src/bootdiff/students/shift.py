@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -70,34 +70,52 @@ def _check_forward(module: nn.Module) -> None:
         )
 
 
+class OfCall(Protocol):
+    """Something that is known within a call only, such as the shift of its layers."""
+
+    @property
+    def value(self) -> Any:
+        """What is known of the present call in this thread; nothing outside of one."""
+        ...
+
+    def by(self, value: Any) -> AbstractContextManager[None]:
+        """Make it known within the ``with`` block."""
+        ...
+
+
 class Checkpointing:
-    """A checkpointing function of a diffusers network that shifts a recomputed block as it was shifted at first.
+    """A checkpointing function of a diffusers network by which a recomputed block knows of its call what it knew first.
 
     The backward pass may run in another thread, and after other calls.
 
     Args:
         function: the checkpointing function that the network was given.
-        shift: the shift of the embedders inside the blocks.
+        kept: what the block must know, such as the shift of the embedders inside.
     """
 
-    def __init__(self, function: Callable[..., Any], shift: Shift) -> None:
-        self.function, self.shift = function, shift
+    def __init__(self, function: Callable[..., Any], kept: OfCall) -> None:
+        self.function, self.kept = function, [kept]
 
     def __call__(self, block: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
         if torch.compiler.is_compiling():  # the compiled block is given the shift as an input, both times
             return self.function(block, *inputs, **options)
-        value = self.shift.value
+        values = [one.value for one in self.kept]
 
-        def shifted(*inputs: Any, **options: Any) -> Any:
-            with self.shift.by(value):
+        def again(*inputs: Any, **options: Any) -> Any:
+            with ExitStack() as call:
+                for one, value in zip(self.kept, values, strict=True):
+                    call.enter_context(one.by(value))
                 return block(*inputs, **options)
 
-        return self.function(shifted, *inputs, **options)
+        return self.function(again, *inputs, **options)
 
 
-def keep_shift_when_checkpointed(network: nn.Module, shift: Shift) -> None:
+def keep_when_checkpointed(network: nn.Module, kept: OfCall) -> None:
     """Give a ``Checkpointing`` to every block of a diffusers network that checkpoints, whoever switched that on."""
     for module in network.modules():
         function = getattr(module, "_gradient_checkpointing_func", None)
-        if function is not None and not isinstance(function, Checkpointing):
-            module._gradient_checkpointing_func = Checkpointing(function, shift)  # type: ignore[assignment]
+        if isinstance(function, Checkpointing):
+            if all(one is not kept for one in function.kept):
+                function.kept.append(kept)
+        elif function is not None:
+            module._gradient_checkpointing_func = Checkpointing(function, kept)  # type: ignore[assignment]

@@ -18,8 +18,9 @@ from bootdiff.core.guidance import Plain
 from bootdiff.solvers import even_times
 from bootdiff.storage.reading import is_number
 from bootdiff.students.growth import GrownNetwork
-from bootdiff.students.mixing import add_mixing, mixed
+from bootdiff.students.mixing import add_mixing
 from bootdiff.students.path import PathStudent
+from bootdiff.students.shift import keep_when_checkpointed
 from bootdiff.teachers.base import NO_CONDITION, Teacher
 from bootdiff.teachers.one_call import OneCall
 
@@ -76,7 +77,8 @@ class TrajectoryStudent(PathStudent):
         count, batch = len(self.times), len(eps)
         times = torch.tensor(self.times, dtype=torch.float32, device=eps.device)
         noises = eps.repeat(count, *[1] * (eps.ndim - 1))
-        with mixed(self._here, count):
+        keep_when_checkpointed(self.network, self._here)
+        with self._here.by(count):
             states = super().forward(noises, times.repeat_interleave(batch), condition.repeat(count))
         states = states.reshape(count, batch, *eps.shape[1:])
         if t is None:
