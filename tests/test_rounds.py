@@ -23,7 +23,7 @@ from bootdiff.samplers.several import student_sampler
 from bootdiff.students.denoising import DenoisingStudent
 from bootdiff.students.jump import JumpStudent
 from bootdiff.students.trajectory import TrajectoryStudent
-from toys import TELLING, same
+from toys import TELLING, close, command, same
 
 FAST = {"steps": 3, "batch_size": 8, "watch_every": 0, "sample_every": 0, "log_every": 1, "checkpoint_every": 2}
 FAST |= {"pairs": 16, "pair_steps": 4, "learning_rate": 1e-3}
@@ -69,6 +69,26 @@ def test_a_run_that_is_killed_ends_as_an_undisturbed_one(method, tmp_path):
             process.send_signal(signal.SIGKILL)
     student = distill("digits", run, settings(method, steps=4), method)
     assert same(student.state_dict(), whole.state_dict())
+
+
+@pytest.mark.slow
+@pytest.mark.multi
+@pytest.mark.parametrize("method", SIBLINGS)
+def test_two_processes_give_the_student_of_one(method, tmp_path):
+    start = find_method(method).new_student(load_teacher("digits"), settings(method)).state_dict()
+    if method == "dfno":
+        start = None  # its layers are of other shapes before they are told their times
+    words = ["--method", method, "--set", "ema_decay=0"]
+    for key, value in {**FAST, **SIBLINGS[method]}.items():
+        words += ["--set", f"{key}={value}"]
+    found = []
+    for count in (1, 2):
+        folder = tmp_path / str(count)
+        asked = command("distill", "digits", "--output", folder, *words, processes=count)
+        done = subprocess.run(asked, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        found.append(load_student(folder).state_dict())
+    close(found[1], found[0], start or {name: torch.zeros_like(value) for name, value in found[0].items()}, share=1e-2)
 
 
 @pytest.mark.slow
