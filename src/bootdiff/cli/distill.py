@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bootdiff.config.settings import make_settings, read_command
 from bootdiff.config.teacher import TeacherOptions
@@ -23,9 +23,6 @@ from bootdiff.system.notes import note
 from bootdiff.system.processes import word_of_first
 from bootdiff.system.progress import is_first_process
 from bootdiff.teachers import load_teacher
-
-if TYPE_CHECKING:
-    pass
 
 
 def run_distill(

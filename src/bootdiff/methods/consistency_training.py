@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from pydantic import Field
-from torch import Tensor
 
 from bootdiff.config.mixins import Sourcing, Untaught
 from bootdiff.core.turn import Turn
@@ -19,7 +18,7 @@ from bootdiff.data.sources import Batch, Source
 from bootdiff.losses.distances import Distance, make_distance
 from bootdiff.losses.grids import Grid, GridSettings
 from bootdiff.methods.base import Learner, Loss, Networks, OneLearner
-from bootdiff.methods.consistency import averaged_learner, take_boundary, target_of
+from bootdiff.methods.consistency import agreement, averaged_learner, take_boundary, target_of
 from bootdiff.methods.method import method
 from bootdiff.methods.settings import DistillationSettings
 from bootdiff.schedules import Schedule
@@ -68,9 +67,4 @@ class ConsistencyTraining(OneLearner):
         noise = self.fresh(turn, batch)
         x_t, x_s = (noisy(batch.data, noise, time, self.schedule) for time in (t, s))
         target = target_of(networks, self.student, x_s, s, batch.condition)
-        return [lambda: self.agreement(networks["student"](x_t, t, batch.condition), target, weight)]
-
-    def agreement(self, answer: Tensor, target: Tensor, weight: Tensor) -> Loss:
-        """Return E w d(g_theta, g_theta⁻) for two answers (b, *shape) and weights (b,)."""
-        loss = (weight * self.distance(answer, target)).mean()
-        return Loss(loss, {"consistency": loss.detach()})
+        return [lambda: agreement(self.distance, networks["student"](x_t, t, batch.condition), target, weight)]
