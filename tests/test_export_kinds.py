@@ -15,13 +15,10 @@ from bootdiff.core.randomness import SampleNoise, sample_noise
 from bootdiff.distillation.plan import plan_distillation
 from bootdiff.export.diffusers import export_student
 from bootdiff.export.exported import EXPORTED, Exported, Refused, export, refusal
-from bootdiff.export.several import has_lcm_boundary
 from bootdiff.samplers.base import sampled
 from bootdiff.samplers.few_step import FewStep, steps_of
 from bootdiff.samplers.several import student_sampler
 from bootdiff.samplers.students import StockStudent, open_student
-from bootdiff.students.boundary import Boundary, Naive
-from bootdiff.students.consistency import ConsistencyStudent
 from bootdiff.students.denoising import DenoisingStudent
 from bootdiff.students.jump import JumpStudent
 from bootdiff.students.kinds import student_kind
@@ -115,9 +112,8 @@ def test_a_denoising_student_of_latents_and_classes(tmp_path):
     assert_close(made, ours(student, 2, condition=Classes([1]).listed(0, 0, 3)), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("kind", [ConsistencyStudent, JumpStudent])
-def test_what_no_stock_scheduler_calls_again_is_folded_into_one_call(kind, tmp_path):
-    student = shaken(kind.from_teacher(load_teacher("digits").denoiser))
+def test_what_no_stock_scheduler_calls_again_is_folded_into_one_call(tmp_path):
+    student = shaken(JumpStudent.from_teacher(load_teacher("digits").denoiser))
     student.calls = 4
     export_student(student, tmp_path / "student", WORDS)
     assert_close(stock(tmp_path / "student", 1, batch_size=3), ours(student, 1), atol=1e-4, rtol=0)
@@ -128,35 +124,6 @@ def test_what_no_stock_scheduler_calls_again_is_folded_into_one_call(kind, tmp_p
     assert "Its run makes images in several calls, too (bootdiff sample RUN --calls K)" in readme
     with pytest.raises(BootdiffError, match="makes its image in one call; name its run instead"):
         StockStudent(tmp_path / "student", 2)
-
-
-class Lcm(Boundary):
-    """The boundary that LCMScheduler has."""
-
-    name = "lcm"
-
-    def factors(self, t, t_min, schedule):
-        m = 10 * (t.double() * (schedule.num_timesteps - 1)).round()
-        return 0.25 / (m**2 + 0.25), m / (m**2 + 0.25).sqrt()
-
-    def left(self, t_min, schedule):
-        return 0.0
-
-
-@pytest.mark.parametrize("boundary", [Naive(), Lcm()])
-@pytest.mark.parametrize("name", ["signal", "v"])
-def test_a_consistency_student_with_the_boundary_of_lcm_is_stock_lcm(boundary, name, tmp_path):
-    teacher = load_teacher(str(save_teacher(tmp_path / "teacher", **TEACHERS[name])))
-    student = shaken(ConsistencyStudent.from_teacher(teacher))
-    assert not has_lcm_boundary(student)
-    student.boundary = boundary
-    assert has_lcm_boundary(student)
-    export_student(student, tmp_path / "student", WORDS)
-    for calls in (1, 2, 4):
-        made = ours(student, calls)
-        assert_close(stock(tmp_path / "student", calls, batch_size=3), made, atol=2e-4, rtol=0)
-        again = sampled(StockStudent(tmp_path / "student", calls), SampleNoise(SEED, 0, 3, student.shape), Condition())
-        assert_close((again.clamp(-1, 1) + 1) / 2, made, atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["denoising", "consistency", "jump"])
@@ -175,7 +142,7 @@ def test_families_whose_schedulers_take_other_steps_have_one_call(kind, save, tm
 def test_every_kind_has_an_export_for_stable_diffusion(kind, tmp_path):
     student = student_kind(kind).from_teacher(load_teacher(str(save_sd(tmp_path / "teacher"))))
     made = export(student)
-    assert isinstance(made, Exported) and made.any_calls == (kind == "denoising")
+    assert isinstance(made, Exported) and made.any_calls == (kind in ("denoising", "consistency"))
 
 
 def test_a_kind_without_any_scheduler_is_refused_with_the_way_out():

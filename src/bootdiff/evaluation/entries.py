@@ -124,8 +124,9 @@ def called_several_times(sampler: Sampler, calls: Sequence[int]) -> Iterator[Cal
 
     There are none of a path student, and none of an exported one, whose run has them.
     """
-    if isinstance(sampler, PathSampler) and sampler.student.any_calls:
-        yield from student_samplers(sampler.student, [count for count in calls if count > 1])
+    student = getattr(sampler, "student", None)
+    if isinstance(student, Student) and student.any_calls and own_calls(sampler)[1] == 1:
+        yield from student_samplers(student, [count for count in calls if count > 1])
 
 
 def stage_entries(student: str, opened: Opened, labels: Sequence[int] | None = None) -> list[Entry]:

@@ -25,7 +25,7 @@ USAGE = {
 ONE_CALL_ONLY = {
     "denoising": "no stock scheduler takes several steps of this pipeline as the student learned them",
     "jump": "no stock scheduler tells a network two times",
-    "consistency": "stock schedulers hold another boundary than this student's",
+    "consistency": "no stock scheduler has this student's boundary, noise levels and time embedding",
 }
 
 #: what a student learned from, by whether that was without any image of a data set
@@ -182,7 +182,10 @@ def _usage(card: StudentCard, adapter: Adapter) -> str:
 def _steps(card: StudentCard, adapter: Adapter) -> list[str]:
     """Return sentences on what a caller must know of steps and guidance."""
     if card.any_calls:
-        lines = ["Any num_inference_steps may be asked for; each is a network call, and more make better images."]
+        most = "" if card.facts.get("points") is None else f" up to {card.facts['points']}"
+        lines = [
+            f"Any num_inference_steps{most} may be asked for; each is a network call, and more make better images."
+        ]
     elif card.calls > 1:
         lines = [f"It was made for num_inference_steps={card.calls}; each is a network call. Ask for no other number."]
     elif adapter.flow:

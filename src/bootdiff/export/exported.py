@@ -11,6 +11,7 @@ from bootdiff.export.several import several_steps
 from bootdiff.students import Student
 from bootdiff.students.pipeline import GrownPipelineNetwork
 from bootdiff.teachers.adapters.base import Adapter
+from bootdiff.teachers.prediction import Preconditioned
 
 #: the kinds of students whose call a stock pipeline can make
 EXPORTED = ("path", "denoising", "jump", "consistency")
@@ -64,15 +65,38 @@ def export(student: Student, weight: float | None = None) -> Exported | Refused:
         words = f"the student of {student.teacher_name} {NOT_GROWN}; use bootdiff.save_student."
         return Refused(reason or words)
     try:
-        scheduler, grown = several_steps(student), student.network
-        if scheduler is not None and isinstance(grown, GrownPipelineNetwork):
-            network: Any = grown.with_weight(here if student.learned.is_range else None)
+        scheduler = several_steps(student)
+        network = None if scheduler is None else several_network(student, scheduler, here)
+        if network is not None:
             return Exported(_sized(network, student.adapter), scheduler, student.calls, student.any_calls)
         return Exported(one_step_network(student, weight), one_step_scheduler(student))
     except BootdiffError as error:
         return Refused(f"no stock pipeline holds this student: {error}")
 
 
+def several_network(student: Student, scheduler: Any, weight: float | None = None) -> Any:
+    """Return the student's own network as a stock scheduler of several steps tells it its time.
+
+    It is None where no network of the class can be told that.
+    """
+    grown = student.network
+    if not isinstance(grown, GrownPipelineNetwork):
+        return None
+    network = grown.with_weight(weight if student.learned.is_range else None)
+    prediction = student.reading.prediction
+    if isinstance(prediction, Preconditioned):
+        told = scheduler.timesteps
+        try:
+            grown.retime(network, told, told / KARRAS_SCALE)
+        except BootdiffError:  # one call can be held all the same
+            return None
+        if prediction.sign < 0:
+            adapter_of_student(student).rescale(network, 1.0, -1.0)
+    return network
+
+
+#: the factor by which CMStochasticIterativeScheduler's timesteps are EDM's
+KARRAS_SCALE = 1000
 NOT_GROWN = "was not grown from a diffusers pipeline, so no stock pipeline can hold it"
 
 

@@ -7,15 +7,18 @@ from typing import Any
 import torch
 
 from bootdiff.samplers.few_step import table_length
-from bootdiff.schedules import BetaTable
+from bootdiff.schedules import EDM, BetaTable
 from bootdiff.students import Student
+from bootdiff.students.boundary import KarrasSkip, LcmSkip
 from bootdiff.students.consistency import ConsistencyStudent
 from bootdiff.students.denoising import DenoisingStudent
 from bootdiff.system.quiet import quietly
+from bootdiff.teachers.limits import Clip, NoLimit
 from bootdiff.teachers.loading.scheduler import BetaConfig, betas_of, read_config
+from bootdiff.teachers.prediction import Preconditioned
 
-#: the factor that LCMScheduler gives a timestep, and its sigma_data, which is no setting
-LCM_SCALING, LCM_SIGMA = 10.0, 0.5
+#: LCMScheduler's factors, of which none is a setting of every version
+STOCK_LCM = LcmSkip()
 #: the number of steps up to which a boundary is compared
 COMPARED = 50
 #: how far a boundary may be from the scheduler's
@@ -28,35 +31,69 @@ def several_steps(student: Student) -> Any:
     """Return the stock scheduler with which the student's own network, told its time, takes several steps.
 
     It is DDIMScheduler for a denoising student and LCMScheduler for a consistency student with that one's boundary,
-    both on the teacher's table of betas up to t_max. It is None where there is none: a jump student is told two times;
-    EDM's and flow schedulers end their steps elsewhere; CMStochasticIterativeScheduler tells its network another time,
-    and holds another boundary.
+    both on the teacher's table of betas up to t_max; and CMStochasticIterativeScheduler for a consistency student of
+    EDM's noise levels (``karras_steps``), whose network must be told the scheduler's times (``several_network``). It is
+    None where there is none: a jump student is told two times; EDM's and flow schedulers end their steps elsewhere.
     """
     adapter, schedule = student.adapter, student.schedule
-    if adapter is None or not adapter.takes_steps or not isinstance(schedule, BetaTable):
+    if adapter is None or not adapter.takes_steps:
+        return None
+    if isinstance(student, ConsistencyStudent) and has_karras_boundary(student):
+        return karras_steps(student)
+    if not isinstance(schedule, BetaTable):
         return None
     if isinstance(student, DenoisingStudent):
         return _scheduler(student, "DDIMScheduler", {})
     if isinstance(student, ConsistencyStudent) and has_lcm_boundary(student):
         length = table_length(schedule, student.t_max)
-        return _scheduler(student, "LCMScheduler", {"original_inference_steps": length})
+        return _scheduler(student, "LCMScheduler", {"original_inference_steps": student.points or length})
     return None
 
 
 def has_lcm_boundary(student: ConsistencyStudent) -> bool:
     """Return whether LCMScheduler's two factors are the student's, but for the first fiftieth of the table.
 
-    So near to the image none of fifty steps or fewer is asked. The factors are ``skip = s² / (m² + s²)`` and
-    ``out = m / sqrt(m² + s²)`` with m = 10 timesteps and s = 0.5. What noise is
-    left in the student's answers must be nothing beside what the scheduler adds.
+    So near to the image none of fifty steps or fewer is asked. What noise is left in the student's answers must be
+    nothing beside what the scheduler adds.
     """
     length, last = table_length(student.schedule, student.t_max), student.schedule.num_timesteps - 1
     steps = torch.arange(max(1, length // COMPARED), length, dtype=torch.float64)
-    skip, out = student.boundary.factors((steps / last).float(), student.t_min, student.schedule)
-    m = LCM_SCALING * steps
-    theirs = LCM_SIGMA**2 / (m**2 + LCM_SIGMA**2), m / (m**2 + LCM_SIGMA**2).sqrt()
-    near = all(bool(((a - b).abs() < NEAR).all()) for a, b in zip((skip, out), theirs, strict=True))
+    ours, theirs = (
+        boundary.factors((steps / last).float(), t_min, student.schedule)
+        for boundary, t_min in ((student.boundary, student.t_min), (STOCK_LCM, 0.0))
+    )
+    near = all(bool(((a - b).abs() < NEAR).all()) for a, b in zip(ours, theirs, strict=True))
     return near and student.boundary.left(student.t_min, student.schedule) < NEAR
+
+
+def has_karras_boundary(student: ConsistencyStudent) -> bool:
+    """Return whether CMStochasticIterativeScheduler computes the student's answers, at its times, from its network."""
+    schedule, prediction, boundary = student.schedule, student.reading.prediction, student.boundary
+    return (
+        isinstance(schedule, EDM)
+        and schedule.rho is not None
+        and isinstance(prediction, Preconditioned)
+        and boundary == KarrasSkip(prediction.sigma_data)
+        and student.points is not None
+        and isinstance(student.limit, NoLimit | Clip)
+    )
+
+
+def karras_steps(student: ConsistencyStudent) -> Any:
+    """Return CMStochasticIterativeScheduler with the student's noise levels, preconditioning and limit."""
+    import diffusers
+
+    schedule, ends = student.schedule, torch.tensor([student.t_min, student.t_max])
+    assert isinstance(schedule, EDM) and isinstance(student.reading.prediction, Preconditioned)
+    low, high = schedule.alpha_sigma(ends)[1].tolist()
+    return diffusers.CMStochasticIterativeScheduler(
+        num_train_timesteps=student.points,
+        sigma_min=low,
+        sigma_max=high,
+        sigma_data=student.reading.prediction.sigma_data,
+        rho=schedule.rho,
+        clip_denoised=isinstance(student.limit, Clip),
+    )
 
 
 def _scheduler(student: Student, kind: str, own: dict[str, Any]) -> Any:

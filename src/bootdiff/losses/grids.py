@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -51,6 +51,23 @@ class GridSettings(Settings):
         if self.grid_growth != "fixed" and self.grid_start > self.grid:
             raise BootdiffError(f"grid_start {self.grid_start} should not exceed grid, {self.grid}, to which it grows.")
         return self
+
+
+class TimePairs(Protocol):
+    """Draws pairs of neighbouring times, and says how the average follows whose answers are the targets."""
+
+    @property
+    def averages(self) -> bool:
+        """Whether the targets are those of an average."""
+        ...
+
+    def decay(self, updates: int) -> float:
+        """Return the average's decay after so many updates."""
+        ...
+
+    def __call__(self, turn: Turn, device: torch.device | str) -> tuple[Tensor, Tensor, Tensor]:
+        """Return times t and s < t, and the weights of the loss there, each (b,)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -125,3 +142,37 @@ class Grid:
     def _level(self, t: Tensor) -> Tensor:
         """Return sigma / alpha, (b,) in float64."""
         return self.schedule.lambda_(t).exp()
+
+
+@dataclass(frozen=True)
+class SkippingGrid:
+    """Draws one of N timesteps that are k apart, and the one that is k below it or timestep 0 (arXiv 2310.04378).
+
+    Args:
+        timesteps: the number of timesteps of the table of betas.
+        t_max: the time of the highest of the N.
+        count: N.
+        mu: the decay of the average that is the target.
+    """
+
+    timesteps: int
+    t_max: float
+    count: int
+    mu: float
+
+    @property
+    def averages(self) -> bool:
+        """Whether the targets are those of an average."""
+        return self.mu > 0
+
+    def decay(self, updates: int) -> float:
+        """Return mu."""
+        return self.mu
+
+    def __call__(self, turn: Turn, device: torch.device | str) -> tuple[Tensor, Tensor, Tensor]:
+        """Return times t and s < t, and the weights 1, each (b,)."""
+        last = self.timesteps - 1
+        stride = (round(self.t_max * last) + 1) // self.count
+        high = (turn.draw.integers("interval", self.count).to(device) + 1) * stride - 1
+        t, s = high / last, (high - stride).clamp(min=0) / last
+        return t, s, torch.ones_like(t)

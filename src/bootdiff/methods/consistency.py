@@ -18,17 +18,20 @@ from bootdiff.core.errors import BootdiffError
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch, Source
 from bootdiff.losses.distances import Distance, make_distance
-from bootdiff.losses.grids import Grid, GridSettings
+from bootdiff.losses.grids import Grid, GridSettings, TimePairs
 from bootdiff.methods.base import Learner, Loss, Networks, OneLearner, learner_of
 from bootdiff.methods.method import method
 from bootdiff.methods.settings import DistillationSettings, target_limit
+from bootdiff.schedules import EDM
 from bootdiff.solvers import noisy, teacher_step
-from bootdiff.students.boundary import BOUNDARIES
+from bootdiff.students.boundary import boundary_named
 from bootdiff.students.consistency import ConsistencyStudent
 from bootdiff.teachers import Teacher, limited
 
 #: the name of the average whose answers are the targets
 TARGET = "target"
+#: the number of noise levels that CMStochasticIterativeScheduler usually has
+MOST_POINTS = 40
 
 
 class ConsistencySettings(GridSettings, StoredPairs, Sourcing, DistillationSettings):
@@ -60,7 +63,7 @@ class Consistency(OneLearner):
     student: Learner
     source: Source
     distance: Distance
-    grid: Grid
+    grid: TimePairs
     second_order: bool
     target_side: str
 
@@ -95,14 +98,17 @@ class Consistency(OneLearner):
 
 
 def take_boundary(student: ConsistencyStudent, settings: Any) -> None:
-    """Give a new student the boundary that is asked for; one that the run starts from keeps its own.
+    """Give a new student the boundary that is asked for, and its times; one that the run starts from keeps its own.
+
+    Of EDM's noise levels they are those of the grid, as far as CMStochasticIterativeScheduler usually has so many.
 
     Raises:
-        BootdiffError: if another one is asked of that.
+        BootdiffError: if another boundary is asked of a student that the run starts from.
     """
-    asked = BOUNDARIES[settings.boundary]()
+    asked = boundary_named(settings.boundary, student.reading)
     if settings.start is None:
         student.boundary = asked
+        student.points = min(settings.grid, MOST_POINTS) if isinstance(student.schedule, EDM) else None
     elif "boundary" in settings.model_fields_set and asked.name != student.boundary.name:
         raise BootdiffError(
             f"the student in {settings.start} has the boundary {student.boundary.name}, and {asked.name} is asked; "
@@ -110,7 +116,7 @@ def take_boundary(student: ConsistencyStudent, settings: Any) -> None:
         )
 
 
-def averaged_learner(student: ConsistencyStudent, settings: Optimiser, grid: Grid) -> Learner:
+def averaged_learner(student: ConsistencyStudent, settings: Optimiser, grid: TimePairs) -> Learner:
     """Return the student as a learner with theta⁻ as a second average, unless theta⁻ is theta itself."""
     learner = learner_of(student, settings)
     averages = {**learner.averages, TARGET: grid.decay} if grid.averages else learner.averages

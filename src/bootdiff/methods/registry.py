@@ -24,6 +24,7 @@ METHODS: dict[str, Any] = {
     "direct": "bootdiff.methods.direct:Direct",
     "progressive": "bootdiff.methods.progressive:Progressive",
     "consistency": "bootdiff.methods.consistency:Consistency",
+    "lcm": "bootdiff.methods.lcm:Lcm",
     "consistency-training": "bootdiff.methods.consistency_training:ConsistencyTraining",
     "tract": "bootdiff.methods.tract:Tract",
     "reflow": "bootdiff.methods.reflow:Reflow",

@@ -33,13 +33,38 @@ def noised_again(student: ConsistencyStudent, x: Tensor, z: Tensor, tau: float) 
 
 
 def consistency_times(student: ConsistencyStudent, calls: int) -> list[float]:
-    """Return falling times from t_max, evenly spaced; on a table of betas at entries, as LCMScheduler has them."""
-    if not isinstance(student.schedule, BetaTable):
+    """Return the usual falling times from t_max, about evenly spaced among the student's (``possible_times``).
+
+    They are those of LCMScheduler on a table of betas, and of CMStochasticIterativeScheduler elsewhere.
+
+    Raises:
+        BootdiffError: if the student has fewer times.
+    """
+    times = possible_times(student)
+    if times is None:
         return trailing_times(calls, student.t_min, student.t_max)
-    length, last = table_length(student.schedule, student.t_max), student.schedule.num_timesteps - 1
-    if calls >= length:
-        raise BootdiffError(f"{calls} calls are more than this student's {length} timesteps allow; ask for fewer.")
-    return [(length - 1 - call * length // calls) / last for call in range(calls)]
+    count = len(times)
+    if calls > count - (times[-1] <= student.t_min):  # at t_min there is nothing left to ask
+        raise BootdiffError(f"{calls} calls are more than this student's {count} times allow; ask for fewer.")
+    table = isinstance(student.schedule, BetaTable)
+    return [times[call * count // calls if table else call * (count // calls)] for call in range(calls)]
+
+
+def possible_times(student: ConsistencyStudent) -> list[float] | None:
+    """Return every time at which a student may be called, falling from t_max; None if any may be.
+
+    On a table of betas they are every k-th timestep, as LCMScheduler counts them; elsewhere, for a student of so many
+    points, they are even from t_max to t_min, as CMStochasticIterativeScheduler has them.
+    """
+    points, low, high = student.points, student.t_min, student.t_max
+    if isinstance(student.schedule, BetaTable):
+        length, last = table_length(student.schedule, high), student.schedule.num_timesteps - 1
+        count = length if points is None else min(points, length)
+        stride = length // count
+        return [((count - number) * stride - 1) / last for number in range(count)]
+    if points is None:
+        return None
+    return [high + number / (points - 1) * (low - high) for number in range(points)]
 
 
 class MultistepConsistency:

@@ -11,6 +11,7 @@ from bootdiff.samplers.consistency import MultistepConsistency, consistency_time
 from bootdiff.samplers.few_step import FewStep, steps_of
 from bootdiff.samplers.one_call import PathSampler
 from bootdiff.samplers.rows import CONSISTENCY, FEW_STEPS, MOST_STEPS, ONE_CALL
+from bootdiff.schedules import BetaTable
 from bootdiff.students import Student
 from bootdiff.students.consistency import ConsistencyStudent
 from bootdiff.students.denoising import DenoisingStudent
@@ -48,13 +49,16 @@ def student_sampler(student: Student, calls: int | None = None) -> Called:
             f"--calls {calls}: this {student.kind} student was made for {times_in_words(student.calls)}, and for no "
             "other number; leave --calls out."
         )
-    if calls == 1:
+    # The one call of a student that stock schedulers call again starts at an entry of their table, as the others do.
+    at_entry = isinstance(student, ConsistencyStudent | DenoisingStudent) and isinstance(student.schedule, BetaTable)
+    if calls == 1 and not at_entry:
         return Called(ONE_CALL, 1, PathSampler(student))
     if isinstance(student, ConsistencyStudent):
         times = consistency_times(student, calls)
-        return Called(CONSISTENCY, calls, MultistepConsistency(student, times))
+        return Called(ONE_CALL if calls == 1 else CONSISTENCY, calls, MultistepConsistency(student, times))
     if isinstance(student, DenoisingStudent | JumpStudent):
-        return Called(FEW_STEPS, calls, FewStep(student, steps_of(student, calls)))
+        steps = FewStep(student, steps_of(student, calls))
+        return Called(ONE_CALL if calls == 1 else FEW_STEPS, calls, steps)
     raise BootdiffError(
         f"--calls {calls}: a {student.kind} student answers for noise only, so it makes an image in one call; let its "
         f"teacher go on from there with --refine {min(calls - 1, MOST_STEPS)}."

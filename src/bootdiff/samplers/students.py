@@ -54,8 +54,11 @@ class StockStudent:
             self.adapter: Adapter = adapter_for(parts.pipeline_class, f"{folder} is a {parts.pipeline_class}")(parts)
             self.network: Any = self.adapter.load()
             words = parts.scheduler
+            self.karras = words["_class_name"] == "CMStochasticIterativeScheduler"
+            # Without noise of its own that one's step ends at the image, so that the noise can be the sample's.
+            own = {"s_noise": 0.0} if self.karras else {}
             with quietly():
-                self.scheduler = getattr(diffusers, words["_class_name"]).from_config(words)
+                self.scheduler = getattr(diffusers, words["_class_name"]).from_config(words, **own)
         except BootdiffError as error:
             raise BootdiffError(f"{folder} cannot be opened as a pipeline ({error})") from error
         except Exception as error:  # diffusers raises many kinds; to the user each means a damaged folder
@@ -74,6 +77,9 @@ class StockStudent:
                 f"--calls {calls}: {folder} is the export of a {self.card.kind} student, which makes its image in "
                 f"{times_in_words(self.card.calls)}; {cure}."
             )
+        most = self.card.facts.get("points")
+        if isinstance(most, int) and calls > most:
+            raise BootdiffError(f"--calls {calls}: {folder} has {most} times at which it can be called; ask for fewer.")
         self.shape = self.adapter.shape
         self.network.requires_grad_(False).eval()
 
@@ -83,17 +89,23 @@ class StockStudent:
         x = eps if isinstance(eps, Tensor) else eps.eps
         network, scheduler = settled(self.network, x.device), copy.copy(self.scheduler)  # which counts its steps
         scheduler.set_timesteps(self.calls)
-        for call, t in enumerate(scheduler.timesteps.to(x.device), start=1):
-            out = self.adapter.call(network, x, t.expand(len(x)), condition).float()
-            step = scheduler.step(out, t, x)
+        x, unused = x * scheduler.init_noise_sigma if self.karras else x, torch.Generator(x.device)
+        for call, t in enumerate(scheduler.timesteps, start=1):
+            seen = scheduler.scale_model_input(x, t) if self.karras else x
+            told = (t.float() if self.karras else t).to(x.device)
+            out = self.adapter.call(network, seen, told.expand(len(x)), condition).float()
+            step = scheduler.step(out, t, x, generator=unused)
             x = step.prev_sample
-            if hasattr(step, "denoised") and call < self.calls:  # LCMScheduler, whose noise must be the sample's own
-                x = self._noised(scheduler, step.denoised, scheduler.timesteps[call], eps, call)
+            if call < self.calls and (self.karras or hasattr(step, "denoised")):  # the noise must be the sample's own
+                x = self._noised(scheduler, getattr(step, "denoised", x), call, eps)
         return x
 
-    def _noised(self, scheduler: Any, image: Tensor, timestep: Tensor, noise: Tensor | Noises, call: int) -> Tensor:
-        """Return images behind the fresh noise of a call, as LCMScheduler noises them."""
-        product = scheduler.alphas_cumprod[int(timestep)].item()
+    def _noised(self, scheduler: Any, image: Tensor, call: int, noise: Tensor | Noises) -> Tensor:
+        """Return images behind the fresh noise of a call, as LCMScheduler or CMStochasticIterativeScheduler adds it."""
+        if self.karras:
+            sigma, low = scheduler.sigmas[call].item(), scheduler.config.sigma_min
+            return image + max(0.0, sigma**2 - low**2) ** 0.5 * fresh(noise, call)
+        product = scheduler.alphas_cumprod[int(scheduler.timesteps[call])].item()
         return product**0.5 * image + (1 - product) ** 0.5 * fresh(noise, call)
 
     def told_weight(self, weight: float | None) -> float | None:

@@ -1,7 +1,8 @@
 """The boundary of consistency students: how the answer near t_min is held at the noisy sample itself.
 
 An answer is ``g = skip(t) x_t + out(t) x_0(x_t, t)``, with skip = 1 / alpha and out = 0 at t_min, so that there g is
-the sample, whatever the network says (Song et al., arXiv 2303.01469, Section 3).
+the sample, whatever the network says (Song et al., arXiv 2303.01469, Section 3). Where a stock scheduler has a boundary
+of its own, a new student gets that one, so that the scheduler takes its steps (``boundary_named``).
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from torch import Tensor
 
 from bootdiff.core.device import in_float64
 from bootdiff.core.errors import BootdiffError, choose, shown
-from bootdiff.schedules import Schedule
+from bootdiff.schedules import EDM, BetaTable, Schedule
 from bootdiff.storage.reading import is_number
+from bootdiff.teachers.prediction import Preconditioned
+from bootdiff.teachers.reading import Reading
 
 
 class Boundary(ABC):
@@ -66,6 +69,56 @@ class Skip(Boundary):
         return share / alpha.clamp(min=1e-12) * (alpha > 1e-12), 1 - share
 
 
+@dataclass(frozen=True)
+class LcmSkip(Boundary):
+    """The factors of LCMScheduler, on a table of betas (Luo et al., arXiv 2310.04378, Appendix D).
+
+    With m = 10 · (timestep − timestep of t_min): skip = sigma_data² / (m² + sigma_data²), and out = m / sqrt(m² +
+    sigma_data²). The scheduler counts from timestep 0, which t_min usually is; a higher one is held here as well, and
+    changes less than 1e-5 from the 20th timestep above it on. As the scheduler does, it takes answers to be free of
+    noise.
+    """
+
+    sigma_data: float = 0.5
+    scaling: float = 10.0
+    name = "lcm"
+
+    def factors(self, t: Tensor, t_min: float, schedule: Schedule) -> tuple[Tensor, Tensor]:
+        """Return (skip, out), each (b,) in float64."""
+        m = self.scaling * (in_float64(t) - t_min).clamp(min=0) * (schedule.num_timesteps - 1)
+        spread = m.square() + self.sigma_data**2
+        alpha = schedule.alpha_sigma(torch.tensor([t_min], dtype=torch.float64))[0].item()
+        return self.sigma_data**2 / spread / alpha, m / spread.sqrt()
+
+    def left(self, t_min: float, schedule: Schedule) -> float:
+        """Return 0, as the scheduler does: what noise is left at timestep 0 counts for nothing."""
+        return 0.0
+
+
+@dataclass(frozen=True)
+class KarrasSkip(Boundary):
+    """The factors of CMStochasticIterativeScheduler, for EDM's noise levels (Song et al., Appendix C).
+
+    There ``skip = sigma_data² / (d² + sigma_data²)`` with d = sigma − sigma(t_min), and the *network* is multiplied by
+    ``d sigma_data / sqrt(sigma² + sigma_data²)``. Written with EDM's own x_0 instead of the network, as every reading
+    is here, that is out = d / sigma, and skip is less by d / sigma · sigma_data² / (sigma² + sigma_data²).
+
+    Args:
+        sigma_data: that of the network's preconditioning.
+    """
+
+    sigma_data: float = 0.5
+    name = "karras"
+
+    def factors(self, t: Tensor, t_min: float, schedule: Schedule) -> tuple[Tensor, Tensor]:
+        """Return (skip, out), each (b,) in float64."""
+        _, sigma = (in_float64(v) for v in schedule.alpha_sigma(t))
+        low = schedule.alpha_sigma(torch.tensor([t_min], dtype=torch.float64))[1].item()
+        variance, out = self.sigma_data**2, ((sigma - low) / sigma).clamp(min=0)
+        skip = variance / ((sigma - low).square() + variance)
+        return skip - out * variance / (sigma.square() + variance), out
+
+
 class Naive(Boundary):
     """No boundary: the answer is the network's x_0 at every time."""
 
@@ -83,7 +136,23 @@ class Naive(Boundary):
 
 #: the range of a boundary's numbers, whose squares must be numbers as well
 LEAST, MOST = 1e-6, 1e6
-BOUNDARIES: Mapping[str, type[Boundary]] = {"skip": Skip, "naive": Naive}
+BOUNDARIES: Mapping[str, type[Boundary]] = {kind.name: kind for kind in (Skip, LcmSkip, KarrasSkip, Naive)}
+
+
+def boundary_named(word: str, reading: Reading) -> Boundary:
+    """Return the boundary that a setting asks for: ``naive``, or ``skip``.
+
+    By skip connections it is that of the stock scheduler with which such a student takes several steps, LCMScheduler's
+    on a table of betas and CMStochasticIterativeScheduler's for EDM; elsewhere it is that of consistency models in
+    sigma / alpha.
+    """
+    if word == "naive":
+        return Naive()
+    if isinstance(reading.schedule, BetaTable):
+        return LcmSkip()
+    if isinstance(reading.schedule, EDM) and isinstance(reading.prediction, Preconditioned):
+        return KarrasSkip(reading.prediction.sigma_data)
+    return Skip()
 
 
 def boundary_from(words: Any) -> Boundary:

@@ -13,22 +13,27 @@ import torch
 from torch import Tensor, nn
 
 from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError, shown
 from bootdiff.core.guidance import Plain
 from bootdiff.schedules import expand
 from bootdiff.students.base import Student
-from bootdiff.students.boundary import Boundary, Skip, boundary_from
+from bootdiff.students.boundary import Boundary, boundary_from, boundary_named
 from bootdiff.students.growth import GrownNetwork
 from bootdiff.students.reading import read
 from bootdiff.students.teacher import StudentTeacher
 from bootdiff.teachers.base import NO_CONDITION, Teacher
 from bootdiff.teachers.one_call import OneCall
 
+#: the largest number of times of a student
+MOST_POINTS = 10_000
+
 
 class ConsistencyStudent(Student):
     """A student ``g(x_t, t) = skip(t) x_t + out(t) x_0(x_t, t)``, which is the path's end from wherever it is asked.
 
     Args:
-        boundary: the factors skip and out, by which g(x, t_min) = x / alpha.
+        boundary: the factors skip and out, by which g(x, t_min) = x / alpha; None for those of its stock scheduler.
+        points: the number of even times from t_max down at which it is called; None for all that its schedule has.
     """
 
     kind = "consistency"
@@ -43,10 +48,11 @@ class ConsistencyStudent(Student):
         t_min: float,
         t_max: float,
         guidance: Plain = None,
-        boundary: Boundary = Skip(),
+        boundary: Boundary | None = None,
+        points: int | None = None,
     ) -> None:
         super().__init__(network, teacher, t_min, t_max, guidance)
-        self.boundary = boundary
+        self.boundary, self.points = boundary or boundary_named("skip", self.reading), points
 
     @property
     def call(self) -> OneCall:
@@ -75,13 +81,17 @@ class ConsistencyStudent(Student):
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What its card must hold beside every student's facts: the boundary."""
-        return {"boundary": self.boundary.as_json}
+        """What its card must hold beside every student's facts: the boundary, and the number of its times."""
+        return {"boundary": self.boundary.as_json, **({} if self.points is None else {"points": self.points})}
 
     def take(self, facts: Mapping[str, Any]) -> None:
-        """Take the boundary from a card."""
+        """Take the boundary and the number of times from a card."""
         if "boundary" in facts:
             self.boundary = boundary_from(facts["boundary"])
+        points = facts.get("points")
+        if points is not None and not (isinstance(points, int) and MOST_POINTS >= points >= 2):
+            raise BootdiffError(f"points should be a whole number from 2 to {MOST_POINTS}, got {shown(points)}.")
+        self.points = points
 
     def _start(self, count: int) -> Tensor:
         return torch.full((count,), self.t_max)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError
 from bootdiff.students.growth import GrownNetwork
 from bootdiff.students.shift import Shift, keep_when_checkpointed
 from bootdiff.teachers.adapters.base import WEIGHT_DIM, Adapter, Clock, weight_embedding
@@ -87,6 +88,21 @@ class GrownPipelineNetwork(GrownNetwork):
                 clock.embedder.linear_2.bias += shift[0]
         return settled.network.eval()
 
+    @torch.no_grad()
+    def retime(self, network: nn.Module, told: Tensor, meant: Tensor) -> None:
+        """Change a network's time embedders so that, told ``told[k]``, they answer as they now do for ``meant[k]``.
+
+        It is the change of their first layer that has the least norm, and it is exact at these times, (K,) timesteps,
+        and meaningless between them. Source: docs/method.md, "Students of several calls in stock pipelines".
+
+        Raises:
+            BootdiffError: if an embedding has too few features for so many times, or is none of sinusoids.
+        """
+        for clock in self.adapter.clocks(network):
+            if type(clock.proj).__name__ != "Timesteps":
+                raise BootdiffError(f"a {type(clock.proj).__name__} cannot be told other times than its own.")
+            _retime(clock, told, meant)
+
     def slots(self) -> dict[str, Tensor]:
         """Return the weights of the embeddings beside the pipeline's own network, by name."""
         return {name: value for name, value in self.state_dict().items() if not name.startswith("network.")}
@@ -139,6 +155,22 @@ def _make_constant(clock: Clock, value: Tensor, shift: Tensor | None = None) -> 
     hook.remove()
     layer.bias.copy_((answer[0] if shift is None else answer[0] + shift)[0])
     layer.weight.zero_()
+
+
+def _retime(clock: Clock, told: Tensor, meant: Tensor) -> None:
+    layer = clock.embedder.linear_1
+    device, one = layer.weight.device, torch.ones(len(told), 1, dtype=torch.float64)
+    new, old = (torch.cat([clock.proj(t.to(device)).cpu().double(), one], 1) for t in (told.float(), meant.float()))
+    weights = torch.cat([layer.weight, layer.bias[:, None]], 1).cpu().double().T
+    change = torch.linalg.pinv(new) @ (old - new) @ weights
+    wanted, held = old @ weights, (weights + change).float()
+    error = (new.float() @ held - wanted).abs().max().item()
+    if not error < 1e-4 * max(1.0, wanted.abs().max().item()):
+        raise BootdiffError(
+            f"the time embedding's {new.shape[1]} features cannot hold {len(told)} times; lower the grid."
+        )
+    layer.weight.copy_(held[:-1].T)
+    layer.bias.copy_(held[-1])
 
 
 def _move_time(clock: Clock, value: Tensor, told: Tensor, shift: Tensor | None) -> None:

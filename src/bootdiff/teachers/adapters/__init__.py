@@ -20,6 +20,7 @@ ADAPTERS: dict[str, str | type[Adapter]] = {
     ),
     "DiTPipeline": "bootdiff.teachers.adapters.dit:DiT",
     "StableDiffusionPipeline": "bootdiff.teachers.adapters.stable_diffusion:StableDiffusion",
+    "LatentConsistencyModelPipeline": "bootdiff.teachers.adapters.stable_diffusion:StableDiffusion",
     "StableDiffusionXLPipeline": "bootdiff.teachers.adapters.stable_diffusion:StableDiffusionXL",
     "IFPipeline": "bootdiff.teachers.adapters.deepfloyd:DeepFloyd",
     "IFSuperResolutionPipeline": "bootdiff.teachers.adapters.deepfloyd:DeepFloydUpscaler",

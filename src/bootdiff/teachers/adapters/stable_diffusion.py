@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -100,7 +100,7 @@ class ConditionalUNet(Adapter):
 class StableDiffusion(ConditionalUNet):
     """The adapter of a StableDiffusionPipeline."""
 
-    pipelines = ("StableDiffusionPipeline",)
+    pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionPipeline", "LatentConsistencyModelPipeline")
     windows: tuple[tuple[str, int], ...] = (("tokenizer", 77),)
     weight_slot = True
     resizable = True
@@ -142,6 +142,22 @@ class StableDiffusion(ConditionalUNet):
         """
         return with_weight_slot(network) if guided else super().trainable(network, guided)
 
+    def stock(self, network: Any, scheduler: Any) -> Any:
+        """Return the pipeline; that of a consistency student is told a guidance weight and adds no guidance of its own.
+
+        For Stable Diffusion 1.x and 2.x this is a LatentConsistencyModelPipeline, and for XL its own.
+        """
+        if type(scheduler).__name__ != "LCMScheduler":
+            return super().stock(network, scheduler)
+        told = network if network.config.time_cond_proj_dim is not None else with_weight_slot(network)
+        return self.consistent(super().stock(told, scheduler))
+
+    def consistent(self, pipeline: Any) -> Any:
+        """Return the pipeline of a consistency student, with the components of the usual one."""
+        from diffusers import LatentConsistencyModelPipeline
+
+        return LatentConsistencyModelPipeline(**pipeline.components, requires_safety_checker=False)
+
     def scheduler(self, call: StockCall, limit: Any, t_max: float) -> Any:
         """Return a DDIM scheduler with steps_offset 1, on which the pipeline insists; trailing spacing ignores it."""
         return call.scheduler("DDIMScheduler", limit, t_max, steps_offset=1)
@@ -156,6 +172,10 @@ class StableDiffusionXL(StableDiffusion):
         ("tokenizer", 77),
         ("tokenizer_2", 77),
     )
+
+    def consistent(self, pipeline: Any) -> Any:
+        """Return the same pipeline: a StableDiffusionXLPipeline is told the weight wherever its network takes one."""
+        return pipeline
 
     def blank(self, batch: int) -> Condition:
         """Return a condition of empty embeddings: ``text``, (b, tokens, width), and ``pooled``, (b, width)."""

@@ -1,0 +1,117 @@
+"""Latent consistency models: consistency distillation of Stable Diffusion with a guided step over many timesteps.
+
+Luo et al., arXiv 2310.04378, Algorithm 1. The student is told its guidance weight and is sampled by LCMScheduler.
+Source: docs/method.md, "Latent consistency models".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from bootdiff.config.mixins import Sourcing, StoredPairs
+from bootdiff.core.errors import BootdiffError
+from bootdiff.data.sources import Source
+from bootdiff.losses.distances import make_distance
+from bootdiff.losses.grids import SkippingGrid
+from bootdiff.methods.consistency import Consistency, averaged_learner
+from bootdiff.methods.method import method
+from bootdiff.methods.settings import DistillationSettings, target_limit
+from bootdiff.samplers.few_step import table_length
+from bootdiff.schedules import BetaTable
+from bootdiff.students.boundary import LcmSkip
+from bootdiff.students.consistency import ConsistencyStudent
+from bootdiff.teachers import Teacher, adapter_of, limited
+
+#: the pipelines whose students LatentConsistencyModelPipeline, or the XL pipeline with LCMScheduler, can hold
+LATENT = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+#: the guidance weights that the student is told, where none are asked for: the paper's 2 to 14, whose w is ours − 1
+WEIGHTS = [3.0, 15.0]
+
+
+class LcmSettings(StoredPairs, Sourcing, DistillationSettings):
+    """The settings of latent consistency distillation."""
+
+    grid: int = Field(
+        default=50, ge=2, le=1000, description="N, the times that are learned; the teacher steps over T / N timesteps"
+    )
+    target_decay: float = Field(
+        default=0.95, ge=0, lt=1, description="mu, of the average that is the target; 0 = the student itself"
+    )
+    distance: Literal["l2", "l1", "huber", "lpips", "digits"] = Field(
+        default="huber", description="between the answers at both points; digits: by the builtin digit classifier"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _guided(cls, values: Any) -> Any:
+        """Let the student learn the paper's range of guidance weights, unless a weight or a range is asked for."""
+        asked = isinstance(values, Mapping) and any(
+            values.get(k) is not None for k in ("guidance_scale", "guidance_range")
+        )
+        return values if asked or not isinstance(values, Mapping) else {**values, "guidance_range": WEIGHTS}
+
+    def check_teacher(self, teacher: Teacher) -> None:
+        """Refuse a teacher that is no latent Stable Diffusion on a table of betas.
+
+        Raises:
+            BootdiffError: if it is none; the message says what to take instead.
+        """
+        super().check_teacher(teacher)
+        adapter = adapter_of(teacher)
+        kind = None if adapter is None else adapter.parts.pipeline_class
+        if kind not in LATENT or not isinstance(teacher.schedule, BetaTable):
+            met = "a plain network or a formula" if kind is None else f"a {kind}"
+            raise BootdiffError(
+                f"lcm is for latent Stable Diffusion 1.x, 2.x and XL with a table of betas, and {teacher.name} is "
+                f"{met}; take --method consistency."
+            )
+
+    def path_ends(self, teacher: Teacher) -> tuple[float, float]:
+        """Return both ends; t_max falls to the last of N timesteps that are evenly spaced, as LCMScheduler has them."""
+        low, high = super().path_ends(teacher)
+        if not isinstance(teacher.schedule, BetaTable):
+            return low, high
+        stride = table_length(teacher.schedule, high) // self.grid
+        if stride < 1:
+            raise BootdiffError(f"grid {self.grid} is more than the timesteps up to t_max; lower it.")
+        return low, (self.grid * stride - 1) / (teacher.schedule.num_timesteps - 1)
+
+
+@method("lcm", LcmSettings, sources=("pairs", "images"), student="consistency")
+@dataclass
+class Lcm(Consistency):
+    """The objective of consistency distillation whose teacher is guided by the weight that the student is told.
+
+    The step from a timestep to the one T / N below is DDIM's, and theta⁻ is asked where the teacher stepped to.
+    """
+
+    @classmethod
+    def from_settings(  # type: ignore[override]
+        cls, teacher: Teacher, settings: LcmSettings, source: Source, student: ConsistencyStudent
+    ) -> Self:
+        """Return the objective with the objects that the settings' words stand for.
+
+        Raises:
+            BootdiffError: if the run starts from a student of another boundary or of other times.
+        """
+        if settings.start is None:
+            student.boundary, student.points = LcmSkip(), settings.grid
+        elif (student.boundary, student.points) != (LcmSkip(), settings.grid):
+            raise BootdiffError(
+                f"lcm goes on from an lcm student of the same grid, and the one in {settings.start} has the boundary "
+                f"{student.boundary.name} and {student.points or 'all'} times."
+            )
+        grid = SkippingGrid(student.schedule.num_timesteps, student.t_max, settings.grid, settings.target_decay)
+        return cls(
+            limited(teacher, target_limit(settings, teacher)),
+            averaged_learner(student, settings, grid),
+            source,
+            make_distance(settings.distance, teacher.shape, settings.lpips_weights),
+            grid,
+            second_order=False,
+            target_side="teacher",
+        )
