@@ -19,12 +19,14 @@ def run_evaluate(
     teacher_options: Mapping[str, str] | None = None,
     path_end: bool = False,
     everything: bool = False,
+    search_times: int | None = None,
 ) -> None:
     """Measure a student or a teacher, and print the table.
 
     Args:
         everything: whether the terminal shows every measured row.
+        search_times: a number of calls whose best times are searched.
     """
-    result = evaluate_student(name, asked, output, teacher, teacher_options, path_end)
+    result = evaluate_student(name, asked, output, teacher, teacher_options, path_end, search_times)
     if is_first_process():
         print_table(result, everything)

@@ -174,7 +174,9 @@ def sample(
     output: Annotated[Path, typer.Option(help="FILE.png for a grid, or a new folder for one file a sample.")],
     num: Annotated[int, typer.Option(min=1, help="How many samples.")] = 16,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Sample i starts from the noise of seed + i.")] = 0,
-    times: Annotated[str | None, typer.Option(help="T,T,...: y_t along the path, a row a noise.")] = None,
+    times: Annotated[
+        str | None, typer.Option(help="T,T,...: y_t along the path, or a consistency student's calls.")
+    ] = None,
     prompt: Annotated[list[str], typer.Option(help="A prompt; may be repeated.")] = [],  # noqa: B006  as above
     prompts: PromptFile = None,
     prompt_column: PromptColumn = None,

@@ -51,6 +51,10 @@ def evaluate(
         bool,
         typer.Option("--path-end", help="A row for the exact end of the path from the student's own t_max."),
     ] = False,
+    search_times: Annotated[
+        int | None,
+        typer.Option(min=2, max=8, help="Search the best times of so many calls of a consistency student."),
+    ] = None,
     all_samplers: AllSamplers = False,
     prompts: PromptFile = None,
     prompt_column: PromptColumn = None,
@@ -76,7 +80,7 @@ def evaluate(
     options = given({"revision": revision, "variant": variant, "dtype": dtype})
     choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
     asked = Measurement(features, reference, clip, num, seed, repeats, choice, labels, read_calls(calls), heun)
-    run_evaluate(name, asked, output, teacher, options, path_end, all_samplers)
+    run_evaluate(name, asked, output, teacher, options, path_end, all_samplers, search_times)
 
 
 @app.command()

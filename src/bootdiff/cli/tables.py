@@ -36,8 +36,22 @@ def print_table(result: Mapping[str, Any], everything: bool = False) -> None:
         "path error: mean squared difference to the path's exact end for the same noise, 50 Heun steps of the teacher; "
         "of a student from its own t_max."
     )
+    if result.get("time_search"):
+        print(_searched(result["time_search"]))
     for sentence in sentences(result["rows"]):
         print(sentence)
+
+
+def _searched(search: Mapping[str, Any]) -> str:
+    """Return what a search of times has found, as a sentence for the terminal."""
+    times, single = ",".join(f"{time:.6g}" for time in search["times"]), all(search["single_minimum"])
+    looked = f"{len(search['tried'])} sequences of times were looked at"
+    shape = (
+        "the distance fell and then rose, as the search assumes"
+        if single
+        else ("the distance has more than one minimum, which the search assumes it has not")
+    )
+    return f"Searched times of {search['calls']} calls: --times {times} ({looked}; {shape})."
 
 
 def _print(head: Sequence[str], rows: Sequence[Sequence[str]], bold: Sequence[bool]) -> None:

@@ -186,6 +186,7 @@ def _plan_alone(
     if resolved.start is not None:  # first: it asks which settings were given, and changed ones count as given
         resolved = _changed(method, resolved, adopted(resolved, teacher, given=conditions is not None))
     resolved = _changed(method, resolved, chosen)
+    resolved.check_teacher(teacher)
     if given is None:
         source = plan_source(teacher, resolved, takes[0], given=conditions is not None)
     else:
@@ -281,5 +282,4 @@ def _check(teacher: Teacher, settings: DistillationSettings, method: Method, exa
     if settings.student is not None:
         stem.name = settings.student  # for the message alone: the run grows its student from another stem
         check_answers(stem, t_max, example)
-    settings.check_teacher(teacher)
     make_distance(settings.distance, teacher.shape, settings.lpips_weights)

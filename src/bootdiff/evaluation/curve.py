@@ -95,7 +95,7 @@ class Chooser:
         judges = self.engine.judges
         self.blind = judges.reference is None
         #: judges that measure the Fréchet distance only, because it alone decides
-        self._judges = Judges(
+        self.judges = Judges(
             judges.features, None if judges.reference is None else replace(judges.reference, samples=None)
         )
         self._leaders: set[tuple[str, str | None]] = set()
@@ -135,7 +135,7 @@ class Chooser:
     def _look(self, candidates: Sequence[Candidate], most: int) -> list[tuple[Candidate, float]]:
         """Return the candidates with their distances, the nearest first."""
         num = min(most, self.engine.noises.num)
-        own = self.engine.on(Noises(num, choice_seed(self.engine.noises)), self._judges)
+        own = self.engine.on(Noises(num, choice_seed(self.engine.noises)), self.judges)
         entries = [Entry(candidate, self.teacher, self.listed) for candidate in candidates]
         figures = [seeds[0] for seeds in own.measure(entries, "choosing the teacher's sampler")]
         distances = [f["frechet_distance"].value if "frechet_distance" in f else math.inf for f in figures]

@@ -32,6 +32,7 @@ from bootdiff.samplers.students import open_student
 from bootdiff.sampling.belonging import Opened
 from bootdiff.sampling.cascade import base_teacher
 from bootdiff.storage.runs import Run
+from bootdiff.students import Student
 from bootdiff.teachers.guidance import calls_an_answer
 
 

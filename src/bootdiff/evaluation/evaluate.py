@@ -19,9 +19,11 @@ from bootdiff.evaluation.measurement import Measurement, notes
 from bootdiff.evaluation.processes import join
 from bootdiff.evaluation.table import measured_table, table_entries, teachers_conditions
 from bootdiff.evaluation.tally import Judges
+from bootdiff.evaluation.time_search import searched_entry
 from bootdiff.export.card import model_card
 from bootdiff.samplers.base import Sampler
 from bootdiff.samplers.rows import Candidate, Row, path_end, starts_elsewhere
+from bootdiff.sampling.belonging import Opened
 from bootdiff.sampling.opening import is_teacher, open_alone, open_pair
 from bootdiff.storage.files import write_json, write_text
 from bootdiff.storage.lock import lock
@@ -100,6 +102,7 @@ def evaluate_student(
     teacher: str | None = None,
     teacher_options: Mapping[str, Any] | None = None,
     path_end: bool = False,
+    search_times: int | None = None,
 ) -> dict[str, Any]:
     """Measure a student beside its teacher, or a teacher alone, and write the table as JSON.
 
@@ -112,6 +115,7 @@ def evaluate_student(
         teacher: a teacher to use in place of the one that the student names.
         teacher_options: revision, variant and dtype, which take precedence over those of the student's own teacher.
         path_end: whether the exact end of the student's own path is a row, if it starts elsewhere than the teacher's.
+        search_times: a number of calls whose best times are searched, for the run of a consistency student.
 
     Returns:
         The content of the file; where several processes run, each of them gets it.
@@ -124,15 +128,24 @@ def evaluate_student(
         raise BootdiffError(f"output {output}: expected a file that ends in .json.")
     join()
     if is_teacher(name):
-        if teacher is not None or path_end:
+        if teacher is not None or path_end or search_times is not None:
             raise BootdiffError(
-                f"{name} is a teacher, so another teacher and the end of a path mean nothing to it; leave them out."
+                f"{name} is a teacher, so another teacher, the end of a path and a student's times mean nothing to it; "
+                "leave them out."
             )
         chooser, reference, further = _teacher_alone(name, asked, teacher_options)
+        searched = None
     else:
-        chooser, reference, further = _student_beside(name, asked, teacher, teacher_options, path_end)
+        pair, chooser, reference, further = _student_beside(name, asked, teacher, teacher_options, path_end)
+        searched = None if search_times is None else _with_times(pair, chooser, further, search_times)
     result = measured_table(chooser, table_entries(chooser, further, asked.calls, asked.heun))
-    asked_for = {"student": None if is_teacher(name) else name, "reference": reference, "clip": asked.clip}
+    asked_for: dict[str, Any] = {
+        "student": None if is_teacher(name) else name,
+        "reference": reference,
+        "clip": asked.clip,
+    }
+    if searched is not None:
+        asked_for["time_search"] = searched
     cost = {"passes": None if is_teacher(name) else trained_passes(Run.around(name).folder)}
     result = {
         **asked_for,
@@ -160,13 +173,21 @@ def _teacher_alone(
 
 def _student_beside(
     name: str, asked: Measurement, teacher: str | None, teacher_options: Mapping[str, Any] | None, path_end: bool
-) -> tuple[Chooser, str | None, list[Entry]]:
-    """Return what chooses the samplers of a student's teacher, the reference's name, and the student's rows."""
+) -> tuple[Opened, Chooser, str | None, list[Entry]]:
+    """Return the opened student, what chooses its teacher's samplers, the reference's name, and the student's rows."""
     pair = open_pair(name, teacher, teacher_options, asked.choice)
     judges, reference = asked.judges(pair.teacher, pair.texts)
     labels = asked.labels_of(name)
     chooser = chooser_of(name, pair, Engine(judges, asked.noises), labels)
-    return chooser, reference, rows_beside(name, pair, chooser.listed, labels, path_end)
+    return pair, chooser, reference, rows_beside(name, pair, chooser.listed, labels, path_end)
+
+
+def _with_times(pair: Opened, chooser: Chooser, rows: list[Entry], calls: int) -> dict[str, Any]:
+    """Search the times of so many calls, add the row of the best to the others, and return the search as JSON."""
+    own = next(entry for entry in rows if entry.candidate.sample is pair.sampler)
+    entry, told = searched_entry(chooser, pair.sampler, own, calls)
+    rows.append(entry)
+    return told
 
 
 def keep(folder: Path, result: Mapping[str, Any]) -> None:

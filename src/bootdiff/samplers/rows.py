@@ -25,6 +25,8 @@ PATH = "path"
 ONE_CALL, REFINED = "one call", "refined"
 #: those of a student that is called several times: with DDIM steps in between, or with fresh noise
 FEW_STEPS, CONSISTENCY = "few steps", "consistency"
+#: the spacing of a consistency student's times that were searched
+SEARCHED = "searched"
 #: the stage of the student that a run of two stages makes first
 FIRST = "first"
 
@@ -82,7 +84,7 @@ class Row:
             title = self.title or ("student" if self.stage is None else of_stage)
             title = title if self.data_free else f"{title} (learned from images)"
             if self.sampler in (FEW_STEPS, CONSISTENCY):
-                return f"{title}, {self.steps} calls"
+                return f"{title}, {self.steps} calls" + (" at searched times" if self.spacing == SEARCHED else "")
             return f"{title} + {self.steps} DDIM" if self.sampler == REFINED else title
         steps = f"{self.steps} + {self.steps}" if self.stage == "both" else f"{self.steps}"
         start = "" if self.start is None else f" from t = {self.start:.3g}"

@@ -14,6 +14,7 @@ from bootdiff.data.conditions import Conditions
 from bootdiff.data.pictures import is_picture
 from bootdiff.samplers.base import Sampler, batch_for, sampled
 from bootdiff.samplers.choice import ANY, Choice, conditions_for
+from bootdiff.samplers.consistency import MultistepConsistency
 from bootdiff.samplers.several import check_calls
 from bootdiff.samplers.students import PathSampler, open_student
 from bootdiff.sampling.cascade import cascade, check_upscales
@@ -22,6 +23,7 @@ from bootdiff.sampling.layouts import Canvas, Interpolation, Layout, Plain, Work
 from bootdiff.sampling.opening import run_conditions
 from bootdiff.students import PathStudent
 from bootdiff.students.card import StudentCard
+from bootdiff.students.consistency import ConsistencyStudent
 from bootdiff.students.files import card_of, load_student
 from bootdiff.students.folder import StudentFolder
 from bootdiff.system.out_of_memory import told_when_out_of_memory
@@ -105,7 +107,8 @@ def draw_samples(
     Args:
         students: a run or a student folder, or a base and its super-resolution student.
         wanted: how many samples there are to be, and of what.
-        times: times of the student's path; if given, each noise gets one sample for each time.
+        times: times of the student's path; if given, each noise gets one sample for each time. A consistency student
+            is called at these times, one after the other, and makes one sample of each noise.
 
     Raises:
         BootdiffError: if students, prompts or classes do not fit.
@@ -149,7 +152,7 @@ def plan_samples(
     return Drawing(
         shape=picture_shape(samplers[0]),
         count=total * len(samplers),
-        columns=columns if times is None else len(samplers),
+        columns=columns if times is None or len(samplers) == 1 else len(samplers),
         told=list(describe(card, samplers[0], wanted)),
         batches=_within_memory(drawn(samplers, wanted.layout.work(canvas), total), size, wanted.num),
     )
@@ -166,8 +169,13 @@ def _open(name: str, times: Sequence[float] | None, calls: int | None = None) ->
         sampler, card = open_student(name, calls)
         return [sampler], card
     student = load_student(StudentFolder.unfolded(name).path)
+    if isinstance(student, ConsistencyStudent):
+        return [MultistepConsistency(student, times)], card_of(student)
     if not isinstance(student, PathStudent):
-        raise BootdiffError(f"--times shows what a path student makes of its path; {name} is a {student.kind} student.")
+        raise BootdiffError(
+            f"--times shows the path of a path student, or calls a consistency student at these times; {name} is a "
+            f"{student.kind} student."
+        )
     outside = [t for t in times if not student.t_min <= t <= student.t_max]
     if outside:
         raise BootdiffError(f"--times {outside[0]:g} is outside this student's [{student.t_min:g}, {student.t_max:g}].")
