@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bootdiff.config.mixins import Optimiser
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch, Source
+from bootdiff.losses.distances import Distance
 
 if TYPE_CHECKING:
     from bootdiff.students import Student
@@ -164,12 +165,13 @@ class Stateless:
 class OneLearner(Stateless):
     """The base of an objective in which one network learns, the student, in a turn a step.
 
-    It has the fields ``student``, a learner, and perhaps ``teacher`` and ``distance``, which only answer.
+    It has the fields ``student``, a learner, and ``distance``, and perhaps ``teacher``, which only answer.
     """
 
     #: what ``methods.method.method`` declares the class to be
     method: ClassVar[Any]
     student: Learner
+    distance: Distance
 
     def learners(self) -> Mapping[str, Learner]:
         """Return the learners by name: the student alone."""
@@ -188,6 +190,12 @@ class OneLearner(Stateless):
         """Return noises for the batch's samples, (b, *shape), that are not those of its pairs."""
         noise: Tensor = turn.draw.normal("noise", batch.data.shape[1:])
         return noise.to(batch.data.device)
+
+    def regression(self, name: str, answers: Tensor, targets: Tensor, weight: Tensor | None = None) -> Loss:
+        """Return E w d(answer, target), for answers and targets (b, *shape) and weights (b,), logged under ``name``."""
+        each = self.distance(answers, targets)
+        loss = (each if weight is None else weight * each).mean()
+        return Loss(loss, {name: loss.detach()})
 
     def image(self, networks: Networks, batch: Batch) -> Tensor:
         """Return the student's images of the batch's noises in one call, (b, *shape), not limited."""

@@ -94,7 +94,7 @@ class Consistency(OneLearner):
             x_s = teacher_step(self.teacher, x_t, t, s, condition, self.second_order)
         here, there = ((x_t, t), (x_s, s)) if self.target_side == "teacher" else ((x_s, s), (x_t, t))
         target = target_of(networks, self.student, *there, condition)
-        return [lambda: agreement(self.distance, networks["student"](*here, condition), target, weight)]
+        return [lambda: self.regression("consistency", networks["student"](*here, condition), target, weight)]
 
 
 def take_boundary(student: ConsistencyStudent, settings: Any) -> None:
@@ -129,9 +129,3 @@ def target_of(networks: Networks, student: Learner, x: Tensor, t: Tensor, condit
     network = networks[f"student@{TARGET}" if TARGET in student.averages else "student"]
     answer: Tensor = network(x, t, condition)
     return answer
-
-
-def agreement(distance: Distance, answer: Tensor, target: Tensor, weight: Tensor) -> Loss:
-    """Return E w d(g_theta, g_theta⁻) for two answers (b, *shape) and weights (b,)."""
-    loss = (weight * distance(answer, target)).mean()
-    return Loss(loss, {"consistency": loss.detach()})

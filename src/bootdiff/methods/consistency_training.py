@@ -18,7 +18,7 @@ from bootdiff.data.sources import Batch, Source
 from bootdiff.losses.distances import Distance, make_distance
 from bootdiff.losses.grids import Grid, GridSettings
 from bootdiff.methods.base import Learner, Loss, Networks, OneLearner
-from bootdiff.methods.consistency import agreement, averaged_learner, take_boundary, target_of
+from bootdiff.methods.consistency import averaged_learner, take_boundary, target_of
 from bootdiff.methods.method import method
 from bootdiff.methods.settings import DistillationSettings
 from bootdiff.schedules import Schedule
@@ -67,4 +67,5 @@ class ConsistencyTraining(OneLearner):
         noise = self.fresh(turn, batch)
         x_t, x_s = (noisy(batch.data, noise, time, self.schedule) for time in (t, s))
         target = target_of(networks, self.student, x_s, s, batch.condition)
-        return [lambda: agreement(self.distance, networks["student"](x_t, t, batch.condition), target, weight)]
+        ask = networks["student"]
+        return [lambda: self.regression("consistency", ask(x_t, t, batch.condition), target, weight)]

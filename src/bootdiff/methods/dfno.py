@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from torch import Tensor
-
 from bootdiff.config.mixins import StoredTrajectories
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch, Source
@@ -52,9 +50,10 @@ class Dfno(OneLearner):
 
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
         """Return the one term of the loss, which needs no target but the stored states."""
-        return [lambda: self.regression(networks["student"](batch.noise, None, batch.condition), batch.states)]
+        states = batch.states.flatten(0, 1)
 
-    def regression(self, answers: Tensor, states: Tensor) -> Loss:
-        """Return E (1/M) Σ d over the times, for answers and states (b, M, *shape)."""
-        loss = self.distance(answers.flatten(0, 1), states.flatten(0, 1)).mean()
-        return Loss(loss, {"trajectory": loss.detach()})
+        def paths() -> Loss:
+            answers = networks["student"](batch.noise, None, batch.condition)
+            return self.regression("trajectory", answers.flatten(0, 1), states)
+
+        return [paths]

@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from torch import Tensor
-
 from bootdiff.config.mixins import StoredPairs
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch, Source
@@ -52,9 +50,4 @@ class Direct(OneLearner):
 
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
         """Return the terms of the loss: one, the regression of the student's images on the teacher's samples."""
-        return [lambda: self.regression(self.image(networks, batch), batch.data)]
-
-    def regression(self, x: Tensor, end: Tensor) -> Loss:
-        """Return E d(x, end), Eq. 3, for images x and the ends of the teacher's paths, both (b, *shape)."""
-        loss = self.distance(x, end).mean()
-        return Loss(loss, {"regression": loss.detach()})
+        return [lambda: self.regression("regression", self.image(networks, batch), batch.data)]

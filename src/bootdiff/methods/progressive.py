@@ -23,10 +23,9 @@ from bootdiff.losses.distances import Distance, make_distance
 from bootdiff.methods.base import Learner, Loss, Networks, OneLearner, learner_of
 from bootdiff.methods.method import Stage, method, rounds
 from bootdiff.methods.settings import DistillationSettings, target_limit
-from bootdiff.samplers.few_step import steps_of, table_length
+from bootdiff.samplers.few_step import halved_steps, table_length
 from bootdiff.schedules import BetaTable
 from bootdiff.solvers import Level, noisy, signal_of_step, step_between
-from bootdiff.students import Student
 from bootdiff.students.denoising import DenoisingStudent
 from bootdiff.teachers import Teacher, limited
 
@@ -112,27 +111,4 @@ class Progressive(OneLearner):
             target = signal_of_step(z_t, z_s, here, there)
         snr = (here.alpha / here.sigma).square().flatten()
         weight = (snr.clamp(min=1) if self.snr_weight == "truncated" else snr + 1) ** (self.distance.degree / 2)
-        return [lambda: self.regression(networks["student"](z_t, t, condition), target, weight)]
-
-    def regression(self, x_0: Tensor, target: Tensor, weight: Tensor) -> Loss:
-        """Return E w d(x̂, x̃) for answers and targets (b, *shape) and weights (b,)."""
-        loss = (weight * self.distance(x_0, target)).mean()
-        return Loss(loss, {"halving": loss.detach()})
-
-
-def halved_steps(student: Student, calls: int) -> Tensor:
-    """Return the times at the beginning, in the middle and at the end of a student's steps, (calls, 3) in float32.
-
-    The end of the last step is −1, the image itself. A network that takes whole timesteps only is asked at the
-    lower one of two in the middle.
-    """
-    schedule, table = student.schedule, isinstance(student.schedule, BetaTable)
-    last, rows = schedule.num_timesteps - 1, []
-    for step in steps_of(student, calls):
-        # On a table the image lies one entry before the first one, as in stock DDIM.
-        end = step.s if step.s is not None else -1 / last if table else student.t_min
-        middle = (step.t + end) / 2
-        if table and schedule.integer_timesteps:
-            middle = int(middle * last + 1e-6) / last
-        rows.append((step.t, max(0.0, middle), -1.0 if step.s is None else step.s))
-    return torch.tensor(rows)
+        return [lambda: self.regression("halving", networks["student"](z_t, t, condition), target, weight)]

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Self
 
 from pydantic import Field
-from torch import Tensor
 
 from bootdiff.config.mixins import Rounds, StoredPairs
 from bootdiff.core.turn import Turn
@@ -74,16 +73,10 @@ class Reflow(OneLearner):
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
         """Return the one term of the loss, which needs no target but the pair's sample."""
         if self.one_call:
-            return [lambda: self.regression(self.image(networks, batch), batch.data)]
+            return [lambda: self.regression("flow", self.image(networks, batch), batch.data)]
         student: DenoisingStudent = self.student.module  # type: ignore[assignment]
         t = student.t_min + (student.t_max - student.t_min) * turn.draw.uniform("t").to(batch.data.device)
         z_t = noisy(batch.data, batch.noise, t, student.schedule)
         alpha, sigma = student.schedule.alpha_sigma(t)
         weight = (sigma / (alpha + sigma)).clamp(min=LEAST_TAU) ** -self.distance.degree
-        return [lambda: self.regression(networks["student"](z_t, t, batch.condition), batch.data, weight)]
-
-    def regression(self, x_0: Tensor, x: Tensor, weight: Tensor | None = None) -> Loss:
-        """Return E w d(x_theta, x) for answers and samples (b, *shape) and weights (b,)."""
-        each = self.distance(x_0, x)
-        loss = (each if weight is None else weight * each).mean()
-        return Loss(loss, {"flow": loss.detach()})
+        return [lambda: self.regression("flow", networks["student"](z_t, t, batch.condition), batch.data, weight)]

@@ -25,7 +25,7 @@ from bootdiff.losses.distances import Distance, make_distance
 from bootdiff.methods.base import Learner, Loss, Networks, OneLearner, Steady, learner_of
 from bootdiff.methods.method import Stage, method, rounds
 from bootdiff.methods.settings import DistillationSettings, target_limit
-from bootdiff.samplers.few_step import even_steps
+from bootdiff.samplers.few_step import even_steps, grouped
 from bootdiff.schedules import expand
 from bootdiff.solvers import Level, noisy, signal_of_step, step_between
 from bootdiff.students.jump import JumpStudent
@@ -122,19 +122,4 @@ class Tract(OneLearner):
             z_s = torch.where(expand(done, x), z_between, step_between(z_between, x_0, middle, there))
             target = signal_of_step(z_t, z_s, here, there)
         weight = (here.alpha / here.sigma).flatten().clamp(min=1) ** self.distance.degree
-        return [lambda: self.regression(networks["student"](z_t, t, end, condition), target, weight)]
-
-    def regression(self, x_0: Tensor, target: Tensor, weight: Tensor) -> Loss:
-        """Return E w d(x_theta, x̃) for answers and targets (b, *shape) and weights (b,)."""
-        loss = (weight * self.distance(x_0, target)).mean()
-        return Loss(loss, {"jump": loss.detach()})
-
-
-def grouped(steps: int, calls: int, t_min: float, t_max: float) -> Tensor:
-    """Return the begin and the end of each of the teacher's steps and the end of its group, (steps, 3) in float32.
-
-    An end at the image itself is −1.
-    """
-    times = [step.t for step in even_steps(steps, t_min, t_max)] + [-1.0]
-    size = steps // calls
-    return torch.tensor([(times[i], times[i + 1], times[(i // size + 1) * size]) for i in range(steps)])
+        return [lambda: self.regression("jump", networks["student"](z_t, t, end, condition), target, weight)]

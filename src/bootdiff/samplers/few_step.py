@@ -14,8 +14,7 @@ from torch import Tensor
 from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError
 from bootdiff.core.transfer import settled
-from bootdiff.schedules import Schedule, expand
-from bootdiff.schedules.table import BetaTable
+from bootdiff.schedules import BetaTable, Schedule, expand
 from bootdiff.solvers import trailing_times
 from bootdiff.students import Student
 from bootdiff.students.denoising import DenoisingStudent
@@ -140,3 +139,31 @@ def _ddim_step(student: Student, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor)
     alpha_s, sigma_s = (expand(v, x_t) for v in student.schedule.alpha_sigma(s))
     # Eq. 2, with eps = (x_t − alpha_t x_0) / sigma_t
     return alpha_s * student.limit(x_0) + (sigma_s / sigma_t) * (x_t - alpha_t * x_0)
+
+
+def halved_steps(student: Student, calls: int) -> Tensor:
+    """Return the times at the beginning, in the middle and at the end of a student's steps, (calls, 3) in float32.
+
+    The end of the last step is −1, the image itself. A network that takes whole timesteps only is asked at the
+    lower one of two in the middle.
+    """
+    schedule, table = student.schedule, isinstance(student.schedule, BetaTable)
+    last, rows = schedule.num_timesteps - 1, []
+    for step in steps_of(student, calls):
+        # On a table the image lies one entry before the first one, as in stock DDIM.
+        end = step.s if step.s is not None else -1 / last if table else student.t_min
+        middle = (step.t + end) / 2
+        if table and schedule.integer_timesteps:
+            middle = int(middle * last + 1e-6) / last
+        rows.append((step.t, max(0.0, middle), -1.0 if step.s is None else step.s))
+    return torch.tensor(rows)
+
+
+def grouped(steps: int, calls: int, t_min: float, t_max: float) -> Tensor:
+    """Return the begin and the end of each of the teacher's steps and the end of its group, (steps, 3) in float32.
+
+    An end at the image itself is −1.
+    """
+    times = [step.t for step in even_steps(steps, t_min, t_max)] + [-1.0]
+    size = steps // calls
+    return torch.tensor([(times[i], times[i + 1], times[(i // size + 1) * size]) for i in range(steps)])
