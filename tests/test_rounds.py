@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from bootdiff import BootdiffError, Gaussian, load_student, load_teacher
-from bootdiff.core.randomness import sample_noise
+from bootdiff.core.condition import Condition
+from bootdiff.core.randomness import SampleNoise, sample_noise
 from bootdiff.distillation.distill import distill
 from bootdiff.distillation.plan import plan_distillation
 from bootdiff.evaluation.entries import evaluations_of
@@ -19,7 +20,9 @@ from bootdiff.methods.boot import BootSettings
 from bootdiff.methods.method import rounds
 from bootdiff.methods.registry import find_method
 from bootdiff.monitoring.convergence import verdict_of
+from bootdiff.samplers.base import sampled
 from bootdiff.samplers.several import student_sampler
+from bootdiff.samplers.students import StockStudent
 from bootdiff.students.denoising import DenoisingStudent
 from bootdiff.students.jump import JumpStudent
 from bootdiff.students.trajectory import TrajectoryStudent
@@ -114,8 +117,19 @@ def test_the_exported_pipeline_makes_the_images_of_our_sampler(method, tmp_path)
         ours = student_sampler(student, calls).sample(sample_noise(0, 0, 2, student.shape))
         ours = ((ours / 2 + 0.5).clamp(0, 1)).permute(0, 2, 3, 1).numpy()
         assert abs(stock - ours).max() < 1e-5
+        again = sampled(StockStudent(folder / "student"), SampleNoise(0, 0, 2, student.shape), Condition())
+        assert abs((again / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy() - ours).max() < 1e-5
+        if student.calls == 1 and not student.any_calls:
+            with pytest.raises(ValueError):  # more would be steps that it never learned
+                pipe(batch_size=2, num_inference_steps=2)
         tried += 1
     assert tried
+
+
+def test_a_data_set_smaller_than_a_batch_is_refused(tmp_path):
+    asked = find_method("consistency-training").settings(steps=2, batch_size=2000, images="digits")
+    with pytest.raises(BootdiffError, match=r"digits has 1,?797 images for this teacher, and a batch takes 2000; lower"):
+        plan_distillation("digits", tmp_path / "run", asked, "consistency-training")
 
 
 def test_each_round_has_source_settings_of_its_own(tmp_path):

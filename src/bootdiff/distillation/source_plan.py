@@ -218,4 +218,9 @@ def plan_source(teacher: Teacher, settings: DistillationSettings, kind: str, giv
     if given:
         raise BootdiffError("conditions= and --source images exclude each other: images say what they are of.")
     data = load_for(teacher, settings.images, settings.resize, settings.classes)
+    if len(data.pixels) < settings.batch_size:
+        raise BootdiffError(
+            f"{settings.images} has {len(data.pixels)} images for this teacher, and a batch takes "
+            f"{settings.batch_size}; lower batch_size."
+        )
     return SourcePlan("images", settings, data)

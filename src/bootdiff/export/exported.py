@@ -65,7 +65,8 @@ def export(student: Student, weight: float | None = None) -> Exported | Refused:
         words = f"the student of {student.teacher_name} {NOT_GROWN}; use bootdiff.save_student."
         return Refused(reason or words)
     try:
-        scheduler = several_steps(student)
+        # A student that was made for one call is held by a scheduler that refuses more.
+        scheduler = None if (student.calls, student.any_calls) == (1, False) else several_steps(student)
         network = None if scheduler is None else several_network(student, scheduler, here)
         if network is not None:
             return Exported(_sized(network, student.adapter), scheduler, student.calls, student.any_calls)

@@ -50,7 +50,8 @@ def student_sampler(student: Student, calls: int | None = None) -> Called:
             "other number; leave --calls out."
         )
     # The one call of a student that stock schedulers call again starts at an entry of their table, as the others do.
-    at_entry = isinstance(student, ConsistencyStudent | DenoisingStudent) and isinstance(student.schedule, BetaTable)
+    again = student.any_calls and isinstance(student, ConsistencyStudent | DenoisingStudent)
+    at_entry = again and isinstance(student.schedule, BetaTable)
     if calls == 1 and not at_entry:
         return Called(ONE_CALL, 1, PathSampler(student))
     if isinstance(student, ConsistencyStudent):

@@ -1,0 +1,122 @@
+"""Every method on one builtin teacher, in one table: distance, precision, recall, calls, passes, source. A record.
+
+    python benchmarks/siblings.py digits --output runs/siblings
+
+Each method is a run of ``bootdiff distill`` with the settings of ``configs/siblings``, which ``bootdiff ablate`` chose
+there from small grids, and of ``bootdiff evaluate``; BOOT and its correction have those of their own files. Runs that
+are there are not made again. The methods have about the same budget of minutes, and not of passes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from records import FOLDER, ROOT, new_record, write_record
+
+CONFIGS = ROOT / "configs"
+#: what each teacher is conditioned on, as options
+TEACHERS: Mapping[str, tuple[str, ...]] = {
+    "digits": (),
+    "digits-class": (),
+    "digits-text": ("--prompts", "digits"),
+}
+#: for each row's method: the word after --method, its file of settings, and settings that differ
+METHODS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
+    "boot": ("boot", "BOOT", ()),
+    "boot+dm": ("boot+dm", "digits-corrected.yaml", ()),
+    "direct": ("direct", "siblings/direct.yaml", ()),
+    "progressive": ("progressive", "siblings/progressive.yaml", ()),
+    "consistency": ("consistency", "siblings/consistency.yaml", ()),
+    "consistency-training": ("consistency-training", "siblings/consistency-training.yaml", ()),
+    "tract": ("tract", "siblings/tract.yaml", ()),
+    "reflow": ("reflow", "siblings/reflow.yaml", ("flows=1",)),
+    "reflow-2": ("reflow", "siblings/reflow.yaml", ("flows=2",)),
+    "reflow-3": ("reflow", "siblings/reflow.yaml", ("flows=3",)),
+    "dfno": ("dfno", "siblings/dfno.yaml", ()),
+    "lcm": ("lcm", "siblings/lcm.yaml", ()),
+}
+#: BOOT's own settings, by the teacher
+BOOT = {"digits": "src/bootdiff/builtin/digits/quickstart.yaml", "digits-text": "configs/digits-text.yaml"}
+#: the methods of a teacher of pixels, and those of one of latents
+PIXELS = [name for name in METHODS if name != "lcm"]
+
+
+def main() -> None:
+    """Make all runs and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("teacher", choices=list(TEACHERS))
+    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "siblings")
+    parser.add_argument(
+        "--methods", nargs="+", choices=list(METHODS), help="by default every one that is for the teacher"
+    )
+    parser.add_argument("--record", type=Path)
+    parser.add_argument("--no-record", action="store_true", help="make the runs, and leave the record as it is")
+    asked = parser.parse_args()
+    names = asked.methods or (list(METHODS) if asked.teacher == "digits-text" else PIXELS)
+    found = [row for name in names for row in rows(asked.teacher, name, asked.output / asked.teacher)]
+    if asked.no_record:
+        return
+    command = f"python benchmarks/siblings.py {asked.teacher}"
+    command += f" --methods {' '.join(asked.methods)}" if asked.methods else ""
+    path = asked.record or FOLDER / f"siblings-{asked.teacher}.json"
+    write_record(
+        path, new_record({"siblings": found, "teacher": teachers(asked, names[0])}, seeds=(0,), command=command)
+    )
+
+
+def rows(teacher: str, name: str, output: Path) -> Iterator[dict[str, Any]]:
+    """Make one method's run and evaluate it; yield a row for each of its students and numbers of calls."""
+    run, (method, file, words) = output / name, METHODS[name]
+    config = ROOT / BOOT.get(teacher, BOOT["digits"]) if file == "BOOT" else CONFIGS / file
+    images = ("--images", "digits") if method == "consistency-training" else ()
+    settings = [w for word in words for w in ("--set", word)]
+    options = ("--output", run, "--config", config, *TEACHERS[teacher], *images, *settings)
+    bootdiff("distill", teacher, "--method", method, *options)
+    if not (run / "evaluation.json").exists():
+        bootdiff("evaluate", run, "--output", run / "evaluation.json")
+    done, figures = (json.loads((run / part).read_text()) for part in ("done.json", "evaluation.json"))
+    source = "noise" if method.startswith("boot") else "images" if images else "pairs"
+    source = "trajectories" if method == "dfno" else source
+    for row in (row for row in figures["rows"] if row["kind"] == "student"):
+        estimates = {key: row["figures"].get(key, {}).get("value") for key in ("precision", "recall")}
+        last = row["stage"] is None
+        yield {
+            "method": name if last else f"{name}, {row['stage']}",
+            "source": source,
+            "calls": row["calls"],
+            "Fréchet distance": row["frechet_distance"],
+            **estimates,
+            "passes, thousands": round(done["passes"]["all"] / 1000) if last and row["steps"] == row["calls"] else None,
+            "minutes": round(done["seconds"] / 60, 1) if last else None,
+            "worth calls": (row.get("call_equivalence") or {}).get("says"),
+        }
+
+
+def teachers(asked: argparse.Namespace, name: str) -> list[dict[str, Any]]:
+    """Return the teacher's best rows at the numbers of calls that tables have."""
+    figures = json.loads((asked.output / asked.teacher / name / "evaluation.json").read_text())
+    return [
+        {
+            "sampler": row["name"],
+            "calls": row["calls"],
+            "Fréchet distance": row["frechet_distance"],
+            **{key: row["figures"].get(key, {}).get("value") for key in ("precision", "recall")},
+        }
+        for row in figures["rows"]
+        if row["kind"] == "teacher" and row["best_of"] in (1, 2, 4, 10, 50)
+    ]
+
+
+def bootdiff(*words: object) -> None:
+    """Run a command of bootdiff."""
+    subprocess.run([sys.executable, "-m", "bootdiff", *map(str, words)], check=True)
+
+
+if __name__ == "__main__":
+    main()
