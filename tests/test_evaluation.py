@@ -8,8 +8,10 @@ import pytest
 import torch
 import yaml
 
+from bootdiff.builtin import DIGITS
 from bootdiff.core.condition import Condition
 from bootdiff.core.randomness import sample_noise
+from bootdiff.data.prompts import read_prompt_labels, read_prompts
 from bootdiff.distillation.distill import distill
 from bootdiff.evaluation import curve
 from bootdiff.evaluation.curve import Chooser, Stock, teacher_entries
@@ -225,17 +227,19 @@ def test_the_choice_s_noises_are_never_the_table_s(seed):
 # --- the builtin teachers' curves ---
 
 
-@pytest.mark.parametrize("teacher", ["digits", "digits-class"])
+@pytest.mark.parametrize("teacher", ["digits", "digits-class", pytest.param("digits-text", marks=pytest.mark.slow)])
 def test_a_row_of_a_curve_that_ships_is_made_again_to_the_last_digit(teacher, tmp_path, monkeypatch):
     """On the machine that made the curve; on another one to four digits."""
     from bootdiff.evaluation.measurement import Measurement
 
     monkeypatch.setenv("BOOTDIFF_CACHE", str(tmp_path))
-    model, conditions = open_alone(teacher)
-    asked = Measurement()
-    judges, _ = asked.judges(model, None)
-    engine = Engine(judges, asked.noises)
-    entry = Entry(candidates(model, "ddim", 1)[0], model, Listed(conditions), (model, model.t_range))
+    words = list(read_prompts(DIGITS).prompts) if teacher == "digits-text" else None
+    labels = None if words is None else read_prompt_labels(DIGITS, None, "label")
+    asked = Measurement(choice=Choice(words), labels=labels)
+    model, conditions = open_alone(teacher, choice=asked.choice)
+    judges, _ = asked.judges(model, words)
+    engine, listed = Engine(judges, asked.noises), Listed(conditions, asked.labels_of(teacher), words)
+    entry = Entry(candidates(model, "ddim", 1)[0], model, listed, (model, model.t_range))
     entry = next(
         Entry(one, model, entry.listed, entry.path_of)
         for one in candidates(model, "ddim", 1)

@@ -128,7 +128,9 @@ def test_the_exported_pipeline_makes_the_images_of_our_sampler(method, tmp_path)
 
 def test_a_data_set_smaller_than_a_batch_is_refused(tmp_path):
     asked = find_method("consistency-training").settings(steps=2, batch_size=2000, images="digits")
-    with pytest.raises(BootdiffError, match=r"digits has 1,?797 images for this teacher, and a batch takes 2000; lower"):
+    with pytest.raises(
+        BootdiffError, match=r"digits has 1,?797 images for this teacher, and a batch takes 2000; lower"
+    ):
         plan_distillation("digits", tmp_path / "run", asked, "consistency-training")
 
 
