@@ -4,7 +4,7 @@
 
 Each method is a run of ``bootdiff distill`` with the settings of ``configs/siblings``, which ``bootdiff ablate`` chose
 there from small grids, and of ``bootdiff evaluate``; BOOT and its correction have those of their own files. Runs that
-are there are not made again. The methods have about the same budget of minutes, and not of passes.
+are there are not made again. The methods have not the same budget: passes are a column.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ METHODS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     "progressive": ("progressive", "siblings/progressive.yaml", ()),
     "consistency": ("consistency", "siblings/consistency.yaml", ()),
     "consistency-training": ("consistency-training", "siblings/consistency-training.yaml", ()),
+    "consistency-training-improved": ("consistency-training", "siblings/consistency-training-improved.yaml", ()),
     "tract": ("tract", "siblings/tract.yaml", ()),
     "reflow": ("reflow", "siblings/reflow.yaml", ("flows=1",)),
     "reflow-2": ("reflow", "siblings/reflow.yaml", ("flows=2",)),
@@ -80,22 +81,27 @@ def rows(teacher: str, name: str, output: Path) -> Iterator[dict[str, Any]]:
     bootdiff("distill", teacher, "--method", method, *options)
     if not (run / "evaluation.json").exists():
         bootdiff("evaluate", run, "--output", run / "evaluation.json")
-    done, figures = (json.loads((run / part).read_text()) for part in ("done.json", "evaluation.json"))
+    figures = json.loads((run / "evaluation.json").read_text())
     source = "noise" if method.startswith("boot") else "images" if images else "pairs"
     source = "trajectories" if method == "dfno" else source
+    passes = figures["passes"]
     for row in (row for row in figures["rows"] if row["kind"] == "student"):
-        estimates = {key: row["figures"].get(key, {}).get("value") for key in ("precision", "recall")}
         last = row["stage"] is None
-        yield {
-            "method": name if last else f"{name}, {row['stage']}",
+        found: dict[str, Any] = {
+            "method": name
+            if last
+            else f"{name}, {row['stage']} stage"
+            if row["stage"] == "first"
+            else f"{name}, {row['stage']}",
             "source": source,
             "calls": row["calls"],
             "Fréchet distance": row["frechet_distance"],
-            **estimates,
-            "passes, thousands": round(done["passes"]["all"] / 1000) if last and row["steps"] == row["calls"] else None,
-            "minutes": round(done["seconds"] / 60, 1) if last else None,
-            "worth calls": (row.get("call_equivalence") or {}).get("says"),
         }
+        found |= {key: row["figures"].get(key, {}).get("value") for key in ("precision", "recall")}
+        if last and row["calls"] == 1:
+            stored = passes.get("pairs", passes.get("trajectories", 0))
+            found |= {"passes, thousands": round(passes["all"] / 1000), "of these stored": round(stored / 1000)}
+        yield {**found, "worth calls": (row.get("call_equivalence") or {}).get("says")}
 
 
 def teachers(asked: argparse.Namespace, name: str) -> list[dict[str, Any]]:
