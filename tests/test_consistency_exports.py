@@ -23,7 +23,7 @@ from bootdiff.schedules import EDM
 from bootdiff.students.boundary import KarrasSkip, LcmSkip, Naive, Skip
 from bootdiff.students.consistency import ConsistencyStudent
 from test_student_kinds import shaken
-from tiny_pipelines import save_class_unet, save_sd, save_sdxl
+from tiny_pipelines import save_class_unet, save_dit, save_sd, save_sdxl
 from tiny_unet import save_teacher
 
 SEED, CALLS = 5, (1, 2, 3, 4, 8)
@@ -109,21 +109,18 @@ def test_for_edm_it_is_the_scheduler_of_consistency_models_at_its_own_times(name
     student.points, student.limit = 18, limit or student.limit
     assert student.boundary == KarrasSkip(EDMS[name].get("sigma_data", 0.5))
     export_student(student, tmp_path / "student", WORDS)
-    assert "up to 18 may be asked for" in (tmp_path / "student/README.md").read_text()
-    for calls in (*CALLS, 18):
-        made = ours(student, calls) if calls < 18 else None
-        if made is not None:
-            assert_close(stock(tmp_path / "student", calls, batch_size=3), made, **SAME)
-            generator_before = torch.random.get_rng_state()
-            again = sampled(
-                StockStudent(tmp_path / "student", calls), SampleNoise(SEED, 0, 3, student.shape), Condition()
-            )
-            assert torch.equal(torch.random.get_rng_state(), generator_before)
-            assert_close((again.clamp(-1, 1) + 1) / 2, made, **SAME)
-    with pytest.raises(BootdiffError, match="has 18 times"):
-        StockStudent(tmp_path / "student", 19)
-    with pytest.raises(BootdiffError, match="more than this student's 18 times"):
-        student_sampler(student, 18)  # the last of them is t_min
+    assert "up to 17 may be asked for" in (tmp_path / "student/README.md").read_text()
+    for calls in (*CALLS, 17):
+        made = ours(student, calls)
+        assert_close(stock(tmp_path / "student", calls, batch_size=3), made, **SAME)
+        before = torch.random.get_rng_state()
+        again = sampled(StockStudent(tmp_path / "student", calls), SampleNoise(SEED, 0, 3, student.shape), Condition())
+        assert torch.equal(torch.random.get_rng_state(), before)
+        assert_close((again.clamp(-1, 1) + 1) / 2, made, **SAME)
+    with pytest.raises(BootdiffError, match="can be called 17 times at most"):
+        StockStudent(tmp_path / "student", 18)
+    with pytest.raises(BootdiffError, match="18 calls are more than the 17 that this student's times allow"):
+        student_sampler(student, 18)  # the last of its times is t_min
 
 
 def test_the_karras_boundary_is_the_papers_own():
@@ -184,7 +181,7 @@ def test_lcm_is_stock_lcm_at_every_number_of_calls_and_weight(save, kind, guidan
             made = ours(student, calls, told(pipe, student, prompts, known))
             found = stock(tmp_path / "student", calls, prompts, guidance_scale=weight, height=16, width=16)
             assert_close(found, made, atol=2e-5, rtol=0)
-    with pytest.raises(BootdiffError, match="has 50 times at which it can be called"):
+    with pytest.raises(BootdiffError, match="can be called 50 times at most"):
         StockStudent(tmp_path / "student", 51)
     (tmp_path / "student/bootdiff.json").unlink()  # as somebody else's latent consistency model
     if kind == "LatentConsistencyModel":
@@ -195,13 +192,12 @@ def test_lcm_is_stock_lcm_at_every_number_of_calls_and_weight(save, kind, guidan
 def test_the_times_are_those_of_the_schedulers(tmp_path):
     teacher = load_teacher(str(save_sd(tmp_path / "teacher")))
     student = ConsistencyStudent.from_teacher(teacher, t_max=1.0)
-    scheduler = LCMScheduler(original_inference_steps=50)
-    student.points = 50
-    for calls in (1, 2, 3, 4, 7, 8, 50):
+    for points, calls in [*((50, calls) for calls in (1, 2, 3, 4, 7, 8, 50)), (30, 22), (500, 38)]:
+        student.points, scheduler = points, LCMScheduler(original_inference_steps=points)
         scheduler.set_timesteps(calls)
         times = torch.tensor(consistency_times(student, calls)) * 999
         assert_close(times, scheduler.timesteps.float(), atol=1e-3, rtol=0)
-    assert len(possible_times(student)) == 50
+        assert len(possible_times(student)) == points
 
 
 def test_the_times_of_a_student_are_on_its_card(tmp_path):
@@ -218,3 +214,38 @@ def test_the_times_of_a_student_are_on_its_card(tmp_path):
             load_student(tmp_path / "student")
     assert torch.isfinite(again.sample(sample_noise(0, 0, 2, again.shape))).all()
     assert shaken(again).points == 7
+
+
+def test_a_network_that_is_told_a_weight_has_one_call_at_edms_noise_levels(tmp_path):
+    """Its first layer reads the weight as well as the time, so no change of it is right for both."""
+    teacher = load_teacher(str(save_teacher(tmp_path / "teacher", unet=WIDE)))
+    network = ConsistencyStudent.from_teacher(teacher).network
+    network.network.time_embedding.cond_proj = torch.nn.Linear(4, 32)
+    with pytest.raises(BootdiffError, match="told a guidance weight cannot be told other times"):
+        network.retime(network.network, torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
+
+
+def test_a_pipeline_that_hands_no_generator_on_has_one_call(tmp_path):
+    """A DiTPipeline's scheduler would draw noise that no seed repeats."""
+    student = gently_shaken(load_teacher(str(save_dit(tmp_path / "teacher"))))
+    made = export(student)
+    assert (made.calls, made.any_calls) == (1, False)
+
+
+def test_an_export_leaves_the_programs_random_numbers_alone(tmp_path):
+    student = gently_shaken(load_teacher(str(save_sd(tmp_path / "teacher"))))
+    before = torch.random.get_rng_state()
+    export_student(student, tmp_path / "student", WORDS)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    sampler = StockStudent(tmp_path / "student")
+    assert sampler.told_weight(1.0) == 1.0  # it learned no guidance, and its slot reads nothing
+    with pytest.raises(BootdiffError, match="folded in"):
+        sampler.told_weight(7.5)
+
+
+def test_a_student_of_few_times_is_measured_at_as_many_calls_as_it_has(tmp_path):
+    from bootdiff.samplers.several import student_samplers
+
+    student = ConsistencyStudent.from_teacher(load_teacher(str(save_sd(tmp_path / "teacher"))), t_max=1.0)
+    student.points = 5
+    assert [called.calls for called in student_samplers(student)] == [1, 2, 4]

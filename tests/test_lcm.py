@@ -109,7 +109,7 @@ def prompts_in(folder) -> dict:
 
 
 def test_a_weight_or_a_range_takes_the_place_of_the_papers_range():
-    assert LcmSettings(steps=1).guidance_range == WEIGHTS
+    assert LcmSettings(steps=1).guidance_range == list(WEIGHTS)
     assert LcmSettings(steps=1, guidance_range=[1.0, 4.0]).guidance_range == [1.0, 4.0]
     one = LcmSettings(steps=1, guidance_scale=5.0)
     assert (one.guidance_range, one.guidance_scale) == (None, 5.0)
@@ -131,10 +131,28 @@ def test_a_student_of_other_times_is_not_gone_on_with(tmp_path):
     with pytest.raises(BootdiffError, match="lcm student of the same grid"):
         distill(teacher, tmp_path / "more", LcmSettings(**{**more, "grid": 10}), "lcm")
     again = distill(teacher, tmp_path / "again", LcmSettings(**more), "lcm")
+    assert again.guidance == WEIGHTS  # those that the student learned
     assert again.points == 20 and isinstance(again, nn.Module)
 
 
-def test_more_times_than_timesteps_are_refused(tmp_path):
-    with pytest.raises(BootdiffError, match="grid 1000 is more than the timesteps up to t_max; lower it"):
-        words = {**FAST, **prompts_in(tmp_path), "grid": 1000, "t_max": 0.5}
-        plan_distillation(str(save_sdxl(tmp_path / "teacher")), tmp_path / "run", LcmSettings(**words), "lcm")
+@pytest.mark.parametrize(
+    "words, match",
+    [
+        ({"grid": 700}, "grid 700 does not divide the 1000 timesteps up to t_max: it reaches 700; take another"),
+        ({"grid": 1000, "t_max": 0.5}, "it reaches 0; take another"),
+        ({"t_min": 0.1}, "lcm ends at timestep 0, as LCMScheduler does, not at 0.1; leave t_min out"),
+    ],
+)
+def test_times_that_lcm_scheduler_has_not_are_refused(words, match, tmp_path):
+    with pytest.raises(BootdiffError, match=match):
+        asked = LcmSettings(**{**FAST, **prompts_in(tmp_path), "t_max": 1.0, **words})
+        plan_distillation(str(save_sdxl(tmp_path / "teacher")), tmp_path / "run", asked, "lcm")
+
+
+def test_a_correction_goes_on_with_the_same_weights(tmp_path):
+    kind = find_method("lcm+dm").settings
+    words = {"steps": 2, "batch_size": 2, "watch_every": 0, "fake_warmup": 0, **prompts_in(tmp_path)}
+    both = kind(**words, lcm={"steps": 1, "pairs": 2, "pair_steps": 2, "grid": 20})
+    assert both.guidance_range == both.first.guidance_range == list(WEIGHTS)
+    student = distill(str(save_sd(tmp_path / "teacher")), tmp_path / "run", both, "lcm+dm")
+    assert student.guidance == WEIGHTS

@@ -10,14 +10,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bootdiff import BootdiffError, Cosine, Gaussian, load_teacher
+from bootdiff import BootdiffError, Cosine, Gaussian, load_teacher, save_student
 from bootdiff.core.condition import Condition
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch
+from bootdiff.distillation.distill import distill
 from bootdiff.losses.grids import Grid, GridSettings
 from bootdiff.methods.registry import find_method
 from bootdiff.solvers import ddim_step, noisy, teacher_step
-from bootdiff.students.boundary import Naive
+from bootdiff.students.boundary import Naive, Skip
+from bootdiff.students.consistency import ConsistencyStudent
 
 TEACHER = Gaussian(0.5, 0.5, (2,))
 X = torch.tensor([[0.3, -0.4], [1.0, 0.2], [0.5, 0.5], [-0.1, 0.9]])
@@ -426,3 +428,23 @@ def test_a_step_of_ddim_is_that_of_equation_2():
 def test_grid_settings_that_do_not_grow_are_refused():
     with pytest.raises(BootdiffError, match="grid_start 30 should not exceed grid, 18"):
         GridSettings(grid_growth="square", grid_start=30)
+
+
+def test_a_student_of_an_earlier_boundary_is_gone_on_with(tmp_path):
+    teacher = load_teacher("digits").denoiser
+    student = ConsistencyStudent.from_teacher(teacher)
+    student.boundary = Skip()
+    save_student(student, tmp_path / "first")
+    words = {
+        "steps": 1,
+        "batch_size": 2,
+        "pairs": 2,
+        "pair_steps": 2,
+        "watch_every": 0,
+        "start": str(tmp_path / "first"),
+    }
+    kind = find_method("consistency").settings
+    again = distill("digits", tmp_path / "run", kind(**words), "consistency")
+    assert again.boundary == Skip()
+    with pytest.raises(BootdiffError, match="has the boundary skip, and naive is asked; leave it out"):
+        distill("digits", tmp_path / "other", kind(**words, boundary="naive"), "consistency")

@@ -7,6 +7,7 @@ Source: docs/method.md, "More than one call".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -20,6 +21,7 @@ from bootdiff.samplers.consistency import MultistepConsistency, possible_times
 from bootdiff.samplers.rows import CONSISTENCY, SEARCHED, Candidate
 from bootdiff.solvers import even_times
 from bootdiff.students.consistency import ConsistencyStudent
+from bootdiff.system.processes import word_of_first
 
 #: the number of times among which the next one is searched, and of those that are looked at before, evenly spaced
 CANDIDATES, PROBES = 65, 5
@@ -52,10 +54,16 @@ class Found:
         """The search as the JSON of an evaluation holds it."""
         return {
             "times": list(self.times),
-            "frechet_distance": self.distance,
+            "frechet_distance": _finite(self.distance),
             "single_minimum": list(self.single),
-            "tried": [{"times": list(times), "frechet_distance": distance} for times, distance in self.tried.items()],
+            "tried": [
+                {"times": list(times), "frechet_distance": _finite(distance)} for times, distance in self.tried.items()
+            ],
         }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def search_times(distance: Callable[[tuple[float, ...]], float], possible: Sequence[float], calls: int) -> Found:
@@ -156,7 +164,9 @@ def searched_entry(chooser: Chooser, sampler: Sampler, own: Entry, calls: int) -
 
     def distance(times: tuple[float, ...]) -> float:
         figures = engine.measure([entry(times)], "searching the times of the calls")[0][0]
-        return figures["frechet_distance"].value
+        value = float(figures["frechet_distance"].value)
+        # The first process speaks for all: another's last bit may lead the search elsewhere.
+        return float(word_of_first([math.inf if math.isnan(value) else value])[0])
 
     usual = possible_times(student) or even_times(CANDIDATES - 1, student.t_min, student.t_max)
     possible = [time for time in usual if time > student.t_min]

@@ -182,7 +182,7 @@ def _usage(card: StudentCard, adapter: Adapter) -> str:
 def _steps(card: StudentCard, adapter: Adapter) -> list[str]:
     """Return sentences on what a caller must know of steps and guidance."""
     if card.any_calls:
-        most = "" if card.facts.get("points") is None else f" up to {card.facts['points']}"
+        most = "" if card.most_calls is None else f" up to {card.most_calls}"
         lines = [
             f"Any num_inference_steps{most} may be asked for; each is a network call, and more make better images."
         ]
@@ -205,7 +205,9 @@ def _steps(card: StudentCard, adapter: Adapter) -> list[str]:
     elif learned.fixed is not None:
         lines.append(f"Guidance of weight {learned.fixed:g} is folded in.")
     served = learned.is_range and adapter.weight_slot
-    if learned.plain is not None and adapter.takes == "prompts" and not served:
+    if card.kind == "consistency" and card.any_calls and adapter.takes == "prompts" and not served:
+        lines.append("guidance_scale changes nothing.")
+    elif learned.plain is not None and adapter.takes == "prompts" and not served:
         lines.append("Leave guidance_scale as above: more would come on top.")
     return lines
 

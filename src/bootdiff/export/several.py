@@ -13,6 +13,7 @@ from bootdiff.students.boundary import KarrasSkip, LcmSkip
 from bootdiff.students.consistency import ConsistencyStudent
 from bootdiff.students.denoising import DenoisingStudent
 from bootdiff.system.quiet import quietly
+from bootdiff.teachers.adapters.base import Adapter
 from bootdiff.teachers.limits import Clip, NoLimit
 from bootdiff.teachers.loading.scheduler import BetaConfig, betas_of, read_config
 from bootdiff.teachers.prediction import Preconditioned
@@ -38,6 +39,8 @@ def several_steps(student: Student) -> Any:
     adapter, schedule = student.adapter, student.schedule
     if adapter is None or not adapter.takes_steps:
         return None
+    if isinstance(student, ConsistencyStudent) and not (adapter.draws_noise and is_square(adapter)):
+        return None
     if isinstance(student, ConsistencyStudent) and has_karras_boundary(student):
         return karras_steps(student)
     if not isinstance(schedule, BetaTable):
@@ -48,6 +51,11 @@ def several_steps(student: Student) -> Any:
         length = table_length(schedule, student.t_max)
         return _scheduler(student, "LCMScheduler", {"original_inference_steps": student.points or length})
     return None
+
+
+def is_square(adapter: Adapter) -> bool:
+    """Return whether samples are squares: a LatentConsistencyModelPipeline knows one side only."""
+    return adapter.shape[-1] == adapter.shape[-2]
 
 
 def has_lcm_boundary(student: ConsistencyStudent) -> bool:

@@ -24,7 +24,7 @@ from bootdiff.methods.method import method
 from bootdiff.methods.settings import DistillationSettings, target_limit
 from bootdiff.schedules import EDM
 from bootdiff.solvers import noisy, teacher_step
-from bootdiff.students.boundary import boundary_named
+from bootdiff.students.boundary import Naive, boundary_named
 from bootdiff.students.consistency import ConsistencyStudent
 from bootdiff.teachers import Teacher, limited
 
@@ -38,8 +38,8 @@ class ConsistencySettings(GridSettings, StoredPairs, Sourcing, DistillationSetti
     """The settings of consistency distillation."""
 
     solver: Literal["euler", "heun"] = Field(default="heun", description="of the teacher's step: first or second order")
-    boundary: Literal["skip", "naive"] = Field(
-        default="skip", description="g(x, t_min) = x by skip connections, or no boundary at all"
+    boundary: Literal["skip", "naive"] | None = Field(
+        default=None, description="g(x, t_min) = x by skip connections, or no boundary at all; none = skip, or start's"
     )
     target_side: Literal["teacher", "student"] = Field(
         default="teacher", description="the averaged network answers where the teacher stepped to, or where it began"
@@ -105,14 +105,13 @@ def take_boundary(student: ConsistencyStudent, settings: Any) -> None:
     Raises:
         BootdiffError: if another boundary is asked of a student that the run starts from.
     """
-    asked = boundary_named(settings.boundary, student.reading)
     if settings.start is None:
-        student.boundary = asked
+        student.boundary = boundary_named(settings.boundary or "skip", student.reading)
         student.points = min(settings.grid, MOST_POINTS) if isinstance(student.schedule, EDM) else None
-    elif "boundary" in settings.model_fields_set and asked.name != student.boundary.name:
+    elif settings.boundary is not None and (settings.boundary == "naive") != isinstance(student.boundary, Naive):
         raise BootdiffError(
-            f"the student in {settings.start} has the boundary {student.boundary.name}, and {asked.name} is asked; "
-            "leave it out."
+            f"the student in {settings.start} has the boundary {student.boundary.name}, and {settings.boundary} is "
+            "asked; leave it out."
         )
 
 

@@ -30,8 +30,8 @@ from bootdiff.teachers import Teacher
 class ConsistencyTrainingSettings(GridSettings, Untaught, Sourcing, DistillationSettings):
     """The settings of consistency training."""
 
-    boundary: Literal["skip", "naive"] = Field(
-        default="skip", description="g(x, t_min) = x by skip connections, or no boundary at all"
+    boundary: Literal["skip", "naive"] | None = Field(
+        default=None, description="g(x, t_min) = x by skip connections, or no boundary at all; none = skip, or start's"
     )
 
 

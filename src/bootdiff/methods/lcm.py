@@ -6,11 +6,11 @@ Source: docs/method.md, "Latent consistency models".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from bootdiff.config.mixins import Sourcing, StoredPairs
 from bootdiff.core.errors import BootdiffError
@@ -29,11 +29,15 @@ from bootdiff.teachers import Teacher, adapter_of, limited
 #: the pipelines whose students LatentConsistencyModelPipeline, or the XL pipeline with LCMScheduler, can hold
 LATENT = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 #: the guidance weights that the student is told, where none are asked for: the paper's 2 to 14, whose w is ours − 1
-WEIGHTS = [3.0, 15.0]
+WEIGHTS = (3.0, 15.0)
+#: the share of the timesteps that the grid's even steps must reach
+REACHED = 0.95
 
 
 class LcmSettings(StoredPairs, Sourcing, DistillationSettings):
     """The settings of latent consistency distillation."""
+
+    usual_guidance: ClassVar[Sequence[float] | None] = WEIGHTS
 
     grid: int = Field(
         default=50, ge=2, le=1000, description="N, the times that are learned; the teacher steps over T / N timesteps"
@@ -44,15 +48,6 @@ class LcmSettings(StoredPairs, Sourcing, DistillationSettings):
     distance: Literal["l2", "l1", "huber", "lpips", "digits"] = Field(
         default="huber", description="between the answers at both points; digits: by the builtin digit classifier"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _guided(cls, values: Any) -> Any:
-        """Let the student learn the paper's range of guidance weights, unless a weight or a range is asked for."""
-        asked = isinstance(values, Mapping) and any(
-            values.get(k) is not None for k in ("guidance_scale", "guidance_range")
-        )
-        return values if asked or not isinstance(values, Mapping) else {**values, "guidance_range": WEIGHTS}
 
     def check_teacher(self, teacher: Teacher) -> None:
         """Refuse a teacher that is no latent Stable Diffusion on a table of betas.
@@ -71,14 +66,24 @@ class LcmSettings(StoredPairs, Sourcing, DistillationSettings):
             )
 
     def path_ends(self, teacher: Teacher) -> tuple[float, float]:
-        """Return both ends; t_max falls to the last of N timesteps that are evenly spaced, as LCMScheduler has them."""
+        """Return both ends; t_max falls to the last of N timesteps that are evenly spaced, as LCMScheduler has them.
+
+        Raises:
+            BootdiffError: if N timesteps do not reach about as far, or the path ends above timestep 0.
+        """
         low, high = super().path_ends(teacher)
         if not isinstance(teacher.schedule, BetaTable):
             return low, high
-        stride = table_length(teacher.schedule, high) // self.grid
-        if stride < 1:
-            raise BootdiffError(f"grid {self.grid} is more than the timesteps up to t_max; lower it.")
-        return low, (self.grid * stride - 1) / (teacher.schedule.num_timesteps - 1)
+        length, last = table_length(teacher.schedule, high), teacher.schedule.num_timesteps - 1
+        if low * last > 0.5:
+            raise BootdiffError(f"lcm ends at timestep 0, as LCMScheduler does, not at {low:g}; leave t_min out.")
+        reached = length // self.grid * self.grid
+        if reached < REACHED * length:
+            raise BootdiffError(
+                f"grid {self.grid} does not divide the {length} timesteps up to t_max: it reaches {reached}; "
+                "take another."
+            )
+        return low, (reached - 1) / last
 
 
 @method("lcm", LcmSettings, sources=("pairs", "images"), student="consistency")

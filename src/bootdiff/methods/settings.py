@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from pydantic import model_validator
 
 from bootdiff.config.mixins import (
     Architecture,
@@ -24,6 +27,17 @@ class DistillationSettings(
     Architecture, Encoders, Monitoring, Conditioning, Start, Targets, Distance, Times, TrainingSettings
 ):
     """The settings that are read on the way from a teacher to a student, whatever the method."""
+
+    #: the range of guidance weights that a new student learns where neither a weight nor a range is asked for
+    usual_guidance: ClassVar[Sequence[float] | None] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usually_guided(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or cls.usual_guidance is None:
+            return values
+        asked = any(values.get(key) is not None for key in ("guidance_scale", "guidance_range", "start"))
+        return values if asked else {**values, "guidance_range": list(cls.usual_guidance)}
 
     def check_teacher(self, teacher: Teacher) -> None:
         """Refuse a teacher that these settings do not fit.

@@ -115,6 +115,7 @@ def two_stages(first: Method, second: Method) -> Method:
     settings: Any = create_model(title, __base__=bases, __doc__=second.settings.__doc__, **fields)
     name = f"{first.name}+{second.name}"
     settings.before, settings.method_name = first, name
+    settings.usual_guidance = first.settings.usual_guidance
 
     def stages(asked: Any) -> list[Stage]:
         *rounds, end = first.stages_of(asked.first)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,11 +44,23 @@ def consistency_times(student: ConsistencyStudent, calls: int) -> list[float]:
     times = possible_times(student)
     if times is None:
         return trailing_times(calls, student.t_min, student.t_max)
+    most = most_calls(student)
+    if most is not None and calls > most:
+        raise BootdiffError(f"{calls} calls are more than the {most} that this student's times allow; ask for fewer.")
     count = len(times)
-    if calls > count - (times[-1] <= student.t_min):  # at t_min there is nothing left to ask
-        raise BootdiffError(f"{calls} calls are more than this student's {count} times allow; ask for fewer.")
-    table = isinstance(student.schedule, BetaTable)
-    return [times[call * count // calls if table else call * (count // calls)] for call in range(calls)]
+    if isinstance(student.schedule, BetaTable):
+        numbers = (
+            np.floor(np.linspace(0, count, calls, endpoint=False)).astype(int).tolist()
+        )  # LCMScheduler's, rounded so
+    else:
+        numbers = [call * (count // calls) for call in range(calls)]
+    return [times[number] for number in numbers]
+
+
+def most_calls(student: ConsistencyStudent) -> int | None:
+    """Return the largest number of calls; None if any will do. At t_min there is nothing left to ask."""
+    times = possible_times(student)
+    return None if times is None else len(times) - (times[-1] <= student.t_min)
 
 
 def possible_times(student: ConsistencyStudent) -> list[float] | None:

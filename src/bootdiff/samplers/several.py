@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bootdiff.core.errors import BootdiffError
 from bootdiff.samplers.base import Sampler
-from bootdiff.samplers.consistency import MultistepConsistency, consistency_times
+from bootdiff.samplers.consistency import MultistepConsistency, consistency_times, most_calls
 from bootdiff.samplers.few_step import FewStep, steps_of
 from bootdiff.samplers.one_call import PathSampler
 from bootdiff.samplers.rows import CONSISTENCY, FEW_STEPS, MOST_STEPS, ONE_CALL
@@ -67,9 +67,14 @@ def student_sampler(student: Student, calls: int | None = None) -> Called:
 
 
 def student_samplers(student: Student, calls: Sequence[int] = CALLS) -> Iterator[Called]:
-    """Yield the samplers of a student with these numbers of calls, or its only one, if it was made for one number."""
+    """Yield the samplers of a student with these numbers of calls, as far as its times allow them.
+
+    Of a student that was made for one number it yields the only one.
+    """
+    most = most_calls(student) if isinstance(student, ConsistencyStudent) else None
     for count in calls if student.any_calls else [student.calls]:
-        yield student_sampler(student, count)
+        if most is None or count <= most:
+            yield student_sampler(student, count)
 
 
 def looked_at(student: Student) -> Called:

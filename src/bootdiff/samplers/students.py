@@ -77,9 +77,9 @@ class StockStudent:
                 f"--calls {calls}: {folder} is the export of a {self.card.kind} student, which makes its image in "
                 f"{times_in_words(self.card.calls)}; {cure}."
             )
-        most = self.card.facts.get("points")
-        if isinstance(most, int) and calls > most:
-            raise BootdiffError(f"--calls {calls}: {folder} has {most} times at which it can be called; ask for fewer.")
+        most = self.card.most_calls
+        if most is not None and calls > most:
+            raise BootdiffError(f"--calls {calls}: {folder} can be called {most} times at most; ask for fewer.")
         self.shape = self.adapter.shape
         self.network.requires_grad_(False).eval()
 
@@ -116,7 +116,7 @@ class StockStudent:
         learned, usual = self.card.weight, self.adapter.embedded_weight
         if learned.is_range and usual is not None:
             return learned.served(weight)
-        without = 1.0 if usual is None else usual
+        without = 1.0 if usual is None or learned.plain is None else usual
         known = learned.fixed if self.card.folded_weight is None else self.card.folded_weight
         here = without if known is None else known
         if weight is not None and weight != here:

@@ -152,7 +152,7 @@ def plan_samples(
     return Drawing(
         shape=picture_shape(samplers[0]),
         count=total * len(samplers),
-        columns=columns if times is None or len(samplers) == 1 else len(samplers),
+        columns=columns if times is None or not isinstance(samplers[0], PathSampler) else len(samplers),
         told=list(describe(card, samplers[0], wanted)),
         batches=_within_memory(drawn(samplers, wanted.layout.work(canvas), total), size, wanted.num),
     )

@@ -114,6 +114,15 @@ class StudentCard(BaseModel):
         return GuidanceWeight.of(self.guidance)
 
     @property
+    def most_calls(self) -> int | None:
+        """The largest number of calls of an exported consistency student; None if any will do."""
+        points, boundary = self.facts.get("points"), self.facts.get("boundary")
+        if not isinstance(points, int):
+            return None
+        # The last of EDM's noise levels is that of t_min, where there is nothing left to ask.
+        return points - (isinstance(boundary, dict) and boundary.get("name") == "karras")
+
+    @property
     def origin(self) -> Origin:
         """Where the student's teacher comes from, so that it can be loaded again."""
         return Origin(str(self.teacher), **self.teacher_options)

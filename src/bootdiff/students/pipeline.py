@@ -96,11 +96,14 @@ class GrownPipelineNetwork(GrownNetwork):
         and meaningless between them. Source: docs/method.md, "Students of several calls in stock pipelines".
 
         Raises:
-            BootdiffError: if an embedding has too few features for so many times, or is none of sinusoids.
+            BootdiffError: if an embedding has too few features for so many times, is none of sinusoids, or is told a
+                guidance weight as well.
         """
         for clock in self.adapter.clocks(network):
             if type(clock.proj).__name__ != "Timesteps":
                 raise BootdiffError(f"a {type(clock.proj).__name__} cannot be told other times than its own.")
+            if getattr(clock.embedder, "cond_proj", None) is not None:  # its layer reads a weight as well as the time
+                raise BootdiffError("a network that is told a guidance weight cannot be told other times.")
             _retime(clock, told, meant)
 
     def slots(self) -> dict[str, Tensor]:

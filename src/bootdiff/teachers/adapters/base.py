@@ -69,6 +69,8 @@ class Adapter(ABC):
     flow: ClassVar[bool] = False
     #: whether the pipeline takes several steps of DDIMScheduler, or of another variance-preserving scheduler
     takes_steps: ClassVar[bool] = True
+    #: whether the pipeline hands its scheduler the generator from which that draws noise between steps
+    draws_noise: ClassVar[bool] = True
     #: whether the pipeline enlarges the images of a base stage (``upscaled`` makes its condition of them)
     upscales: ClassVar[bool] = False
     #: whether images may have another size than the pipeline's default

@@ -37,6 +37,7 @@ class DiT(Adapter):
     pipelines = ("DiTPipeline",)
     network_part, network_class = "transformer", "DiTTransformer2DModel"
     takes: Literal["nothing", "classes", "prompts"] = "classes"
+    draws_noise = False
     guidance: Guidance = "free"
     usage = "pipe(class_labels=[{label}], num_inference_steps=1, guidance_scale=1, generator=generator)"
 

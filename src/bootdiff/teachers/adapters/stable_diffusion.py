@@ -149,8 +149,11 @@ class StableDiffusion(ConditionalUNet):
         """
         if type(scheduler).__name__ != "LCMScheduler":
             return super().stock(network, scheduler)
-        told = network if network.config.time_cond_proj_dim is not None else with_weight_slot(network)
-        return self.consistent(super().stock(told, scheduler))
+        if network.config.time_cond_proj_dim is None:
+            with torch.random.fork_rng(devices=[]):  # the slot is drawn before it is zero
+                network = with_weight_slot(network)
+        network.register_to_config(sample_size=self.shape[-1])  # one number, by which the pipeline multiplies
+        return self.consistent(super().stock(network, scheduler))
 
     def consistent(self, pipeline: Any) -> Any:
         """Return the pipeline of a consistency student, with the components of the usual one."""
