@@ -86,21 +86,18 @@ def rows(teacher: str, name: str, output: Path) -> Iterator[dict[str, Any]]:
     source = "trajectories" if method == "dfno" else source
     passes = figures["passes"]
     for row in (row for row in figures["rows"] if row["kind"] == "student"):
-        last = row["stage"] is None
+        last, stage = row["stage"] is None, {"first": "first stage"}.get(str(row["stage"]), row["stage"])
         found: dict[str, Any] = {
-            "method": name
-            if last
-            else f"{name}, {row['stage']} stage"
-            if row["stage"] == "first"
-            else f"{name}, {row['stage']}",
+            "method": name if last else f"{name}, {stage}",
             "source": source,
             "calls": row["calls"],
             "Fréchet distance": row["frechet_distance"],
         }
         found |= {key: row["figures"].get(key, {}).get("value") for key in ("precision", "recall")}
-        if last and row["calls"] == 1:
+        if last and passes:
             stored = passes.get("pairs", passes.get("trajectories", 0))
             found |= {"passes, thousands": round(passes["all"] / 1000), "of these stored": round(stored / 1000)}
+            passes = None  # those of the whole run, which are said once
         yield {**found, "worth calls": (row.get("call_equivalence") or {}).get("says")}
 
 

@@ -230,11 +230,11 @@ def test_another_data_set_is_another_run(tiny, tmp_path):
         for number in range(4):
             Image.new("L", (8, 8), colour + number).save(tmp_path / folder / f"{number}.png")
     run = tmp_path / "run"
-    asked = settings(steps=1, source="images", images=str(tmp_path / "a"))
+    asked = settings(steps=1, batch_size=2, source="images", images=str(tmp_path / "a"))
     distill(str(tiny), run, asked, "toy")
-    plan_distillation(str(tiny), run, settings(steps=1, source="images", images=str(tmp_path / "b")), "toy")  # the same
+    plan_distillation(str(tiny), run, settings(steps=1, batch_size=2, source="images", images=str(tmp_path / "b")), "toy")  # the same
     with pytest.raises(BootdiffError, match="holds another run"):
-        plan_distillation(str(tiny), run, settings(steps=1, source="images", images=str(tmp_path / "c")), "toy")
+        plan_distillation(str(tiny), run, settings(steps=1, batch_size=2, source="images", images=str(tmp_path / "c")), "toy")
 
 
 @pytest.mark.parametrize(
@@ -259,11 +259,11 @@ def test_small_images_are_padded_and_large_ones_resized(tmp_path, tiny, capsys):
     for side in (4, 16):
         (tmp_path / f"{side}").mkdir()
         Image.new("L", (side, side), 200).save(tmp_path / f"{side}" / "one.png")
-    asked = settings(source="images", images=str(tmp_path / "4"))
+    asked = settings(batch_size=1, source="images", images=str(tmp_path / "4"))
     pixels = plan_distillation(str(tiny), tmp_path / "run", asked, "toy").source.data.pixels
     assert pixels.shape == (1, 1, 8, 8) and pixels[0, 0, 2:6, 2:6].min() == 200 and pixels.sum() == 16 * 200
     assert "are padded with black to 8×8" in capsys.readouterr().err
-    asked = settings(source="images", images=str(tmp_path / "16"), resize=8)
+    asked = settings(batch_size=1, source="images", images=str(tmp_path / "16"), resize=8)
     assert plan_distillation(str(tiny), tmp_path / "run", asked, "toy").source.data.pixels.shape == (1, 1, 8, 8)
 
 
@@ -277,7 +277,7 @@ def test_a_class_teacher_is_told_the_images_labels(tmp_path):
     for label in range(3):
         (tmp_path / f"data/{label}").mkdir(parents=True)
         Image.new("RGB", (8, 8), (label,) * 3).save(tmp_path / f"data/{label}/one.png")
-    asked = settings(source="images", images=str(tmp_path / "data"), classes=[0, 2])
+    asked = settings(batch_size=2, source="images", images=str(tmp_path / "data"), classes=[0, 2])
     plan = plan_distillation(str(teacher), tmp_path / "run", asked, "toy")
     material = plan.asked.make(tmp_path / "run", "cpu")
     source = plan.source.make(material, tmp_path / "run", "cpu", plan.sources)
@@ -344,7 +344,7 @@ def test_a_data_set_of_the_hubs_cache_is_read_by_both_commands(cli, tiny, tmp_pa
     words = ["--steps", "1", "--batch-size", "2", "--set", "channels=[8,16]", "--set", "sample_every=0"]
     done = cli("train-teacher", "hf:me/dots", "--output", tmp_path / "teacher", *words)
     assert done.code == 0, done.err
-    distill(str(tiny), tmp_path / "run", settings(steps=1, source="images", images="hf:me/dots"), "toy")
+    distill(str(tiny), tmp_path / "run", settings(steps=1, batch_size=2, source="images", images="hf:me/dots"), "toy")
     (folder / "train-00000-of-00001.parquet").rename(folder / "train-00000-of-00002.parquet")  # the other is missing
     with pytest.raises(BootdiffError, match="only some of the files of the data set me/dots are in the hub's cache"):
         load_images("hf:me/dots")

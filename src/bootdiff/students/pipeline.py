@@ -93,7 +93,7 @@ class GrownPipelineNetwork(GrownNetwork):
         """Change a network's time embedders so that, told ``told[k]``, they answer as they now do for ``meant[k]``.
 
         It is the change of their first layer that has the least norm, and it is exact at these times, (K,) timesteps,
-        and meaningless between them. Source: docs/method.md, "Students of several calls in stock pipelines".
+        and meaningless between them. Source: docs/method.md, "More than one call".
 
         Raises:
             BootdiffError: if an embedding has too few features for so many times, is none of sinusoids, or is told a
