@@ -116,10 +116,11 @@ class StockStudent:
         learned, usual = self.card.weight, self.adapter.embedded_weight
         if learned.is_range and usual is not None:
             return learned.served(weight)
-        without = 1.0 if usual is None or learned.plain is None else usual
+        without = 1.0 if usual is None else usual
         known = learned.fixed if self.card.folded_weight is None else self.card.folded_weight
         here = without if known is None else known
-        if weight is not None and weight != here:
+        # Without guidance, 1 is as good a name for that as the usual weight of a network that is told one.
+        if weight is not None and weight != here and not (known is None and weight == 1):
             raise BootdiffError(f"this student has guidance weight {here:g} folded in; it cannot serve {weight:g}.")
         return None if usual is None else here
 
