@@ -232,9 +232,11 @@ def test_another_data_set_is_another_run(tiny, tmp_path):
     run = tmp_path / "run"
     asked = settings(steps=1, batch_size=2, source="images", images=str(tmp_path / "a"))
     distill(str(tiny), run, asked, "toy")
-    plan_distillation(str(tiny), run, settings(steps=1, batch_size=2, source="images", images=str(tmp_path / "b")), "toy")  # the same
+    same = settings(steps=1, batch_size=2, source="images", images=str(tmp_path / "b"))
+    plan_distillation(str(tiny), run, same, "toy")
     with pytest.raises(BootdiffError, match="holds another run"):
-        plan_distillation(str(tiny), run, settings(steps=1, batch_size=2, source="images", images=str(tmp_path / "c")), "toy")
+        other = settings(steps=1, batch_size=2, source="images", images=str(tmp_path / "c"))
+        plan_distillation(str(tiny), run, other, "toy")
 
 
 @pytest.mark.parametrize(
