@@ -46,11 +46,9 @@ def _searched(search: Mapping[str, Any]) -> str:
     """Return what a search of times has found, as a sentence for the terminal."""
     times, single = ",".join(f"{time:.6g}" for time in search["times"]), all(search["single_minimum"])
     looked = f"{len(search['tried'])} sequences of times were looked at"
-    shape = (
-        "the distance fell and then rose, as the search assumes"
-        if single
-        else ("the distance has more than one minimum, which the search assumes it has not")
-    )
+    shape = "the distance fell and then rose, as the search assumes"
+    if not single:
+        shape = "the search assumes that the distance has one minimum, and it has more"
     return f"Searched times of {search['calls']} calls: --times {times} ({looked}; {shape})."
 
 

@@ -15,6 +15,8 @@ from bootdiff.teachers.prediction import Preconditioned
 
 #: the kinds of students whose call a stock pipeline can make
 EXPORTED = ("path", "denoising", "jump", "consistency")
+#: the factor by which CMStochasticIterativeScheduler's timesteps are EDM's
+KARRAS_SCALE = 1000
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,6 @@ def several_network(student: Student, scheduler: Any, weight: float | None = Non
     return network
 
 
-#: the factor by which CMStochasticIterativeScheduler's timesteps are EDM's
-KARRAS_SCALE = 1000
 NOT_GROWN = "was not grown from a diffusers pipeline, so no stock pipeline can hold it"
 
 

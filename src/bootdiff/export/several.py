@@ -18,7 +18,7 @@ from bootdiff.teachers.limits import Clip, NoLimit
 from bootdiff.teachers.loading.scheduler import BetaConfig, betas_of, read_config
 from bootdiff.teachers.prediction import Preconditioned
 
-#: LCMScheduler's factors, of which none is a setting of every version
+#: the boundary that LCMScheduler itself has
 STOCK_LCM = LcmSkip()
 #: the number of steps up to which a boundary is compared
 COMPARED = 50

@@ -24,7 +24,11 @@ MEAN, DEVIATION = -1.1, 2.0
 
 
 class GridSettings(Settings):
-    """The settings of the grid, and of the network whose answers are the targets."""
+    """The settings of the grid, of the student's boundary, and of the network whose answers are the targets."""
+
+    boundary: Literal["skip", "naive"] | None = Field(
+        default=None, description="g(x, t_min) = x by skip connections, or no boundary at all; none = skip, or start's"
+    )
 
     grid: int = Field(
         default=18, ge=2, le=10_000, description="N, the times of the grid from t_min to t_max, at its end"
@@ -166,7 +170,7 @@ class SkippingGrid:
         return self.mu > 0
 
     def decay(self, updates: int) -> float:
-        """Return mu."""
+        """Return mu, which is the same after every number of updates."""
         return self.mu
 
     def __call__(self, turn: Turn, device: torch.device | str) -> tuple[Tensor, Tensor, Tensor]:

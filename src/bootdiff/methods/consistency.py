@@ -31,16 +31,13 @@ from bootdiff.teachers import Teacher, limited
 #: the name of the average whose answers are the targets
 TARGET = "target"
 #: the number of noise levels that CMStochasticIterativeScheduler usually has
-MOST_POINTS = 40
+STOCK_POINTS = 40
 
 
 class ConsistencySettings(GridSettings, StoredPairs, Sourcing, DistillationSettings):
     """The settings of consistency distillation."""
 
     solver: Literal["euler", "heun"] = Field(default="heun", description="of the teacher's step: first or second order")
-    boundary: Literal["skip", "naive"] | None = Field(
-        default=None, description="g(x, t_min) = x by skip connections, or no boundary at all; none = skip, or start's"
-    )
     target_side: Literal["teacher", "student"] = Field(
         default="teacher", description="the averaged network answers where the teacher stepped to, or where it began"
     )
@@ -74,14 +71,28 @@ class Consistency(OneLearner):
         """Return the objective with the objects that the settings' words stand for."""
         take_boundary(student, settings)
         grid = Grid.of(settings, student)
+        return cls.on(grid, teacher, settings, source, student, settings.solver == "heun", settings.target_side)
+
+    @classmethod
+    def on(
+        cls,
+        grid: TimePairs,
+        teacher: Teacher,
+        settings: Any,
+        source: Source,
+        student: ConsistencyStudent,
+        second_order: bool = False,
+        target_side: str = "teacher",
+    ) -> Self:
+        """Return the objective on a grid of times, with what all consistency distillations read of their settings."""
         return cls(
             limited(teacher, target_limit(settings, teacher)),
             averaged_learner(student, settings, grid),
             source,
             make_distance(settings.distance, teacher.shape, settings.lpips_weights),
             grid,
-            settings.solver == "heun",
-            settings.target_side,
+            second_order,
+            target_side,
         )
 
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
@@ -107,7 +118,7 @@ def take_boundary(student: ConsistencyStudent, settings: Any) -> None:
     """
     if settings.start is None:
         student.boundary = boundary_named(settings.boundary or "skip", student.reading)
-        student.points = min(settings.grid, MOST_POINTS) if isinstance(student.schedule, EDM) else None
+        student.points = min(settings.grid, STOCK_POINTS) if isinstance(student.schedule, EDM) else None
     elif settings.boundary is not None and (settings.boundary == "naive") != isinstance(student.boundary, Naive):
         raise BootdiffError(
             f"the student in {settings.start} has the boundary {student.boundary.name}, and {settings.boundary} is "

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
-
-from pydantic import Field
+from typing import Self
 
 from bootdiff.config.mixins import Sourcing, Untaught
 from bootdiff.core.turn import Turn
@@ -29,10 +27,6 @@ from bootdiff.teachers import Teacher
 
 class ConsistencyTrainingSettings(GridSettings, Untaught, Sourcing, DistillationSettings):
     """The settings of consistency training."""
-
-    boundary: Literal["skip", "naive"] | None = Field(
-        default=None, description="g(x, t_min) = x by skip connections, or no boundary at all; none = skip, or start's"
-    )
 
 
 @method(*("consistency-training", ConsistencyTrainingSettings, ("images",)), needs_teacher=False, student="consistency")

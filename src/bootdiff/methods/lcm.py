@@ -15,16 +15,15 @@ from pydantic import Field
 from bootdiff.config.mixins import Sourcing, StoredPairs
 from bootdiff.core.errors import BootdiffError
 from bootdiff.data.sources import Source
-from bootdiff.losses.distances import make_distance
 from bootdiff.losses.grids import SkippingGrid
-from bootdiff.methods.consistency import Consistency, averaged_learner
+from bootdiff.methods.consistency import Consistency
 from bootdiff.methods.method import method
-from bootdiff.methods.settings import DistillationSettings, target_limit
+from bootdiff.methods.settings import DistillationSettings
 from bootdiff.samplers.few_step import table_length
 from bootdiff.schedules import BetaTable
 from bootdiff.students.boundary import LcmSkip
 from bootdiff.students.consistency import ConsistencyStudent
-from bootdiff.teachers import Teacher, adapter_of, limited
+from bootdiff.teachers import Teacher, adapter_of
 
 #: the pipelines whose students LatentConsistencyModelPipeline, or the XL pipeline with LCMScheduler, can hold
 LATENT = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
@@ -111,12 +110,4 @@ class Lcm(Consistency):
                 f"{student.boundary.name} and {student.points or 'all'} times."
             )
         grid = SkippingGrid(student.schedule.num_timesteps, student.t_max, settings.grid, settings.target_decay)
-        return cls(
-            limited(teacher, target_limit(settings, teacher)),
-            averaged_learner(student, settings, grid),
-            source,
-            make_distance(settings.distance, teacher.shape, settings.lpips_weights),
-            grid,
-            second_order=False,
-            target_side="teacher",
-        )
+        return cls.on(grid, teacher, settings, source, student)

@@ -44,14 +44,11 @@ def consistency_times(student: ConsistencyStudent, calls: int) -> list[float]:
     times = possible_times(student)
     if times is None:
         return trailing_times(calls, student.t_min, student.t_max)
-    most = most_calls(student)
+    most, count = most_calls(student), len(times)
     if most is not None and calls > most:
         raise BootdiffError(f"{calls} calls are more than the {most} that this student's times allow; ask for fewer.")
-    count = len(times)
-    if isinstance(student.schedule, BetaTable):
-        numbers = (
-            np.floor(np.linspace(0, count, calls, endpoint=False)).astype(int).tolist()
-        )  # LCMScheduler's, rounded so
+    if isinstance(student.schedule, BetaTable):  # rounded as LCMScheduler does
+        numbers = np.floor(np.linspace(0, count, calls, endpoint=False)).astype(int).tolist()
     else:
         numbers = [call * (count // calls) for call in range(calls)]
     return [times[number] for number in numbers]
