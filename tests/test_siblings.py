@@ -131,13 +131,13 @@ def test_progressive_times_are_stock_ddims_and_divide_the_table():
     teacher = load_teacher("digits")
     asked = objective("progressive", teacher, start_calls=16)
     last = teacher.schedule.num_timesteps - 1
-    entries = asked.points * last
+    entries = asked.steps.points * last
     length = int(entries[0, 0].round()) + 1
     assert length % 16 == 0 and bool(teacher.usable(torch.tensor([(length - 1) / last])))
     assert not bool(teacher.usable(torch.tensor([(length + 15) / last])))
     torch.testing.assert_close(entries[:, 0], torch.arange(length - 1, -1, -length // 16).float(), atol=1e-3, rtol=0)
     torch.testing.assert_close(entries[:-1, 2], entries[1:, 0], atol=1e-3, rtol=0)
-    assert asked.points[-1, 2] == -1 and asked.student.module.calls == 16
+    assert asked.steps.points[-1, 2] == -1 and asked.student.module.calls == 16
 
 
 @pytest.mark.parametrize("calls", [3, 12, 0])
@@ -298,7 +298,7 @@ def test_tract_is_progressive_distillation_where_a_group_is_two_steps_and_nothin
     teacher = Calls(lambda z, t, s, c: TEACHER.x0(z, t, c))
     numbers = torch.arange(4)
     expected = loss_of(halving, {"student": network}, turn(step=numbers))
-    found = loss_of(tract, {"student": network, "student@self": teacher}, turn(step=2 * numbers))
+    found = loss_of(tract, {"student": network, "student@target": teacher}, turn(step=2 * numbers))
     assert found == pytest.approx(expected, rel=1e-5) and expected > 0
 
 
@@ -307,11 +307,11 @@ def test_tracts_last_step_of_a_group_is_the_teachers_alone():
     nobody = Calls(lambda z, t, s, c: torch.full_like(z, torch.nan))
     seen = []
     network = Calls(lambda z, t, s, c: (seen.append((t, s)), TEACHER.x0(z, t, c))[1])
-    assert loss_of(asked, {"student": network, "student@self": nobody}, turn(step=torch.tensor([3, 7, 3, 7]))) < 1e-9
+    assert loss_of(asked, {"student": network, "student@target": nobody}, turn(step=torch.tensor([3, 7, 3, 7]))) < 1e-9
     low, high = TEACHER.t_range
     torch.testing.assert_close(seen[0][1][:2], torch.tensor([high - (high - low) / 2, low]))
     inside = turn(step=torch.tensor([0, 1, 2, 4]))
-    assert math.isnan(loss_of(asked, {"student": network, "student@self": nobody}, inside))  # where it is asked
+    assert math.isnan(loss_of(asked, {"student": network, "student@target": nobody}, inside))  # where it is asked
 
 
 def test_tract_is_zero_at_the_exact_composition():
@@ -342,7 +342,7 @@ def test_tract_is_zero_at_the_exact_composition():
 
     exact = Calls(jump)
     at = turn(step=torch.tensor([0, 2, 5, 7]))
-    assert loss_of(asked, {"student": exact, "student@self": exact}, at) < 1e-9
+    assert loss_of(asked, {"student": exact, "student@target": exact}, at) < 1e-9
 
 
 @pytest.mark.parametrize("phases", [[8], [8, 3], [4, 8], [8, 8], [8, 0]])

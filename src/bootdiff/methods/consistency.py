@@ -6,15 +6,13 @@ Song et al., arXiv 2303.01469, Algorithm 2. Source: docs/method.md, "Consistency
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
-from bootdiff.config.mixins import Optimiser, Sourcing, StoredPairs
-from bootdiff.core.errors import BootdiffError
+from bootdiff.config.mixins import Sourcing, StoredPairs
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch, Source
 from bootdiff.losses.distances import Distance, make_distance
@@ -22,16 +20,10 @@ from bootdiff.losses.grids import Grid, GridSettings, TimePairs
 from bootdiff.methods.base import Learner, Loss, Networks, OneLearner, learner_of
 from bootdiff.methods.method import method
 from bootdiff.methods.settings import DistillationSettings, target_limit
-from bootdiff.schedules import EDM
+from bootdiff.methods.targets import target_of, with_target
 from bootdiff.solvers import noisy, teacher_step
-from bootdiff.students.boundary import Naive, boundary_named
 from bootdiff.students.consistency import ConsistencyStudent
 from bootdiff.teachers import Teacher, limited
-
-#: the name of the average whose answers are the targets
-TARGET = "target"
-#: the number of noise levels that CMStochasticIterativeScheduler usually has
-STOCK_POINTS = 40
 
 
 class ConsistencySettings(GridSettings, StoredPairs, Sourcing, DistillationSettings):
@@ -69,7 +61,7 @@ class Consistency(OneLearner):
         cls, teacher: Teacher, settings: ConsistencySettings, source: Source, student: ConsistencyStudent
     ) -> Self:
         """Return the objective with the objects that the settings' words stand for."""
-        take_boundary(student, settings)
+        student.begin(settings.boundary, settings.grid, settings.start)
         grid = Grid.of(settings, student)
         return cls.on(grid, teacher, settings, source, student, settings.solver == "heun", settings.target_side)
 
@@ -87,7 +79,7 @@ class Consistency(OneLearner):
         """Return the objective on a grid of times, with what all consistency distillations read of their settings."""
         return cls(
             limited(teacher, target_limit(settings, teacher)),
-            averaged_learner(student, settings, grid),
+            with_target(learner_of(student, settings), grid.decay if grid.averages else None),
             source,
             make_distance(settings.distance, teacher.shape, settings.lpips_weights),
             grid,
@@ -106,36 +98,3 @@ class Consistency(OneLearner):
         here, there = ((x_t, t), (x_s, s)) if self.target_side == "teacher" else ((x_s, s), (x_t, t))
         target = target_of(networks, self.student, *there, condition)
         return [lambda: self.regression("consistency", networks["student"](*here, condition), target, weight)]
-
-
-def take_boundary(student: ConsistencyStudent, settings: Any) -> None:
-    """Give a new student the boundary that is asked for, and its times; one that the run starts from keeps its own.
-
-    Of EDM's noise levels they are those of the grid, as far as CMStochasticIterativeScheduler usually has so many.
-
-    Raises:
-        BootdiffError: if another boundary is asked of a student that the run starts from.
-    """
-    if settings.start is None:
-        student.boundary = boundary_named(settings.boundary or "skip", student.reading)
-        student.points = min(settings.grid, STOCK_POINTS) if isinstance(student.schedule, EDM) else None
-    elif settings.boundary is not None and (settings.boundary == "naive") != isinstance(student.boundary, Naive):
-        raise BootdiffError(
-            f"the student in {settings.start} has the boundary {student.boundary.name}, and {settings.boundary} is "
-            "asked; leave it out."
-        )
-
-
-def averaged_learner(student: ConsistencyStudent, settings: Optimiser, grid: TimePairs) -> Learner:
-    """Return the student as a learner with theta⁻ as a second average, unless theta⁻ is theta itself."""
-    learner = learner_of(student, settings)
-    averages = {**learner.averages, TARGET: grid.decay} if grid.averages else learner.averages
-    return replace(learner, averages=averages)
-
-
-@torch.no_grad()
-def target_of(networks: Networks, student: Learner, x: Tensor, t: Tensor, condition: object) -> Tensor:
-    """Return the answer of theta⁻ at (x, t), (b, *shape), through which no gradient flows."""
-    network = networks[f"student@{TARGET}" if TARGET in student.averages else "student"]
-    answer: Tensor = network(x, t, condition)
-    return answer

@@ -15,10 +15,10 @@ from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch, Source
 from bootdiff.losses.distances import Distance, make_distance
 from bootdiff.losses.grids import Grid, GridSettings
-from bootdiff.methods.base import Learner, Loss, Networks, OneLearner
-from bootdiff.methods.consistency import averaged_learner, take_boundary, target_of
+from bootdiff.methods.base import Learner, Loss, Networks, OneLearner, learner_of
 from bootdiff.methods.method import method
 from bootdiff.methods.settings import DistillationSettings
+from bootdiff.methods.targets import target_of, with_target
 from bootdiff.schedules import Schedule
 from bootdiff.solvers import noisy
 from bootdiff.students.consistency import ConsistencyStudent
@@ -50,10 +50,11 @@ class ConsistencyTraining(OneLearner):
         cls, teacher: Teacher, settings: ConsistencyTrainingSettings, source: Source, student: ConsistencyStudent
     ) -> Self:
         """Return the objective with the objects that the settings' words stand for; the teacher gives its schedule."""
-        take_boundary(student, settings)
+        student.begin(settings.boundary, settings.grid, settings.start)
         grid = Grid.of(settings, student)
+        learner = with_target(learner_of(student, settings), grid.decay if grid.averages else None)
         distance = make_distance(settings.distance, teacher.shape, settings.lpips_weights)
-        return cls(teacher.schedule, averaged_learner(student, settings, grid), source, distance, grid)
+        return cls(teacher.schedule, learner, source, distance, grid)
 
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
         """Return the one term of the loss; its target is computed here, without gradients."""

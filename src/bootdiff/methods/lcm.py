@@ -29,8 +29,6 @@ from bootdiff.teachers import Teacher, adapter_of
 LATENT = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 #: the guidance weights that the student is told, where none are asked for: the paper's 2 to 14, whose w is ours − 1
 WEIGHTS = (3.0, 15.0)
-#: the share of the timesteps that the grid's even steps must reach
-REACHED = 0.95
 
 
 class LcmSettings(StoredPairs, Sourcing, DistillationSettings):
@@ -77,7 +75,7 @@ class LcmSettings(StoredPairs, Sourcing, DistillationSettings):
         if low * last > 0.5:
             raise BootdiffError(f"lcm ends at timestep 0, as LCMScheduler does, not at {low:g}; leave t_min out.")
         reached = length // self.grid * self.grid
-        if reached < REACHED * length:
+        if reached < 0.95 * length:
             raise BootdiffError(
                 f"grid {self.grid} does not divide the {length} timesteps up to t_max: it reaches {reached}; "
                 "take another."
@@ -88,10 +86,7 @@ class LcmSettings(StoredPairs, Sourcing, DistillationSettings):
 @method("lcm", LcmSettings, sources=("pairs", "images"), student="consistency")
 @dataclass
 class Lcm(Consistency):
-    """The objective of consistency distillation whose teacher is guided by the weight that the student is told.
-
-    The step from a timestep to the one T / N below is DDIM's, and theta⁻ is asked where the teacher stepped to.
-    """
+    """The objective of consistency distillation, with DDIM's step over T / N timesteps, guided by the told weight."""
 
     @classmethod
     def from_settings(  # type: ignore[override]

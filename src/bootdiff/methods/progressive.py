@@ -12,20 +12,19 @@ from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from bootdiff.config.mixins import Rounds, Sourcing, StoredPairs
 from bootdiff.core.errors import BootdiffError
-from bootdiff.core.transfer import to_device
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch, Source
 from bootdiff.losses.distances import Distance, make_distance
+from bootdiff.losses.steps import Steps
 from bootdiff.methods.base import Learner, Loss, Networks, OneLearner, learner_of
 from bootdiff.methods.method import Stage, method, rounds
 from bootdiff.methods.settings import DistillationSettings, target_limit
 from bootdiff.samplers.few_step import halved_steps, table_length
 from bootdiff.schedules import BetaTable
-from bootdiff.solvers import Level, noisy, signal_of_step, step_between
+from bootdiff.solvers import noisy, signal_of_step, step_between
 from bootdiff.students.denoising import DenoisingStudent
 from bootdiff.teachers import Teacher, limited
 
@@ -63,8 +62,8 @@ class ProgressiveSettings(Rounds, StoredPairs, Sourcing, DistillationSettings):
 def stages(settings: ProgressiveSettings) -> Sequence[Stage]:
     """Return the rounds n8, n4, n2 and the last, n1; in each of them the student of the round before teaches."""
     calls = [settings.start_calls >> k for k in range(settings.start_calls.bit_length())]
-    names = [f"n{count}" for count in calls]
-    planned = rounds("progressive", settings, names, DenoisingStudent.as_teacher, own_samples=False)
+    names, taught = [f"n{count}" for count in calls], DenoisingStudent.as_teacher
+    planned = rounds("progressive", settings, names, taught, own_samples=False)
     return [stage.told(start_calls=count) for stage, count in zip(planned, calls, strict=True)]
 
 
@@ -77,7 +76,7 @@ class Progressive(OneLearner):
         teacher: f, limited as the targets are: the run's teacher, or the student of the round before.
         student: the learner, which is made for the round's number of calls.
         snr_weight: w as a function of alpha² / sigma².
-        points: times t, the middle of the step and its end, (N, 3); the last step ends at the image, which is −1 here.
+        steps: of each of the student's steps its time t, its middle and its end.
     """
 
     teacher: Teacher
@@ -85,7 +84,7 @@ class Progressive(OneLearner):
     source: Source
     distance: Distance
     snr_weight: str
-    points: Tensor
+    steps: Steps
 
     @classmethod
     def from_settings(
@@ -94,16 +93,13 @@ class Progressive(OneLearner):
         """Return the objective with the objects that the settings' words stand for."""
         student.made_for(settings.start_calls)
         distance = make_distance(settings.distance, teacher.shape, settings.lpips_weights)
-        f, points = limited(teacher, target_limit(settings, teacher)), halved_steps(student, settings.start_calls)
-        return cls(f, learner_of(student, settings), source, distance, settings.snr_weight, points)
+        f, steps = limited(teacher, target_limit(settings, teacher)), Steps(halved_steps(student, settings.start_calls))
+        return cls(f, learner_of(student, settings), source, distance, settings.snr_weight, steps)
 
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
         """Return the one term of the loss; its target is computed here, without gradients."""
         x, schedule, condition = batch.data, self.teacher.schedule, batch.condition
-        points = to_device(self.points, x.device)[turn.draw.integers("step", len(self.points)).to(x.device)]
-        t, middle, s = points.unbind(1)
-        here, between = Level.at(t, schedule, x), Level.at(middle, schedule, x)
-        there = Level.at(s.clamp(min=0), schedule, x, image=s < 0)
+        (t, middle, _), (here, between, there) = self.steps(turn, schedule, x)
         with torch.no_grad():
             z_t = noisy(x, self.fresh(turn, batch), t, schedule)
             z_middle = step_between(z_t, self.teacher.x0(z_t, t, condition), here, between)

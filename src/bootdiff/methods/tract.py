@@ -7,32 +7,28 @@ Source: docs/method.md, "TRACT".
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Self, cast
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from bootdiff.config.mixins import Rounds, Sourcing, StoredPairs
 from bootdiff.core.errors import BootdiffError
-from bootdiff.core.transfer import to_device
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch, Source
 from bootdiff.losses.distances import Distance, make_distance
+from bootdiff.losses.steps import Steps
 from bootdiff.methods.base import Learner, Loss, Networks, OneLearner, Steady, learner_of
 from bootdiff.methods.method import Stage, method, rounds
 from bootdiff.methods.settings import DistillationSettings, target_limit
+from bootdiff.methods.targets import target_of, with_target
 from bootdiff.samplers.few_step import even_steps, grouped
 from bootdiff.schedules import expand
-from bootdiff.solvers import Level, noisy, signal_of_step, step_between
+from bootdiff.solvers import noisy, signal_of_step, step_between
 from bootdiff.students.jump import JumpStudent
 from bootdiff.teachers import Teacher, limited
-
-#: the name of the average that stands for the student within its own targets
-SELF = "self"
 
 
 class TractSettings(Rounds, StoredPairs, Sourcing, DistillationSettings):
@@ -50,10 +46,9 @@ class TractSettings(Rounds, StoredPairs, Sourcing, DistillationSettings):
 
     @model_validator(mode="after")
     def _groups(self) -> Self:
-        wrong = [(a, b) for a, b in pairwise(self.phases) if b < 1 or a <= b or a % b]
-        if wrong:
-            a, b = wrong[0]
-            raise BootdiffError(f"phases should fall, each a multiple of the next, such as 64, 8, 1; got {a}, {b}.")
+        for a, b in pairwise(self.phases):
+            if b < 1 or a <= b or a % b:
+                raise BootdiffError(f"phases should fall, each a multiple of the next, such as 64, 8, 1; got {a}, {b}.")
         return self
 
 
@@ -78,47 +73,37 @@ class Tract(OneLearner):
 
     Args:
         teacher: f, limited as the targets are: the run's teacher, or the student of the phase before.
-        student: the learner; its average ``self`` is theta⁻.
-        points: of each of the teacher's steps its time t, its end t′ and the end s of its group, (N, 3); −1 is
-            the image.
+        student: the learner; its average ``target`` is theta⁻.
+        steps: of each of the teacher's steps its time t, its end t′ and the end s of its group.
     """
 
     teacher: Teacher
     student: Learner
     source: Source
     distance: Distance
-    points: Tensor
+    steps: Steps
 
     @classmethod
     def from_settings(cls, teacher: Teacher, settings: TractSettings, source: Source, student: JumpStudent) -> Self:
         """Return the objective with the objects that the settings' words stand for."""
-        steps, calls = settings.phases
+        before, calls = settings.phases
         student.made_for(calls)
-        learner = learner_of(student, settings)
-        return cls(
-            limited(teacher, target_limit(settings, teacher)),
-            replace(learner, averages={**learner.averages, SELF: Steady(settings.self_decay)}),
-            source,
-            make_distance(settings.distance, teacher.shape, settings.lpips_weights),
-            grouped(steps, calls, student.t_min, student.t_max),
-        )
+        learner = with_target(learner_of(student, settings), Steady(settings.self_decay))
+        distance = make_distance(settings.distance, teacher.shape, settings.lpips_weights)
+        steps = Steps(grouped(before, calls, student.t_min, student.t_max))
+        return cls(limited(teacher, target_limit(settings, teacher)), learner, source, distance, steps)
 
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
         """Return the one term of the loss; its target is computed here, without gradients."""
         x, schedule, condition = batch.data, self.teacher.schedule, batch.condition
-        points = to_device(self.points, x.device)[turn.draw.integers("step", len(self.points)).to(x.device)]
-        t, between, s = points.unbind(1)
-        low = cast("JumpStudent", self.student.module).t_min
-        end = torch.where(s < 0, low, s)  # what the student is told
-        level = partial(Level.at, schedule=schedule, like=x)
-        here, there = level(t), level(s.clamp(min=0), image=s < 0)
-        middle = level(between.clamp(min=0), image=between < 0)
+        (t, between, s), (here, middle, there) = self.steps(turn, schedule, x)
+        end = torch.where(s < 0, cast("JumpStudent", self.student.module).t_min, s)  # what the student is told
         with torch.no_grad():
             z_t = noisy(x, self.fresh(turn, batch), t, schedule)
             z_between = step_between(z_t, self.teacher.x0(z_t, t, condition), here, middle)
             # A group's last step ends where the jump does, and nobody is asked on.
             done = between == s
-            x_0 = networks[f"student@{SELF}"](z_between, torch.where(done, t, between), end, condition)
+            x_0 = target_of(networks, self.student, z_between, torch.where(done, t, between), end, condition)
             z_s = torch.where(expand(done, x), z_between, step_between(z_between, x_0, middle, there))
             target = signal_of_step(z_t, z_s, here, there)
         weight = (here.alpha / here.sigma).flatten().clamp(min=1) ** self.distance.degree

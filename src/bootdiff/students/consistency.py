@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError, shown
 from bootdiff.core.guidance import Plain
-from bootdiff.schedules import expand
+from bootdiff.schedules import EDM, expand
 from bootdiff.students.base import Student
-from bootdiff.students.boundary import Boundary, boundary_from, boundary_named
+from bootdiff.students.boundary import Boundary, Naive, boundary_from, boundary_named
 from bootdiff.students.growth import GrownNetwork
 from bootdiff.students.reading import read
 from bootdiff.students.teacher import StudentTeacher
@@ -26,6 +26,8 @@ from bootdiff.teachers.one_call import OneCall
 
 #: the largest number of times of a student
 MOST_POINTS = 10_000
+#: the number of noise levels that CMStochasticIterativeScheduler usually has
+STOCK_POINTS = 40
 
 
 class ConsistencyStudent(Student):
@@ -53,6 +55,26 @@ class ConsistencyStudent(Student):
     ) -> None:
         super().__init__(network, teacher, t_min, t_max, guidance)
         self.boundary, self.points = boundary or boundary_named("skip", self.reading), points
+
+    def begin(self, boundary: str | None, grid: int, start: str | None) -> None:
+        """Take the boundary and the times of a training; a student that the run starts from keeps its own.
+
+        Args:
+            boundary: ``skip``, ``naive``, or None for skip connections or start's.
+            grid: the times of the training's grid. Of EDM's noise levels the student is called at these, as far as
+                CMStochasticIterativeScheduler usually has so many.
+            start: the folder of the student that the run starts from; None for a new one.
+
+        Raises:
+            BootdiffError: if another boundary is asked of a student that the run starts from.
+        """
+        if start is None:
+            self.boundary = boundary_named(boundary or "skip", self.reading)
+            self.points = min(grid, STOCK_POINTS) if isinstance(self.schedule, EDM) else None
+        elif boundary is not None and (boundary == "naive") != isinstance(self.boundary, Naive):
+            raise BootdiffError(
+                f"the student in {start} has the boundary {self.boundary.name}, and {boundary} is asked; leave it out."
+            )
 
     @property
     def call(self) -> OneCall:
