@@ -4,7 +4,8 @@
 
 Each method is a run of ``bootdiff distill`` with the settings of ``configs/siblings``, which ``bootdiff ablate`` chose
 there from small grids, and of ``bootdiff evaluate``; BOOT and its correction have those of their own files. Runs that
-are there are not made again. The methods have not the same budget: passes are a column.
+are there are not made again. The methods have not the same budget: passes are a column. On the teachers with a condition
+every training has half of the steps of its file.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from records import FOLDER, ROOT, new_record, write_record
 
 CONFIGS = ROOT / "configs"
@@ -41,6 +43,12 @@ METHODS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     "reflow-3": ("reflow", "siblings/reflow.yaml", ("flows=3",)),
     "dfno": ("dfno", "siblings/dfno.yaml", ()),
     "lcm": ("lcm", "siblings/lcm.yaml", ()),
+}
+#: the share of the steps of a file that a teacher's runs have
+SHARES: Mapping[str, float] = {"digits": 1.0, "digits-class": 0.5, "digits-text": 0.5}
+#: settings of a method that a teacher needs in place of those of its file: latents lose more by a late start
+OWN: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("boot+dm", "digits-text"): ("t_max=0.8", "delta=0.07", "learning_rate=3e-4", "fake_learning_rate=1e-3"),
 }
 #: BOOT's own settings, by the teacher
 BOOT = {"digits": "src/bootdiff/builtin/digits/quickstart.yaml", "digits-text": "configs/digits-text.yaml"}
@@ -76,6 +84,7 @@ def rows(teacher: str, name: str, output: Path) -> Iterator[dict[str, Any]]:
     run, (method, file, words) = output / name, METHODS[name]
     config = ROOT / BOOT.get(teacher, BOOT["digits"]) if file == "BOOT" else CONFIGS / file
     images = ("--images", "digits") if method == "consistency-training" else ()
+    words = (*words, *OWN.get((name, teacher), ()), *steps(config, SHARES[teacher]))
     settings = [w for word in words for w in ("--set", word)]
     options = ("--output", run, "--config", config, *TEACHERS[teacher], *images, *settings)
     bootdiff("distill", teacher, "--method", method, *options)
@@ -99,6 +108,17 @@ def rows(teacher: str, name: str, output: Path) -> Iterator[dict[str, Any]]:
             found |= {"passes, thousands": round(passes["all"] / 1000), "of these stored": round(stored / 1000)}
             passes = None  # those of the whole run, which are said once
         yield {**found, "worth calls": (row.get("call_equivalence") or {}).get("says")}
+
+
+def steps(config: Path, share: float) -> Iterator[str]:
+    """Yield the settings that shorten the runs of a file to a share of their steps."""
+    if share == 1:
+        return
+    for key, value in yaml.safe_load(config.read_text()).items():
+        if key == "steps":
+            yield f"steps={round(value * share)}"
+        elif isinstance(value, dict) and "steps" in value:
+            yield f"{key}.steps={round(value['steps'] * share)}"
 
 
 def teachers(asked: argparse.Namespace, name: str) -> list[dict[str, Any]]:
