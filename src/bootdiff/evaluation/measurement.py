@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bootdiff.builtin import DIGITS
-from bootdiff.core.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError, shown
 from bootdiff.data.prompts import read_prompt_labels
 from bootdiff.evaluation.curve import LADDER
 from bootdiff.evaluation.engine import Noises
@@ -20,6 +20,17 @@ from bootdiff.storage.runs import Run
 from bootdiff.system.notes import said
 from bootdiff.system.progress import is_first_process
 from bootdiff.teachers import Teacher
+
+
+def check_calls(calls: object) -> None:
+    """Refuse what is no sequence of numbers of calls.
+
+    Raises:
+        BootdiffError: if it is none; the message says what is expected.
+    """
+    numbers = calls if isinstance(calls, Sequence) and not isinstance(calls, str) else ()
+    if not numbers or not all(isinstance(n, int) and 1 <= n <= MOST_STEPS for n in numbers):
+        raise BootdiffError(f"calls should be a list of whole numbers from 1 to {MOST_STEPS}, got {shown(calls)}.")
 
 
 @dataclass(frozen=True)
@@ -54,8 +65,7 @@ class Measurement:
                 f"a measurement expects num and repeats from 1 and seed from 0 on, got num {self.num}, repeats "
                 f"{self.repeats}, seed {self.seed}."
             )
-        if not self.calls or not all(1 <= calls <= MOST_STEPS for calls in self.calls):
-            raise BootdiffError(f"a measurement expects calls from 1 to {MOST_STEPS}, got {list(self.calls)}.")
+        check_calls(self.calls)
 
     @property
     def noises(self) -> Noises:
