@@ -4,8 +4,8 @@
 
 Each method is a run of ``bootdiff distill`` with the settings of ``configs/siblings``, which ``bootdiff ablate`` chose
 there from small grids, and of ``bootdiff evaluate``; BOOT and its correction have those of their own files. Runs that
-are there are not made again. The methods have not the same budget: passes are a column. On the teachers with a condition
-every training has half of the steps of its file.
+are there are not made again. The methods have not the same budget: passes are a column. On the teachers with a
+condition every training has half of the steps of its file.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python benchmarks/teachers.py
 
-Without guidance the rows ship with the package (recipes/curves.py made them), so they cost nothing; at weight 2 they are
-measured at 1, 4 and 10 calls of a guided sampler, each of which counts two. Evaluations that are there are not made again.
+Without guidance the rows ship with the package (recipes/curves.py made them), so they cost nothing; at weight 2 they
+are measured for 1, 4 and 10 guided steps, each of which is two calls. Evaluations that are there are not made again.
 """
 
 from __future__ import annotations
