@@ -27,7 +27,7 @@ FAST |= {"pairs": 16, "pair_steps": 4, "learning_rate": 1e-3}
 
 
 def stages(settings):
-    return rounds("toy-halves", settings, list(CALLS), DenoisingStudent.as_teacher, own_samples=False)
+    return rounds("toy-halves", settings, {name: {} for name in CALLS}, DenoisingStudent.as_teacher, own_samples=False)
 
 
 class Halves(ToyRounds):

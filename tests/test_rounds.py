@@ -156,8 +156,8 @@ def test_a_round_that_does_not_go_on_begins_as_the_runs_teacher(tmp_path, monkey
     from bootdiff.methods import reflow
 
     def afresh(asked):
-        made = rounds("reflow", asked, ["flow1", "one-call"], DenoisingStudent.as_teacher, continues=False)
-        return [stage.told(flows=1, one_call=number == 1) for number, stage in enumerate(made)]
+        words = {"flow1": {"flows": 1, "one_call": False}, "one-call": {"flows": 1, "one_call": True}}
+        return rounds("reflow", asked, words, DenoisingStudent.as_teacher, continues=False)
 
     monkeypatch.setattr(reflow.Reflow, "method", find_method("reflow"), raising=False)
     known = find_method("reflow")

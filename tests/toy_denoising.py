@@ -38,7 +38,7 @@ class ToyRoundsSettings(Rounds, StoredPairs, DistillationSettings):
 
 def stages(settings):
     """Three rounds, in each of which the student of the round before is the teacher."""
-    return rounds("toy-rounds", settings, ["n4", "n2", "n1"], DenoisingStudent.as_teacher)
+    return rounds("toy-rounds", settings, {name: {} for name in ("n4", "n2", "n1")}, DenoisingStudent.as_teacher)
 
 
 @method("toy-rounds", ToyRoundsSettings, sources=("pairs",), student="denoising", stages=stages)

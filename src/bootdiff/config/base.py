@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args, get_origin
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     ModelWrapValidatorHandler,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -38,10 +39,29 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
+    def _no_bool_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # Pydantic takes true for 1, which nobody means.
+        among = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(one, bool) for one in among) and not _takes_bool(cls, str(info.field_name)):
+            raise ValueError("should be no true and no false")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
     def _within_64_bits(cls, value: Any) -> Any:
         if isinstance(value, int) and abs(value) >= 2**63:
             raise ValueError("should be an integer of 64 bits")
         return value
+
+
+def _takes_bool(kind: type[BaseModel], name: str) -> bool:
+    """Return whether a field's type has bool, or anything at all, somewhere within."""
+    open_types, found = [kind.model_fields[name].annotation], False
+    while open_types and not found:
+        one = open_types.pop()
+        found = one in (bool, Any)
+        open_types += get_args(one) if get_origin(one) is not Literal else []
+    return found
 
 
 def yaml_no(value: Any) -> Any:

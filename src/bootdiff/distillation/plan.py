@@ -25,6 +25,7 @@ from bootdiff.losses.distances import make_distance
 from bootdiff.methods.method import ANY, Method, Stage
 from bootdiff.methods.registry import find_method
 from bootdiff.methods.settings import DistillationSettings
+from bootdiff.samplers.several import looked_at
 from bootdiff.storage.reading import folder_named
 from bootdiff.storage.runs import DONE, Run, read_done
 from bootdiff.students.architecture import adapter_with
@@ -33,6 +34,7 @@ from bootdiff.students.folder import StudentFolder
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, load_teacher
 from bootdiff.teachers.loading.architecture import read_architecture
 from bootdiff.teachers.probe import check_answers
+from bootdiff.training.planned import rehearsed
 
 
 @dataclass(frozen=True)
@@ -168,8 +170,30 @@ def plan_distillation(
     if first.start is not None:
         started_from(first.start, teacher, first.settings)
     for one in (*before, plan):
+        _rehearse(one)
         Run(one.output).check(one.config, one.sources)
     return plan
+
+
+def _rehearse(plan: Plan) -> None:
+    """Build a stage's objective and its student's sampler with a stand-in for the networks.
+
+    So what a method refuses is refused before anything is written, and not when the stage's turn comes.
+
+    Raises:
+        BootdiffError: if the method refuses what is asked, or its student could not be sampled.
+    """
+    method, settings = find_method(plan.method), plan.trained
+    card = None if plan.start is None else read_card(plan.start)
+    if card is None and method.student == ANY:
+        return  # of the student of the stage before, which has been rehearsed
+    student = rehearsed(method, settings, plan.teacher.schedule, card)
+    try:
+        looked_at(student)
+    except BootdiffError as error:
+        raise BootdiffError(
+            f"a student from t_max = {student.t_max:g} to t_min = {student.t_min:g} could not be sampled: {error}"
+        ) from error
 
 
 def _plan_alone(

@@ -74,6 +74,8 @@ class LcmSettings(StoredPairs, Sourcing, DistillationSettings):
         length, last = table_length(teacher.schedule, high), teacher.schedule.num_timesteps - 1
         if low * last > 0.5:
             raise BootdiffError(f"lcm ends at timestep 0, as LCMScheduler does, not at {low:g}; leave t_min out.")
+        if self.grid > length:
+            raise BootdiffError(f"grid should be at most {length}, the timesteps up to t_max, got {self.grid}.")
         reached = length // self.grid * self.grid
         if reached < 0.95 * length:
             raise BootdiffError(

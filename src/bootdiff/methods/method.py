@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bootdiff.core.errors import BootdiffError
@@ -44,10 +44,6 @@ class Stage:
     learns_from: Callable[[Any], Teacher] | None = None
     continues: bool = True
     own_samples: bool = True
-
-    def told(self, **words: Any) -> Stage:
-        """Return the stage with some settings that say which round it is, such as its number of calls."""
-        return replace(self, settings=self.settings.model_copy(update=words))
 
 
 Stages = Callable[[Any], Sequence[Stage]]
@@ -124,7 +120,7 @@ class Method:
 def rounds(
     name: str,
     settings: Any,
-    names: Sequence[str],
+    words: Mapping[str, Mapping[str, Any]],
     learns_from: Callable[[Any], Teacher] | None = None,
     continues: bool = True,
     own_samples: bool = True,
@@ -134,22 +130,26 @@ def rounds(
     Args:
         name: the method's.
         settings: the run's, with the group ``config.mixins.Rounds``.
-        names: the rounds' names, in order; each but the last names its folder, such as ``rounds/n16``.
+        words: the rounds by name, in order, each with the settings that say which round it is, such as its number
+            of calls. Each name but the last is that of a folder, such as ``rounds/n16``.
         learns_from: makes a round's teacher from the student of the round before it; None for the run's own teacher.
         continues: whether a round starts from that student.
         own_samples: whether a round's stored samples are made by its own teacher, or once by the run's.
 
     Raises:
-        BootdiffError: if the settings are of a round that there is not.
+        BootdiffError: if the settings are of a round that there is not, or say otherwise which round it is.
     """
-    alien = [one for one in settings.rounds if one not in names]
-    if alien:
-        raise BootdiffError(f"there is no setting or round '{alien[0]}'; this run's rounds are {', '.join(names)}.")
+    for one, asked in settings.rounds.items():
+        if one not in words:
+            raise BootdiffError(f"there is no setting or round '{one}'; this run's rounds are {', '.join(words)}.")
+        fixed = next((key for key in asked if key in words[one]), None)
+        if fixed is not None:
+            raise BootdiffError(f"{one}.{fixed}: that is what makes it the round {one}; set {fixed} itself.")
     found = []
-    for number, one in enumerate(names):
-        folder = f"rounds/{one}" if number < len(names) - 1 else ""
-        own = learns_from if number else None
-        found.append(Stage(folder, name, settings.of_round(one), own, continues, own_samples))
+    for number, (one, fixed) in enumerate(words.items()):
+        folder = f"rounds/{one}" if number < len(words) - 1 else ""
+        own = settings.of_round(one).model_copy(update=fixed)
+        found.append(Stage(folder, name, own, learns_from if number else None, continues, own_samples))
     return found
 
 

@@ -62,9 +62,8 @@ class ProgressiveSettings(Rounds, StoredPairs, Sourcing, DistillationSettings):
 def stages(settings: ProgressiveSettings) -> Sequence[Stage]:
     """Return the rounds n8, n4, n2 and the last, n1; in each of them the student of the round before teaches."""
     calls = [settings.start_calls >> k for k in range(settings.start_calls.bit_length())]
-    names, taught = [f"n{count}" for count in calls], DenoisingStudent.as_teacher
-    planned = rounds("progressive", settings, names, taught, own_samples=False)
-    return [stage.told(start_calls=count) for stage, count in zip(planned, calls, strict=True)]
+    words = {f"n{count}": {"start_calls": count} for count in calls}
+    return rounds("progressive", settings, words, DenoisingStudent.as_teacher, own_samples=False)
 
 
 @method("progressive", ProgressiveSettings, ("pairs", "images"), student="denoising", stages=stages)

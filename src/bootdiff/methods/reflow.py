@@ -35,10 +35,9 @@ class ReflowSettings(Rounds, StoredPairs, DistillationSettings):
 
 def stages(settings: ReflowSettings) -> Sequence[Stage]:
     """Return the rounds flow1, flow2, …, and the last one, one-call; each learns pairs of the flow before it."""
-    names = [f"flow{number}" for number in range(1, settings.flows + 1)]
-    last = ["one-call"] if settings.one_call else []
-    planned = rounds("reflow", settings, [*names, *last], DenoisingStudent.as_teacher)
-    return [stage.told(flows=1, one_call=number == len(names)) for number, stage in enumerate(planned)]
+    words = {f"flow{number}": {"flows": 1, "one_call": False} for number in range(1, settings.flows + 1)}
+    last = {"one-call": {"flows": 1, "one_call": True}} if settings.one_call else {}
+    return rounds("reflow", settings, {**words, **last}, DenoisingStudent.as_teacher)
 
 
 @method("reflow", ReflowSettings, ("pairs",), student="denoising", stages=stages)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Self, cast
+from typing import Annotated, Self, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -34,7 +34,7 @@ from bootdiff.teachers import Teacher, limited
 class TractSettings(Rounds, StoredPairs, Sourcing, DistillationSettings):
     """The settings of TRACT."""
 
-    phases: list[int] = Field(
+    phases: list[Annotated[int, Field(ge=1, le=1024)]] = Field(
         default=[64, 8, 1], min_length=2, description="numbers of calls: the teacher's, then each phase's student's"
     )
     self_decay: float = Field(default=0.5, ge=0, lt=1, description="of the average that stands for the student itself")
@@ -47,15 +47,15 @@ class TractSettings(Rounds, StoredPairs, Sourcing, DistillationSettings):
     @model_validator(mode="after")
     def _groups(self) -> Self:
         for a, b in pairwise(self.phases):
-            if b < 1 or a <= b or a % b:
+            if a <= b or a % b:
                 raise BootdiffError(f"phases should fall, each a multiple of the next, such as 64, 8, 1; got {a}, {b}.")
         return self
 
 
 def stages(settings: TractSettings) -> Sequence[Stage]:
     """Return the phases, named after the calls of their students; the student of one is the teacher of the next."""
-    planned = rounds("tract", settings, [f"n{count}" for count in settings.phases[1:]], _taught, own_samples=False)
-    return [stage.told(phases=list(pair)) for stage, pair in zip(planned, pairwise(settings.phases), strict=True)]
+    words = {f"n{calls}": {"phases": [before, calls]} for before, calls in pairwise(settings.phases)}
+    return rounds("tract", settings, words, _taught, own_samples=False)
 
 
 def _taught(student: JumpStudent) -> Teacher:

@@ -137,8 +137,10 @@ def plan_samples(
     if times is not None and base is not None:
         raise BootdiffError("--times shows one student's path; name one of the two.")
     if (wanted.calls or 1) > 1 and (times is not None or wanted.finish is not None):
-        other = "--times shows a path" if times is not None else "--refine goes on from an image"
-        raise BootdiffError(f"{other} that was made in one call, and --calls says {wanted.calls}; give one of them.")
+        other = "--times says how often the student is asked"
+        if times is None:
+            other = "--refine goes on from an image that was made in one call"
+        raise BootdiffError(f"{other}, and --calls says {wanted.calls}; give one of them.")
     samplers, card = _open(name, times, wanted.calls)
     conditions = _conditions(name, base, samplers[0], card, wanted.choice)
     if wanted.finish is not None:

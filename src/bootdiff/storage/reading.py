@@ -214,5 +214,5 @@ def read_config(path: Path | None) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise BootdiffError(f"{path} should hold 'key: value' lines, found a {type(value).__name__}.")
+        raise BootdiffError(f"{path} should hold 'key: value' lines, found {shown(value)}.")
     return value

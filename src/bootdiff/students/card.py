@@ -64,7 +64,8 @@ class StudentCard(BaseModel):
         teacher_free: whether its training made no pass of the teacher, and took architecture and schedule only.
     """
 
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+    # Strict: a card is written by us alone, so a number that is a word there was put there by hand.
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, strict=True)
 
     format: Annotated[int, Field(ge=1, le=FORMAT)] = FORMAT
     kind: str = "path"
@@ -85,10 +86,24 @@ class StudentCard(BaseModel):
     teacher_free: bool = False
 
     @model_validator(mode="after")
+    def _has_a_path(self) -> StudentCard:
+        if self.t_min is not None and self.t_max is not None and not 0 <= self.t_min < self.t_max <= 1:
+            raise ValueError(f"t_min and t_max should rise within 0 to 1, got {self.t_min:g} and {self.t_max:g}")
+        return self
+
+    @model_validator(mode="after")
     def _folds_a_weight_of_its_range(self) -> StudentCard:
         if self.folded_weight is not None and not isinstance(self.guidance, list):
             raise ValueError("folded_weight belongs to a guidance of two weights")
         return self
+
+    @field_validator("guidance")
+    @classmethod
+    def _rises(cls, guidance: float | list[float] | None) -> float | list[float] | None:
+        among = guidance if isinstance(guidance, list) else [0.0 if guidance is None else guidance]
+        if min(among) < 0 or sorted(among) != among:
+            raise ValueError(f"should be a weight from 0 on, or a lower and a higher one, got {shown(guidance)}")
+        return guidance
 
     @field_validator("teacher_options")
     @classmethod

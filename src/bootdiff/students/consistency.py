@@ -17,7 +17,7 @@ from bootdiff.core.errors import BootdiffError, shown
 from bootdiff.core.guidance import Plain
 from bootdiff.schedules import EDM, expand
 from bootdiff.students.base import Student
-from bootdiff.students.boundary import Boundary, Naive, boundary_from, boundary_named
+from bootdiff.students.boundary import Boundary, KarrasSkip, Naive, boundary_from, boundary_named
 from bootdiff.students.growth import GrownNetwork
 from bootdiff.students.reading import read
 from bootdiff.students.teacher import StudentTeacher
@@ -108,10 +108,11 @@ class ConsistencyStudent(Student):
 
     def take(self, facts: Mapping[str, Any]) -> None:
         """Take the boundary and the number of times from a card."""
-        if "boundary" in facts:
-            self.boundary = boundary_from(facts["boundary"])
-        points = facts.get("points")
-        if points is not None and not (isinstance(points, int) and MOST_POINTS >= points >= 2):
+        boundary = boundary_from(facts.get("boundary"))
+        if isinstance(boundary, KarrasSkip) and not isinstance(self.schedule, EDM):
+            raise BootdiffError("the boundary karras is for EDM's noise levels, and its teacher has others.")
+        self.boundary, points = boundary, facts.get("points")
+        if points is not None and not (type(points) is int and MOST_POINTS >= points >= 2):
             raise BootdiffError(f"points should be a whole number from 2 to {MOST_POINTS}, got {shown(points)}.")
         self.points = points
 

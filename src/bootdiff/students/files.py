@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bootdiff.core.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError, shown
 from bootdiff.storage.files import load_tensors, save_tensors, write_json, write_whole
 from bootdiff.students import Student
 from bootdiff.students.card import FILE, StudentCard, damaged, new_card, read_card, write_card
@@ -90,6 +90,8 @@ def load_student(folder: Path | str, teacher: Teacher | None = None) -> Student:
     path = StudentFolder.unfolded(folder).path
     card = read_card(path)
     student = _load_plain(path, teacher, card) if card.pipeline is None else _load_pipeline(path, card)
+    if card.calls > 1 and not student.several:
+        raise damaged(path / FILE, f"'calls': a {card.kind} student makes an image in one call, got {card.calls}")
     if card.targets is not None:
         student.target_limit = limit_from(card.targets)
     student.conditions = card.conditions.model_dump(exclude_none=True)
@@ -113,11 +115,13 @@ def _check_teacher(path: Path, student: Student, teacher: Teacher) -> None:
 
 
 def _load_pipeline(folder: Path, card: StudentCard) -> Student:
-    adapter = adapter_for(str(card.pipeline), str(folder))(StudentParts(folder, card))
+    adapter = adapter_for(str(card.pipeline), f"the student in {folder} is of the class {shown(card.pipeline)}")(
+        StudentParts(folder, card)
+    )
     network = adapter.load()
     reading = PipelineTeacher(adapter, network, str(card.teacher))
     reading.origin, reading.architecture = card.origin, card.architecture
-    kind = student_kind(card.kind)
+    kind = _kind(card, folder)
     grown = GrownPipelineNetwork(network, adapter, guided=card.weight.is_range, timed=kind.timed)
     student = kind.grown(grown, reading, *card.times, card.weight.plain)
     _take_facts(student, card, folder)
@@ -130,6 +134,14 @@ def _load_pipeline(folder: Path, card: StudentCard) -> Student:
         line = str(error).splitlines()[0]
         raise BootdiffError(f"{folder / SLOTS} does not fit its network ({line}); repeat the run's command.") from error
     return student
+
+
+def _kind(card: StudentCard, folder: Path) -> type[Student]:
+    """Return the class of a card's kind of student."""
+    try:
+        return student_kind(card.kind)
+    except BootdiffError as error:
+        raise damaged(folder / FILE, f"'kind': {error.message.removesuffix('.')}") from error
 
 
 def _take_facts(student: Student, card: StudentCard, folder: Path) -> None:
@@ -146,7 +158,7 @@ def _load_plain(folder: Path, teacher: Teacher | None, card: StudentCard) -> Stu
             f"{folder} holds the student of a plain nn.Module, which bootdiff cannot build; from Python: "
             "bootdiff.load_student(folder, teacher)."
         )
-    student = student_kind(card.kind).from_teacher(teacher, *card.times, card.weight.plain)
+    student = _kind(card, folder).from_teacher(teacher, *card.times, card.weight.plain)
     _take_facts(student, card, folder)
     tensors = load_tensors(folder / WEIGHTS)
     check_finite_tensors(tensors, folder / WEIGHTS)

@@ -27,7 +27,9 @@ from bootdiff.methods.method import Method, Stage
 from bootdiff.methods.registry import find_method, method_of
 from bootdiff.methods.settings import DistillationSettings
 from bootdiff.methods.staged import TwoStages
-from bootdiff.schedules import Cosine
+from bootdiff.schedules import Cosine, Schedule
+from bootdiff.students.card import StudentCard
+from bootdiff.students.kinds import student_kind
 from bootdiff.teachers import CallableTeacher, Teacher
 from bootdiff.teachers.guidance import guided
 from bootdiff.training.passes import counter_of, told
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
 SHAPE = (2,)
 #: what the stand-in has otherwise than the teacher; no number of passes depends on it
-OTHERWISE = {"t_min": 0.02, "t_max": 0.98, "distance": "l2", "target_limit": "teacher", "student": None}
+OTHERWISE = {"t_min": 0.02, "t_max": 0.98, "distance": "l2", "target_limit": "teacher", "student": None, "start": None}
 
 
 def planned_passes(settings: DistillationSettings, answers: int = 1, share: float = 1.0) -> dict[str, float]:
@@ -52,8 +54,7 @@ def planned_passes(settings: DistillationSettings, answers: int = 1, share: floa
         share: what a pass of the student's network counts, where that is another than the teacher's.
     """
     total: Counter[str] = Counter()
-    known = find_method(settings.method_name) if isinstance(settings, TwoStages) else method_of(settings)
-    stages = known.stages_of(settings)
+    known, stages = _stages(settings)
     sharing = [stage for stage in stages if not stage.own_samples]
     makers = [stage for stage in stages if stage.own_samples]  # rounds that share their samples make them once
     makers += [max(sharing, key=lambda stage: getattr(stage.settings, "making", 0))] if sharing else []
@@ -66,6 +67,12 @@ def planned_passes(settings: DistillationSettings, answers: int = 1, share: floa
             total[kind if kind in STORED else "pairs"] += maker * stage.settings.making
     known_passes: dict[str, float] = {**total, "student": share * total["student"]}
     return told({name: value for name, value in known_passes.items() if value})
+
+
+def _stages(settings: DistillationSettings) -> tuple[Method, Sequence[Stage]]:
+    """Return the method whose settings these are, and the stages of a run with them."""
+    known = find_method(settings.method_name) if isinstance(settings, TwoStages) else method_of(settings)
+    return known, known.stages_of(settings)
 
 
 def _answers(stage: Stage, answers: int) -> int:
@@ -86,17 +93,19 @@ def calls_of(method: Method) -> str:
 
 
 def kept_passes(settings: DistillationSettings, answers: int = 1) -> list[dict[str, int]]:
-    """Return the passes with gradients that every term of a step's losses keeps for one sample, by network.
+    """Return the passes with gradients that every term of a run's losses keeps for one sample, by network.
 
     Args:
         answers: as in ``planned_passes``.
     """
-    objective = _objective(settings, answers)
     kept: list[dict[str, int]] = []
-    for step in (0, settings.steps - 1):  # a fake denoiser may learn alone at first
-        for turn in dict.fromkeys(objective.turns(step)):
-            kept += [{n: -(-v // (2 * settings.batch_size)) for n, v in term.items()}
-                     for term in _turn(objective, settings, step, turn)[1]]  # fmt: skip
+    for stage in _stages(settings)[1]:
+        asked = stage.settings
+        objective = _objective(asked, _answers(stage, answers))
+        for step in (0, asked.steps - 1):  # a fake denoiser may learn alone at first
+            for turn in dict.fromkeys(objective.turns(step)):
+                kept += [{n: -(-v // (2 * asked.batch_size)) for n, v in term.items()}
+                         for term in _turn(objective, asked, step, turn)[1]]  # fmt: skip
     return kept
 
 
@@ -156,6 +165,28 @@ def _objective(settings: DistillationSettings, answers: int) -> Objective:
         return method_of(settings).build(
             teacher, asked, AnySource(conditions, getattr(settings, "trajectory_times", 2))
         )
+
+
+def rehearsed(method: Method, settings: DistillationSettings, schedule: Schedule, card: StudentCard | None) -> Student:
+    """Return the student of a stage as it will be when its training begins, but with a stand-in for its network.
+
+    Args:
+        schedule: the teacher's.
+        card: the card of the student that the stage starts from; None for a new one.
+
+    Raises:
+        BootdiffError: if the method refuses the settings, the schedule or the student.
+    """
+    with torch.random.fork_rng(devices=[]):
+        teacher = CallableTeacher(StandIn(), schedule, "sample", SHAPE)
+        asked = settings.model_copy(update={"distance": "l2", "target_limit": "teacher", "student": None})
+        start = None
+        if card is not None:
+            start = student_kind(card.kind).from_teacher(teacher, *card.times, card.weight.plain)
+            start.take(card.facts)
+        source = AnySource(Unconditional(), getattr(settings, "trajectory_times", 2))
+        objective = method.build(teacher, asked, source, start)
+    return cast("Student", objective.learners()["student"].module)
 
 
 class WithCopies(dict[str, nn.Module]):
