@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from bootdiff.config.mixins import STORED, StoredPairs
 from bootdiff.config.settings import TrainingSettings, make_settings
@@ -35,6 +35,9 @@ from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, load_teacher
 from bootdiff.teachers.loading.architecture import read_architecture
 from bootdiff.teachers.probe import check_answers
 from bootdiff.training.planned import rehearsed
+
+if TYPE_CHECKING:
+    from bootdiff.students import Student
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,15 @@ class Plan:
         named = self.asked.settings.start
         return None if named is None or self.before else StudentFolder.unfolded(named).path
 
+    @cached_property
+    def started(self) -> Student | None:
+        """Load the student that the settings name to go on from, once; None if they name none.
+
+        Raises:
+            BootdiffError: if it does not fit the teacher.
+        """
+        return None if self.start is None else started_from(self.start, self.teacher, self.settings)
+
     @property
     def finished(self) -> bool:
         """Whether the run's results are all there."""
@@ -166,9 +178,7 @@ def plan_distillation(
     for one in planned[:-1]:
         before = (*before, replace(one, before=before))
     plan = replace(whole, before=before, stage=planned[-1].stage if before else None, source=planned[-1].source)
-    first = (*before, plan)[0]
-    if first.start is not None:
-        started_from(first.start, teacher, first.settings)
+    _ = (*before, plan)[0].started  # a student that does not fit must leave nothing behind
     for one in (*before, plan):
         _rehearse(one)
         Run(one.output).check(one.config, one.sources)

@@ -34,8 +34,7 @@ def run_plan(plan: Plan, report_to: str | None = None) -> Student:
 
     with _alone(plan):
         accelerator = make_accelerator(plan.trained, plan.output, report_to)
-        # Before the run is begun: a student that does not fit, or a damaged encoder, must leave nothing behind.
-        _named_student(plan)
+        # Before the run is begun: a damaged encoder must leave nothing behind.
         material = plan.asked.make(plan.output, accelerator.device)
         if accelerator.is_main_process:
             _begin(plan)
@@ -72,7 +71,7 @@ def _train(plan: Plan, material: Material, report_to: str | None, last: bool = T
     if before is not None and stage is not None and stage.continues:
         student: Student | None = started_from(before, plan.teacher, plan.settings)
     else:
-        student = _named_student(plan)
+        student = plan.started
     material = own
     trained = train_stage(plan, material, student, accelerator)
     end_training(accelerator, last=last)
@@ -88,11 +87,6 @@ def _alone(plan: Plan) -> Iterator[None]:
         if is_first_process():  # another process may have been there since it was looked at
             Run(plan.output).check(plan.config, plan.sources)
         yield
-
-
-def _named_student(plan: Plan) -> Student | None:
-    """Return the saved student that the settings name to go on from; None if they name none."""
-    return None if plan.start is None else started_from(plan.start, plan.teacher, plan.settings)
 
 
 def _begin(plan: Plan) -> None:
