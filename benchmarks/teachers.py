@@ -2,8 +2,8 @@
 
     python benchmarks/teachers.py
 
-The rows ship with the package (recipes/curves.py made them), so this costs a few minutes. Evaluations that are there are
-not made again.
+The rows ship with the package (recipes/curves.py made them), so this costs a few minutes. Evaluations that are there
+are not made again.
 """
 
 from __future__ import annotations
