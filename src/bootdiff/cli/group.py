@@ -34,6 +34,9 @@ def _ours() -> Iterator[None]:
         if not hasattr(error, "format_message") or type(error).__name__ == "NoArgsIsHelpError":
             raise
         message, context = error.format_message().rstrip("."), getattr(error, "ctx", None)
-        command, end = "bootdiff" if context is None else context.command_path, "" if message.endswith("?") else "."
-        told = f"{message[:1].lower()}{message[1:]}{end} '{command} --help' lists what there is."
+        end, words = "" if message.endswith("?") else ".", ["bootdiff"]
+        if context is not None:
+            # What a command misses is said before there is a context of its own.
+            words = [context.command_path, *([context.invoked_subcommand] if context.invoked_subcommand else [])]
+        told = f"{message[:1].lower()}{message[1:]}{end} '{' '.join(words)} --help' lists its arguments and options."
         raise BootdiffError(one_line(told)) from error

@@ -41,9 +41,10 @@ class Settings(BaseModel):
     @classmethod
     def _no_bool_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         # Pydantic takes true for 1, which nobody means.
-        among = value if isinstance(value, list | tuple) else [value]
+        among = value.values() if isinstance(value, dict) else value
+        among = among if isinstance(value, list | tuple | set | frozenset | dict) else [value]
         if any(isinstance(one, bool) for one in among) and not _takes_bool(cls, str(info.field_name)):
-            raise ValueError("should be no true and no false")
+            raise ValueError("should not be true or false")
         return value
 
     @field_validator("*", mode="before")
@@ -59,8 +60,9 @@ def _takes_bool(kind: type[BaseModel], name: str) -> bool:
     open_types, found = [kind.model_fields[name].annotation], False
     while open_types and not found:
         one = open_types.pop()
-        found = one in (bool, Any)
-        open_types += get_args(one) if get_origin(one) is not Literal else []
+        literal = get_origin(one) is Literal
+        found = one in (bool, object, Any) or (literal and any(isinstance(word, bool) for word in get_args(one)))
+        open_types += [] if literal else get_args(one)
     return found
 
 

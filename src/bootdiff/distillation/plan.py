@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +34,7 @@ from bootdiff.students.folder import StudentFolder
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, load_teacher
 from bootdiff.teachers.loading.architecture import read_architecture
 from bootdiff.teachers.probe import check_answers
-from bootdiff.training.planned import rehearsed
+from bootdiff.training.planned import rehearsed, rehearsed_start
 
 if TYPE_CHECKING:
     from bootdiff.students import Student
@@ -179,31 +179,33 @@ def plan_distillation(
         before = (*before, replace(one, before=before))
     plan = replace(whole, before=before, stage=planned[-1].stage if before else None, source=planned[-1].source)
     _ = (*before, plan)[0].started  # a student that does not fit must leave nothing behind
+    _rehearse((*before, plan))
     for one in (*before, plan):
-        _rehearse(one)
         Run(one.output).check(one.config, one.sources)
     return plan
 
 
-def _rehearse(plan: Plan) -> None:
-    """Build a stage's objective and its student's sampler with a stand-in for the networks.
+def _rehearse(plans: Sequence[Plan]) -> None:
+    """Build every stage's objective and its student's sampler with a stand-in for the networks.
 
     So what a method refuses is refused before anything is written, and not when the stage's turn comes.
 
     Raises:
-        BootdiffError: if the method refuses what is asked, or its student could not be sampled.
+        BootdiffError: if a method refuses what is asked, or its student could not be sampled.
     """
-    method, settings = find_method(plan.method), plan.trained
-    card = None if plan.start is None else read_card(plan.start)
-    if card is None and method.student == ANY:
-        return  # of the student of the stage before, which has been rehearsed
-    student = rehearsed(method, settings, plan.teacher.schedule, card)
-    try:
-        looked_at(student)
-    except BootdiffError as error:
-        raise BootdiffError(
-            f"a student from t_max = {student.t_max:g} to t_min = {student.t_min:g} could not be sampled: {error}"
-        ) from error
+    first, teacher = plans[0], plans[0].teacher
+    student = None if first.start is None else rehearsed_start(read_card(first.start), teacher)
+    for plan in plans:
+        before = student if plan.stage is None or plan.stage.continues else None
+        student = rehearsed(find_method(plan.method), plan.trained, teacher, before)
+        if student is None:
+            return
+        try:
+            looked_at(student)
+        except BootdiffError as error:
+            raise BootdiffError(
+                f"a student from t_max = {student.t_max:g} to t_min = {student.t_min:g} could not be sampled: {error}"
+            ) from error
 
 
 def _plan_alone(

@@ -15,7 +15,7 @@ from bootdiff.evaluation.curve import LADDER, Chooser, Stock
 from bootdiff.evaluation.engine import Engine, Entry, Noises
 from bootdiff.evaluation.entries import chooser_of, own_calls, rows_beside
 from bootdiff.evaluation.measure import Listed
-from bootdiff.evaluation.measurement import Measurement, check_calls, notes
+from bootdiff.evaluation.measurement import Measurement, check_ladder, notes
 from bootdiff.evaluation.processes import join
 from bootdiff.evaluation.table import measured_table, table_entries, teachers_conditions
 from bootdiff.evaluation.tally import Judges
@@ -78,7 +78,7 @@ def evaluate(
         )
     if num < 1 or repeats < 1:
         raise BootdiffError(f"evaluate expects at least one sample and one noise seed, got {num} and {repeats}.")
-    check_calls(calls)
+    check_ladder(calls)
     engine = Engine(judges, Noises(num, seed, repeats))
     path = (path_of or teacher, t_range)
     entries = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from bootdiff.builtin import DIGITS
 from bootdiff.core.errors import BootdiffError, shown
@@ -22,14 +23,14 @@ from bootdiff.system.progress import is_first_process
 from bootdiff.teachers import Teacher
 
 
-def check_calls(calls: object) -> None:
-    """Refuse what is no sequence of numbers of calls.
+def check_ladder(calls: object) -> None:
+    """Refuse what is no sequence of numbers of calls; an empty one is.
 
     Raises:
         BootdiffError: if it is none; the message says what is expected.
     """
-    numbers = calls if isinstance(calls, Sequence) and not isinstance(calls, str) else ()
-    if not numbers or not all(isinstance(n, int) and 1 <= n <= MOST_STEPS for n in numbers):
+    several = isinstance(calls, Sequence) and not isinstance(calls, str)
+    if not several or not all(type(n) is int and 1 <= n <= MOST_STEPS for n in cast("Sequence[object]", calls)):
         raise BootdiffError(f"calls should be a list of whole numbers from 1 to {MOST_STEPS}, got {shown(calls)}.")
 
 
@@ -65,7 +66,9 @@ class Measurement:
                 f"a measurement expects num and repeats from 1 and seed from 0 on, got num {self.num}, repeats "
                 f"{self.repeats}, seed {self.seed}."
             )
-        check_calls(self.calls)
+        check_ladder(self.calls)
+        if not self.calls:
+            raise BootdiffError("a measurement expects calls of the teacher, got none.")
 
     @property
     def noises(self) -> Noises:

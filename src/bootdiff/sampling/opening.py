@@ -20,7 +20,7 @@ from bootdiff.sampling.belonging import Opened, check_belongs, check_teachers, c
 from bootdiff.sampling.cascade import cascade
 from bootdiff.sampling.guidance import with_guidance
 from bootdiff.storage.runs import Run
-from bootdiff.students.card import FILE, LearnedConditions, StudentCard
+from bootdiff.students.card import FILE, LearnedConditions, StudentCard, new_card
 from bootdiff.teachers import Teacher, adapter_of, limited, load_teacher
 from bootdiff.teachers.adapters.base import Adapter
 from bootdiff.teachers.limits import limit_from
@@ -50,7 +50,7 @@ def open_alone(
     else:
         known = LearnedConditions(negative_prompt=choice.negative or None)
     # As if a student had learned what is asked of its teacher.
-    card = StudentCard(guidance=choice.weight, conditions=known)
+    card = new_card(guidance=choice.weight, conditions=known)
     alone = _Alone(adapter)
     return with_guidance(teacher, alone, card, choice.weight), conditions_for(alone, card, choice)
 

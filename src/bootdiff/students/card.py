@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,7 +31,7 @@ class LearnedConditions(BaseModel):
         noise_level: for a super-resolution student, the timestep of the noise in the images that it enlarges.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
     labels: list[int] | None = None
     null_class: int | None = None
@@ -100,9 +101,8 @@ class StudentCard(BaseModel):
     @field_validator("guidance")
     @classmethod
     def _rises(cls, guidance: float | list[float] | None) -> float | list[float] | None:
-        among = guidance if isinstance(guidance, list) else [0.0 if guidance is None else guidance]
-        if min(among) < 0 or sorted(among) != among:
-            raise ValueError(f"should be a weight from 0 on, or a lower and a higher one, got {shown(guidance)}")
+        if isinstance(guidance, list) and sorted(guidance) != guidance:
+            raise ValueError(f"should be one weight, or a lower and a higher one, got {shown(guidance)}")
         return guidance
 
     @field_validator("teacher_options")
@@ -111,7 +111,7 @@ class StudentCard(BaseModel):
         unknown = sorted(set(options) - (set(Origin.__dataclass_fields__) - {"name"}))
         if unknown:
             raise ValueError(f"holds {shown(unknown[0])}, which is none")
-        origin = _ORIGIN.validate_python({"name": "", **options})
+        origin = _ORIGIN.validate_json(json.dumps({"name": "", **options}), strict=True)
         if origin.dtype not in DTYPES:
             raise ValueError(f"holds the dtype {shown(origin.dtype)}; expected one of {', '.join(DTYPES)}")
         return {key: getattr(origin, key) for key in options}

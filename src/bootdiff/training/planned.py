@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from bootdiff.config.mixins import STORED, StoredPairs
 from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError
 from bootdiff.core.passes import counting
 from bootdiff.core.randomness import Draw
 from bootdiff.core.turn import Turn
@@ -27,7 +28,7 @@ from bootdiff.methods.method import Method, Stage
 from bootdiff.methods.registry import find_method, method_of
 from bootdiff.methods.settings import DistillationSettings
 from bootdiff.methods.staged import TwoStages
-from bootdiff.schedules import Cosine, Schedule
+from bootdiff.schedules import Cosine
 from bootdiff.students.card import StudentCard
 from bootdiff.students.kinds import student_kind
 from bootdiff.teachers import CallableTeacher, Teacher
@@ -167,26 +168,44 @@ def _objective(settings: DistillationSettings, answers: int) -> Objective:
         )
 
 
-def rehearsed(method: Method, settings: DistillationSettings, schedule: Schedule, card: StudentCard | None) -> Student:
-    """Return the student of a stage as it will be when its training begins, but with a stand-in for its network.
+def rehearsed(
+    method: Method, settings: DistillationSettings, teacher: Teacher, start: Student | None = None
+) -> Student | None:
+    """Return the student of a stage as it is when its training begins, with a stand-in for all networks.
 
     Args:
-        schedule: the teacher's.
-        card: the card of the student that the stage starts from; None for a new one.
+        teacher: only its shape and its schedule are used.
+        start: the student that the stage goes on from, with a stand-in as well; None for a new one.
+
+    Returns:
+        The student; None where a method of another package reads of its teacher what a stand-in has not.
 
     Raises:
         BootdiffError: if the method refuses the settings, the schedule or the student.
     """
+    asked = settings.model_copy(update={"distance": "l2", "target_limit": "teacher", "student": None})
+    source = AnySource(Unconditional(), getattr(settings, "trajectory_times", 2))
     with torch.random.fork_rng(devices=[]):
-        teacher = CallableTeacher(StandIn(), schedule, "sample", SHAPE)
-        asked = settings.model_copy(update={"distance": "l2", "target_limit": "teacher", "student": None})
-        start = None
-        if card is not None:
-            start = student_kind(card.kind).from_teacher(teacher, *card.times, card.weight.plain)
-            start.take(card.facts)
-        source = AnySource(Unconditional(), getattr(settings, "trajectory_times", 2))
-        objective = method.build(teacher, asked, source, start)
+        try:
+            objective = method.build(_stand_in_of(teacher), asked, source, start)
+        except BootdiffError:
+            raise
+        except Exception:
+            return None
     return cast("Student", objective.learners()["student"].module)
+
+
+def rehearsed_start(card: StudentCard, teacher: Teacher) -> Student:
+    """Return the student of a card, with a stand-in for its network; only the teacher's shape and schedule are used."""
+    with torch.random.fork_rng(devices=[]):
+        student = student_kind(card.kind).from_teacher(_stand_in_of(teacher), *card.times, card.weight.plain)
+    student.take(card.facts)
+    student.calls, student.any_calls = card.calls, card.any_calls and student.several
+    return student
+
+
+def _stand_in_of(teacher: Teacher) -> Teacher:
+    return CallableTeacher(StandIn(), teacher.schedule, "sample", teacher.shape)
 
 
 class WithCopies(dict[str, nn.Module]):
