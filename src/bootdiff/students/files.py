@@ -115,9 +115,8 @@ def _check_teacher(path: Path, student: Student, teacher: Teacher) -> None:
 
 
 def _load_pipeline(folder: Path, card: StudentCard) -> Student:
-    adapter = adapter_for(str(card.pipeline), f"the student in {folder} is of the class {shown(card.pipeline)}")(
-        StudentParts(folder, card)
-    )
+    met = f"the student in {folder} is of the class {shown(card.pipeline)}"
+    adapter = adapter_for(str(card.pipeline), met)(StudentParts(folder, card))
     network = adapter.load()
     reading = PipelineTeacher(adapter, network, str(card.teacher))
     reading.origin, reading.architecture = card.origin, card.architecture
