@@ -274,7 +274,7 @@ def test_a_path_student_is_refused_more_than_one_call(digits, tmp_path, cli):
     done = cli("sample", tmp_path / "student", "--calls", 4, "--output", tmp_path / "x.png")
     assert done.code == 2 and "answers for noise only" in done.err and "--refine 3" in done.err
     assert len(done.err.strip().splitlines()) == 1
-    with pytest.raises(BootdiffError, match="--times says how often"):
+    with pytest.raises(BootdiffError, match="--times names the times of every call, and --calls says 2"):
         draw_samples(tmp_path / "student", Wanted(calls=2), times=[0.5])
     with pytest.raises(BootdiffError, match="calls, a whole number"):
         Wanted(calls=0)

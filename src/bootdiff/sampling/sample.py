@@ -137,7 +137,7 @@ def plan_samples(
     if times is not None and base is not None:
         raise BootdiffError("--times shows one student's path; name one of the two.")
     if (wanted.calls or 1) > 1 and (times is not None or wanted.finish is not None):
-        other = "--times says how often the student is asked"
+        other = "--times names the times of every call"
         if times is None:
             other = "--refine goes on from an image that was made in one call"
         raise BootdiffError(f"{other}, and --calls says {wanted.calls}; give one of them.")
