@@ -5,7 +5,8 @@
 Each method is a run of ``bootdiff distill`` with the settings of ``configs/siblings``, which ``bootdiff ablate`` chose
 there from small grids, and of ``bootdiff evaluate``; BOOT and its correction have those of their own files. Runs that
 are there are not made again. The methods have not the same budget: passes are a column. On the teachers with a
-condition every training has half of the steps of its file.
+condition every training has half of the steps of its file. With ``--methods`` their rows are made anew, and
+the others stay as they are in the record, which then names the commits of all.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from records import FOLDER, ROOT, new_record, write_record
+from records import FOLDER, ROOT, Record, new_record, read_record, write_record
 
 CONFIGS = ROOT / "configs"
 #: what each teacher is conditioned on, as options
@@ -68,15 +70,26 @@ def main() -> None:
     parser.add_argument("--no-record", action="store_true", help="make the runs, and leave the record as it is")
     asked = parser.parse_args()
     names = asked.methods or (list(METHODS) if asked.teacher == "digits-text" else PIXELS)
-    found = [row for name in names for row in rows(asked.teacher, name, asked.output / asked.teacher)]
+    found = {name: list(rows(asked.teacher, name, asked.output / asked.teacher)) for name in names}
     if asked.no_record:
         return
-    command = f"python benchmarks/siblings.py {asked.teacher}"
-    command += f" --methods {' '.join(asked.methods)}" if asked.methods else ""
     path = asked.record or FOLDER / f"siblings-{asked.teacher}.json"
-    write_record(
-        path, new_record({"siblings": found, "teacher": teachers(asked, names[0])}, seeds=(0,), command=command)
+    record = new_record(
+        {"siblings": [row for name in names for row in found[name]], "teacher": teachers(asked, names[0])},
+        seeds=(0,),
+        command=f"python benchmarks/siblings.py {asked.teacher}",
     )
+    write_record(path, beside(read_record(path), record) if asked.methods and path.exists() else record)
+
+
+def beside(old: Record, new: Record) -> Record:
+    """Return a record with the new rows, and of the old ones those of other methods."""
+    of = {row["method"].split(",")[0] for row in new.values["siblings"]}
+    kept = [row for row in old.values["siblings"] if row["method"].split(",")[0] not in of]
+    order = list(METHODS)
+    found = sorted([*kept, *new.values["siblings"]], key=lambda row: order.index(row["method"].split(",")[0]))
+    commits = ", ".join(dict.fromkeys([*(old.commit.split(", ") if kept else ()), new.commit]))
+    return replace(new, values={**new.values, "siblings": found}, commit=commits)
 
 
 def rows(teacher: str, name: str, output: Path) -> Iterator[dict[str, Any]]:
