@@ -16,7 +16,6 @@ from bootdiff.distillation.distill import distill
 from bootdiff.methods.boot import Boot, BootSettings
 from bootdiff.monitoring.convergence import judge, read_watch
 from bootdiff.monitoring.noises import SEED
-from bootdiff.monitoring.teacher_features import TeacherFeatures
 from bootdiff.monitoring.watch import Watch
 from bootdiff.monitoring.watch_plan import EXACT, EXACT_STEPS, WatchPlan
 from bootdiff.schedules import Cosine
@@ -24,6 +23,7 @@ from bootdiff.solvers import Heun, even_times, solve
 from bootdiff.students import PathStudent, Student
 from bootdiff.teachers import CallableTeacher, Gaussian, adapter_of, load_teacher
 from bootdiff.teachers.base import Teacher, Wrapper
+from bootdiff.teachers.features import TeacherFeatures
 from bootdiff.training.accelerator import make_accelerator
 from bootdiff.training.loop import Loop
 from tiny_pipelines import save_class_unet, save_dit, save_flux, save_if_sr, save_sd, save_sd3

@@ -201,7 +201,7 @@ def test_prompts_that_are_encoded_again_are_noted(cli, tmp_path):
 
 
 def test_looks_that_compare_values_because_features_overflow_say_so(cli, tiny, tmp_path, monkeypatch):
-    from bootdiff.monitoring.teacher_features import TeacherFeatures
+    from bootdiff.teachers.features import TeacherFeatures
 
     read = TeacherFeatures.read
     monkeypatch.setattr(TeacherFeatures, "read", lambda *asked: read(*asked) * torch.inf)

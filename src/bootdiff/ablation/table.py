@@ -13,7 +13,8 @@ from bootdiff.ablation.results import Line, columns
 from bootdiff.ablation.variants import Design
 from bootdiff.samplers.rows import student_row
 from bootdiff.storage.files import write_json, write_text
-from bootdiff.storage.runs import command, environment
+from bootdiff.storage.runs import environment
+from bootdiff.system.invoked import command
 
 DASH = "–"
 

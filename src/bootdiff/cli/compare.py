@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bootdiff.cli.functions import named_teacher
 from bootdiff.cli.tables import print_table
 from bootdiff.cli.words import read_counts
 from bootdiff.evaluation.compare import compare_students
@@ -29,7 +30,8 @@ def run_compare(
         everything: whether the terminal shows every measured row.
     """
     counts = read_counts(refine, "--refine") if refine else []
-    result = compare_students(students, asked, output, teacher, samplers, counts, level)
+    own = None if teacher is None else named_teacher(teacher)
+    result = compare_students(students, asked, output, own, samplers, counts, level)
     if is_first_process():
         print_table(result, everything)
         print(f"comparison: {output}  (compare.md, .csv, .json; quality.png, samples.png)")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bootdiff.cli.functions import named_teacher
 from bootdiff.config.settings import make_settings, read_command
 from bootdiff.config.teacher import TeacherOptions
 from bootdiff.core.errors import BootdiffError, first_line, show_traceback
@@ -22,7 +23,7 @@ from bootdiff.storage.runs import Run, read_done
 from bootdiff.system.notes import note
 from bootdiff.system.processes import word_of_first
 from bootdiff.system.progress import is_first_process
-from bootdiff.teachers import load_teacher
+from bootdiff.teachers import adapter_of, load_teacher
 
 
 def run_distill(
@@ -47,7 +48,7 @@ def run_distill(
     settings = make_settings(settings_type, *layers)
     if isinstance(settings, TwoStages) and (told := settings.last_alone({key for layer in layers for key in layer})):
         note(told)
-    model = load_teacher(teacher, **loaded.options, commit=Run(output).commit(teacher))
+    model = load_teacher(named_teacher(teacher), **loaded.options, commit=Run(output).commit(teacher))
     plan = plan_distillation(model, output, settings, method)
     if dry_run:
         print_plan(plan)
@@ -56,14 +57,14 @@ def run_distill(
         Run(output).tidy()
         print(f"done: {output} is finished; its student is {output}/{_student(output)}.")
         if not (output / "report.html").exists() and is_first_process():
-            print_report(output)
+            print_report(plan)
         return
     run_plan(plan, report_to)
     if is_first_process():
         stock = "  (diffusers: DiffusionPipeline.from_pretrained)" if _student(output) == "student" else ""
         print(f"student: {output}/{_student(output)}{stock}")
         print_verdict(plan)
-        print_report(output)
+        print_report(plan)
 
 
 def _student(output: Path) -> str:
@@ -94,10 +95,11 @@ def print_verdict(plan: Plan) -> None:
     print(f"verdict: {verdict.word}: {verdict.sentence}")
 
 
-def print_report(output: Path) -> None:
+def print_report(plan: Plan) -> None:
     """Build the report of a finished run; if that fails, say so, because the run is finished all the same."""
+    output, own = plan.output, plan.teacher if adapter_of(plan.teacher) is None else None
     try:
-        print(f"report:  {build_report(output)}")
+        print(f"report:  {build_report(output, own)}")
     except Exception as error:  # out of memory, a teacher that has moved, …: the student is there
         show_traceback()
         print(

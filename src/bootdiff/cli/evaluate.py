@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from bootdiff.cli.functions import named_teacher
 from bootdiff.cli.tables import print_table
 from bootdiff.evaluation.evaluate import evaluate_student
 from bootdiff.evaluation.measurement import Measurement
@@ -27,6 +28,7 @@ def run_evaluate(
         everything: whether the terminal shows every measured row.
         search_times: a number of calls whose best times are searched.
     """
-    result = evaluate_student(name, asked, output, teacher, teacher_options, path_end, search_times)
+    own = None if teacher is None else named_teacher(teacher)
+    result = evaluate_student(named_teacher(name), asked, output, own, teacher_options, path_end, search_times)
     if is_first_process():
         print_table(result, everything)

@@ -36,6 +36,7 @@ from bootdiff.config.teacher import TeacherOptions
 from bootdiff.core.errors import BootdiffError, Interrupted, one_line, show_traceback
 from bootdiff.system import notes, presence
 from bootdiff.system.allocator import keep_freed_memory
+from bootdiff.system.invoked import by_command_line
 from bootdiff.system.out_of_memory import told_when_out_of_memory
 from bootdiff.system.processes import told_when_lost
 from bootdiff.system.signals import all_like_ctrl_c
@@ -93,10 +94,11 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """What a teacher is, whether it is supported, and what distilling it costs."""
+    from bootdiff.cli.functions import named_teacher
     from bootdiff.cli.inspect import print_inspection
     from bootdiff.teachers import load_teacher
 
-    print_inspection(load_teacher(teacher, **loaded.options), json)
+    print_inspection(load_teacher(named_teacher(teacher), **loaded.options), json)
 
 
 @app.command()
@@ -171,7 +173,9 @@ def sample(
     student: Annotated[
         list[str], typer.Argument(help="A run, a student-path folder or an exported student; for a cascade, two.")
     ],
-    output: Annotated[Path, typer.Option(help="FILE.png for a grid, or a new folder for one file a sample.")],
+    output: Annotated[
+        Path, typer.Option(help="FILE.png for a grid, FILE.npz for arrays, or a new folder with a file a sample.")
+    ],
     num: Annotated[int, typer.Option(min=1, help="How many samples.")] = 16,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Sample i starts from the noise of seed + i.")] = 0,
     times: Annotated[
@@ -202,7 +206,8 @@ def sample(
     ] = None,
     mask: Annotated[Path | None, typer.Option(help="White where the student fills --image in.")] = None,
     teacher: Annotated[
-        str | None, typer.Option(help="With --refine: who finishes, where it has moved. Default: the student's own.")
+        str | None,
+        typer.Option(help="With --refine: who finishes. For a module of your own: the function that returns it."),
     ] = None,
     calls: Annotated[
         int | None,
@@ -212,6 +217,7 @@ def sample(
     device: Device = None,
 ) -> None:
     """Draw samples in one network call each; a base stage and its super-resolution stage make two."""
+    from bootdiff.cli.functions import named_teacher
     from bootdiff.cli.sample import run_sample
     from bootdiff.cli.words import read_words
     from bootdiff.core.device import use_device
@@ -225,8 +231,9 @@ def sample(
     words = read_words(prompt, prompts, prompt_column, swap)
     layout = layout_of(swap is not None, interpolate, linear, times)
     choice = Choice(words, read_classes(classes, "--class"), guidance_scale, negative_prompt)
-    finish = finish_of(refine, refine_from, edit, image, mask, teacher)
-    wanted = Wanted(num, seed, batch_size, choice, layout, finish, calls)
+    finish = finish_of(refine, refine_from, edit, image, mask)
+    own = None if teacher is None else named_teacher(teacher)
+    wanted = Wanted(num, seed, batch_size, choice, layout, finish, calls, own)
     run_sample(student, wanted, times, output)
 
 
@@ -301,6 +308,7 @@ def _run() -> None:
     try:
         keep_freed_memory()
         with (
+            by_command_line(),
             all_like_ctrl_c(),
             presence.kept(),
             told_when_lost(),

@@ -35,11 +35,14 @@ def evaluate(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A run, a student, or a teacher by itself.")],
     output: Annotated[Path, typer.Option(help="A JSON file.")],
     teacher: Annotated[str | None, typer.Option(help="Where the student does not say, or another one.")] = None,
-    reference: Annotated[str | None, typer.Option(help="Images, an .npz file, digits or fashion.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Images, an .npz file of statistics or samples, digits or fashion.")
+    ] = None,
     features: Annotated[
         str | None,
         typer.Option(
-            help="Feature space: digits, fashion, pixels, an .onnx file, inception:FILE, dinov2:ID or clip:ID."
+            help="Feature space: digits, fashion, pixels, teacher (its own), an .onnx file, inception:FILE, "
+            "dinov2:ID, clip:ID, or module.py:function of images."
         ),
     ] = None,
     num: Num = 2000,
@@ -69,6 +72,7 @@ def evaluate(
 ) -> None:
     """Measure a student beside its teacher's best samplers, from the same noises; or a teacher alone."""
     from bootdiff.cli.evaluate import run_evaluate
+    from bootdiff.cli.functions import named_features
     from bootdiff.cli.words import read_calls, read_labels, read_words
     from bootdiff.core.device import use_device
     from bootdiff.data.classes import read_classes
@@ -79,7 +83,9 @@ def evaluate(
     labels = read_labels(prompts, prompt_column, label_column)
     options = given({"revision": revision, "variant": variant, "dtype": dtype})
     choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
-    asked = Measurement(features, reference, clip, num, seed, repeats, choice, labels, read_calls(calls), heun)
+    asked = Measurement(
+        named_features(features), reference, clip, num, seed, repeats, choice, labels, read_calls(calls), heun
+    )
     run_evaluate(name, asked, output, teacher, options, path_end, all_samplers, search_times)
 
 
@@ -113,6 +119,7 @@ def compare(
 ) -> None:
     """Students beside their teacher's best samplers: a table, a plot and pictures, from the same noises."""
     from bootdiff.cli.compare import run_compare
+    from bootdiff.cli.functions import named_features
     from bootdiff.cli.words import read_calls, read_labels, read_words
     from bootdiff.core.device import use_device
     from bootdiff.data.classes import read_classes
@@ -122,7 +129,9 @@ def compare(
     use_device(device)
     labels = read_labels(prompts, prompt_column, label_column)
     choice = Choice(read_words((), prompts, prompt_column), read_classes(classes), guidance_scale)
-    asked = Measurement(features, reference, clip, num, seed, repeats, choice, labels, read_calls(calls), heun)
+    asked = Measurement(
+        named_features(features), reference, clip, num, seed, repeats, choice, labels, read_calls(calls), heun
+    )
     run_compare(students, teacher, asked, samplers, output, refine, refine_from, all_samplers)
 
 

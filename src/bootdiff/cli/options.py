@@ -26,7 +26,8 @@ Variant = Annotated[str | None, typer.Option(help=get_args(_HINTS["variant"])[-1
 Teacher = Annotated[
     str,
     typer.Argument(
-        help=f"A folder, a single .safetensors file, a hub id, or a builtin: {', '.join(BUILTIN_TEACHERS)}."
+        help="A folder, a single .safetensors file, a hub id, module.py:function that returns a teacher, or a "
+        f"builtin: {', '.join(BUILTIN_TEACHERS)}."
     ),
 ]
 Classes = Annotated[str | None, typer.Option(help="N,N,...: class labels; default: all.")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bootdiff.cli.functions import named_teacher
 from bootdiff.core.errors import BootdiffError
 from bootdiff.report.build import SEVERAL, build_comparison, build_report
 
@@ -16,7 +17,8 @@ def run_report(runs: Sequence[Path], teacher: str | None, output: Path | None) -
         BootdiffError: if a teacher is named and there are several runs.
     """
     if len(runs) == 1:
-        print(f"report: {build_report(runs[0], teacher, output)}")
+        named = None if teacher is None else named_teacher(teacher)
+        print(f"report: {build_report(runs[0], named, output)}")
         return
     if teacher is not None:
         raise BootdiffError("--teacher is one run's; leave it out where several are set side by side.")

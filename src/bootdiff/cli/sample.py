@@ -19,7 +19,7 @@ def run_sample(students: Sequence[str], wanted: Wanted, times: str | None, outpu
     check_output(output)
     drawing = plan_samples(students, wanted, None if times is None else read_times(times))
     check_room(drawing.shape, drawing.count, drawing.columns, output)
-    save_images(drawing.batches, output, drawing.columns)
+    scales = save_images(drawing.batches, output, drawing.columns, drawing.own)
     print(f"{drawing.count} images: {output}")
-    for line in drawing.told:
+    for line in (*drawing.told, *scales):
         print(line)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 from pydantic import Field
+
+_FUNCTION = re.compile(r".+\.py:[^:/\\]+")
+
+
+def names_function(word: str) -> bool:
+    """Return whether a teacher's name is that of a function in a Python file, such as ``module.py:function``."""
+    return _FUNCTION.fullmatch(word) is not None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,6 +64,28 @@ def data_uri(picture: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def own_scale(images: Sequence[Tensor]) -> tuple[float, float] | None:
+    """Return the lowest and the highest value of all images, if some lie outside [−1, 1]; otherwise None.
+
+    Images of a module of one's own may have any scale, and clipping them would hide that.
+    """
+    low, high = min(float(one.min()) for one in images), max(float(one.max()) for one in images)
+    return (low, high) if low < -1 or high > 1 else None
+
+
+def on_scale(images: Tensor, scale: tuple[float, float] | None) -> Tensor:
+    """Return images whose lowest and highest value are brought to −1 and 1; without a scale, as they are."""
+    if scale is None:
+        return images
+    low, high = scale
+    return (images - low) * (2 / max(high - low, 1e-12)) - 1
+
+
+def scale_in_words(scale: tuple[float, float] | None) -> str:
+    """Return a sentence on the scale of pictures; empty if they are pictured as they are."""
+    return "" if scale is None else f"Values from {scale[0]:.3g} to {scale[1]:.3g} are pictured on that scale."
+
+
 def is_picture(shape: Sequence[int]) -> bool:
     """Return whether samples of this shape can be shown: (c, h, w) with 1 or 3 channels."""
     return len(shape) == 3 and shape[0] in (1, 3)

@@ -11,7 +11,7 @@ from torch import Tensor
 from bootdiff.core.condition import Condition
 from bootdiff.core.randomness import sample_noise
 from bootdiff.data.conditions import Conditions
-from bootdiff.data.pictures import grid, is_picture
+from bootdiff.data.pictures import grid, is_picture, on_scale, own_scale
 from bootdiff.samplers.several import looked_at
 from bootdiff.storage.files import write_whole
 from bootdiff.teachers import Teacher, adapter_of
@@ -42,6 +42,8 @@ def preview_of(teacher: Teacher, conditions: Conditions, folder: Path) -> Previe
         images = _decoded(student, noise, listed) if latent else _sampled(student, noise, listed).cpu()
         if adapter is not None:
             adapter.release_decoder()
+        else:
+            images = on_scale(images, own_scale([images]))
         write_whole(folder / "samples" / f"step-{step:08d}.png", grid(images).save)
 
     return preview

@@ -14,13 +14,13 @@ from bootdiff.distillation.plan import Plan
 from bootdiff.distillation.previews import preview_of
 from bootdiff.methods.registry import find_method
 from bootdiff.methods.settings import target_limit
-from bootdiff.monitoring.teacher_features import TeacherFeatures
 from bootdiff.monitoring.watch import Watch
 from bootdiff.monitoring.watch_plan import WatchPlan
 from bootdiff.samplers.several import looked_at
 from bootdiff.students import Student
 from bootdiff.system.notes import note
 from bootdiff.teachers import Teacher, limited
+from bootdiff.teachers.features import TeacherFeatures
 from bootdiff.training.accelerator import start_tracker
 from bootdiff.training.loop import Loop
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bootdiff.core.errors import BootdiffError, Interrupted
+from bootdiff.data.pictures import on_scale, own_scale, scale_in_words
 from bootdiff.evaluation.comparison_files import write_comparison
 from bootdiff.evaluation.curve import Chooser, is_shown
 from bootdiff.evaluation.engine import Engine, Entry
@@ -28,6 +29,7 @@ from bootdiff.storage.lock import lock
 from bootdiff.storage.passes import trained_passes
 from bootdiff.storage.runs import Run, environment
 from bootdiff.system.progress import is_first_process
+from bootdiff.teachers import Teacher, adapter_of
 from bootdiff.teachers.loading.weights import tensors_hash, weights_hash
 
 #: the number of samples in a row of the picture
@@ -38,7 +40,7 @@ def compare_students(
     students: str | Path | Sequence[str | Path],
     asked: Measurement,
     output: Path | str,
-    teacher: str | None = None,
+    teacher: str | Teacher | None = None,
     samplers: str | Sequence[str] = (),
     refine: Sequence[int] = (),
     level: float | None = None,
@@ -49,7 +51,7 @@ def compare_students(
         students: the runs or student folders.
         asked: how many samples of what are measured, by whom, and beside which rows.
         output: the folder of the comparison.
-        teacher: the teacher's name, if the students do not say it.
+        teacher: the teacher or its name, if the students do not say it.
         samplers: words ``name:steps,steps`` that name further rows, beside DDIM's and the teacher's best.
         refine: numbers of teacher steps; each student also gets a row with each of them.
         level: the time at which the teacher takes over in these rows.
@@ -89,9 +91,11 @@ def compare_students(
         except KeyboardInterrupt:
             raise Interrupted("stopped; finished rows are kept, so run the same command to go on.") from None
         cost = {"passes": {name: trained_passes(Run.around(name).folder) for name in names}}
-        result = {**config, "notes": notes(judges.reference, asked.num), **table, **cost, **environment()}
+        scale = own_scale(list(pictures.values())) if pictures and adapter_of(model) is None else None
+        told = [*notes(judges.reference, asked.num), *([f"samples.png: {scale_in_words(scale)}"] if scale else [])]
+        result = {**config, "notes": told, **table, **cost, **environment()}
         if is_first_process():
-            write_comparison(run.folder, result, pictures)
+            write_comparison(run.folder, result, {name: on_scale(one, scale) for name, one in pictures.items()})
     return result
 
 

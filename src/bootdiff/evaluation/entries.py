@@ -136,7 +136,7 @@ def stage_entries(student: str, opened: Opened, labels: Sequence[int] | None = N
     for number, run in enumerate(Run(student).earlier):
         if run.student_path.is_dir():
             folder, stage = str(run.folder), FIRST if number == 0 else run.folder.name
-            sampler, card = open_student(folder)
+            sampler, card = open_student(folder, teacher=opened.teacher)
             own, free = own_calls(sampler), card.data_free
             evaluated = base + evaluations_of(sampler)
             row = Row("student", *own, evaluated, method=method_of(folder), stage=stage, data_free=free)

@@ -97,10 +97,10 @@ def evaluate(
 
 
 def evaluate_student(
-    name: str | Path,
+    name: str | Path | Teacher,
     asked: Measurement,
     output: Path | str,
-    teacher: str | None = None,
+    teacher: str | Teacher | None = None,
     teacher_options: Mapping[str, Any] | None = None,
     path_end: bool = False,
     search_times: int | None = None,
@@ -110,10 +110,10 @@ def evaluate_student(
     A run also keeps its figures, for its report and its model card.
 
     Args:
-        name: a run, a student folder or a teacher.
+        name: a run, a student folder or a teacher, which may be the teacher itself.
         asked: how many samples of what are measured, by whom, and beside which rows.
         output: the JSON file to write.
-        teacher: a teacher to use in place of the one that the student names.
+        teacher: a teacher, or its name, to use in place of the one that the student names.
         teacher_options: revision, variant and dtype, which take precedence over those of the student's own teacher.
         path_end: whether the exact end of the student's own path is a row, if it starts elsewhere than the teacher's.
         search_times: a number of calls whose best times are searched, for the run of a consistency student.
@@ -124,30 +124,31 @@ def evaluate_student(
     Raises:
         BootdiffError: if the student or its teacher cannot be opened, or something does not fit them.
     """
-    name, output = str(name), Path(output)
+    alone = name if isinstance(name, Teacher) else None
+    name, output = name.name if isinstance(name, Teacher) else str(name), Path(output)
     if output.suffix != ".json":
         raise BootdiffError(f"output {output}: expected a file that ends in .json.")
     join()
-    if is_teacher(name):
+    if alone is not None or is_teacher(name):
         if teacher is not None or path_end or search_times is not None:
             raise BootdiffError(
                 f"{name} is a teacher, so another teacher, the end of a path and a student's times mean nothing to it; "
                 "leave them out."
             )
-        chooser, reference, further = _teacher_alone(name, asked, teacher_options)
-        searched = None
+        chooser, reference, further = _teacher_alone(alone or name, asked, teacher_options)
+        pair, searched = None, None
     else:
         pair, chooser, reference, further = _student_beside(name, asked, teacher, teacher_options, path_end)
         searched = None if search_times is None else _with_times(pair, chooser, further, search_times)
     result = measured_table(chooser, table_entries(chooser, further, asked.calls, asked.heun))
     asked_for: dict[str, Any] = {
-        "student": None if is_teacher(name) else name,
+        "student": name if pair is not None else None,
         "reference": reference,
         "clip": asked.clip,
     }
     if searched is not None:
         asked_for["time_search"] = searched
-    cost = {"passes": None if is_teacher(name) else trained_passes(Run.around(name).folder)}
+    cost = {"passes": None if pair is None else trained_passes(Run.around(name).folder)}
     result = {
         **asked_for,
         "notes": notes(chooser.engine.judges.reference, asked.num),
@@ -157,23 +158,27 @@ def evaluate_student(
     }
     if is_first_process():
         write_json(output, result)
-        if Run(name).started:
+        if pair is not None and Run(name).started:
             keep(Path(name), result)
     return result
 
 
 def _teacher_alone(
-    name: str, asked: Measurement, teacher_options: Mapping[str, Any] | None
+    name: str | Teacher, asked: Measurement, teacher_options: Mapping[str, Any] | None
 ) -> tuple[Chooser, str | None, list[Entry]]:
     """Return what chooses the samplers of a teacher by itself, the reference's name, and no further rows."""
     model, conditions = open_alone(name, teacher_options, asked.choice)
     judges, reference = asked.judges(model, asked.choice.prompts)
-    listed = Listed(conditions, asked.labels_of(name), asked.choice.prompts)
+    listed = Listed(conditions, asked.labels_of(model.name), asked.choice.prompts)
     return Chooser(Engine(judges, asked.noises), Stock(model), model, listed), reference, []
 
 
 def _student_beside(
-    name: str, asked: Measurement, teacher: str | None, teacher_options: Mapping[str, Any] | None, path_end: bool
+    name: str,
+    asked: Measurement,
+    teacher: str | Teacher | None,
+    teacher_options: Mapping[str, Any] | None,
+    path_end: bool,
 ) -> tuple[Opened, Chooser, str | None, list[Entry]]:
     """Return the opened student, what chooses its teacher's samplers, the reference's name, and the student's rows."""
     pair = open_pair(name, teacher, teacher_options, asked.choice)

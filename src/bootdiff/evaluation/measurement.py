@@ -15,6 +15,7 @@ from bootdiff.evaluation.engine import Noises
 from bootdiff.evaluation.references import Reference, default_features, find_reference, image_shape, open_features
 from bootdiff.evaluation.tally import Judges
 from bootdiff.metrics.clip_score import ClipScore
+from bootdiff.metrics.features import Features
 from bootdiff.samplers.choice import ANY, Choice
 from bootdiff.samplers.rows import MOST_STEPS
 from bootdiff.storage.runs import Run
@@ -40,7 +41,7 @@ class Measurement:
 
     Args:
         features, reference: the feature space and the reference of the Fréchet distance; the builtin teachers have
-            their own.
+            their own. The features are a name, or a function from images (b, *shape) to features (b, d).
         clip: the CLIP model for the CLIP score.
         num, seed, repeats: the samples for each noise seed, the seed of the first noise, and the number of noise seeds.
         choice: the prompts, classes and guidance weight.
@@ -49,7 +50,7 @@ class Measurement:
         heun: whether the exact end of the teacher's path is a row.
     """
 
-    features: str | None = None
+    features: str | Features | None = None
     reference: str | None = None
     clip: str | None = None
     num: int = 2000

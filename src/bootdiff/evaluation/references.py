@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from bootdiff.core.errors import BootdiffError, first_line, nearest
 from bootdiff.data.images import image_batches
 from bootdiff.data.pictures import to_unit
 from bootdiff.evaluation.cache import cached
+from bootdiff.evaluation.teacher_space import TeacherSpace
+from bootdiff.metrics.callable_features import CallableFeatures
 from bootdiff.metrics.features import DigitsFeatures, Features, load_features
 from bootdiff.metrics.frechet import Accumulator, Statistics
 from bootdiff.metrics.onnx_features import OnnxFeatures
@@ -29,6 +32,10 @@ BATCH, LARGE_BATCH = 512, 64
 SAMPLES = 10_000
 #: the number of images from which on progress is shown
 MANY = 5_000
+#: the array of an .npz file that holds samples themselves, as ``bootdiff sample`` writes them
+IMAGES = "images"
+#: the name of the teacher's own features
+TEACHER = "teacher"
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,8 @@ class Reference:
 def find_reference(name: str | None, features: Features, shape: tuple[int, ...] | None = None) -> Reference:
     """Return a reference: ``digits``, ``fashion``, an ``.npz`` file, or images whose features are computed here.
 
-    Images are a folder, an IDX file or a parquet file; their features are kept in the cache.
+    Images are a folder, an IDX file or a parquet file; their features are kept in the cache. An ``.npz`` file holds
+    statistics, or samples of any shape as its array ``images``, in the teacher's own scale.
 
     Args:
         shape: the shape (c, h, w) of the images that will be measured. If the space takes any size, the reference's
@@ -74,9 +82,29 @@ def find_reference(name: str | None, features: Features, shape: tuple[int, ...] 
     """
     if name is None or not Path(name).exists():
         return _builtin(name, features, shape)
+    if Path(name).suffix == ".npz" and IMAGES in (held := read_npz(Path(name), (IMAGES,))):
+        return _of_arrays(name, torch.from_numpy(held[IMAGES]).float(), features, shape)
     if Path(name).suffix in (".npz", ".pkl"):
-        return _from_file(Path(name), name, features)
+        return _from_file(Path(name), name, features, shape)
     return Reference(*image_statistics(name, features, shape), name, features.name)
+
+
+@torch.no_grad()
+def _of_arrays(name: str, images: Tensor, features: Features, shape: tuple[int, ...] | None) -> Reference:
+    """Return the reference that samples themselves are, (n, *shape) in the teacher's own scale."""
+    wanted = features.shape or shape or tuple(images.shape[1:])
+    if images.ndim < 2 or len(images) < 2 or tuple(images.shape[1:]) != tuple(wanted):
+        raise BootdiffError(
+            f"the images in {name} should be at least two of shape {tuple(wanted)}, got {tuple(images.shape)}."
+        )
+    accumulator, samples = Accumulator(), []
+    for batch, mask in zip(images.split(BATCH), drawn(len(images)).split(BATCH), strict=True):
+        values = features(batch.to(best_device())).cpu()
+        if not bool(torch.isfinite(values).all()):
+            raise BootdiffError(f"{features.name} gives values that are not finite for images of {name}.")
+        accumulator.add(values)
+        samples.append(values[mask].float())
+    return Reference(accumulator.statistics(), torch.cat(samples), name, features.name)
 
 
 def _builtin(name: str | None, features: Features, shape: tuple[int, ...] | None) -> Reference:
@@ -108,12 +136,12 @@ def _digit_samples(features: Features) -> Tensor | None:
         return None
 
 
-def _from_file(path: Path, name: str, features: Features) -> Reference:
+def _from_file(path: Path, name: str, features: Features, shape: tuple[int, ...] | None = None) -> Reference:
     """Return the reference in a file of pytorch-fid, clean-fid or EDM, or in one of our own with samples."""
     statistics, made_with = Statistics.read(path)
     if made_with is not None and made_with != features.name:
         raise BootdiffError(f"{path} was made with the features {made_with}, not {features.name}; make it anew.")
-    size = _size(features)
+    size = _size(features, shape)
     if len(statistics.mean) != size:
         raise BootdiffError(
             f"{path} has {len(statistics.mean)} features and {features.name} {size}; it was made with others."
@@ -138,9 +166,9 @@ def _extras(path: Path) -> tuple[Tensor | None, int]:
 
 
 @torch.no_grad()
-def _size(features: Features) -> int:
+def _size(features: Features, shape: tuple[int, ...] | None = None) -> int:
     """Return the number of features that a space has."""
-    return features(torch.zeros(1, *(features.shape or (3, 32, 32)))).shape[1]
+    return features(torch.zeros(1, *(features.shape or shape or (3, 32, 32)))).shape[1]
 
 
 def drawn(count: int) -> Tensor:
@@ -164,6 +192,8 @@ def image_statistics(data: str, features: Features, shape: tuple[int, ...] | Non
     Raises:
         BootdiffError: if the data cannot be read, or have another size.
     """
+    if isinstance(features, CallableFeatures):  # whose name does not say all that it depends on
+        return _gather(data, features, shape)
     key = features.name if features.shape or shape is None else f"{features.name}-of-{'x'.join(map(str, shape))}"
     return cached(data, key, lambda: _gather(data, features, shape))
 
@@ -194,6 +224,10 @@ def _fitted(pixels: Tensor, data: str, shape: tuple[int, ...] | None) -> Tensor:
     """
     if shape is None:
         return pixels
+    if len(shape) != 3:
+        raise BootdiffError(
+            f"{data} holds pictures, and what is measured has the shape {tuple(shape)}; name an .npz file."
+        )
     channels, height, width = shape
     if data == DIGITS and not Path(data).exists() and width > pixels.shape[-1]:
         from bootdiff.data.resizing import resized
@@ -206,8 +240,10 @@ def _fitted(pixels: Tensor, data: str, shape: tuple[int, ...] | None) -> Tensor:
     return pad(pixels, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
 
 
-def default_features(teacher: Teacher, features: str | None, reference: str | None) -> tuple[str | None, str | None]:
-    """Return the names of the feature space and the reference; None where there is none.
+def default_features(
+    teacher: Teacher, features: str | Features | None, reference: str | None
+) -> tuple[str | Features | None, str | None]:
+    """Return the feature space or its name, and the reference's name; None where there is none.
 
     The builtin teachers have their own; for any other teacher the user names them.
     """
@@ -221,8 +257,8 @@ def default_features(teacher: Teacher, features: str | None, reference: str | No
     return features, reference
 
 
-def open_features(name: str | None, teacher: Teacher) -> Features | None:
-    """Load a feature space, and check that it takes this teacher's images.
+def open_features(name: str | Features | None, teacher: Teacher) -> Features | None:
+    """Load a feature space, which may be a function of images as well, and check that it takes this teacher's images.
 
     Raises:
         BootdiffError: if it takes images of another shape.
@@ -230,12 +266,23 @@ def open_features(name: str | None, teacher: Teacher) -> Features | None:
     if name is None:
         return None
     shape = image_shape(teacher)
-    features = load_features(name, shape)
+    features = _space(name, teacher, shape)
+    if getattr(features, "takes_any_shape", False):
+        return features
     if features.shape is None and (len(shape) != 3 or shape[0] not in (1, 3)):
         raise BootdiffError(f"{features.name} takes images of 1 or 3 channels; {teacher.name} makes {shape}.")
     if features.shape is not None and tuple(features.shape) != shape:
         raise BootdiffError(f"{features.name} takes images of shape {features.shape}; {teacher.name} makes {shape}.")
     return features
+
+
+def _space(name: str | Features, teacher: Teacher, shape: tuple[int, ...]) -> Features:
+    if name == TEACHER:
+        return TeacherSpace(teacher)
+    if isinstance(name, str):
+        return load_features(name, shape)
+    known = all(hasattr(name, word) for word in ("name", "shape", "knows_labels", "read"))
+    return name if known else cast("Features", CallableFeatures(name))
 
 
 @torch.no_grad()

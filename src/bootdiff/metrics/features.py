@@ -81,7 +81,7 @@ class DigitsFeatures:
 
 
 class PixelFeatures:
-    """The feature space of the pixels themselves, for small images; it depends on no training."""
+    """The feature space of the values themselves, for small samples of any shape; it depends on no training."""
 
     LARGEST = 1024
     knows_labels = False
@@ -92,7 +92,7 @@ class PixelFeatures:
                 f"the pixel feature space takes images of up to {self.LARGEST} values, got {tuple(shape)}; use an "
                 ".onnx file."
             )
-        self.shape: tuple[int, ...] = (shape[0], shape[1], shape[2])
+        self.shape: tuple[int, ...] = tuple(shape)
         self.name = "pixels-" + "x".join(map(str, shape))
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -130,8 +130,16 @@ def load_features(name: str, shape: tuple[int, ...]) -> Features:
         return OnnxFeatures.fashion()
     if name == "pixels":
         return PixelFeatures(shape)
-    forms = {DIGITS: "", FASHION: "", "pixels": "", "inception": ":FILE", "dinov2": ":FOLDER", "clip": ":FOLDER"}
-    known = ", ".join(word + form for word, form in forms.items())
+    forms = {
+        DIGITS: "",
+        FASHION: "",
+        "pixels": "",
+        "teacher": "",
+        "inception": ":FILE",
+        "dinov2": ":FOLDER",
+        "clip": ":FOLDER",
+    }
+    known = ", ".join([*(word + form for word, form in forms.items()), "module.py:function"])
     hint = nearest(kind, forms) if kind not in forms else ""
     raise BootdiffError(f"there is no feature space '{name}'; expected {known} or an .onnx file.{hint}")
 

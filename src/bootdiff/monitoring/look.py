@@ -12,9 +12,9 @@ from bootdiff.monitoring.convergence import FRECHET, NOISE
 from bootdiff.monitoring.noises import Noises, samples_of
 from bootdiff.monitoring.path_ends import PathEnds, Space, channels, colours, diversity_of, mean_square
 from bootdiff.monitoring.probes import probed
-from bootdiff.monitoring.teacher_features import TeacherFeatures
 from bootdiff.monitoring.watch_plan import COUNTS, EXACT
 from bootdiff.students import Student
+from bootdiff.teachers.features import TeacherFeatures
 
 #: the noise of a distance as a share of the teacher's variance, where there are many samples' features
 FEATURE_NOISE = 0.005

@@ -14,11 +14,11 @@ from torch import Tensor
 from bootdiff.core.condition import Condition
 from bootdiff.core.randomness import sample_noise
 from bootdiff.data.conditions import Conditions
-from bootdiff.monitoring.teacher_features import TeacherFeatures
 from bootdiff.monitoring.watch_plan import EXACT
 from bootdiff.samplers.one_call import PathSampler
 from bootdiff.samplers.several import looked_at
 from bootdiff.students import Student
+from bootdiff.teachers.features import TeacherFeatures
 
 #: the noises' seed, from which no user's samples start; torch's CPU generators see only a seed's lowest 32 bits
 SEED = 0xB007_D1FF

@@ -11,12 +11,12 @@ from torch import Tensor
 from bootdiff.core.condition import Condition
 from bootdiff.monitoring.noises import Noises, views_of
 from bootdiff.monitoring.path_ends import PathEnds
-from bootdiff.monitoring.teacher_features import TeacherFeatures
 from bootdiff.monitoring.watch_plan import EXACT, EXACT_STEPS, OTHER_STEPS
 from bootdiff.solvers import Euler, Heun, Solver, even_times, solve
 from bootdiff.storage.files import load_tensors, save_tensors, write_whole
 from bootdiff.system.notes import note
 from bootdiff.teachers import Teacher
+from bootdiff.teachers.features import TeacherFeatures
 
 #: the file in the run's folder that holds the path's ends
 SOLUTIONS = "path_ends.safetensors"

@@ -25,11 +25,11 @@ from bootdiff.monitoring.convergence import FILE, Verdict, is_look, judge, read_
 from bootdiff.monitoring.look import figures_of
 from bootdiff.monitoring.noises import Noises
 from bootdiff.monitoring.path_ends import PathEnds
-from bootdiff.monitoring.teacher_features import TeacherFeatures
 from bootdiff.monitoring.teacher_path import OVERFLOW, TeacherPath
 from bootdiff.monitoring.watch_plan import FEWEST_LOOKS, WatchPlan
 from bootdiff.students import Student
 from bootdiff.teachers import Teacher
+from bootdiff.teachers.features import TeacherFeatures
 from bootdiff.training.log import append_line, truncate_log
 
 #: the folder in a run's folder that holds the weights of the best look so far

@@ -18,17 +18,19 @@ from bootdiff.storage.files import write_text
 from bootdiff.storage.passes import passes_in_words, trained_passes
 from bootdiff.storage.runs import DONE, Run, read_done
 from bootdiff.students.card import read_card
+from bootdiff.teachers import Teacher
 
 #: the file of a report on several runs
 SEVERAL = Path("report.html")
 
 
-def build_report(folder: Path | str, teacher: str | None = None, output: Path | str | None = None) -> Path:
+def build_report(folder: Path | str, teacher: str | Teacher | None = None, output: Path | str | None = None) -> Path:
     """Write a finished run's report and return its path.
 
     Args:
         folder: the run's folder.
-        teacher: the teacher's name, if the run does not say it or the teacher has moved.
+        teacher: the teacher or its name, if the run does not say it or the teacher has moved. The samples of a plain
+            module's student are shown only if the teacher itself is given.
         output: the file to write; by default ``report.html`` in the run.
 
     Raises:
@@ -115,11 +117,14 @@ def _stage(stage: Finished, number: int) -> list[str]:
     return [*words, convergence([stage], f"{title}: convergence"), losses(stage, f"{title}: losses")]
 
 
-def _samples(run: Finished, teacher: str | None) -> str:
+def _samples(run: Finished, teacher: str | Teacher | None) -> str:
     """Return the pictures of samples, as HTML.
 
-    For the student of a plain module it is a note, because only its own program can build it.
+    For the student of a plain module it is a note if its teacher is not at hand, by which alone it can be built.
     """
-    if read_card(Run(run.folder).student_path).pipeline is None:
-        return note("No samples here: the teacher is a module of your own, so draw them from Python.")
+    if read_card(Run(run.folder).student_path).pipeline is None and not isinstance(teacher, Teacher):
+        return note(
+            "No samples here: the teacher is a module of your own; name a function that returns it, by --teacher "
+            "module.py:function."
+        )
     return samples_and_path(run, teacher)

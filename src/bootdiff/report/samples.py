@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError
-from bootdiff.data.pictures import data_uri, grid, rows_grid
+from bootdiff.data.pictures import data_uri, grid, on_scale, own_scale, rows_grid, scale_in_words
 from bootdiff.report.finished import Finished
 from bootdiff.report.page import figure, note, picture, section
 from bootdiff.report.privacy import without_place
@@ -21,7 +21,7 @@ from bootdiff.samplers.students import PathSampler
 from bootdiff.sampling import gallery
 from bootdiff.sampling.belonging import Opened
 from bootdiff.sampling.gallery import TEACHER
-from bootdiff.sampling.opening import open_pair, run_conditions
+from bootdiff.sampling.opening import itself, open_pair, run_conditions
 from bootdiff.storage.runs import Run
 from bootdiff.students import PathStudent, Student
 from bootdiff.students.files import card_of, load_student
@@ -71,17 +71,17 @@ class Asked:
         return self.shown(gallery.teacher_samples(teacher, self.eps, self.condition, low, high))
 
 
-def open_asked(run: Finished, named: str | None = None, alone: bool = False) -> Asked | None:
+def open_asked(run: Finished, named: str | Teacher | None = None, alone: bool = False) -> Asked | None:
     """Open a run's student beside its teacher; return None if its samples are no pictures.
 
     Args:
-        named: the teacher's name, if the run does not say it.
+        named: the teacher or its name, if the run does not say it.
         alone: whether a missing teacher is left out, instead of an error.
 
     Raises:
         BootdiffError: if the student or a needed teacher cannot be opened.
     """
-    student = gallery.open_shown(run.folder)
+    student = gallery.open_shown(run.folder, itself(named))
     if student is None:
         return None
     card, pair = card_of(student), _pair(run, named, alone)
@@ -93,7 +93,7 @@ def open_asked(run: Finished, named: str | None = None, alone: bool = False) -> 
     return Asked(student.to(eps.device), teacher, eps, condition, words, _weight(student), negative)
 
 
-def _pair(run: Finished, named: str | None, alone: bool) -> Opened | None:
+def _pair(run: Finished, named: str | Teacher | None, alone: bool) -> Opened | None:
     try:
         return open_pair(str(run.folder), named)
     except BootdiffError as error:
@@ -117,7 +117,7 @@ def _weight(student: Student) -> float | None:
 
 
 @torch.no_grad()
-def samples_and_path(run: Finished, named: str | None = None) -> str:
+def samples_and_path(run: Finished, named: str | Teacher | None = None) -> str:
     """Return a run's teacher and student from the same noises, and the student's path, as HTML."""
     asked = open_asked(run, named)
     if asked is None:
@@ -125,7 +125,7 @@ def samples_and_path(run: Finished, named: str | None = None) -> str:
     student, low, high = asked.student, asked.student.t_min, asked.student.t_max
     rows: list[Row] = [(STUDENT, asked.shown(student.sample(asked.eps, asked.condition)))]
     before = [
-        (stage, load_student(stage.folder).to(asked.eps.device).sample(asked.eps, asked.condition))
+        (stage, load_student(stage.folder, itself(named)).to(asked.eps.device).sample(asked.eps, asked.condition))
         for stage in run.earlier
     ]
     titles = [(LATER if number else FIRST).format(stage=_title(stage)) for number, (stage, _) in enumerate(before)]
@@ -135,7 +135,7 @@ def samples_and_path(run: Finished, named: str | None = None) -> str:
         rows = [(TEACHER, asked.teacher_row(asked.teacher, low, high)), (PATH_END, asked.shown(end)), *rows]
     guided = "" if asked.weight is None else f"Guidance weight {asked.weight:g}."
     words = " ".join([SAME, *([TOO_LARGE] if asked.teacher is None else []), asked.words, guided])
-    together = section("Teacher and student", _rows(rows, words))
+    together = section("Teacher and student", _rows(rows, words, own=student.adapter is None))
     path = _path(asked, student) if isinstance(student, PathStudent) else ""
     return together + (section("The path of the student", path) if path else "")
 
@@ -149,8 +149,9 @@ def _title(stage: Finished) -> str:
 def _path(asked: Asked, student: PathStudent) -> str:
     few = asked.eps[:PATH_ROWS], asked.condition.index(slice(PATH_ROWS))
     steps = gallery.path_images(student, *few)
-    labels = ", ".join(f"{t:.2f}" for t in gallery.path_times(student))
-    caption = f"y_t of one noise a row, for t = {labels}."
+    scale = own_scale([steps]) if student.adapter is None else None
+    steps, labels = on_scale(steps, scale), ", ".join(f"{t:.2f}" for t in gallery.path_times(student))
+    caption = f"y_t of one noise a row, for t = {labels}. {scale_in_words(scale)}".strip()
     return figure(_shown(rows_grid(list(steps)), caption, steps), caption)
 
 
@@ -194,13 +195,19 @@ class Group:
         self.rows.append((name, asked.shown(asked.student.sample(asked.eps, asked.condition))))
 
 
-def _rows(rows: Sequence[Row], caption: str, title: str = "") -> str:
-    """Return rows of samples as HTML, each under its name."""
+def _rows(rows: Sequence[Row], caption: str, title: str = "", own: bool = False) -> str:
+    """Return rows of samples as HTML, each under its name.
+
+    Args:
+        own: whether they are on one scale of their own if values lie outside [−1, 1], as a plain module's may.
+    """
+    scale = own_scale([images for _, images in rows]) if own else None
+    tiles = [(name, images, grid(on_scale(images, scale), len(images))) for name, images in rows]
     body = "".join(
-        f'<p class="label">{html.escape(name)}</p>{_shown(grid(images, len(images)), f"Samples: {name}", images)}'
-        for name, images in rows
+        f'<p class="label">{html.escape(name)}</p>{_shown(tile, f"Samples: {name}", images)}'
+        for name, images, tile in tiles
     )
-    return figure(body, caption.strip(), title)
+    return figure(body, f"{caption.strip()} {scale_in_words(scale)}".strip(), title)
 
 
 def _shown(pixels: Image.Image, alt: str, images: Tensor) -> str:

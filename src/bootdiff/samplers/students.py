@@ -21,6 +21,7 @@ from bootdiff.students.files import card_of, load_student
 from bootdiff.students.folder import StudentFolder
 from bootdiff.system.out_of_memory import let_pass
 from bootdiff.system.quiet import quietly
+from bootdiff.teachers import Teacher
 from bootdiff.teachers.adapters import adapter_for
 from bootdiff.teachers.adapters.base import Adapter
 from bootdiff.teachers.base import NO_CONDITION
@@ -125,10 +126,11 @@ class StockStudent:
         return None if usual is None else here
 
 
-def open_student(name: str, calls: int | None = None) -> tuple[Sampler, StudentCard]:
+def open_student(name: str, calls: int | None = None, teacher: Teacher | None = None) -> tuple[Sampler, StudentCard]:
     """Open a run, a ``student-path`` or an exported student; return its sampler of so many calls and its card.
 
-    Without a number of calls its images are made as they usually are.
+    Without a number of calls its images are made as they usually are. The student of a plain module is built with its
+    teacher.
 
     Raises:
         BootdiffError: if the folder is none of these, its run is not finished, or it cannot be called so many times.
@@ -144,5 +146,5 @@ def open_student(name: str, calls: int | None = None) -> tuple[Sampler, StudentC
     if folder.is_export:
         stock = StockStudent(folder.path, calls)
         return stock, stock.card
-    student = load_student(folder.path)
+    student = load_student(folder.path, teacher if folder.card.pipeline is None else None)
     return student_sampler(student, calls).sample, card_of(student)

@@ -16,6 +16,7 @@ from bootdiff.samplers.choice import Choice, conditions_for
 from bootdiff.samplers.refine import EDITED, REFINED, Kept, Refined, level_of, open_kept
 from bootdiff.sampling.opening import teacher_beside
 from bootdiff.students.card import StudentCard
+from bootdiff.teachers import Teacher
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,6 @@ class Finish:
             edit or a picture.
         edit: another prompt or class for the teacher.
         image, mask: a picture to start from, and the part of it that is filled; without a mask all of it may change.
-        teacher: the name of the teacher that finishes; None is the student's own.
     """
 
     steps: int
@@ -36,23 +36,17 @@ class Finish:
     edit: str | None = None
     image: Path | None = None
     mask: Path | None = None
-    teacher: str | None = None
 
 
 def finish_of(
-    steps: int | None,
-    level: float | None,
-    edit: str | None,
-    image: Path | None,
-    mask: Path | None,
-    teacher: str | None = None,
+    steps: int | None, level: float | None, edit: str | None, image: Path | None, mask: Path | None
 ) -> Finish | None:
     """Return what the options say together; None if the student's images are to be left as they are.
 
     Raises:
         BootdiffError: if an option means nothing without another; the message names both.
     """
-    others = {"--refine-from": level, "--edit": edit, "--image": image, "--mask": mask, "--teacher": teacher}
+    others = {"--refine-from": level, "--edit": edit, "--image": image, "--mask": mask}
     asked = [name for name, value in others.items() if value is not None]
     if steps is None:
         if asked:
@@ -60,16 +54,23 @@ def finish_of(
         return None
     if mask is not None and image is None:
         raise BootdiffError("--mask is the part of a picture that is filled in; give --image FILE, too.")
-    return Finish(steps, level, edit, image, mask, teacher)
+    return Finish(steps, level, edit, image, mask)
 
 
-def refined(student: str, sampler: Sampler, card: StudentCard, weight: float | None, finish: Finish) -> Refined:
-    """Return the student followed by its teacher, as one sampler.
+def refined(
+    student: str,
+    sampler: Sampler,
+    card: StudentCard,
+    weight: float | None,
+    finish: Finish,
+    named: str | Teacher | None = None,
+) -> Refined:
+    """Return the student followed by its teacher, as one sampler; by default the teacher is the student's own.
 
     Raises:
         BootdiffError: if the teacher cannot be found, or what was asked does not fit it.
     """
-    teacher = teacher_beside(student, sampler, card, finish.teacher, weight=weight).to(best_device())
+    teacher = teacher_beside(student, sampler, card, named, weight=weight).to(best_device())
     kept: Kept | None = None
     if finish.image is not None:
         kept = open_kept(finish.image, finish.mask, tuple(sampler.shape), sampler.adapter)

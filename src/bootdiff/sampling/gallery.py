@@ -33,13 +33,13 @@ TEACHER_STEPS = 50
 TEACHER = f"Teacher, {TEACHER_STEPS} DDIM steps"
 
 
-def open_shown(run: Path) -> Student | None:
-    """Return a run's student; None if its samples are no pictures.
+def open_shown(run: Path, teacher: Teacher | None = None) -> Student | None:
+    """Return a run's student; None if its samples are no pictures. That of a plain module needs its teacher.
 
     Raises:
         BootdiffError: if the student cannot be opened.
     """
-    student = load_student(Run(run).student_path)
+    student = load_student(Run(run).student_path, teacher)
     return student if is_picture(student.shape) or (student.adapter is not None and student.adapter.latent) else None
 
 

@@ -27,12 +27,12 @@ from bootdiff.teachers.limits import limit_from
 
 
 def open_alone(
-    name: str, teacher_options: Mapping[str, Any] | None = None, choice: Choice = ANY
+    name: str | Teacher, teacher_options: Mapping[str, Any] | None = None, choice: Choice = ANY
 ) -> tuple[Teacher, Conditions]:
     """Open a teacher without a student; return it with guidance, and the conditions that it is sampled on.
 
     Args:
-        name: a builtin teacher, a folder, a single file or a hub id.
+        name: a builtin teacher, a folder, a single file or a hub id; or the teacher itself.
         choice: the prompts, the classes (all by default) and the guidance weight (1 by default).
 
     Raises:
@@ -72,26 +72,27 @@ class _Alone:
 
 def open_pair(
     student: str,
-    teacher: str | None = None,
+    teacher: str | Teacher | None = None,
     teacher_options: Mapping[str, Any] | None = None,
     choice: Choice = ANY,
 ) -> Opened:
     """Open a student beside its teacher.
 
     Args:
-        teacher: a teacher to use in place of the one that the student names.
+        teacher: a teacher, or its name, to use in place of the one that the student names. The student of a plain
+            module needs the teacher itself.
         teacher_options: options for ``load_teacher``, which take precedence over the student's own.
         choice: the prompts, classes and guidance weight.
 
     Raises:
         BootdiffError: if the student and the teacher do not belong together.
     """
-    sampler, card = open_student(student)
+    sampler, card = open_student(student, teacher=itself(teacher))
     return _beside(student, sampler, card, _teacher_of(student, card, teacher, teacher_options), choice)
 
 
 def teacher_beside(
-    student: str, sampler: Sampler, card: StudentCard, named: str | None = None, weight: float | None = None
+    student: str, sampler: Sampler, card: StudentCard, named: str | Teacher | None = None, weight: float | None = None
 ) -> Teacher:
     """Return the teacher of an opened student, with the guidance that the student learned.
 
@@ -103,14 +104,14 @@ def teacher_beside(
     return with_guidance(model, sampler, card, weight)
 
 
-def open_group(students: Sequence[str], teacher: str | None = None, choice: Choice = ANY) -> list[Opened]:
+def open_group(students: Sequence[str], teacher: str | Teacher | None = None, choice: Choice = ANY) -> list[Opened]:
     """Open several students of one teacher, which is loaded once; all are asked for the same samples.
 
     Raises:
         BootdiffError: if one belongs to another teacher, or was distilled with another guidance weight or other
             classes.
     """
-    opened = {name: open_student(name) for name in students}
+    opened = {name: open_student(name, teacher=itself(teacher)) for name in students}
     first, (sampler, card) = students[0], opened[students[0]]
     model = _teacher_of(first, card, teacher, None)
     choice = replace(choice, prompts=_texts(first, sampler, choice), classes=classes_of_all(opened, choice))
@@ -120,8 +121,17 @@ def open_group(students: Sequence[str], teacher: str | None = None, choice: Choi
     return list(group.values())
 
 
-def _teacher_of(student: str, card: StudentCard, named: str | None, options: Mapping[str, Any] | None) -> Teacher:
+def itself(teacher: str | Teacher | None) -> Teacher | None:
+    """Return a teacher that was given as such; None for a name, which says nothing of a plain module."""
+    return teacher if isinstance(teacher, Teacher) else None
+
+
+def _teacher_of(
+    student: str, card: StudentCard, named: str | Teacher | None, options: Mapping[str, Any] | None
+) -> Teacher:
     """Return the named teacher, or else the student's own, without guidance."""
+    if isinstance(named, Teacher):
+        return load_teacher(named, **(options or {}))
     name = named or card.teacher
     if name is None:
         raise BootdiffError(f"{student} does not say who its teacher is; give --teacher.")

@@ -11,7 +11,6 @@ import torch
 
 from bootdiff.core.errors import BootdiffError
 from bootdiff.data.conditions import Conditions
-from bootdiff.data.pictures import is_picture
 from bootdiff.samplers.base import Sampler, batch_for, sampled
 from bootdiff.samplers.choice import ANY, Choice, conditions_for
 from bootdiff.samplers.consistency import MultistepConsistency
@@ -20,7 +19,7 @@ from bootdiff.samplers.students import PathSampler, open_student
 from bootdiff.sampling.cascade import cascade, check_upscales
 from bootdiff.sampling.finish import Finish, describe_finish, refined
 from bootdiff.sampling.layouts import Canvas, Interpolation, Layout, Plain, Work
-from bootdiff.sampling.opening import run_conditions
+from bootdiff.sampling.opening import itself, run_conditions
 from bootdiff.students import PathStudent
 from bootdiff.students.card import StudentCard
 from bootdiff.students.consistency import ConsistencyStudent
@@ -28,6 +27,7 @@ from bootdiff.students.files import card_of, load_student
 from bootdiff.students.folder import StudentFolder
 from bootdiff.system.out_of_memory import told_when_out_of_memory
 from bootdiff.system.progress import progress
+from bootdiff.teachers import Teacher
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Wanted:
         layout: the layout, which says what noise and condition each sample has.
         finish: how the teacher finishes the images; None leaves them as they are.
         calls: the number of the student's calls for an image; None for its usual number.
+        teacher: who finishes, if it is not the student's own teacher: a teacher, or its name. The student of a plain
+            module always needs the teacher itself.
     """
 
     num: int = 16
@@ -50,6 +52,7 @@ class Wanted:
     layout: Layout = field(default_factory=Plain)
     finish: Finish | None = None
     calls: int | None = None
+    teacher: str | Teacher | None = None
 
     def __post_init__(self) -> None:
         if self.calls is not None:
@@ -70,11 +73,12 @@ class Drawing:
     """Samples that are drawn only when they are asked for.
 
     Args:
-        shape: the shape of an image, (c, h, w).
+        shape: the shape of an image, (c, h, w); that of a plain module's samples may be any.
         count: the number of all images.
         columns: the number of columns of their grid; None where any number will do.
         told: what the pictures cannot show, one line for each fact.
-        batches: the images in [−1, 1], as batches (b, c, h, w); they can be drawn once.
+        own: whether they are a plain module's samples, whose scale may be any.
+        batches: the images, as batches (b, *shape); they can be drawn once. A pipeline's are in [−1, 1].
     """
 
     shape: tuple[int, ...]
@@ -82,6 +86,7 @@ class Drawing:
     columns: int | None
     told: Sequence[str]
     batches: Iterator[torch.Tensor]
+    own: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class Samples:
     """Samples that were drawn.
 
     Args:
-        images: the images, (n, c, h, w) in [−1, 1].
+        images: the images, (n, c, h, w) in [−1, 1]; a plain module's samples, (n, *shape), are on their own scale.
         columns: the number of columns of their grid; None where any number will do.
         told: what the pictures cannot show, one line for each fact.
     """
@@ -141,22 +146,25 @@ def plan_samples(
         if times is None:
             other = "--refine goes on from an image that was made in one call"
         raise BootdiffError(f"{other}, and --calls says {wanted.calls}; give one of them.")
-    samplers, card = _open(name, times, wanted.calls)
+    samplers, card = _open(name, times, wanted.calls, itself(wanted.teacher))
+    if wanted.teacher is not None and wanted.finish is None and card.pipeline is not None:
+        raise BootdiffError("--teacher says who finishes an image; give --refine STEPS, too.")
     conditions = _conditions(name, base, samplers[0], card, wanted.choice)
     if wanted.finish is not None:
         if times is not None:
             raise BootdiffError("--times shows the student's path and --refine finishes its image; give one of them.")
-        samplers = [refined(name, samplers[0], card, wanted.choice.weight, wanted.finish)]
+        samplers = [refined(name, samplers[0], card, wanted.choice.weight, wanted.finish, wanted.teacher)]
     named = wanted.choice.prompts if wanted.choice.prompts is not None else wanted.choice.classes
     size = min(wanted.batch_size, batch_for(samplers[0].shape))
     canvas = Canvas(samplers[0], conditions, wanted.num, wanted.seed, len(named or ()), size)
     total, columns = wanted.layout.shape(canvas)
     return Drawing(
-        shape=picture_shape(samplers[0]),
+        shape=image_shape(samplers[0]),
         count=total * len(samplers),
         columns=columns if times is None or not isinstance(samplers[0], PathSampler) else len(samplers),
         told=list(describe(card, samplers[0], wanted)),
         batches=_within_memory(drawn(samplers, wanted.layout.work(canvas), total), size, wanted.num),
+        own=samplers[0].adapter is None,
     )
 
 
@@ -165,12 +173,14 @@ def _within_memory(batches: Iterator[torch.Tensor], size: int, num: int) -> Iter
         yield from batches
 
 
-def _open(name: str, times: Sequence[float] | None, calls: int | None = None) -> tuple[list[Sampler], StudentCard]:
+def _open(
+    name: str, times: Sequence[float] | None, calls: int | None = None, teacher: Teacher | None = None
+) -> tuple[list[Sampler], StudentCard]:
     """Return one sampler, or one for each time of the path, and the student's card."""
     if times is None:
-        sampler, card = open_student(name, calls)
+        sampler, card = open_student(name, calls, teacher)
         return [sampler], card
-    student = load_student(StudentFolder.unfolded(name).path)
+    student = load_student(StudentFolder.unfolded(name).path, teacher)
     if isinstance(student, ConsistencyStudent):
         return [MultistepConsistency(student, times)], card_of(student)
     if not isinstance(student, PathStudent):
@@ -230,25 +240,15 @@ def drawn(samplers: Sequence[Sampler], work: Work, total: int) -> Iterator[torch
             eps = noise.eps
             rows = [sampled(sampler, noise, condition.to(eps.device)) for sampler in samplers]
             images = rows if adapter is None else [adapter.decode(row) for row in rows]
-            _check_picture(images[0].shape[1:])
             yield torch.stack(images, dim=1).flatten(0, 1).cpu()
             bar.advance(len(eps))
 
 
-def picture_shape(sampler: Sampler) -> tuple[int, ...]:
-    """Return the shape (c, h, w) of the images that a sampler's samples become.
+def image_shape(sampler: Sampler) -> tuple[int, ...]:
+    """Return the shape, without the batch, of the images that a sampler's samples become.
 
     A decoder's images have three channels at most.
-
-    Raises:
-        BootdiffError: if they become no images.
     """
     if sampler.adapter is not None and sampler.adapter.latent:
         return 3, *(side * sampler.adapter.factor for side in sampler.shape[-2:])
-    _check_picture(sampler.shape)
     return tuple(sampler.shape)
-
-
-def _check_picture(shape: Sequence[int]) -> None:
-    if not is_picture(shape):
-        raise BootdiffError(f"samples of shape {tuple(shape)} are no pictures; sample from Python instead.")

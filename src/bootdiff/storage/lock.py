@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import socket
-import sys
 import textwrap
 import threading
 import time
@@ -18,6 +16,7 @@ from typing import Any, NoReturn
 from bootdiff.core.errors import BootdiffError
 from bootdiff.storage.reading import parse_json
 from bootdiff.storage.whole import is_running, remove_leftovers, writable
+from bootdiff.system.invoked import command
 from bootdiff.system.progress import is_first_process
 
 try:
@@ -124,8 +123,7 @@ def _same(handle: int, path: Path) -> bool:
 
 
 def _this_process() -> dict[str, Any]:
-    words = shlex.join(["bootdiff", *sys.argv[1:]])
-    told = {"command": textwrap.shorten(words, 80, placeholder=" …"), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    told = {"command": textwrap.shorten(command(), 80, placeholder=" …"), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     return {"host": socket.gethostname(), "pid": os.getpid(), **told}
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shlex
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
@@ -19,6 +17,7 @@ from bootdiff.core.errors import BootdiffError, first_line, one_line, shown
 from bootdiff.storage.files import has_leftovers, read_json, write_json, write_text
 from bootdiff.storage.lock import LOCK, lock, tidy
 from bootdiff.storage.reading import check_kinds, check_name, parse_json, read_config, read_text
+from bootdiff.system.invoked import command
 from bootdiff.system.notes import note, said
 
 #: the settings that change how a run is watched and kept, but not what comes out of it
@@ -277,11 +276,6 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def command() -> str:
-    """Return the command that the user typed, as one line for a shell."""
-    return shlex.join(["bootdiff", *sys.argv[1:]])
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -154,8 +154,8 @@ def _take_facts(student: Student, card: StudentCard, folder: Path) -> None:
 def _load_plain(folder: Path, teacher: Teacher | None, card: StudentCard) -> Student:
     if teacher is None:
         raise BootdiffError(
-            f"{folder} holds the student of a plain nn.Module, which bootdiff cannot build; from Python: "
-            "bootdiff.load_student(folder, teacher)."
+            f"{folder} holds the student of a plain nn.Module, which bootdiff cannot build by itself; name a function "
+            "that returns its teacher, by --teacher module.py:function, or from Python: load_student(folder, teacher)."
         )
     student = _kind(card, folder).from_teacher(teacher, *card.times, card.weight.plain)
     _take_facts(student, card, folder)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from bootdiff.config.teacher import names_function
 from bootdiff.core.errors import BootdiffError, choose
 from bootdiff.teachers.adapters import adapter_of_index
 from bootdiff.teachers.base import Limited, Origin, Teacher
@@ -38,7 +39,8 @@ def load_teacher(
 
     Args:
         name: a folder, a builtin name (``digits``) if no such folder exists, a single ``.safetensors`` file of Stable
-            Diffusion, or else a hub id; from Python also a diffusers pipeline, which is used as it is.
+            Diffusion, or else a hub id; from Python also a diffusers pipeline, which is used as it is, or a teacher,
+            which is returned.
         revision: the branch, tag or commit on the hub; folders have none.
         variant: the variant of the weight files, such as ``"fp16"`` for ``diffusion_pytorch_model.fp16.safetensors``.
         dtype: the precision in which the network runs: ``"float32"``, ``"float16"`` or ``"bfloat16"``. x_0 is always
@@ -53,10 +55,8 @@ def load_teacher(
     Raises:
         BootdiffError: if nothing of this name can be found, or it is no teacher that bootdiff supports.
     """
-    if not isinstance(name, str):
-        return from_pipeline(name, size)
     origin = Origin(
-        name,
+        name if isinstance(name, str) else type(name).__name__,
         revision=revision,
         variant=variant,
         dtype=choose(dtype, DTYPES, "dtype"),
@@ -65,6 +65,17 @@ def load_teacher(
         pipeline_config=pipeline_config,
         size=size,
     )
+    if not isinstance(name, str):
+        if origin.options.keys() - {"size"} or (isinstance(name, Teacher) and size is not None):
+            raise BootdiffError(
+                f"{origin.name} is loaded already, so {', '.join(origin.options)} cannot be changed; leave that out."
+            )
+        return name if isinstance(name, Teacher) else from_pipeline(name, size)
+    if names_function(name):
+        raise BootdiffError(
+            f"{name} is a function of a Python file, which runs only where the command line names it: as distill's "
+            "teacher, or by --teacher."
+        )
     if name.endswith((".safetensors", ".ckpt")):
         parts: Components = LoadedParts(single_file(name, DTYPES[dtype], pipeline_config), size=size)
     else:

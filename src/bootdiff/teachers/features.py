@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from bootdiff.core.condition import Condition
-from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of
+from bootdiff.core.errors import BootdiffError
+from bootdiff.teachers.base import NetworkTeacher, Teacher
+from bootdiff.teachers.pipeline import adapter_of, blank_condition
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,21 @@ class TeacherFeatures:
             return None
         found = _middle_and_last(denoiser.network)
         return None if found is None else cls(denoiser, found[0], time, found[1])
+
+    @classmethod
+    def of_any(cls, teacher: Teacher, time: float) -> TeacherFeatures:
+        """Return the features of a teacher with any network; of one of an unknown kind, those of its middle layer.
+
+        That is the layer before which half of the network's layers run, of those whose output has a row for each image.
+
+        Raises:
+            BootdiffError: if the teacher has no network, or none of its layers answers so.
+        """
+        denoiser = teacher.denoiser
+        if not isinstance(denoiser, NetworkTeacher):
+            raise BootdiffError(f"{teacher.name} has no network, so it has no features; name another feature space.")
+        found = _middle_and_last(denoiser.network) or (_middle_layer(denoiser, time), None)
+        return cls(denoiser, found[0], time, found[1])
 
     @torch.no_grad()
     def read(self, samples: Tensor, condition: Condition) -> Tensor:
@@ -82,7 +99,34 @@ def _caught(block: nn.Module) -> Iterator[list[Tensor]]:
 def _pooled(output: Any) -> Tensor:
     # Blocks of a text-to-image transformer answer for the text, too; images come last.
     seen = (output if isinstance(output, Tensor) else output[-1]).float()
-    return seen.flatten(2).mean(2) if seen.ndim == 4 else seen.mean(1)
+    if seen.ndim == 2:  # a layer without positions
+        return seen
+    return seen.mean(1) if seen.ndim == 3 else seen.flatten(2).mean(2)
+
+
+@torch.no_grad()
+def _middle_layer(denoiser: NetworkTeacher, time: float) -> nn.Module:
+    """Return the middle one of the layers that have weights, in the order in which they run."""
+    ran: list[nn.Module] = []
+
+    def remember(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim >= 2 and len(output) == 2 and module not in ran:
+            ran.append(module)
+
+    layers = [m for m in denoiser.network.modules() if not list(m.children()) and list(m.parameters())]
+    hooks = [layer.register_forward_hook(remember) for layer in layers]
+    try:
+        device = next(denoiser.network.parameters()).device
+        x = torch.zeros(2, *denoiser.shape, device=device)
+        denoiser.x0(x, torch.full((2,), time, device=device), blank_condition(denoiser, 2, device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not ran:
+        raise BootdiffError(
+            f"no layer of {denoiser.name} answers with a row for each image; name another feature space."
+        )
+    return ran[len(ran) // 2]
 
 
 def _middle_and_last(network: nn.Module) -> tuple[nn.Module, nn.Module | None] | None:
