@@ -126,6 +126,17 @@ def test_what_no_stock_scheduler_calls_again_is_folded_into_one_call(tmp_path):
         StockStudent(tmp_path / "student", 2)
 
 
+@pytest.mark.parametrize("calls", [1, 8])
+def test_the_card_says_what_a_student_was_made_for(tmp_path, calls):
+    """A student of one number of calls is not said to take others, and one folded into fewer says what it loses."""
+    student = shaken(JumpStudent.from_teacher(load_teacher("digits").denoiser))
+    student.made_for(calls)
+    export_student(student, tmp_path / "student", {**WORDS, "settings": {"pairs": 8}})
+    readme = (tmp_path / "student/README.md").read_text()
+    assert "--calls K" not in readme and ("made for 8 calls" in readme) is (calls == 8)
+    assert "from samples that its teacher made of noise" in readme
+
+
 @pytest.mark.parametrize("kind", ["denoising", "consistency", "jump"])
 @pytest.mark.parametrize("save", [save_if, save_sd3])
 def test_families_whose_schedulers_take_other_steps_have_one_call(kind, save, tmp_path):

@@ -188,12 +188,16 @@ def test_images_are_no_free_lunch(cli, tiny, tmp_path):
     ("words", "told"),
     [
         (["--source", "pairs"], "method boot learns from noise, not from pairs; leave --source out"),
-        (["--images", "digits"], "method boot learns from noise, not from images"),
+        (["--images", "digits"], "method boot learns from noise, not from images; leave --images out"),
+        (["--method", "toy", "--source", "noise", "--set", "pairs=4"], "method toy learns from pairs or trajectories"),
         (["--set", "source=trajectories"], "method boot learns from noise, not from trajectories"),
         (["--method", "boot+dm", "--source", "images"], "method boot+dm learns from noise, not from images"),
         (["--method", "toy", "--source", "noise"], "method toy learns from pairs or trajectories or images, not from"),
         (["--method", "toy", "--source", "shards"], "setting source: input should be 'noise', 'pairs'"),
-        (["--method", "toy", "--source", "images"], "--source images needs a data set: --images digits"),
+        (
+            ["--method", "toy", "--source", "images"],
+            "images are to be learned from, and none are named: --images digits",
+        ),
         (["--method", "toy", "--source", "pairs", "--images", "digits"], "images has no effect with --source pairs"),
         (["--method", "toy", "--images", "digits", "--set", "pairs=4"], "pairs has no effect with --source images"),
         (["--method", "toy", "--images", "nowhere"], "no data set at 'nowhere'"),

@@ -21,10 +21,20 @@ if TYPE_CHECKING:  # what editors and type checkers read; the names are those of
     from bootdiff.evaluation.measurement import Measurement
     from bootdiff.export.diffusers import export_student
     from bootdiff.methods.boot import BootSettings
+    from bootdiff.methods.consistency import ConsistencySettings
+    from bootdiff.methods.consistency_training import ConsistencyTrainingSettings
     from bootdiff.methods.corrections.distribution_matching import DistributionMatchingSettings
     from bootdiff.methods.corrections.freeflow import FreeFlowSettings
     from bootdiff.methods.corrections.sid import SidSettings
+    from bootdiff.methods.dfno import DfnoSettings
+    from bootdiff.methods.direct import DirectSettings
+    from bootdiff.methods.drift import DriftSettings
+    from bootdiff.methods.lcm import LcmSettings
+    from bootdiff.methods.progressive import ProgressiveSettings
+    from bootdiff.methods.reflow import ReflowSettings
     from bootdiff.methods.registry import register_method
+    from bootdiff.methods.tbcm import TbcmSettings
+    from bootdiff.methods.tract import TractSettings
     from bootdiff.metrics.estimate import Estimate
     from bootdiff.metrics.registry import Metric, register_metric
     from bootdiff.report.build import build_comparison, build_report
@@ -43,6 +53,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; the names are those of
         Guided,
         Limited,
         Mixture,
+        Teacher,
         load_teacher,
     )
     from bootdiff.teachers.adapters import register_adapter
@@ -65,28 +76,39 @@ _PUBLIC = {
     "Clip": "bootdiff.teachers",
     "Clock": "bootdiff.teachers.adapters.base",
     "Condition": "bootdiff.core.condition",
+    "ConsistencySettings": "bootdiff.methods.consistency",
+    "ConsistencyTrainingSettings": "bootdiff.methods.consistency_training",
     "Cosine": "bootdiff.schedules",
+    "DfnoSettings": "bootdiff.methods.dfno",
+    "DirectSettings": "bootdiff.methods.direct",
     "DistributionMatchingSettings": "bootdiff.methods.corrections.distribution_matching",
+    "DriftSettings": "bootdiff.methods.drift",
     "DynamicThreshold": "bootdiff.teachers",
-    "Finish": "bootdiff.sampling.finish",
     "Estimate": "bootdiff.metrics.estimate",
+    "Finish": "bootdiff.sampling.finish",
     "FreeFlowSettings": "bootdiff.methods.corrections.freeflow",
     "Gaussian": "bootdiff.teachers",
     "Guided": "bootdiff.teachers",
     "Interpolation": "bootdiff.sampling.layouts",
+    "LcmSettings": "bootdiff.methods.lcm",
     "Limited": "bootdiff.teachers",
     "Linear": "bootdiff.schedules",
     "Measurement": "bootdiff.evaluation.measurement",
     "Metric": "bootdiff.metrics.registry",
     "Mixture": "bootdiff.teachers",
     "Preconditioned": "bootdiff.teachers.prediction",
+    "ProgressiveSettings": "bootdiff.methods.progressive",
     "RectifiedFlow": "bootdiff.schedules",
+    "ReflowSettings": "bootdiff.methods.reflow",
     "Samples": "bootdiff.sampling.sample",
     "SidSettings": "bootdiff.methods.corrections.sid",
     "SigmaTime": "bootdiff.schedules",
     "Student": "bootdiff.students",
     "Swap": "bootdiff.sampling.layouts",
+    "TbcmSettings": "bootdiff.methods.tbcm",
+    "Teacher": "bootdiff.teachers",
     "TeacherSettings": "bootdiff.teaching.settings",
+    "TractSettings": "bootdiff.methods.tract",
     "VarianceExploding": "bootdiff.schedules",
     "Wanted": "bootdiff.sampling.sample",
     "build_comparison": "bootdiff.report.build",
@@ -120,8 +142,13 @@ __all__ = [
     "Clip",
     "Clock",
     "Condition",
+    "ConsistencySettings",
+    "ConsistencyTrainingSettings",
     "Cosine",
+    "DfnoSettings",
+    "DirectSettings",
     "DistributionMatchingSettings",
+    "DriftSettings",
     "DynamicThreshold",
     "Estimate",
     "Finish",
@@ -129,19 +156,25 @@ __all__ = [
     "Gaussian",
     "Guided",
     "Interpolation",
+    "LcmSettings",
     "Limited",
     "Linear",
     "Measurement",
     "Metric",
     "Mixture",
     "Preconditioned",
+    "ProgressiveSettings",
     "RectifiedFlow",
+    "ReflowSettings",
     "Samples",
     "SidSettings",
     "SigmaTime",
     "Student",
     "Swap",
+    "TbcmSettings",
+    "Teacher",
     "TeacherSettings",
+    "TractSettings",
     "VarianceExploding",
     "Wanted",
     "build_comparison",

@@ -82,7 +82,7 @@ def _of_noise_alone(method: str, settings_type: Any, layer: Mapping[str, Any]) -
         return layer
     takes = find_method(method).sources
     check_source(method, takes, str(layer.get("source", takes[0])))
-    check_source(method, takes, "images" if layer.get("images") is not None else takes[0])
+    check_source(method, takes, "images" if layer.get("images") is not None else takes[0], "--images")
     return {key: value for key, value in layer.items() if key not in ("source", "images")}
 
 
@@ -107,10 +107,16 @@ def print_report(plan: Plan) -> None:
         )
 
 
-def _print_settings(plan: Plan, prefix: str) -> None:
+def _print_settings(plan: Plan, whole: Plan) -> None:
+    """Print the settings of the run, or those of a stage that are others than the run's."""
+    runs = whole.settings.model_dump()
     for key, value in plan.settings.model_dump().items():
-        if not isinstance(value, dict):  # an earlier stage's, which has lines of its own
-            print(f"  {prefix}{key}: {value}")
+        if isinstance(value, dict):  # an earlier stage's, which has lines of its own
+            continue
+        if plan is whole:
+            print(f"  {key}: {value}")
+        elif key not in runs or runs[key] != value:
+            print(f"  {plan.name}.{key}: {value}")
 
 
 def print_plan(plan: Plan) -> None:
@@ -125,8 +131,8 @@ def print_plan(plan: Plan) -> None:
     print(f"teacher: {plan.teacher.name}, samples of shape {tuple(plan.teacher.shape)}")
     print(f"method: {plan.method}")
     print(f"output: {plan.output}")
-    for stage in (*plan.before, plan):
-        _print_settings(stage, f"{stage.name}." if stage.is_stage else "")
+    for stage in (plan, *plan.before):
+        _print_settings(stage, plan)
     if plan.before:
         stages = [f"{stage.name} of {stage.trained.steps} updates" for stage in plan.before]
         updates = sum(stage.trained.steps for stage in (*plan.before, plan))

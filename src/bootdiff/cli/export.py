@@ -25,6 +25,12 @@ def run_export(student: str, output: Path, weight: float | None) -> None:
         raise BootdiffError(f"{output} exists; choose a new folder.")
     unfolded = load_student(StudentFolder.unfolded(student).path)
     unfolded.weight(weight)
+    adapter = unfolded.adapter
+    if weight is not None and unfolded.learned.is_range and adapter is not None and adapter.weight_slot:
+        raise BootdiffError(
+            f"--guidance-scale: the pipeline of {student} serves every weight that the student learned, so none is "
+            "folded in; leave it out."
+        )
     config = Run(student).config if Run(student).started else {}
     words = {"method": config.get("method", "boot"), "settings": config.get("settings", {})}
     export_student(unfolded, output, words, weight)

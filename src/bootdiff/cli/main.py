@@ -143,7 +143,7 @@ def distill(
     report_to: Report = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved plan and stop.")] = False,
 ) -> None:
-    """Distil a teacher into a one-step student."""
+    """Distil a teacher into a student of one call, or of few."""
     from bootdiff.cli.distill import run_distill
     from bootdiff.data.classes import read_classes
 
@@ -179,7 +179,8 @@ def sample(
     num: Annotated[int, typer.Option(min=1, help="How many samples.")] = 16,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Sample i starts from the noise of seed + i.")] = 0,
     times: Annotated[
-        str | None, typer.Option(help="T,T,...: y_t along the path, or a consistency student's calls.")
+        str | None,
+        typer.Option(help="T,T,...: y_t along the path; of a consistency student, the times of all its calls."),
     ] = None,
     prompt: Annotated[list[str], typer.Option(help="A prompt; may be repeated.")] = [],  # noqa: B006  as above
     prompts: PromptFile = None,
@@ -216,7 +217,7 @@ def sample(
     batch_size: Annotated[int, typer.Option(min=1, help="Samples a network call, at most.")] = 256,
     device: Device = None,
 ) -> None:
-    """Draw samples in one network call each; a base stage and its super-resolution stage make two."""
+    """Draw samples, in one network call each unless the student takes more; a cascade's two stages make two."""
     from bootdiff.cli.functions import named_teacher
     from bootdiff.cli.sample import run_sample
     from bootdiff.cli.words import read_words

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from bootdiff.methods.method import ANY, Method
 from bootdiff.methods.registry import find_method, single_names
 from bootdiff.training.planned import calls_of
@@ -26,5 +28,8 @@ def _row(method: Method) -> tuple[str, ...]:
         calls = calls_of(method)
     except Exception:  # somebody else's method may raise anything, and is listed all the same
         calls = "–"
-    told = (method.objective.__doc__ or "").strip().partition("\n")[0]
+    # Ours are a file each, whose first line says in plain words what the method is.
+    ours = method.objective.__module__.startswith("bootdiff.")
+    told = getattr(sys.modules[method.objective.__module__] if ours else method.objective, "__doc__", None) or ""
+    told = told.strip().partition("\n")[0]
     return method.name, learns, student, calls, told

@@ -119,7 +119,7 @@ class Conditioning(Settings):
     """What the samples are conditioned on, and how the teacher is guided."""
 
     prompts: str | None = Field(
-        default=None, min_length=1, description="a file of prompts: text, CSV, TSV, JSON lines or parquet"
+        default=None, min_length=1, description="a file of prompts: text, CSV, TSV, JSON, JSON lines or parquet"
     )
     prompt_column: str | None = Field(default=None, description="of the prompts file, where it has several")
     classes: list[NonNegativeInt] | None = Field(
@@ -274,11 +274,11 @@ class Sourcing(Settings):
     @model_validator(mode="after")
     def _source_has_its_data(self) -> Self:
         if self.source == "images" and self.images is None:
-            raise BootdiffError("--source images needs a data set: --images digits, a folder, IDX, parquet or hf:NAME.")
+            raise BootdiffError(
+                "images are to be learned from, and none are named: --images digits, a folder, IDX, parquet or hf:NAME."
+            )
         given = {"images": self.images, "resize": self.resize}
         alien = [key for key, value in given.items() if value is not None and self.source not in (None, "images")]
-        if getattr(self, "pairs", None) is not None and self.source in ("noise", "images"):
-            alien.append("pairs")
         if alien:
             raise BootdiffError(f"{alien[0]} has no effect with --source {self.source}; leave one of them out.")
         return self

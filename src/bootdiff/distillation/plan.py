@@ -180,7 +180,7 @@ def plan_distillation(
     plan = replace(whole, before=before, stage=planned[-1].stage if before else None, source=planned[-1].source)
     _ = (*before, plan)[0].started  # a student that does not fit must leave nothing behind
     _rehearse((*before, plan))
-    for one in (*before, plan):
+    for one in (plan, *before):  # the run first: what differs there was asked for
         Run(one.output).check(one.config, one.sources)
     return plan
 

@@ -39,17 +39,19 @@ def run_plan(plan: Plan, report_to: str | None = None) -> Student:
         if accelerator.is_main_process:
             _begin(plan)
         accelerator.wait_for_everyone()  # what is made for the batches lies in the run's folder
+        total = len(plan.before) + 1
         for stage in plan.before:
             if not word_of_first(stage.finished):
                 with _alone(stage):
-                    _train(stage, material, report_to, last=False)
-        return _train(plan, material, report_to)
+                    _train(stage, material, report_to, total, last=False)
+        return _train(plan, material, report_to, total)
 
 
-def _train(plan: Plan, material: Material, report_to: str | None, last: bool = True) -> Student:
+def _train(plan: Plan, material: Material, report_to: str | None, total: int = 1, last: bool = True) -> Student:
     """Train one stage of a run, with the run's material, and return its student, which is left in the stage's folder.
 
     Args:
+        total: the number of the run's stages.
         last: whether the run ends with this stage.
     """
     from bootdiff.distillation.stage import train_stage
@@ -73,7 +75,9 @@ def _train(plan: Plan, material: Material, report_to: str | None, last: bool = T
     else:
         student = plan.started
     material = own
-    trained = train_stage(plan, material, student, accelerator)
+    name = plan.name if plan.is_stage else plan.method.rpartition("+")[2]
+    within = f", stage {len(plan.before) + 1} of {total} ({name})" if total > 1 else ""
+    trained = train_stage(plan, material, student, accelerator, within)
     end_training(accelerator, last=last)
     return trained
 

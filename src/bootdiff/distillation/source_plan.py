@@ -166,7 +166,9 @@ def chosen_source(settings: DistillationSettings, method: str, takes: Sequence[s
     asked, chosen = takes[0], {}
     if isinstance(settings, Sourcing):
         asked = settings.source or ("images" if settings.images is not None else asked)
-        check_source(method, takes, asked)
+        check_source(method, takes, asked, "--source" if settings.source is not None else "--images")
+        if getattr(settings, "pairs", None) is not None and asked not in STORED:
+            raise BootdiffError(f"pairs has no effect with --source {asked}; leave one of them out.")
         chosen = {"source": asked}
     # Of a run in rounds every round has its own number.
     stores = isinstance(settings, StoredPairs) and asked in STORED and not isinstance(settings, Rounds)
@@ -188,16 +190,19 @@ def given_source(
     return SourcePlan(source.kind, settings, given=given)
 
 
-def check_source(method: str, takes: Sequence[str], asked: str) -> None:
+def check_source(method: str, takes: Sequence[str], asked: str, option: str = "--source") -> None:
     """Refuse a source that a method cannot learn from.
+
+    Args:
+        option: by which it was asked for.
 
     Raises:
         BootdiffError: if it cannot; the message names what it can learn from.
     """
     if asked not in takes:
         raise BootdiffError(
-            f"method {method} learns from {' or '.join(takes)}, not from {asked}; leave --source out, or name "
-            f"{'one of these' if len(takes) > 1 else 'another --method'}."
+            f"method {method} learns from {' or '.join(takes)}, not from {asked}; leave {option} out, or name "
+            f"{'one of these' if len(takes) > 1 and option == '--source' else 'another --method'}."
         )
 
 

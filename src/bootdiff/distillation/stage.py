@@ -25,11 +25,14 @@ from bootdiff.training.accelerator import start_tracker
 from bootdiff.training.loop import Loop
 
 
-def train_stage(plan: Plan, material: Material, student: Student | None, accelerator: Accelerator) -> Student:
+def train_stage(
+    plan: Plan, material: Material, student: Student | None, accelerator: Accelerator, within: str = ""
+) -> Student:
     """Train to the last step, choose the best look's weights or the last ones, and save and return the student.
 
     Args:
         student: the student that the stage starts from; None if one is to be grown from the teacher.
+        within: what progress and messages call the stage, after the learners' names.
     """
     settings = plan.trained
     torch.manual_seed(settings.seed)
@@ -43,7 +46,7 @@ def train_stage(plan: Plan, material: Material, student: Student | None, acceler
     watch = _watch(plan, material, accelerator.num_processes, learner)
     check_best(plan, watch)
     preview = preview_of(plan.teacher, material.conditions, plan.output)
-    loop = Loop(objective, settings, plan.output, accelerator, preview, watch)
+    loop = Loop(objective, settings, plan.output, accelerator, preview, watch, within)
     # A path student's pulse asks the teacher, too.
     before = first_pulse(plan, loop, material) if plan.needs_teacher or "boundary" not in learner.probes else None
     student = _trained(plan, loop)

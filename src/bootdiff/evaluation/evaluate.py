@@ -210,4 +210,4 @@ def _keep(folder: Path, result: Mapping[str, Any]) -> None:
         adapter = adapter_for(str(card.pipeline), str(folder))(Parts(run.student, size=card.origin.size))
         words = {"method": config["method"], "settings": config["settings"], "figures": result}
         words["passes"] = trained_passes(folder)
-        write_text(run.student / "README.md", model_card(card, adapter, words))
+        write_text(run.student / "README.md", model_card(card, adapter, words, read_card(run.student_path)))

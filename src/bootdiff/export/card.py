@@ -28,10 +28,11 @@ ONE_CALL_ONLY = {
     "consistency": "no stock scheduler has this student's boundary, noise levels and time embedding",
 }
 
-#: what a student learned from, by whether that was without any image of a data set
+#: what a student learned from: noise, or what its teacher made of noise, or images of a data set
 ORIGIN = {
-    True: "from noise alone,\nwithout training data",
-    False: "with images of a data set:\nits training was not free of data",
+    "noise": "from noise alone,\nwithout training data",
+    "stored": "from samples that its teacher made of noise,\nwithout training data",
+    "images": "with images of a data set:\nits training was not free of data",
 }
 #: the same where no teacher was asked
 UNTAUGHT = {
@@ -53,7 +54,7 @@ tags: [diffusion, distillation, {tag_of_calls}, boot]
 
 # A {tag_of_calls} student of {teacher}
 
-Makes an image in {calls}. Distilled with bootdiff {origin}; method: {method}.
+{calls} Distilled with bootdiff {origin}; method: {method}.
 
 ```python
 import torch
@@ -94,10 +95,14 @@ bootdiff sample this-folder --output grid.png
 """
 
 
-def model_card(card: StudentCard, adapter: Adapter, words: Mapping[str, Any]) -> str:
+def model_card(
+    card: StudentCard, adapter: Adapter, words: Mapping[str, Any], unfolded: StudentCard | None = None
+) -> str:
     """Return the text of an exported student's README.
 
     Args:
+        unfolded: the card of the run's own student, which may be called otherwise than the exported one; None if that
+            is not known.
         words: what the student's run says: ``method``, ``settings``, ``student_step``, the ``passes`` of its training,
             and its evaluation as ``figures``.
     """
@@ -111,7 +116,7 @@ def model_card(card: StudentCard, adapter: Adapter, words: Mapping[str, Any]) ->
         key: said[key] for key in ("architecture", "t_min", "t_max", "guidance", "folded_weight") if key in said
     }
     if card.calls > 1 or card.any_calls:
-        own["calls"] = card.calls
+        own["calls"] = f"{card.calls} or more" if card.any_calls else card.calls
     kept = {key: words[key] for key in ("student_step",) if key in words}
     kept.update({"teacher_free": True} if card.teacher_free else {})
     if words.get("passes"):
@@ -120,15 +125,15 @@ def model_card(card: StudentCard, adapter: Adapter, words: Mapping[str, Any]) ->
     return _TEMPLATE.format(
         teacher=escaped(_public(card.teacher)),
         tag_of_calls="few-step" if card.any_calls or card.calls > 1 else "one-step",
-        calls="one network call" if card.calls == 1 else f"{card.calls} network calls",
+        calls=_calls(card),
         tag="text-to-image" if adapter.takes == "prompts" else "unconditional-image-generation",
-        origin=(UNTAUGHT if card.teacher_free else ORIGIN)[card.data_free],
+        origin=_origin(card, settings),
         knows=KNOWS[card.teacher_free and settings.get("start_from") == "scratch"],
         method=escaped(words.get("method", "boot")),
         absent="".join(f", {part}=None" for part in adapter.absent),
         prepare=adapter.prepare,
         usage=_usage(card, adapter),
-        steps=" ".join(_steps(card, adapter)),
+        steps=" ".join(_steps(card, adapter, unfolded)),
         facts="\n".join(f"| {escaped(key)} | {escaped(_short(value))} |" for key, value in rows.items()),
         figures=_figures(words.get("figures")),
     )
@@ -143,10 +148,25 @@ def refused_card(card: StudentCard, reason: str, words: Mapping[str, Any]) -> st
     """
     return _REFUSED.format(
         teacher=escaped(_public(card.teacher)),
-        origin=ORIGIN[card.data_free],
+        origin=_origin(card, words.get("settings", {})),
         method=escaped(words.get("method", "boot")),
         reason=escaped(reason),
     )
+
+
+def _calls(card: StudentCard) -> str:
+    """Return a sentence on the calls of the exported student."""
+    usual = "one network call" if card.calls == 1 else f"{card.calls} network calls"
+    return f"Makes an image in {usual}{', or in another number of them' if card.any_calls else ''}."
+
+
+def _origin(card: StudentCard, settings: Mapping[str, Any]) -> str:
+    """Return what a student learned from, as part of a sentence."""
+    if card.teacher_free:
+        return UNTAUGHT[card.data_free]
+    if not card.data_free:
+        return ORIGIN["images"]
+    return ORIGIN["noise" if settings.get("pairs") is None else "stored"]
 
 
 def _public(name: Any) -> Any:
@@ -179,22 +199,29 @@ def _usage(card: StudentCard, adapter: Adapter) -> str:
     return usage.format(weight=f"{weight:g}", noise_level=level, label=(known.labels or [0])[0])
 
 
-def _steps(card: StudentCard, adapter: Adapter) -> list[str]:
+def _steps(card: StudentCard, adapter: Adapter, unfolded: StudentCard | None) -> list[str]:
     """Return sentences on what a caller must know of steps and guidance."""
     if card.any_calls:
         most = "" if card.most_calls is None else f" up to {card.most_calls}"
-        lines = [
-            f"Any num_inference_steps{most} may be asked for; each is a network call, and more make better images."
-        ]
+        lines = [f"Any num_inference_steps{most} may be asked for; each is a network call."]
     elif card.calls > 1:
-        lines = [f"It was made for num_inference_steps={card.calls}; each is a network call. Ask for no other number."]
+        lines = [
+            f"It was made for num_inference_steps={card.calls}; each is a network call. "
+            "The pipeline takes other numbers without a word and makes worse images, so always name this one."
+        ]
     elif adapter.flow:
         lines = ["One step is all: more cost time and change nothing."]
     else:
         lines = ["More than one step is refused: the student answers for one noise level only."]
-    if card.kind in ONE_CALL_ONLY and not card.any_calls:
+    if unfolded is not None and card.kind in ONE_CALL_ONLY and not card.any_calls:
         reason = ONE_CALL_ONLY[card.kind]
-        lines.append(f"Its run makes images in several calls, too (bootdiff sample RUN --calls K); {reason}.")
+        if unfolded.any_calls:
+            lines.append(f"Its run makes images in several calls, too (bootdiff sample RUN --calls K); {reason}.")
+        elif unfolded.calls != card.calls:
+            lines.append(
+                f"The student was made for {unfolded.calls} calls, and in them its run makes better images "
+                f"(bootdiff sample RUN); {reason}."
+            )
     lines += [adapter.remark] if adapter.remark else []
     learned, folded = card.weight, card.folded_weight
     if folded is not None:

@@ -42,7 +42,8 @@ def write_exported(
     adapter = adapter_of_student(student)
     with quietly():
         pipeline = adapter.stock(exported.network, exported.scheduler)
-    card = card_of(student).model_copy(update={"calls": exported.calls, "any_calls": exported.any_calls})
+    unfolded = card_of(student)
+    card = unfolded.model_copy(update={"calls": exported.calls, "any_calls": exported.any_calls})
     if student.learned.is_range and not adapter.weight_slot:
         card = card.model_copy(update={"folded_weight": student.weight(weight)})
 
@@ -52,6 +53,6 @@ def write_exported(
         for config in (temporary / "model_index.json", *temporary.glob("*/config.json")):
             write_json(config, {key: value for key, value in read_json(config).items() if key != "_name_or_path"})
         write_card(card, temporary)
-        write_text(temporary / "README.md", model_card(card, adapter, words))
+        write_text(temporary / "README.md", model_card(card, adapter, words, unfolded))
 
     write_whole(folder, write)

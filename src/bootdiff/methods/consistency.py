@@ -1,4 +1,4 @@
-"""Consistency distillation: the answers at two neighbouring points of a path become one.
+"""Consistency distillation: the answers at two neighbouring points of a path become one (arXiv 2303.01469).
 
 Song et al., arXiv 2303.01469, Algorithm 2. Source: docs/method.md, "Consistency distillation".
 """

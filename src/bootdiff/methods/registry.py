@@ -29,6 +29,8 @@ METHODS: dict[str, Any] = {
     "tract": "bootdiff.methods.tract:Tract",
     "reflow": "bootdiff.methods.reflow:Reflow",
     "dfno": "bootdiff.methods.dfno:Dfno",
+    "tbcm": "bootdiff.methods.tbcm:Tbcm",
+    "drift": "bootdiff.methods.drift:Drift",
     "dm": "bootdiff.methods.corrections.distribution_matching:DistributionMatching",
     "sid": "bootdiff.methods.corrections.sid:Sid",
     "freeflow": "bootdiff.methods.corrections.freeflow:FreeFlow",

@@ -14,7 +14,7 @@ from bootdiff.data.conditions import Conditions
 from bootdiff.samplers.base import Sampler, batch_for, sampled
 from bootdiff.samplers.choice import ANY, Choice, conditions_for
 from bootdiff.samplers.consistency import MultistepConsistency
-from bootdiff.samplers.several import check_calls
+from bootdiff.samplers.several import check_calls, times_in_words
 from bootdiff.samplers.students import PathSampler, open_student
 from bootdiff.sampling.cascade import cascade, check_upscales
 from bootdiff.sampling.finish import Finish, describe_finish, refined
@@ -201,9 +201,13 @@ def describe(card: StudentCard, sampler: Sampler, wanted: Wanted) -> Iterator[st
     """
     choice, learned = wanted.choice, card.weight
     yield from describe_finish(sampler)
-    calls = card.calls if wanted.calls is None else wanted.calls
-    if calls > 1:
+    calls = int(getattr(sampler, "calls", 1))
+    if isinstance(sampler, MultistepConsistency) and wanted.calls is None and calls == len(sampler.times) > 0:
+        yield f"{times_in_words(calls)} an image, at t = {', '.join(f'{t:.3g}' for t in sampler.times)}"
+    elif calls > 1:
         yield f"{calls} calls an image"
+    elif isinstance(sampler, PathSampler) and sampler.student.evaluations > 1:
+        yield f"one pass an image, which counts as {sampler.student.evaluations} calls"
     words = choice.prompts if choice.prompts is not None else choice.classes
     if words is not None and len(words) > 1:
         yield f"{wanted.layout.order}: {textwrap.shorten('; '.join(map(str, words)), 400, placeholder=' …')}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +69,15 @@ class TeacherFeatures:
             self.teacher.x0(samples, torch.full((len(samples),), self.time, device=samples.device), condition)
         return caught[-1]
 
+    def shown(self, x_t: Tensor, t: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Return what the middle makes of noisy samples at times t, (b, d), and the answer x_0, (b, *shape).
+
+        Nothing is averaged, and gradients reach ``x_t``.
+        """
+        with self._uncompiled(), _caught(self.middle, lambda output: _images_of(output).flatten(1)) as caught:
+            x_0 = self.teacher.x0(x_t, t, condition)
+        return caught[-1], x_0
+
     def textures(self) -> AbstractContextManager[list[Tensor]]:
         """Return a context in which a list collects what the last block makes of every batch that ``read`` shows.
 
@@ -85,23 +94,27 @@ class TeacherFeatures:
         return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
+def _images_of(output: Any) -> Tensor:
+    """Return what a block makes of images, in float32; blocks of a text-to-image transformer answer for text, too."""
+    return (output if isinstance(output, Tensor) else output[-1]).float()  # images come last
+
+
+def _pooled(output: Any) -> Tensor:
+    seen = _images_of(output)
+    if seen.ndim == 2:  # a layer without positions
+        return seen
+    return seen.mean(1) if seen.ndim == 3 else seen.flatten(2).mean(2)
+
+
 @contextmanager
-def _caught(block: nn.Module) -> Iterator[list[Tensor]]:
+def _caught(block: nn.Module, kept: Callable[[Any], Tensor] = _pooled) -> Iterator[list[Tensor]]:
     """Give a list that collects a block's outputs, averaged over positions, in float32."""
     caught: list[Tensor] = []
-    hook = block.register_forward_hook(lambda module, inputs, output: caught.append(_pooled(output)))
+    hook = block.register_forward_hook(lambda module, inputs, output: caught.append(kept(output)))
     try:
         yield caught
     finally:
         hook.remove()
-
-
-def _pooled(output: Any) -> Tensor:
-    # Blocks of a text-to-image transformer answer for the text, too; images come last.
-    seen = (output if isinstance(output, Tensor) else output[-1]).float()
-    if seen.ndim == 2:  # a layer without positions
-        return seen
-    return seen.mean(1) if seen.ndim == 3 else seen.flatten(2).mean(2)
 
 
 @torch.no_grad()

@@ -70,6 +70,7 @@ class Loop:
         accelerator: the result of ``make_accelerator``.
         preview: a function that draws samples every ``settings.sample_every`` steps.
         watch: what looks at the convergence, and may end the run.
+        within: which part of a longer run this is, in words that follow the learners' names.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Loop:
         accelerator: Accelerator,
         preview: Preview | None = None,
         watch: Watcher | None = None,
+        within: str = "",
     ) -> None:
         self.objective, self.settings, self.folder, self.accelerator = objective, settings, folder, accelerator
         self.preview, self.watch, self.enough = preview, watch, False
@@ -94,7 +96,7 @@ class Loop:
             name: LearnerState(learner, settings, accelerator) for name, learner in objective.learners().items()
         }
         self.networks = WithAverages({name: learner.raw for name, learner in self.learners.items()}, self.learners)
-        self.what = " and ".join(self.learners)
+        self.what = " and ".join(self.learners) + within
         self.meter = Meter(accelerator)
         self.state = SavedState(
             folder, settings.keep_last, objective, self.learners, self.meter, accelerator, self.passes

@@ -87,10 +87,10 @@ def passes_a_step(settings: DistillationSettings, answers: int = 1) -> float:
 
 
 def calls_of(method: Method) -> str:
-    """Return in how many calls the student of a method makes an image, by its defaults: "1", or "1 or more"."""
+    """Return how often the student of a method is evaluated for an image, by its defaults: "1", or "1 or more"."""
     last = method.stages_of(method.settings())[-1].settings
     student = cast("Student", _objective(last, 1).learners()["student"].module)
-    return f"{student.calls} or more" if student.any_calls else f"{student.calls}"
+    return f"{student.calls} or more" if student.any_calls else f"{student.calls * student.evaluations}"
 
 
 def kept_passes(settings: DistillationSettings, answers: int = 1) -> list[dict[str, int]]:

@@ -1,4 +1,6 @@
-"""Distribution matching (Yin et al., arXiv 2311.18828; Luo et al., arXiv 2305.18455).
+"""Distribution matching: the student goes where a denoiser of its own samples and the teacher disagree (2311.18828).
+
+Yin et al., arXiv 2311.18828; Luo et al., arXiv 2305.18455.
 
 Source: docs/method.md, "Distribution matching (C1)".
 """

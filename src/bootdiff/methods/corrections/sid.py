@@ -1,4 +1,4 @@
-"""Score identity distillation (Zhou et al., arXiv 2404.04057).
+"""Score identity distillation: as distribution matching, with gradients through both denoisers (arXiv 2404.04057).
 
 Source: docs/method.md, "Score identity distillation (C2)".
 """

@@ -1,0 +1,165 @@
+"""Drifting in the teacher's features: the student's images move towards the teacher's and away from one another.
+
+Teacher-feature drifting (arXiv 2605.07327) of drifting models (Deng et al. 2026). Source: docs/method.md, "Drifting".
+There is no fake network: the teacher's stored samples attract, and the batch's own images repel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from bootdiff.config.mixins import StoredPairs
+from bootdiff.core.condition import Condition
+from bootdiff.core.turn import Turn
+from bootdiff.data.sources import Batch, Source
+from bootdiff.losses.distances import Distance, make_distance
+from bootdiff.methods.base import Learner, Loss, Networks, OneLearner, learner_of
+from bootdiff.methods.method import ANY, method
+from bootdiff.methods.settings import DistillationSettings
+from bootdiff.solvers import noisy
+from bootdiff.students import Student
+from bootdiff.teachers import Teacher
+from bootdiff.teachers.features import TeacherFeatures
+
+#: the next level of noise is this part of the range further: the golden section, which fills a range evenly
+GOLDEN = 0.6180339887498949
+#: what a distance is raised by where two samples do not belong together, in units of the mean distance
+APART = 1e6
+
+
+class DriftSettings(StoredPairs, DistillationSettings):
+    """The settings of drifting."""
+
+    radii: list[float] = Field(
+        default=[0.05, 0.2, 1.0],
+        min_length=1,
+        max_length=8,
+        description="of attraction and repulsion, in units of the mean distance of features; all are summed",
+    )
+    noise_levels: list[float] = Field(
+        default=[0.02, 0.6],
+        min_length=2,
+        max_length=2,
+        description="[LOW, HIGH]: times at which the teacher is shown the images",
+    )
+    pair_weight: float = Field(default=0.2, ge=0, le=1e6, description="of the regression on the pairs; 0 = none")
+
+
+@method("drift", DriftSettings, sources=("pairs",), student=ANY)
+@dataclass
+class Drift(OneLearner):
+    """The objective Σ_features E ‖phi(x_r) − SG[phi(x_r) + V]‖² + w E d(g_theta(eps), pair).
+
+    V is the drift of a batch's features towards the teacher's and away from one another, of one condition.
+
+    Args:
+        teacher: whose features phi are.
+        student: the learner; any student that makes an image in one call.
+        source: pairs of noises and the teacher's samples.
+        radii: of attraction and repulsion, in units of the mean distance.
+        levels: the lowest and the highest time r at which the images are shown.
+        pair_weight: w.
+    """
+
+    teacher: Teacher
+    student: Learner
+    source: Source
+    distance: Distance
+    radii: Sequence[float]
+    levels: tuple[float, float]
+    pair_weight: float
+
+    def __post_init__(self) -> None:
+        self.features = TeacherFeatures.of_any(self.teacher, self.teacher.t_range[0])
+
+    @classmethod
+    def from_settings(cls, teacher: Teacher, settings: DriftSettings, source: Source, student: Student) -> Self:
+        """Return the objective with the objects that the settings' words stand for."""
+        if student.several:
+            student.made_for(1)
+        distance = make_distance(settings.distance, teacher.shape, settings.lpips_weights)
+        low, high = settings.noise_levels
+        first, last = teacher.t_range
+        levels = max(low, first), min(high, last)
+        return cls(
+            teacher, learner_of(student, settings), source, distance, settings.radii, levels, settings.pair_weight
+        )
+
+    def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
+        """Return the terms of the loss: the drift, and the regression on the pairs where it has a weight."""
+        terms = [lambda: self.drifting(networks, turn, batch)]
+        return [*terms, partial(self.held, networks, batch)] if self.pair_weight else terms
+
+    def held(self, networks: Networks, batch: Batch) -> Loss:
+        """Return the regression of the student's images on the teacher's samples of the same noises, weighted."""
+        each = self.distance(self.image(networks, batch), batch.data).mean()
+        return Loss(self.pair_weight * each, {"regression": each.detach()})
+
+    def drifting(self, networks: Networks, turn: Turn, batch: Batch) -> Loss:
+        """Return the loss whose gradient moves the images of fresh noises by the drift of their features."""
+        fresh = Batch(self.fresh(turn, batch), batch.condition)
+        images = self.image(networks, fresh)
+        low, high = self.levels
+        r = torch.full((len(images),), low + (high - low) * (GOLDEN * (turn.step + 1) % 1), device=images.device)
+        # All are shown behind one noise, so that only what they show tells them apart.
+        noise = turn.draw.normal("renoise", self.teacher.shape)[:1].to(images.device).expand_as(images)
+        schedule = self.teacher.schedule
+        own = self.views(noisy(images, noise, r, schedule), r, batch.condition)
+        with torch.no_grad():
+            theirs = self.views(noisy(batch.data, noise, r, schedule), r, batch.condition)
+            same = together(batch.condition, len(images), images.device)
+        losses, sizes = [], []
+        for x, y in zip(own, theirs, strict=True):
+            with torch.no_grad():
+                scale = torch.cdist(x, y)[same].mean().clamp(min=1e-8)
+                moves = [drift(x / scale, y / scale, radius, same) for radius in self.radii]
+                move = torch.stack(moves).sum(0)
+                size = move.square().sum(1).mean().sqrt()
+                target = x / scale + move
+            losses.append((x / scale - target).square().sum(1).mean())
+            sizes.append(size)
+        return Loss(torch.stack(losses).mean(), {"drift": torch.stack(sizes).mean()})
+
+    def views(self, x_r: Tensor, r: Tensor, condition: Condition) -> list[Tensor]:
+        """Return what the teacher sees of noisy images at times r, each (b, d): its features and its answer."""
+        middle, x_0 = self.features.shown(x_r, r, condition)
+        return [middle, x_0.flatten(1)]
+
+
+def drift(x: Tensor, y: Tensor, radius: float, same: Tensor) -> Tensor:
+    """Return the drift of features x (b, d) towards y (m, d) and away from the other x, (b, d).
+
+    It is Σ_jk a_ij b_ik (y_j − x_k), whose weights a and b are normalised over attraction and repulsion together, by
+    rows and by columns. It is zero where x and y are the same samples, and it changes its sign with their roles.
+
+    Args:
+        radius: of the kernel exp(−distance / radius).
+        same: (b, m), whether two samples have one condition; others neither attract nor repel.
+    """
+    near, apart = torch.cdist(x, y), torch.cdist(x, x)
+    alone = torch.eye(len(x), dtype=torch.bool, device=x.device)
+    near = torch.where(same, near, APART)
+    apart = torch.where(same & ~alone, apart, APART)
+    logits = -torch.cat([near, apart], dim=1) / radius
+    weights = (logits.softmax(1) * logits.softmax(0)).sqrt()
+    weights = weights * torch.cat([same, same & ~alone], dim=1)
+    attracts, repels = weights.split([len(y), len(x)], dim=1)
+    towards = (attracts * repels.sum(1, keepdim=True)) @ y
+    return towards - (repels * attracts.sum(1, keepdim=True)) @ x
+
+
+def together(condition: Condition, count: int, device: torch.device) -> Tensor:
+    """Return which samples of a batch have one condition, (count, count); a guidance weight may differ."""
+    same = torch.ones(count, count, dtype=torch.bool, device=device)
+    for name, values in condition.items():
+        if name != "guidance":
+            group = values.reshape(count, -1).unique(dim=0, return_inverse=True)[1]
+            same &= group[:, None] == group[None]
+    return same

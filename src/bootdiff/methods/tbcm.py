@@ -1,0 +1,100 @@
+"""TBCM: continuous-time consistency on states of the teacher's own path (arXiv 2511.20410; sCM, arXiv 2410.11081).
+
+Source: docs/method.md, "TBCM". No data, no fake network: the states are stored, and a small step of the teacher from
+each says how the answers change along its path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from bootdiff.config.mixins import StoredTrajectories
+from bootdiff.core.turn import Turn
+from bootdiff.data.sources import Batch, Source
+from bootdiff.losses.distances import Distance, make_distance
+from bootdiff.methods.base import Learner, Loss, Networks, OneLearner, learner_of
+from bootdiff.methods.method import method
+from bootdiff.methods.settings import DistillationSettings, target_limit
+from bootdiff.schedules import expand
+from bootdiff.solvers import noisy, teacher_step
+from bootdiff.students.consistency import ConsistencyStudent
+from bootdiff.teachers import Teacher, limited
+
+
+class TbcmSettings(StoredTrajectories, DistillationSettings):
+    """The settings of TBCM."""
+
+    boundary: Literal["skip", "naive"] | None = Field(
+        default=None, description="g(x, t_min) = x by skip connections, or no boundary at all; none = skip, or start's"
+    )
+    tangent_step: float = Field(default=0.02, gt=0, lt=1, description="t − s, by which the tangent is measured")
+    tangent_floor: float = Field(
+        default=0.1, gt=0, le=1e6, description="c of the normalised tangent g / (|g| + c); large = not normalised"
+    )
+    solver: Literal["euler", "heun"] = Field(default="heun", description="of the teacher's step: first or second order")
+
+
+@method("tbcm", TbcmSettings, sources=("trajectories",), student="consistency")
+@dataclass
+class Tbcm(OneLearner):
+    """The objective E d(g_theta(x_t, t), SG[g_theta(x_t, t) − v / (|v| + c)]), whose v is the tangent dg/dt.
+
+    The tangent is that along the teacher's path, by a difference: (g(x_t, t) − g(x̂_s, s)) / (t − s).
+
+    Args:
+        teacher: f, limited as the targets are.
+        student: the learner.
+        step: t − s.
+        floor: c, with |v| as the root of the mean square of a sample's values.
+        second_order: whether the step from x_t to x̂_s is Heun's.
+    """
+
+    teacher: Teacher
+    student: Learner
+    source: Source
+    distance: Distance
+    step: float
+    floor: float
+    second_order: bool
+    t_min: float
+
+    @classmethod
+    def from_settings(
+        cls, teacher: Teacher, settings: TbcmSettings, source: Source, student: ConsistencyStudent
+    ) -> Self:
+        """Return the objective with the objects that the settings' words stand for."""
+        student.begin(settings.boundary, settings.trajectory_times, settings.start)
+        return cls(
+            limited(teacher, target_limit(settings, teacher)),
+            learner_of(student, settings),
+            source,
+            make_distance(settings.distance, teacher.shape, settings.lpips_weights),
+            settings.tangent_step,
+            settings.tangent_floor,
+            settings.solver == "heun",
+            student.t_min,
+        )
+
+    def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
+        """Return the one term of the loss; the tangent is computed here, without gradients."""
+        count = len(batch.times)
+        number = turn.draw.integers("state", count - 1).to(batch.noise.device)  # not the path's end
+        t, y_t = batch.times[number], batch.states[torch.arange(len(number), device=number.device), number]
+        x_t = noisy(y_t, batch.noise, t, self.teacher.schedule)
+        s = (t - self.step).clamp(min=self.t_min)
+        with torch.no_grad():
+            x_s = teacher_step(self.teacher, x_t, t, s, batch.condition, self.second_order)
+            here, there = (networks["student"](*point, batch.condition) for point in ((x_t, t), (x_s, s)))
+            target = here - self.normalised((here - there) / expand(t - s, here))
+        return [lambda: self.regression("tangent", networks["student"](x_t, t, batch.condition), target)]
+
+    def normalised(self, tangent: Tensor) -> Tensor:
+        """Return v / (|v| + c) for tangents v (b, *shape), where |v| is a sample's root mean square."""
+        size = tangent.square().flatten(1).mean(1).sqrt()
+        return tangent / expand(size + self.floor, tangent)
