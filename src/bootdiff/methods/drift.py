@@ -25,7 +25,7 @@ from bootdiff.methods.method import ANY, method
 from bootdiff.methods.settings import DistillationSettings
 from bootdiff.solvers import noisy
 from bootdiff.students import Student
-from bootdiff.teachers import Teacher
+from bootdiff.teachers import NetworkTeacher, Teacher
 from bootdiff.teachers.features import TeacherFeatures
 
 #: the next level of noise is this part of the range further: the golden section, which fills a range evenly
@@ -77,7 +77,9 @@ class Drift(OneLearner):
     pair_weight: float
 
     def __post_init__(self) -> None:
-        self.features = TeacherFeatures.of_any(self.teacher, self.teacher.t_range[0])
+        network = isinstance(self.teacher.denoiser, NetworkTeacher)
+        #: None for a closed form, which has no features beside its answer
+        self.features = TeacherFeatures.of_any(self.teacher, self.teacher.t_range[0]) if network else None
 
     @classmethod
     def from_settings(cls, teacher: Teacher, settings: DriftSettings, source: Source, student: Student) -> Self:
@@ -129,6 +131,8 @@ class Drift(OneLearner):
 
     def views(self, x_r: Tensor, r: Tensor, condition: Condition) -> list[Tensor]:
         """Return what the teacher sees of noisy images at times r, each (b, d): its features and its answer."""
+        if self.features is None:
+            return [x_r.flatten(1), self.teacher.x0(x_r, r, condition).flatten(1)]
         middle, x_0 = self.features.shown(x_r, r, condition)
         return [middle, x_0.flatten(1)]
 
@@ -137,7 +141,8 @@ def drift(x: Tensor, y: Tensor, radius: float, same: Tensor) -> Tensor:
     """Return the drift of features x (b, d) towards y (m, d) and away from the other x, (b, d).
 
     It is Σ_jk a_ij b_ik (y_j − x_k), whose weights a and b are normalised over attraction and repulsion together, by
-    rows and by columns. It is zero where x and y are the same samples, and it changes its sign with their roles.
+    rows and by columns. Where x and y are samples of one distribution, y_j and x_k can change places, so that its mean
+    is zero.
 
     Args:
         radius: of the kernel exp(−distance / radius).

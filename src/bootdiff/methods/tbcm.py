@@ -7,14 +7,15 @@ each says how the answers change along its path.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Self
+from dataclasses import dataclass, replace
+from typing import Literal, Self, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from bootdiff.config.mixins import StoredTrajectories
+from bootdiff.core.errors import BootdiffError
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch, Source
 from bootdiff.losses.distances import Distance, make_distance
@@ -43,9 +44,11 @@ class TbcmSettings(StoredTrajectories, DistillationSettings):
 @method("tbcm", TbcmSettings, sources=("trajectories",), student="consistency")
 @dataclass
 class Tbcm(OneLearner):
-    """The objective E d(g_theta(x_t, t), SG[g_theta(x_t, t) − v / (|v| + c)]), whose v is the tangent dg/dt.
+    """The objective E d(F, SG[F − v / (|v| + c)]), F the student's x_0 within g and v the tangent of g.
 
-    The tangent is that along the teacher's path, by a difference: (g(x_t, t) − g(x̂_s, s)) / (t − s).
+    The state at t is one step of the teacher from the stored one above it.
+    The tangent is that along the teacher's path, by a difference: alpha_t (g(x_t, t) − g(x̂_s, s)) / (a_t − a_s), in the
+    angle a = arctan(sigma / alpha) of sCM, in which it stays finite at both ends.
 
     Args:
         teacher: f, limited as the targets are.
@@ -62,13 +65,14 @@ class Tbcm(OneLearner):
     step: float
     floor: float
     second_order: bool
-    t_min: float
 
     @classmethod
     def from_settings(
         cls, teacher: Teacher, settings: TbcmSettings, source: Source, student: ConsistencyStudent
     ) -> Self:
         """Return the objective with the objects that the settings' words stand for."""
+        if settings.distance == "lpips":
+            raise BootdiffError("TBCM learns differences, which are no pictures for lpips; choose another distance.")
         student.begin(settings.boundary, settings.trajectory_times, settings.start)
         return cls(
             limited(teacher, target_limit(settings, teacher)),
@@ -78,21 +82,41 @@ class Tbcm(OneLearner):
             settings.tangent_step,
             settings.tangent_floor,
             settings.solver == "heun",
-            student.t_min,
         )
 
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
         """Return the one term of the loss; the tangent is computed here, without gradients."""
         count = len(batch.times)
         number = turn.draw.integers("state", count - 1).to(batch.noise.device)  # not the path's end
-        t, y_t = batch.times[number], batch.states[torch.arange(len(number), device=number.device), number]
-        x_t = noisy(y_t, batch.noise, t, self.teacher.schedule)
-        s = (t - self.step).clamp(min=self.t_min)
+        above, below = batch.times[number], batch.times[number + 1]
+        state = batch.states[torch.arange(len(number), device=number.device), number]
+        # Between two stored states: what is learned at these alone says nothing of the times between them.
+        student = cast("ConsistencyStudent", self.student.module)
+        # Not up to t_min: there g is the sample whatever F is, and the step has no length.
+        t = (above - (above - below) * turn.draw.uniform("t").to(above)).clamp(min=student.t_min + self.step / 2)
+        s = (t - self.step).clamp(min=student.t_min)
         with torch.no_grad():
+            x = noisy(state, batch.noise, above, self.teacher.schedule)
+            x_t = teacher_step(self.teacher, x, above, t, batch.condition, self.second_order)
             x_s = teacher_step(self.teacher, x_t, t, s, batch.condition, self.second_order)
             here, there = (networks["student"](*point, batch.condition) for point in ((x_t, t), (x_s, s)))
-            target = here - self.normalised((here - there) / expand(t - s, here))
-        return [lambda: self.regression("tangent", networks["student"](x_t, t, batch.condition), target)]
+            tangent = expand(self.per_angle(t, s).to(here), here) * (here - there)
+            move = -self.normalised(tangent)
+        out = student.boundary.factors(t, student.t_min, self.teacher.schedule)[1]
+
+        def moved() -> Loss:
+            answer = networks["student"](x_t, t, batch.condition)
+            # g = skip x_t + out F: what is learned is F. In floating point the difference is exactly zero.
+            of_network = (answer - answer.detach()) / expand(out.to(answer), answer)
+            loss = self.regression("tangent", of_network, move)
+            return replace(loss, scalars={"tangent": tangent.square().mean().sqrt()})
+
+        return [moved]
+
+    def per_angle(self, t: Tensor, s: Tensor) -> Tensor:
+        """Return alpha_t / (a_t − a_s), (b,) in float64, with the angle a = arctan(sigma / alpha), cos a = alpha_t."""
+        a_t, a_s = (self.teacher.schedule.lambda_(time.double()).exp().atan() for time in (t, s))
+        return a_t.cos() / (a_t - a_s)
 
     def normalised(self, tangent: Tensor) -> Tensor:
         """Return v / (|v| + c) for tangents v (b, *shape), where |v| is a sample's root mean square."""
