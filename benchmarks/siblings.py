@@ -48,8 +48,11 @@ METHODS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
 }
 #: the share of the steps of a file that a teacher's runs have
 SHARES: Mapping[str, float] = {"digits": 1.0, "digits-class": 0.5, "digits-text": 0.5}
-#: settings of a method that a teacher needs in place of those of its file: latents lose more by a late start
+#: the start of a path in latents, which lose more by a late one than pixels do: that of BOOT's own file
+LATE = ("t_max=0.8",)
+#: settings of a method that a teacher needs in place of those of its file
 OWN: Mapping[tuple[str, str], tuple[str, ...]] = {
+    **{(name, "digits-text"): LATE for name in ("direct", "progressive", "dfno", "consistency-training")},
     ("boot+dm", "digits-text"): ("t_max=0.8", "delta=0.07", "learning_rate=3e-4", "fake_learning_rate=1e-3"),
 }
 #: BOOT's own settings, by the teacher

@@ -74,6 +74,21 @@ def test_tbcms_target_is_the_answer_less_the_normalised_tangent():
     assert found == pytest.approx(float(moved.square().mean()), rel=1e-3)
 
 
+def test_path_regressions_loss_is_zero_at_the_exact_states():
+    kind = find_method("path")
+    asked = kind.build(TEACHER, kind.settings(steps=9, batch_size=4, t_min=0.1, t_max=0.9), Paths())
+
+    def loss(answer) -> float:
+        at, batch = turn(step=torch.tensor([0, 1, 2, 4])), Paths().batch(None)
+        (term,) = asked.losses({"student": Calls(answer)}, at, batch)
+        return float(term().total.detach())
+
+    def exact(eps, t, condition):
+        return torch.cat([path(row[None], time) for row, time in zip(eps, t.tolist(), strict=True)])
+
+    assert loss(exact) < 1e-9 and loss(lambda eps, t, condition: exact(eps, t, condition) + 0.5) > 0.2
+
+
 @pytest.mark.slow
 def test_tbcm_finds_the_closed_form_map(tmp_path):
     mean, deviation = 0.5, 0.5
@@ -131,7 +146,7 @@ def test_drifting_brings_a_student_to_its_teacher_s_distribution(tmp_path):
     assert (images.mean(0) - 0.5).abs().max() < 0.08 and (images.std(0) / 0.5 - 1).abs().max() < 0.15
 
 
-@pytest.mark.parametrize("method", ["drift", "boot+drift", "tbcm"])
+@pytest.mark.parametrize("method", ["drift", "boot+drift", "tbcm", "path"])
 def test_runs_of_a_real_network(tmp_path, method):
     teacher = load_teacher("digits-class" if method == "drift" else "digits")
     words = {
@@ -143,8 +158,7 @@ def test_runs_of_a_real_network(tmp_path, method):
     }
     student = distill(teacher, tmp_path / "run", settings(method, **words), method)
     assert (tmp_path / "run/student/model_index.json").is_file()
-    kind = {"drift": "path", "boot+drift": "path", "tbcm": "consistency"}[method]
-    assert student.kind == kind and student.data_free
+    assert student.kind == ("consistency" if method == "tbcm" else "path") and student.data_free
 
 
 def test_gradients_of_the_drift_reach_the_student_alone():

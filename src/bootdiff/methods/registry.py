@@ -22,6 +22,7 @@ C = TypeVar("C", bound=type)
 METHODS: dict[str, Any] = {
     "boot": "bootdiff.methods.boot:Boot",
     "direct": "bootdiff.methods.direct:Direct",
+    "path": "bootdiff.methods.path:Path",
     "progressive": "bootdiff.methods.progressive:Progressive",
     "consistency": "bootdiff.methods.consistency:Consistency",
     "lcm": "bootdiff.methods.lcm:Lcm",
