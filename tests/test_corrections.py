@@ -838,3 +838,55 @@ def test_quality_against_calls_in_a_comparison(corrected, tmp_path, cli):
     rows = json.loads((tmp_path / "c" / "compare.json").read_text())["rows"]
     assert [row["calls"] for row in rows if row["kind"] == "student"] == [1, 2, 3]
     assert "--refine expects whole numbers" in cli("compare", corrected, *words[:-2], "--refine", "x", *words[-2:]).err
+
+
+@pytest.mark.parametrize("name", ["dm", "sid"])
+def test_a_critic_learns_to_tell_and_the_student_to_be_taken_for_the_teacher(name):
+    """Gradients reach the turn's own network only; the critic's real images are the pairs'."""
+    teacher = load_teacher("digits")
+    method = find_method(name)
+    asked = make_settings(method.settings, {"steps": 60, "batch_size": 8, "critic_weight": 0.1})
+    assert asked.source == "pairs" and asked.stored == 480
+    student = method.new_student(teacher, asked)
+    objective = method.build(teacher, asked, None, student)
+    assert objective.turns(60) == ["fake", "fake", "fake", "critic", "student"] and "critic" in objective.turns(0)
+    learners = {key: learner.module for key, learner in objective.learners().items()}
+    draw = Draw(0, 0, "x", 0, 8, 8)
+    batch = Batch(draw.normal("noise", teacher.shape), data=draw.normal("data", teacher.shape) / 4)
+    for turn in ("critic", "student"):
+        for key, one in learners.items():  # as the loop does in every turn
+            one.requires_grad_(key == turn)
+        for term in objective.losses(learners, Turn(turn, 60, 0.5, draw), batch):
+            term().total.backward()
+        gradients = {key: [p.grad for p in one.parameters() if p.grad is not None] for key, one in learners.items()}
+        assert [key for key, found in gradients.items() if any(bool(g.any()) for g in found)] == [turn]
+        learners[turn].zero_grad(set_to_none=True)
+    learners["critic"].requires_grad_(True)
+    assert all(p.grad is None for p in teacher.parameters())
+    optimizer = torch.optim.Adam(learners["critic"].parameters(), 1e-3)
+    for _ in range(40):
+        loss = objective.telling(learners, Turn("critic", 60, 0.5, draw), batch)
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+    assert float(loss.scalars["critic is right"]) > 0.9
+
+
+def test_a_run_with_a_critic_is_free_of_data_and_ends_the_same_again(tmp_path):
+    method = find_method("boot+dm")
+    words = {"steps": 4, "batch_size": 4, "fake_warmup": 1, "critic_weight": 0.1, "pairs": 8, "pair_steps": 2}
+    asked = make_settings(method.settings, {**words, "boot": {"steps": 2}, "watch_every": 0, "checkpoint_every": 2})
+    student = distill("digits", tmp_path / "run", asked, "boot+dm")
+    assert student.data_free
+    assert json.loads((tmp_path / "run/done.json").read_text())["data_free"] is True
+    again = distill("digits", tmp_path / "again", asked, "boot+dm").state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in student.state_dict().items())
+
+
+@pytest.mark.parametrize("words, told", [
+    ({"critic_weight": 0.1, "source": "noise"}, "critic_weight needs samples of the teacher"),
+    ({"critic_weight": -1.0}, "critic_weight"),
+])  # fmt: skip
+def test_a_critic_that_means_nothing_is_refused(words, told):
+    with pytest.raises(BootdiffError, match=told):
+        make_settings(find_method("dm").settings, words)

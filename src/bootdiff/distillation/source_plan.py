@@ -168,7 +168,8 @@ def chosen_source(settings: DistillationSettings, method: str, takes: Sequence[s
         asked = settings.source or ("images" if settings.images is not None else asked)
         check_source(method, takes, asked, "--source" if settings.source is not None else "--images")
         if getattr(settings, "pairs", None) is not None and asked not in STORED:
-            raise BootdiffError(f"pairs has no effect with --source {asked}; leave one of them out.")
+            first = f", or set {method.partition('+')[0]}.pairs" if "+" in method else ""
+            raise BootdiffError(f"pairs has no effect with --source {asked}; leave one of them out{first}.")
         chosen = {"source": asked}
     # Of a run in rounds every round has its own number.
     stores = isinstance(settings, StoredPairs) and asked in STORED and not isinstance(settings, Rounds)

@@ -24,6 +24,7 @@ MAY_DIFFER = (
     *("lpips_weights", "batch_size", "seed", "weight_decay", "gradient_clip", "gradient_accumulation"),
     *("gradient_checkpointing", "compile", "mixed_precision", "watch_every", "keep"),
     *("log_every", "sample_every", "checkpoint_every", "keep_last"),
+    *("source", "pairs", "pair_steps", "pair_solver"),
 )
 OWN = ("steps", "learning_rate", "lr_schedule", "warmup_steps", "ema_decay", "stop_when")
 

@@ -12,16 +12,18 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from bootdiff.core.condition import Condition
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch, Noise, Source
 from bootdiff.methods.base import Learner, Loss, Networks, Stateless, learner_of, sampled
 from bootdiff.methods.boot import Boot
+from bootdiff.methods.corrections.critic import Critic
 from bootdiff.methods.corrections.fake import Fake
 from bootdiff.methods.corrections.settings import CorrectionSettings
 from bootdiff.methods.settings import target_limit
@@ -46,6 +48,8 @@ class Correction(Stateless):
         boot: BOOT's objective for the same student, if that is a path student; its loss is kept with ``boot_weight``.
         boot_weight: the weight of the BOOT loss that is kept.
         levels: the lowest and the highest time r at which teacher and fake are compared.
+        critic: a discriminator as a raw learner, which tells the student's samples from the teacher's; None for none.
+        critic_weight: the weight of its loss for the student.
     """
 
     student: Learner
@@ -57,6 +61,8 @@ class Correction(Stateless):
     fake_warmup: int = 0
     boot_weight: float = 0.5
     levels: tuple[float, float] = (0.02, 0.98)
+    critic: Learner | None = None
+    critic_weight: float = 0.0
 
     def __post_init__(self) -> None:
         self.schedule, self.limit = self.teacher.schedule, limit_of(self.teacher)
@@ -99,12 +105,14 @@ class Correction(Stateless):
             settings.fake_warmup,
             settings.boot_weight if boot is not None else 0.0,
             (settings.noise_levels[0], settings.noise_levels[1]),
+            *critic_of(teacher, settings, betas),
             **settings.own,
         )
 
     def learners(self) -> Mapping[str, Learner]:
-        """Return the learners by name: the student and the fake."""
-        return {"student": self.student, "fake": self.fake}
+        """Return the learners by name: the student, the fake, and the critic where there is one."""
+        judges = {} if self.critic is None else {"critic": self.critic}
+        return {"student": self.student, "fake": self.fake, **judges}
 
     def frozen(self) -> Sequence[nn.Module]:
         """Return the compared teacher, and the networks that BOOT asks."""
@@ -112,7 +120,7 @@ class Correction(Stateless):
 
     def turns(self, step: int) -> Sequence[str]:
         """Return the names of a step's turns: the fake's first, so that it knows the student that it judges."""
-        fake = ["fake"] * self.fake_updates
+        fake = ["fake"] * self.fake_updates + ([] if self.critic is None else ["critic"])
         return fake if step < self.fake_warmup else [*fake, "student"]
 
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
@@ -122,6 +130,8 @@ class Correction(Stateless):
         """
         if turn.name == "fake":
             return [lambda: self.denoising(networks, turn, batch)]
+        if turn.name == "critic":
+            return [lambda: self.telling(networks, turn, batch)]
         terms = [lambda: self.correction(networks, turn, batch)]
         if self.boot is not None and self.boot_weight > 0:
             kept = self.boot.losses(networks, turn, batch)
@@ -149,7 +159,25 @@ class Correction(Stateless):
         r = self.draw_levels(turn)
         x_r = noisy(x, turn.draw.normal("renoise", self.teacher.shape), r, self.schedule)
         loss, difference = self.compare(networks, x, x_r, r, batch.condition)
-        return Loss(loss, {"correction": difference.mean()}, {"correction": (r, difference)})
+        scalars = {"correction": difference.mean()}
+        if self.critic is not None:
+            judged = softplus(-networks["critic"](x_r, r, batch.condition)).mean()
+            loss, scalars = loss + self.critic_weight * judged, {**scalars, "judged": judged.detach()}
+        return Loss(loss, scalars, {"correction": (r, difference)})
+
+    def telling(self, networks: Networks, turn: Turn, batch: Batch) -> Loss:
+        """Return E softplus(−D(y_r)) + softplus(D(x_r)) for the teacher's samples y and the student's x, Eq. C6."""
+        with torch.no_grad():
+            x = self.sample(networks, batch.noise, batch.condition)
+        r, own, theirs = (
+            self.draw_levels(turn),
+            *(turn.draw.normal(name, self.teacher.shape) for name in ("own", "theirs")),
+        )
+        x_r, y_r = (noisy(z, noise, r, self.schedule) for z, noise in ((x, own), (batch.data, theirs)))
+        made, real = (networks["critic"](z_r, r, batch.condition) for z_r in (x_r, y_r))
+        loss = softplus(-real).mean() + softplus(made).mean()
+        right = torch.cat([real > 0, made < 0]).float().mean()
+        return Loss(loss, {"critic": loss.detach(), "critic is right": right})
 
     @abstractmethod
     def compare(
@@ -179,6 +207,12 @@ class Correction(Stateless):
     def _kept(self, term: Callable[[], Loss]) -> Loss:
         loss = term()
         return replace(loss, total=self.boot_weight * loss.total)
+
+
+def critic_of(teacher: Teacher, settings: CorrectionSettings, betas: tuple[float, float]) -> tuple[Any, ...]:
+    """Return a critic as a learner and its weight, where the settings ask for one; otherwise nothing."""
+    weight = getattr(settings, "critic_weight", 0.0)
+    return (Learner(Critic(teacher), settings.critic_learning_rate, betas), weight) if weight else ()  # type: ignore[attr-defined]
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:

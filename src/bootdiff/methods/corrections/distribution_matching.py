@@ -13,15 +13,15 @@ from torch import Tensor
 from bootdiff.core.condition import Condition
 from bootdiff.methods.base import Networks
 from bootdiff.methods.corrections.base import Correction, per_sample
-from bootdiff.methods.corrections.settings import CorrectionSettings
+from bootdiff.methods.corrections.critic import CriticSettings
 from bootdiff.methods.method import ANY, method
 
 
-class DistributionMatchingSettings(CorrectionSettings):
+class DistributionMatchingSettings(CriticSettings):
     """The settings of distribution matching, which has none beyond those of every correction."""
 
 
-@method("dm", DistributionMatchingSettings, student=ANY)
+@method("dm", DistributionMatchingSettings, sources=("noise", "pairs"), student=ANY)
 class DistributionMatching(Correction):
     """The objective of distribution matching.
 

@@ -14,11 +14,11 @@ from torch import Tensor
 from bootdiff.core.condition import Condition
 from bootdiff.methods.base import Networks
 from bootdiff.methods.corrections.base import Correction, per_sample
-from bootdiff.methods.corrections.settings import CorrectionSettings
+from bootdiff.methods.corrections.critic import CriticSettings
 from bootdiff.methods.method import ANY, method
 
 
-class SidSettings(CorrectionSettings):
+class SidSettings(CriticSettings):
     """The settings of score identity distillation: those of every correction, and its own."""
 
     sid_alpha: float = Field(default=1.0, ge=0, le=2, description="a of the loss; SiD has 1 to 1.2")
@@ -34,7 +34,7 @@ class SidSettings(CorrectionSettings):
         return True
 
 
-@method("sid", SidSettings, student=ANY)
+@method("sid", SidSettings, sources=("noise", "pairs"), student=ANY)
 @dataclass
 class Sid(Correction):
     """The objective of score identity distillation.
