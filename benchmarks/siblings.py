@@ -90,7 +90,8 @@ def beside(old: Record, new: Record) -> Record:
     of = {row["method"].split(",")[0] for row in new.values["siblings"]}
     kept = [row for row in old.values["siblings"] if row["method"].split(",")[0] not in of]
     order = list(METHODS)
-    found = sorted([*kept, *new.values["siblings"]], key=lambda row: order.index(row["method"].split(",")[0]))
+    place = {name: number for number, name in enumerate(order)}
+    found = sorted([*kept, *new.values["siblings"]], key=lambda row: place.get(row["method"].split(",")[0], len(order)))
     commits = ", ".join(dict.fromkeys([*(old.commit.split(", ") if kept else ()), new.commit]))
     return replace(new, values={**new.values, "siblings": found}, commit=commits)
 

@@ -18,6 +18,7 @@ from bootdiff.data.conditions import Classes
 from bootdiff.data.sources import Batch
 from bootdiff.distillation.distill import distill
 from bootdiff.distillation.memory import Need, memory_need
+from bootdiff.distillation.plan import plan_distillation
 from bootdiff.losses.loss_weights import SignalWeight
 from bootdiff.methods import Boot, Learner, Turn
 from bootdiff.methods.corrections.base import Correction
@@ -890,3 +891,28 @@ def test_a_run_with_a_critic_is_free_of_data_and_ends_the_same_again(tmp_path):
 def test_a_critic_that_means_nothing_is_refused(words, told):
     with pytest.raises(BootdiffError, match=told):
         make_settings(find_method("dm").settings, words)
+
+
+@pytest.mark.parametrize("name, words", [
+    ("consistency+dm", {}),
+    ("progressive+dm", {}),
+    ("tract+sid", {}),
+    ("direct+dm", {"direct": {"pairs": 200}}),
+    ("consistency-training+dm", {"consistency-training": {"images": "digits"}}),
+    ("direct+dm", {"critic_weight": 0.1, "pairs": 60, "direct": {"pairs": 200}}),
+])  # fmt: skip
+def test_what_a_stage_learns_from_is_its_own(name, words, tmp_path):
+    """A correction that may take pairs says nothing of what the method before it learns from."""
+    asked = make_settings(find_method(name).settings, {"steps": 60, "batch_size": 4, **words})
+    plan = plan_distillation("digits", tmp_path / "run", asked, name)
+    first = plan.before[-1] if "direct" in name else plan.before[0]
+    assert first.source.kind == ("images" if "training" in name else "pairs")
+    assert plan.source.kind == ("pairs" if "critic_weight" in words else "noise")
+    if name == "direct+dm":
+        assert first.trained.stored == 200
+
+
+def test_the_first_stages_pairs_are_as_many_as_it_asks_for(tmp_path):
+    asked = make_settings(find_method("direct+drift").settings, {"steps": 60, "batch_size": 4})
+    plan = plan_distillation("digits", tmp_path / "run", asked, "direct+drift")
+    assert (plan.before[0].trained.stored, plan.trained.stored) == (asked.first.steps * 4, 240)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bootdiff import Cosine, Gaussian, load_teacher
+from bootdiff import BootdiffError, Cosine, Gaussian, load_teacher
 from bootdiff.core.condition import Condition
 from bootdiff.core.randomness import sample_noise
 from bootdiff.data.sources import Batch
 from bootdiff.distillation.distill import distill
 from bootdiff.methods.drift import drift, together
 from bootdiff.methods.registry import find_method
+from bootdiff.training.planned import rehearsed
 from test_siblings import NOISE, TEACHER, Calls, Source, exact_end, turn
 
 FAST = {"watch_every": 0, "sample_every": 0, "log_every": 100, "lr_schedule": "cosine", "ema_decay": 0.99}
@@ -144,6 +145,26 @@ def test_drifting_brings_a_student_to_its_teacher_s_distribution(tmp_path):
     with torch.no_grad():
         images = student.sample(sample_noise(3, 0, 2048, (2,)))
     assert (images.mean(0) - 0.5).abs().max() < 0.08 and (images.std(0) / 0.5 - 1).abs().max() < 0.15
+
+
+@pytest.mark.parametrize("method, words, told", [
+    ("drift", {"radii": [0.0]}, "radii"),
+    ("drift", {"radii": []}, "radii"),
+    ("drift", {"noise_levels": [0.9, 0.1]}, "LOW < HIGH"),
+    ("drift", {"noise_levels": [5.0, 9.0]}, "LOW < HIGH"),
+    ("tbcm", {"distance": "lpips"}, "differences, which are no pictures"),
+    ("tbcm", {"distance": "digits"}, "differences, which are no pictures"),
+])  # fmt: skip
+def test_settings_that_mean_nothing_are_refused(method, words, told):
+    with pytest.raises(BootdiffError, match=told):
+        settings(method, **words)
+
+
+@pytest.mark.parametrize("method", ["drift", "tbcm", "path", "dm"])
+def test_a_plan_is_rehearsed(method):
+    asked = find_method(method).settings(steps=60, batch_size=4, **({"critic_weight": 0.1} if method == "dm" else {}))
+    asked = asked.model_copy(update={"t_min": 0.01, "t_max": 0.9})
+    assert rehearsed(find_method(method), asked, load_teacher("digits")) is not None
 
 
 @pytest.mark.parametrize("method", ["drift", "boot+drift", "tbcm", "path"])

@@ -16,6 +16,7 @@ from bootdiff.core.errors import BootdiffError
 from bootdiff.data.pictures import on_scale, own_scale
 from bootdiff.evaluation.measurement import Measurement
 from bootdiff.evaluation.references import find_reference, open_features
+from bootdiff.metrics.features import load_features
 from bootdiff.report.build import build_report
 from bootdiff.storage.runs import Run
 from bootdiff.teachers.features import TeacherFeatures
@@ -204,6 +205,8 @@ def test_options_of_loading_mean_nothing_to_a_function(cli, own):
 
 def test_nothing_but_the_command_line_runs_a_file(cli, own):
     """A config, a card or a run that names a file is refused, and the file does not run."""
+    assert cli("distill", "own.py:pipeline", "--output", "run", *FEW).code == 0
+    assert "Teacher and student" in Path("run/report.html").read_text(encoding="utf-8")
     Path("own.py").write_text("raise SystemExit('it ran')\n")
     with pytest.raises(BootdiffError, match="runs only where the command line names it"):
         bootdiff.load_teacher("own.py:picture")
@@ -212,13 +215,20 @@ def test_nothing_but_the_command_line_runs_a_file(cli, own):
     )
     refused = cli("ablate", "grid.yaml", "--output", "grid")
     assert refused.code == 2 and "it ran" not in refused.err and not Path("grid").exists()
+    for words in (["report", "run"], ["evaluate", "run", "--output", "e.json"], ["compare", "run", "--output", "c"]):
+        refused = cli(*words)  # the run's card and config name the file
+        assert refused.code == 2 and "runs only where the command line names it" in refused.err
+    with pytest.raises(BootdiffError, match="runs only where the command line names it"):
+        load_features("own.py:features", (1, 8, 8))
 
 
 @pytest.mark.parametrize(
-    ("function", "said"), [("three_features", "should be a tensor"), ("no_features", "no function")]
+    ("function", "said"),
+    [("three_features", "should be a tensor"), ("no_features", "no function"), ("missing", "no Python file")],
 )
 def test_a_feature_function_is_checked(cli, own, function, said):
-    words = ("--num", "16", "--calls", "1", "--features", f"own.py:{function}", "--reference", "digits")
+    file = "missing" if function == "missing" else "own"
+    words = ("--num", "16", "--calls", "1", "--features", f"{file}.py:{function}", "--reference", "digits")
     failed = cli("evaluate", "own.py:picture", *words, "--output", "e.json")
     assert failed.code == 2 and said in failed.err and not Path("e.json").exists()
 
@@ -269,7 +279,8 @@ def test_from_python_the_teacher_itself_and_functions_are_taken(own):
     assert evaluate_student("run", asked, "e.json", teacher=teacher)["rows"][-1]["frechet_distance"] > 0
     assert build_report("run", teacher).is_file()
     features = TeacherFeatures.of_any(teacher, 0.1)
-    assert features.middle is network[2] and features.read(torch.zeros(3, 2), bootdiff.core.condition.Condition()).shape
+    assert features.middle is network[2]
+    assert features.read(torch.zeros(3, 2), bootdiff.core.condition.Condition()).shape == (3, 2)
 
 
 def test_an_array_of_another_shape_is_no_reference(own):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from bootdiff.config.mixins import STORED
 from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError, Interrupted
 from bootdiff.core.passes import PassCounter, counting, operations
@@ -315,9 +316,14 @@ def test_an_average_that_a_loss_calls_counts_in_a_plan_and_in_a_run(monkeypatch,
 @pytest.mark.parametrize("method", TRIED)
 def test_what_is_planned_is_what_is_counted(method, answers, tmp_path):
     fields = find_method(method).settings.model_fields
-    own = {"fake_warmup": 2, "fake_updates": 2, "boundary_every": 3, "pairs": 20, "pair_steps": 4}
+    stored = {"pairs": 20, "pair_steps": 4}
+    own = {"fake_warmup": 2, "fake_updates": 2, "boundary_every": 3, **stored}
     own = {key: value for key, value in own.items() if key in fields}
-    own |= {method.split("+")[0]: {"steps": 3}} if "+" in method else {}
+    if find_method(method).sources[0] not in STORED:  # a correction may take pairs, and usually does not
+        own = {key: value for key, value in own.items() if key not in stored}
+    if "+" in method:
+        first = find_method(method.split("+")[0])
+        own |= {first.name: {"steps": 3, **(stored if first.sources[0] in STORED else {})}}
     asked = settings(method, steps=7, **own)
     teacher = guided(plain(), Condition(), 2.0) if answers == 2 else plain()
     plan = plan_distillation(teacher, tmp_path / "run", asked, method)

@@ -9,7 +9,7 @@ from typing import Any
 
 from bootdiff.cli.functions import named_teacher
 from bootdiff.config.settings import make_settings, read_command
-from bootdiff.config.teacher import TeacherOptions
+from bootdiff.config.teacher import TeacherOptions, names_function
 from bootdiff.core.errors import BootdiffError, first_line, show_traceback
 from bootdiff.distillation.plan import Plan, plan_distillation
 from bootdiff.distillation.run import run_plan
@@ -97,7 +97,9 @@ def print_verdict(plan: Plan) -> None:
 
 def print_report(plan: Plan) -> None:
     """Build the report of a finished run; if that fails, say so, because the run is finished all the same."""
-    output, own = plan.output, plan.teacher if adapter_of(plan.teacher) is None else None
+    # What a function made, the report cannot load by its name.
+    made = adapter_of(plan.teacher) is None or names_function(plan.teacher.name)
+    output, own = plan.output, plan.teacher if made else None
     try:
         print(f"report:  {build_report(output, own)}")
     except Exception as error:  # out of memory, a teacher that has moved, …: the student is there

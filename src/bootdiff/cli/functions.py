@@ -65,8 +65,9 @@ def named_features(word: str | None) -> str | Features | None:
         return word
     from bootdiff.metrics.callable_features import CallableFeatures
 
-    content = hashlib.blake2b(Path(_parts(word)[0]).read_bytes(), digest_size=4).hexdigest()
-    return CallableFeatures(_function(word), f"{word}-{content}")
+    function, file = _function(word), _parts(word)[0]
+    content = hashlib.blake2b(file.read_bytes(), digest_size=4).hexdigest()
+    return CallableFeatures(function, f"{file.name}:{_parts(word)[1]}-{content}")
 
 
 def _parts(word: str) -> tuple[Path, str]:
@@ -88,15 +89,25 @@ def _function(word: str) -> Callable[..., Any]:
 
 
 def _run(file: Path) -> ModuleType:
-    """Return a file as a module; what stands beside it can be imported, as with ``python FILE``."""
-    name = f"_bootdiff_{file.stem}"
+    """Return a file as a module, which runs once; what stands beside it can be imported, after what is installed."""
+    place = file.resolve()
+    name = (
+        f"_bootdiff_{file.stem}_{hashlib.blake2b(str(place).encode() + file.read_bytes(), digest_size=4).hexdigest()}"
+    )
+    if name in sys.modules:
+        return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise BootdiffError(f"{file} cannot be run as a Python file; name another.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where dataclasses look for it
-    sys.path.insert(0, str(file.resolve().parent))
-    _asked(str(file), partial(spec.loader.exec_module, module))
+    if str(place.parent) not in sys.path:
+        sys.path.append(str(place.parent))
+    try:
+        _asked(str(file), partial(spec.loader.exec_module, module))
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 

@@ -166,6 +166,12 @@ def chosen_source(settings: DistillationSettings, method: str, takes: Sequence[s
     asked, chosen = takes[0], {}
     if isinstance(settings, Sourcing):
         asked = settings.source or ("images" if settings.images is not None else asked)
+        if asked not in takes and "+" in method:
+            first = method.partition("+")[0]
+            raise BootdiffError(
+                f"the last stage of {method} learns from {' or '.join(takes)}, not from {asked}; what the first one "
+                f"learns from is --set {first}.source or {first}.images."
+            )
         check_source(method, takes, asked, "--source" if settings.source is not None else "--images")
         if getattr(settings, "pairs", None) is not None and asked not in STORED:
             first = f", or set {method.partition('+')[0]}.pairs" if "+" in method else ""

@@ -130,7 +130,8 @@ class Engine:
             self._teachers[key] = teacher_words(entry.teacher, entry.listed)
         if key not in self._known:
             words = self._teachers[key]
-            self._known[key] = Known(None if words is None else {**words, **judge_words(self.judges)})
+            kept = words is not None and getattr(self.judges.features, "lasting", True)
+            self._known[key] = Known({**words, **judge_words(self.judges)} if kept and words is not None else None)
         return self._known[key]
 
     def _find(self, entry: Entry, seed: int) -> Figures | None:

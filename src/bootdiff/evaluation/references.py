@@ -192,7 +192,7 @@ def image_statistics(data: str, features: Features, shape: tuple[int, ...] | Non
     Raises:
         BootdiffError: if the data cannot be read, or have another size.
     """
-    if isinstance(features, CallableFeatures):  # whose name does not say all that it depends on
+    if not getattr(features, "lasting", True):
         return _gather(data, features, shape)
     key = features.name if features.shape or shape is None else f"{features.name}-of-{'x'.join(map(str, shape))}"
     return cached(data, key, lambda: _gather(data, features, shape))

@@ -22,6 +22,8 @@ class TeacherSpace:
     knows_labels = False
     #: whether arrays that are no pictures may be shown to it
     takes_any_shape = True
+    #: whether its name says all that it depends on; here its schedule and its code are not in it
+    lasting = False
 
     def __init__(self, teacher: Teacher) -> None:
         adapter = adapter_of(teacher)
@@ -36,6 +38,7 @@ class TeacherSpace:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the features of images (b, *shape), (b, d) in float32."""
+        self.teacher.to(images.device)
         return self.read_features.read(images, blank_condition(self.teacher, len(images), images.device))
 
     def read(self, images: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bootdiff.config.mixins import NOISE_LEVEL
+from bootdiff.config.mixins import NOISE_LEVEL, STORED
+from bootdiff.config.teacher import names_function
+from bootdiff.core.errors import BootdiffError
+from bootdiff.methods.registry import find_method
 from bootdiff.storage.passes import passes_in_words
 from bootdiff.storage.runs import HARMLESS
 from bootdiff.students.card import StudentCard
@@ -127,7 +130,7 @@ def model_card(
         tag_of_calls="few-step" if card.any_calls or card.calls > 1 else "one-step",
         calls=_calls(card),
         tag="text-to-image" if adapter.takes == "prompts" else "unconditional-image-generation",
-        origin=_origin(card, settings),
+        origin=_origin(card, words),
         knows=KNOWS[card.teacher_free and settings.get("start_from") == "scratch"],
         method=escaped(words.get("method", "boot")),
         absent="".join(f", {part}=None" for part in adapter.absent),
@@ -148,7 +151,7 @@ def refused_card(card: StudentCard, reason: str, words: Mapping[str, Any]) -> st
     """
     return _REFUSED.format(
         teacher=escaped(_public(card.teacher)),
-        origin=_origin(card, words.get("settings", {})),
+        origin=_origin(card, words),
         method=escaped(words.get("method", "boot")),
         reason=escaped(reason),
     )
@@ -160,19 +163,30 @@ def _calls(card: StudentCard) -> str:
     return f"Makes an image in {usual}{', or in another number of them' if card.any_calls else ''}."
 
 
-def _origin(card: StudentCard, settings: Mapping[str, Any]) -> str:
+def _origin(card: StudentCard, words: Mapping[str, Any]) -> str:
     """Return what a student learned from, as part of a sentence."""
     if card.teacher_free:
         return UNTAUGHT[card.data_free]
     if not card.data_free:
         return ORIGIN["images"]
-    return ORIGIN["noise" if settings.get("pairs") is None else "stored"]
+    settings, method = words.get("settings", {}), str(words.get("method", "boot"))
+    # A data-free run of a method that does not learn from noise alone has stored samples, in any of its stages.
+    stored = settings.get("pairs") is not None or any(_stores(part) for part in method.split("+"))
+    return ORIGIN["stored" if stored else "noise"]
+
+
+def _stores(method: str) -> bool:
+    """Return whether a method learns from stored samples of its teacher, where it is asked for nothing else."""
+    try:
+        return find_method(method).sources[0] in STORED
+    except BootdiffError:  # another package's, which is not installed here
+        return False
 
 
 def _public(name: Any) -> Any:
     """Return a name that may be published: a builtin or hub id as it is, and only the last part of a user's path."""
     hub = isinstance(name, str) and name.count("/") == 1 and name[0] not in "./~" and not Path(name).exists()
-    return name if hub or not isinstance(name, str) else Path(name).name
+    return name if (hub and not names_function(name)) or not isinstance(name, str) else Path(name).name
 
 
 def escaped(value: Any) -> str:

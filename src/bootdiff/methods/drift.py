@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import Annotated, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from bootdiff.config.mixins import StoredPairs
 from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch, Source
 from bootdiff.losses.distances import Distance, make_distance
@@ -25,7 +26,7 @@ from bootdiff.methods.method import ANY, method
 from bootdiff.methods.settings import DistillationSettings
 from bootdiff.solvers import noisy
 from bootdiff.students import Student
-from bootdiff.teachers import NetworkTeacher, Teacher
+from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of
 from bootdiff.teachers.features import TeacherFeatures
 
 #: the next level of noise is this part of the range further: the golden section, which fills a range evenly
@@ -37,7 +38,7 @@ APART = 1e6
 class DriftSettings(StoredPairs, DistillationSettings):
     """The settings of drifting."""
 
-    radii: list[float] = Field(
+    radii: list[Annotated[float, Field(gt=0, le=1e6)]] = Field(
         default=[0.05, 0.2, 1.0],
         min_length=1,
         max_length=8,
@@ -50,6 +51,37 @@ class DriftSettings(StoredPairs, DistillationSettings):
         description="[LOW, HIGH]: times at which the teacher is shown the images",
     )
     pair_weight: float = Field(default=0.2, ge=0, le=1e6, description="of the regression on the pairs; 0 = none")
+
+    @model_validator(mode="after")
+    def _levels_rise(self) -> Self:
+        low, high = self.noise_levels
+        if not 0 <= low < high <= 1:
+            raise BootdiffError(f"noise_levels should be [LOW, HIGH] with 0 ≤ LOW < HIGH ≤ 1, got {self.noise_levels}.")
+        return self
+
+    def check_teacher(self, teacher: Teacher) -> None:
+        """Refuse a teacher without the levels, and one whose samples never share a condition."""
+        low, high = teacher.t_range
+        if max(low, self.noise_levels[0]) >= min(high, self.noise_levels[1]):
+            raise BootdiffError(
+                f"noise_levels {self.noise_levels} are outside the times of {teacher.name}, {low:.3g} to {high:.3g}."
+            )
+        adapter = adapter_of(teacher)
+        if adapter is not None and adapter.upscales:
+            raise BootdiffError(
+                f"drift compares images of one condition, and each image of {teacher.name} has one of its own; choose "
+                "another method."
+            )
+
+    def cautions(self, teacher: Teacher) -> Sequence[str]:
+        """Return a sentence for a teacher whose conditions may be different in every batch."""
+        adapter = adapter_of(teacher)
+        if adapter is None or adapter.takes != "prompts":
+            return ()
+        return (
+            "drift compares images of one prompt with one another; where a batch holds each prompt once, only "
+            "pair_weight teaches the student, so take few prompts or a large batch_size.",
+        )
 
 
 @method("drift", DriftSettings, sources=("pairs",), student=ANY)
@@ -119,7 +151,7 @@ class Drift(OneLearner):
             same = together(batch.condition, len(images), images.device)
         losses, sizes = [], []
         for x, y in zip(own, theirs, strict=True):
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast(x.device.type, enabled=False):  # small differences of large products
                 scale = torch.cdist(x, y)[same].mean().clamp(min=1e-8)
                 moves = [drift(x / scale, y / scale, radius, same) for radius in self.radii]
                 move = torch.stack(moves).sum(0)
@@ -134,7 +166,7 @@ class Drift(OneLearner):
         if self.features is None:
             return [x_r.flatten(1), self.teacher.x0(x_r, r, condition).flatten(1)]
         middle, x_0 = self.features.shown(x_r, r, condition)
-        return [middle, x_0.flatten(1)]
+        return [middle.flatten(1), x_0.flatten(1)]
 
 
 def drift(x: Tensor, y: Tensor, radius: float, same: Tensor) -> Tensor:
@@ -148,6 +180,7 @@ def drift(x: Tensor, y: Tensor, radius: float, same: Tensor) -> Tensor:
         radius: of the kernel exp(−distance / radius).
         same: (b, m), whether two samples have one condition; others neither attract nor repel.
     """
+    x, y = x.float(), y.float()
     near, apart = torch.cdist(x, y), torch.cdist(x, x)
     alone = torch.eye(len(x), dtype=torch.bool, device=x.device)
     near = torch.where(same, near, APART)

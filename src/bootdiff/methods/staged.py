@@ -18,15 +18,17 @@ from bootdiff.methods.method import Method, Stage
 from bootdiff.methods.settings import DistillationSettings
 
 #: the settings that the first stage may have otherwise. How long and how fast a stage learns is its own (OWN); what the
-#: path is and what it is conditioned on must be the same for both stages.
+#: path is and what it is conditioned on must be the same for both stages. So is what a stage learns from.
 MAY_DIFFER = (
     *("delta", "solver", "loss_weight", "time_sampling", "boundary_weight", "boundary_every", "distance"),
     *("lpips_weights", "batch_size", "seed", "weight_decay", "gradient_clip", "gradient_accumulation"),
     *("gradient_checkpointing", "compile", "mixed_precision", "watch_every", "keep"),
     *("log_every", "sample_every", "checkpoint_every", "keep_last"),
-    *("source", "pairs", "pair_steps", "pair_solver"),
 )
-OWN = ("steps", "learning_rate", "lr_schedule", "warmup_steps", "ema_decay", "stop_when")
+OWN = (
+    *("steps", "learning_rate", "lr_schedule", "warmup_steps", "ema_decay", "stop_when"),
+    *("source", "pairs", "pair_steps", "pair_solver", "images", "resize"),
+)
 
 
 class TwoStages(Settings):

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self, cast
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from bootdiff.config.mixins import StoredTrajectories
+from bootdiff.core.device import in_float64
 from bootdiff.core.errors import BootdiffError
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch, Source
@@ -40,6 +41,20 @@ class TbcmSettings(StoredTrajectories, DistillationSettings):
     )
     solver: Literal["euler", "heun"] = Field(default="heun", description="of the teacher's step: first or second order")
 
+    @model_validator(mode="after")
+    def _differences_are_no_pictures(self) -> Self:
+        if self.distance in ("lpips", "digits"):
+            raise BootdiffError(
+                f"tbcm learns differences, which are no pictures for distance={self.distance}; take l2."
+            )
+        return self
+
+    def cautions(self, teacher: Teacher) -> Sequence[str]:
+        """Return a sentence if the networks answer in half precision."""
+        if self.mixed_precision == "no":
+            return ()
+        return ("tbcm learns from small differences of answers, which mixed_precision rounds away; leave it out.",)
+
 
 @method("tbcm", TbcmSettings, sources=("trajectories",), student="consistency")
 @dataclass
@@ -47,8 +62,8 @@ class Tbcm(OneLearner):
     """The objective E d(F, SG[F − v / (|v| + c)]), F the student's x_0 within g and v the tangent of g.
 
     The state at t is one step of the teacher from the stored one above it.
-    The tangent is that along the teacher's path, by a difference: alpha_t (g(x_t, t) − g(x̂_s, s)) / (a_t − a_s), in the
-    angle a = arctan(sigma / alpha) of sCM, in which it stays finite at both ends.
+    The tangent is that along the teacher's path, by a difference: cos a_t (g(x_t, t) − g(x̂_s, s)) / (a_t − a_s), in
+    the angle a = arctan(sigma / alpha) of sCM, in which it stays finite at both ends.
 
     Args:
         teacher: f, limited as the targets are.
@@ -71,8 +86,6 @@ class Tbcm(OneLearner):
         cls, teacher: Teacher, settings: TbcmSettings, source: Source, student: ConsistencyStudent
     ) -> Self:
         """Return the objective with the objects that the settings' words stand for."""
-        if settings.distance == "lpips":
-            raise BootdiffError("TBCM learns differences, which are no pictures for lpips; choose another distance.")
         student.begin(settings.boundary, settings.trajectory_times, settings.start)
         return cls(
             limited(teacher, target_limit(settings, teacher)),
@@ -114,8 +127,8 @@ class Tbcm(OneLearner):
         return [moved]
 
     def per_angle(self, t: Tensor, s: Tensor) -> Tensor:
-        """Return alpha_t / (a_t − a_s), (b,) in float64, with the angle a = arctan(sigma / alpha), cos a = alpha_t."""
-        a_t, a_s = (self.teacher.schedule.lambda_(time.double()).exp().atan() for time in (t, s))
+        """Return cos a_t / (a_t − a_s), (b,) in float64, with the angle a = arctan(sigma / alpha)."""
+        a_t, a_s = (self.teacher.schedule.lambda_(in_float64(time)).exp().atan() for time in (t, s))
         return a_t.cos() / (a_t - a_s)
 
     def normalised(self, tangent: Tensor) -> Tensor:

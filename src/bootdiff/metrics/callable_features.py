@@ -15,7 +15,7 @@ class CallableFeatures:
     """The feature space of a function from images (b, *shape), as a teacher makes them, to features (b, d).
 
     Args:
-        function: the function; a module is set to evaluation mode, and runs where its weights are.
+        function: the function; a module is set to evaluation mode, and moved to where the images are.
         name: the space's name, which is kept beside every figure; another function should have another name.
 
     Raises:
@@ -27,6 +27,8 @@ class CallableFeatures:
     knows_labels = False
     #: whether arrays that are no pictures may be shown to it
     takes_any_shape = True
+    #: whether its name says all that it depends on, so that figures may be kept by it
+    lasting = False
 
     def __init__(self, function: Callable[[Tensor], Tensor], name: str | None = None) -> None:
         if not callable(function):
@@ -41,6 +43,8 @@ class CallableFeatures:
         Raises:
             BootdiffError: if the function raises an error, or returns no such tensor.
         """
+        if isinstance(self.function, nn.Module):
+            self.function.to(images.device)
         try:
             found = self.function(images)
         except Exception as error:  # somebody else's function may raise anything

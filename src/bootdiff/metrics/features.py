@@ -16,6 +16,7 @@ from torch.nn.functional import avg_pool2d
 
 from bootdiff.builtin import DIGITS, FASHION
 from bootdiff.builtin.classifier import DigitsClassifier
+from bootdiff.config.teacher import names_function
 from bootdiff.core.errors import BootdiffError, nearest
 from bootdiff.data.pictures import to_pixels, to_unit
 from bootdiff.storage.files import file_hash
@@ -118,6 +119,11 @@ def load_features(name: str, shape: tuple[int, ...]) -> Features:
     """
     from bootdiff.metrics.onnx_features import OnnxFeatures
 
+    if names_function(name):
+        raise BootdiffError(
+            f"{name} is a function of a Python file, which runs only where the command line names it, by --features; "
+            "from Python give the function itself."
+        )
     kind, colon, where = name.partition(":")
     if colon and where and kind in NETWORKS:
         return NETWORKS[kind](where)

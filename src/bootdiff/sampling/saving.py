@@ -15,7 +15,9 @@ from bootdiff.builtin import check_output_name
 from bootdiff.core.errors import BootdiffError
 from bootdiff.data.decode import MOST_PIXELS
 from bootdiff.data.pictures import grid, grid_size, is_picture, on_scale, own_scale, scale_in_words, to_image
+from bootdiff.storage.arrays import MOST_BYTES
 from bootdiff.storage.files import write_whole
+from bootdiff.system.notes import note
 from bootdiff.system.out_of_memory import told_when_out_of_memory
 
 #: the bytes that the smallest file takes on most disks
@@ -65,6 +67,10 @@ def check_room(shape: Sequence[int], count: int, columns: int | None, output: Pa
         return
     there = next(parent for parent in output.absolute().parents if parent.is_dir())
     size = 4 * math.prod(shape) if is_arrays(output) else max(BLOCK, math.prod(shape))
+    if is_arrays(output) and count * size > MOST_BYTES:
+        note(
+            f"the array will have more than {MOST_BYTES >> 30} GiB, and bootdiff reads none so large as a --reference."
+        )
     needed, free = count * size, shutil.disk_usage(there).free
     if needed > free:
         raise BootdiffError(

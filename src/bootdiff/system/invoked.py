@@ -28,6 +28,7 @@ def command() -> str:
     program, words = sys.argv[0], sys.argv[1:]
     if _Invoked.by_command_line:
         return shlex.join(["bootdiff", *words])
-    if Path(program).is_file():
+    interactive = hasattr(sys, "ps1") or "ipykernel" in sys.modules
+    if Path(program).is_file() and not interactive:
         return shlex.join(["python", program, *words])
     return "# made by an interactive session of Python; see config.yaml for the settings"

@@ -70,11 +70,11 @@ class TeacherFeatures:
         return caught[-1]
 
     def shown(self, x_t: Tensor, t: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Return what the middle makes of noisy samples at times t, (b, d), and the answer x_0, (b, *shape).
+        """Return what the middle makes of noisy samples at times t, (b, positions, channels), and x_0, (b, *shape).
 
         Nothing is averaged, and gradients reach ``x_t``.
         """
-        with self._uncompiled(), _caught(self.middle, lambda output: _images_of(output).flatten(1)) as caught:
+        with self._uncompiled(), _caught(self.middle, _by_position) as caught:
             x_0 = self.teacher.x0(x_t, t, condition)
         return caught[-1], x_0
 
@@ -97,6 +97,14 @@ class TeacherFeatures:
 def _images_of(output: Any) -> Tensor:
     """Return what a block makes of images, in float32; blocks of a text-to-image transformer answer for text, too."""
     return (output if isinstance(output, Tensor) else output[-1]).float()  # images come last
+
+
+def _by_position(output: Any) -> Tensor:
+    """Return what a block makes of images as (b, positions, channels)."""
+    seen = _images_of(output)
+    if seen.ndim == 2:  # a layer without positions
+        return seen[:, None]
+    return seen if seen.ndim == 3 else seen.flatten(2).transpose(1, 2)
 
 
 def _pooled(output: Any) -> Tensor:

@@ -128,10 +128,12 @@ class Correction(Stateless):
 
         The fake learns to denoise the student's samples. The student learns from the correction and from BOOT's loss.
         """
-        if turn.name == "fake":
-            return [lambda: self.denoising(networks, turn, batch)]
         if turn.name == "critic":
             return [lambda: self.telling(networks, turn, batch)]
+        if self.critic is not None:  # whose samples are stored: all else learns from fresh noises, as without it
+            batch = replace(batch, noise=turn.draw.normal("fresh", self.teacher.shape).to(batch.noise))
+        if turn.name == "fake":
+            return [lambda: self.denoising(networks, turn, batch)]
         terms = [lambda: self.correction(networks, turn, batch)]
         if self.boot is not None and self.boot_weight > 0:
             kept = self.boot.losses(networks, turn, batch)
@@ -167,8 +169,9 @@ class Correction(Stateless):
 
     def telling(self, networks: Networks, turn: Turn, batch: Batch) -> Loss:
         """Return E softplus(−D(y_r)) + softplus(D(x_r)) for the teacher's samples y and the student's x, Eq. C6."""
+        noise = turn.draw.normal("fresh", self.teacher.shape).to(batch.noise)
         with torch.no_grad():
-            x = self.sample(networks, batch.noise, batch.condition)
+            x = self.sample(networks, noise, batch.condition)
         r, own, theirs = (
             self.draw_levels(turn),
             *(turn.draw.normal(name, self.teacher.shape) for name in ("own", "theirs")),

@@ -72,11 +72,14 @@ class Critic(nn.Module):
         x, r = torch.zeros(1, *teacher.shape), torch.full((1,), teacher.t_range[0])
         with torch.no_grad():
             middle, _ = self._features[0].shown(x.to(device), r.to(device), blank_condition(teacher, 1, device))
-        size = middle.shape[1]
-        self.head = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, WIDTH), nn.SiLU(), nn.Linear(WIDTH, 1))
+        channels = middle.shape[-1]
+        self.head = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, WIDTH), nn.SiLU(), nn.Linear(WIDTH, 1))
 
     def forward(self, x_r: Tensor, r: Tensor, condition: Condition) -> Tensor:
-        """Return logits (b,) for noisy images (b, *shape) at times r (b,): above zero for the teacher's samples."""
+        """Return logits (b,) for noisy images (b, *shape) at times r (b,): above zero for the teacher's samples.
+
+        They are means over the positions of the features, each of which has seen the whole image.
+        """
         middle, _ = self._features[0].shown(x_r, r, condition)
-        logits: Tensor = self.head(middle)[:, 0]
+        logits: Tensor = self.head(middle).mean((1, 2))
         return logits

@@ -18,7 +18,7 @@ from bootdiff.methods.method import ANY, method
 
 
 class DistributionMatchingSettings(CriticSettings):
-    """The settings of distribution matching, which has none beyond those of every correction."""
+    """The settings of distribution matching: those of every correction, and of a critic beside it."""
 
 
 @method("dm", DistributionMatchingSettings, sources=("noise", "pairs"), student=ANY)

@@ -19,7 +19,7 @@ from bootdiff.methods.method import ANY, method
 
 
 class SidSettings(CriticSettings):
-    """The settings of score identity distillation: those of every correction, and its own."""
+    """The settings of score identity distillation: those of every correction, of a critic beside it, and its own."""
 
     sid_alpha: float = Field(default=1.0, ge=0, le=2, description="a of the loss; SiD has 1 to 1.2")
 
