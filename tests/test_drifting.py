@@ -150,6 +150,7 @@ def test_drifting_brings_a_student_to_its_teacher_s_distribution(tmp_path):
 @pytest.mark.parametrize("method, words, told", [
     ("drift", {"radii": [0.0]}, "radii"),
     ("drift", {"radii": []}, "radii"),
+    ("drift", {"batch_size": 4, "gradient_accumulation": 4}, "leaves 1 in each"),
     ("drift", {"noise_levels": [0.9, 0.1]}, "LOW < HIGH"),
     ("drift", {"noise_levels": [5.0, 9.0]}, "LOW < HIGH"),
     ("tbcm", {"distance": "lpips"}, "differences, which are no pictures"),

@@ -88,6 +88,65 @@ SOURCE = """
         return "digits"
 
 
+    def half():
+        teacher = made((1, 8, 8))
+        network = teacher.network.half()
+        network.register_forward_pre_hook(lambda module, inputs: (inputs[0].to(module.first.weight.dtype), inputs[1]))
+        return teacher
+
+
+    def changed():
+        teacher = made((1, 8, 8))
+        teacher.network.last.bias.data += 1
+        return teacher
+
+
+    def read_otherwise():
+        return bootdiff.CallableTeacher(made((1, 8, 8)).network, bootdiff.Linear(), "epsilon", (1, 8, 8))
+
+
+    def closed_form():
+        return bootdiff.Gaussian(shape=(1, 4, 4))
+
+
+    class Frozen(Network):
+        @torch.no_grad()
+        def forward(self, x, timestep):
+            return super().forward(x, timestep)
+
+
+    class OneAtATime(Network):
+        def forward(self, x, timestep):
+            if len(x) > 1:
+                raise ValueError("one image at a time")
+            return super().forward(x, timestep)
+
+
+    def without_gradients():
+        return bootdiff.CallableTeacher(Frozen((1, 8, 8)), bootdiff.Cosine(), "sample", (1, 8, 8))
+
+
+    def one_at_a_time():
+        return bootdiff.CallableTeacher(OneAtATime((1, 8, 8)), bootdiff.Cosine(), "sample", (1, 8, 8))
+
+
+    def negative():
+        return made((1, -8, 8))
+
+
+    async def later():
+        return made((1, 8, 8))
+
+
+    def loud():
+        print("loading")
+        return made((1, 8, 8))
+
+
+    def no_columns(images):
+        return images.flatten(1)[:, :0]
+
+
     def features(images):
         return images.flatten(1)[:, :6]
 
@@ -184,6 +243,10 @@ def test_another_teacher_s_weights_do_not_go_on_with_a_run(cli, own):
     ("own.py:broken", "raised KeyError"),
     ("own.py:a_dictionary", "returned no teacher"),
     ("own.py:a_name", "returned a string"),
+    ("own.py:without_gradients", "no gradient reaches the weights"),
+    ("own.py:one_at_a_time", "one image at a time"),
+    ("own.py:negative", "expected the shape of one sample"),
+    ("own.py:later", "is a coroutine"),
     ("missing.py:teacher", "no Python file at missing.py"),
     ("syntax.py:teacher", "raised SyntaxError"),
     ("exits.py:teacher", "raised SystemExit"),
@@ -224,7 +287,12 @@ def test_nothing_but_the_command_line_runs_a_file(cli, own):
 
 @pytest.mark.parametrize(
     ("function", "said"),
-    [("three_features", "should be a tensor"), ("no_features", "no function"), ("missing", "no Python file")],
+    [
+        ("three_features", "should be a tensor"),
+        ("no_columns", "should be a tensor"),
+        ("no_features", "no function"),
+        ("missing", "no Python file"),
+    ],
 )
 def test_a_feature_function_is_checked(cli, own, function, said):
     file = "missing" if function == "missing" else "own"
@@ -307,3 +375,57 @@ def test_a_trained_score_network_is_distilled(cli, own):
         student = json.loads(Path(f"{steps}.json").read_text(encoding="utf-8"))["rows"][-1]
         errors.append(student["figures"]["path_error"]["value"])
     assert errors[1] < 0.6 * errors[0]
+
+
+@pytest.mark.parametrize("name", ["half", "closed_form", "loud"])
+def test_a_network_in_half_precision_and_a_closed_form_are_distilled(cli, own, name):
+    inspected = cli("inspect", f"own.py:{name}", "--json")
+    assert inspected.code == 0 and json.loads(inspected.out)
+    assert cli("distill", f"own.py:{name}", "--output", "run", "--dry-run", *FEW).code == 0
+    distilled = cli("distill", f"own.py:{name}", "--output", "run", *FEW)
+    assert distilled.code == 0, distilled.err
+    assert cli("sample", "run", "--teacher", f"own.py:{name}", "--num", "2", "--output", "a.npz").code == 0
+
+
+@pytest.mark.parametrize("name", ["changed", "read_otherwise", "flat"])
+def test_another_teacher_is_not_taken_for_the_student_s(cli, own, name):
+    """A plain module's student is built and read by its teacher, so that another one would give other images."""
+    assert cli("distill", "own.py:picture", "--output", "run", *FEW).code == 0
+    told = ("--teacher", f"own.py:{name}", "--num", "16")
+    for words in (
+        ["sample", "run", "--output", "a.npz"],
+        ["sample", "run", "--times", "0.5", "--output", "a.npz"],
+        ["evaluate", "run", "--calls", "1", "--output", "e.json"],
+        ["compare", "run", "--calls", "1", "--output", "c"],
+    ):
+        refused = cli(*words, *told)
+        assert refused.code == 2 and "the student of another teacher" in refused.err, (words, refused.err)
+    assert not any(Path(name).exists() for name in ("a.npz", "e.json", "c"))
+
+
+def test_a_function_s_pipeline_may_be_named_again_and_an_export_says_what_it_cannot(cli, own):
+    assert cli("distill", "own.py:pipeline", "--output", "run", *FEW).code == 0
+    assert cli("sample", "run", "--teacher", "own.py:pipeline", "--num", "2", "--output", "a.png").code == 0
+    assert cli("distill", "own.py:picture", "--output", "plain", *FEW).code == 0
+    refused = cli("export", "plain", "--output", "exported")
+    assert refused.code == 2 and "no stock pipeline holds" in refused.err and "--teacher" not in refused.err
+
+
+def test_whole_numbers_are_no_reference(own):
+    np.savez("reference.npz", images=np.zeros((4, 2), dtype=np.uint8))
+    with pytest.raises(BootdiffError, match="got whole numbers"):
+        find_reference("reference.npz", open_features(lambda images: images, bootdiff.Gaussian(shape=(2,))), (2,))
+
+
+@pytest.mark.parametrize(
+    "header", ["(" * 5000, "{'descr': '<f4', 'fortran_order': False, 'shape': (4, True, 2)}", "-" * 9000 + "1"]
+)
+def test_a_crafted_header_is_one_line(own, header):
+    import struct
+    from zipfile import ZipFile
+
+    body = b"\x93NUMPY\x02\x00" + struct.pack("<I", len(header)) + header.encode()
+    with ZipFile("reference.npz", "w") as file:
+        file.writestr("images.npy", body)
+    with pytest.raises(BootdiffError, match="cannot be read"):
+        find_reference("reference.npz", open_features(lambda images: images, bootdiff.Gaussian(shape=(2,))), (2,))

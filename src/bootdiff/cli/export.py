@@ -23,7 +23,12 @@ def run_export(student: str, output: Path, weight: float | None) -> None:
     check_output_name(output)
     if output.exists():
         raise BootdiffError(f"{output} exists; choose a new folder.")
-    unfolded = load_student(StudentFolder.unfolded(student).path)
+    folder = StudentFolder.unfolded(student)
+    if folder.card.pipeline is None:
+        raise BootdiffError(
+            f"{student} is the student of a plain module, which no stock pipeline holds; sample it instead."
+        )
+    unfolded = load_student(folder.path)
     unfolded.weight(weight)
     adapter = unfolded.adapter
     if weight is not None and unfolded.learned.is_range and adapter is not None and adapter.weight_slot:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -80,7 +82,9 @@ def _function(word: str) -> Callable[..., Any]:
     file, name = _parts(word)
     check_regular(file, "Python file")
     module = _run(file)
-    found = getattr(module, name, None)
+    found = _asked(str(file), lambda: getattr(module, name, None))
+    if inspect.iscoroutinefunction(found):
+        raise BootdiffError(f"{word} is a coroutine; expected a function that returns its result at once.")
     if not callable(found):
         own = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise BootdiffError(f"{file} has no function '{name}'.{nearest(name, own)}")
@@ -112,9 +116,13 @@ def _run(file: Path) -> ModuleType:
 
 
 def _asked(word: str, ask: Callable[[], Any]) -> Any:
-    """Return what somebody's own code returns; whatever it raises becomes one line."""
+    """Return what somebody's own code returns; whatever it raises becomes one line.
+
+    What it prints goes to standard error, because standard output may be JSON.
+    """
     try:
-        return ask()
+        with redirect_stdout(sys.stderr):
+            return ask()
     except BootdiffError:
         raise
     except (Exception, SystemExit) as error:

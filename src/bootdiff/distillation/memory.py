@@ -96,7 +96,7 @@ def weights_need(network: nn.Module, settings: DistillationSettings, own: nn.Mod
         own: the student's network; None for one of the teacher's size.
     """
     parameters = list(network.parameters())
-    count, of_teacher = (sum(size) for size in zip(*((p.numel(), p.nbytes) for p in parameters), strict=True))
+    count, of_teacher = sum(p.numel() for p in parameters), sum(p.nbytes for p in parameters)  # a closed form has none
     learned = count if own is None else sum(p.numel() for p in own.parameters())
     student = 4 * learned * (4 + bool(settings.ema_decay))  # weights, gradients, two moments, average
     cast = 2 * learned if settings.mixed_precision != "no" else 0  # autocast keeps a copy of the weights for a pass

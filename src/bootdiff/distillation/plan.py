@@ -31,6 +31,7 @@ from bootdiff.storage.runs import DONE, Run, read_done
 from bootdiff.students.architecture import adapter_with
 from bootdiff.students.card import read_card
 from bootdiff.students.folder import StudentFolder
+from bootdiff.students.learning import check_learns
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, load_teacher
 from bootdiff.teachers.loading.architecture import read_architecture
 from bootdiff.teachers.probe import check_answers
@@ -315,6 +316,8 @@ def _check(teacher: Teacher, settings: DistillationSettings, method: Method, exa
             scheduler_for(adapter, call, teacher.limit, t_max)
     if method.needs_teacher:
         check_answers(teacher, t_max, example)
+    if isinstance(denoiser, NetworkTeacher) and adapter is None:
+        check_learns(method.new_student(stem, settings), stem, t_max, example)
     if settings.student is not None:
         stem.name = settings.student  # for the message alone: the run grows its student from another stem
         check_answers(stem, t_max, example)

@@ -83,6 +83,11 @@ def find_reference(name: str | None, features: Features, shape: tuple[int, ...] 
     if name is None or not Path(name).exists():
         return _builtin(name, features, shape)
     if Path(name).suffix == ".npz" and IMAGES in (held := read_npz(Path(name), (IMAGES,))):
+        if held[IMAGES].dtype.kind != "f":
+            raise BootdiffError(
+                f"the images in {name} should be real numbers on the teacher's own scale, got whole numbers; pixels "
+                "of 8 bits are x / 127.5 − 1."
+            )
         return _of_arrays(name, torch.from_numpy(held[IMAGES]).float(), features, shape)
     if Path(name).suffix in (".npz", ".pkl"):
         return _from_file(Path(name), name, features, shape)

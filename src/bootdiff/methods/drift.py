@@ -38,7 +38,7 @@ APART = 1e6
 class DriftSettings(StoredPairs, DistillationSettings):
     """The settings of drifting."""
 
-    radii: list[Annotated[float, Field(gt=0, le=1e6)]] = Field(
+    radii: list[Annotated[float, Field(ge=1e-3, le=1e6)]] = Field(
         default=[0.05, 0.2, 1.0],
         min_length=1,
         max_length=8,
@@ -54,6 +54,12 @@ class DriftSettings(StoredPairs, DistillationSettings):
 
     @model_validator(mode="after")
     def _levels_rise(self) -> Self:
+        at_once = self.batch_size // self.gradient_accumulation
+        if at_once < 2:
+            raise BootdiffError(
+                f"drift compares the images of a pass with one another, and batch_size {self.batch_size} in "
+                f"{self.gradient_accumulation} passes leaves {at_once} in each; take a larger batch, or fewer passes."
+            )
         low, high = self.noise_levels
         if not 0 <= low < high <= 1:
             raise BootdiffError(f"noise_levels should be [LOW, HIGH] with 0 ≤ LOW < HIGH ≤ 1, got {self.noise_levels}.")
@@ -76,11 +82,12 @@ class DriftSettings(StoredPairs, DistillationSettings):
     def cautions(self, teacher: Teacher) -> Sequence[str]:
         """Return a sentence for a teacher whose conditions may be different in every batch."""
         adapter = adapter_of(teacher)
-        if adapter is None or adapter.takes != "prompts":
+        if adapter is None or adapter.takes == "nothing":
             return ()
+        one, many = ("prompt", "prompts") if adapter.takes == "prompts" else ("class", "classes")
         return (
-            "drift compares images of one prompt with one another; where a batch holds each prompt once, only "
-            "pair_weight teaches the student, so take few prompts or a large batch_size.",
+            f"drift compares images of one {one} with one another; where a pass of {self.batch_size} images holds each "
+            f"once, only pair_weight teaches the student, so take few {many} or a large batch_size.",
         )
 
 

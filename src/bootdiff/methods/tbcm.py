@@ -35,7 +35,7 @@ class TbcmSettings(StoredTrajectories, DistillationSettings):
     boundary: Literal["skip", "naive"] | None = Field(
         default=None, description="g(x, t_min) = x by skip connections, or no boundary at all; none = skip, or start's"
     )
-    tangent_step: float = Field(default=0.02, gt=0, lt=1, description="t − s, by which the tangent is measured")
+    tangent_step: float = Field(default=0.02, ge=1e-4, lt=1, description="t − s, by which the tangent is measured")
     tangent_floor: float = Field(
         default=0.1, gt=0, le=1e6, description="c of the normalised tangent g / (|g| + c); large = not normalised"
     )

@@ -47,14 +47,12 @@ class CallableFeatures:
             self.function.to(images.device)
         try:
             found = self.function(images)
-        except Exception as error:  # somebody else's function may raise anything
+        except (Exception, SystemExit) as error:  # somebody else's function may raise anything
             let_pass(error)
             raise BootdiffError(f"features {self.name} raised {type(error).__name__}: {first_line(error)}.") from error
-        if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(images):
+        if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(images) or not found.shape[1]:
             got = tuple(found.shape) if isinstance(found, Tensor) else shown(found)
-            raise BootdiffError(
-                f"features {self.name} should be a tensor ({len(images)}, d) of {len(images)} images, got {got}."
-            )
+            raise BootdiffError(f"features {self.name} should be a tensor ({len(images)}, d) with d ≥ 1, got {got}.")
         return found.float()
 
     def read(self, images: Tensor) -> tuple[Tensor, Tensor | None]:

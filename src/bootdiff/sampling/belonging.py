@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bootdiff.core.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError, shown
 from bootdiff.data.conditions import Conditions
+from bootdiff.distillation.fingerprints import teacher_hash
 from bootdiff.samplers.base import Sampler
 from bootdiff.samplers.choice import Choice
 from bootdiff.storage.runs import Run
@@ -95,6 +96,20 @@ def check_teachers(group: Mapping[str, Opened], teacher: Teacher, named: bool) -
                 f"{name} is a student of another teacher ({theirs}) than {first} ({ours}); if the two are one, give it "
                 "by --teacher."
             )
+
+
+def check_taught(student: str, card: StudentCard, teacher: Teacher) -> None:
+    """Refuse another teacher than that of a plain module's student, which is built and read by its teacher.
+
+    The student's run has noted what its teacher was: weights, schedule, prediction, shape and limit.
+    """
+    run = Run.around(student)
+    known = run.meta.get("sources", {}).get("teacher") if run.started else None
+    if card.pipeline is None and known is not None and known != teacher_hash(teacher):
+        raise BootdiffError(
+            f"{student} is the student of another teacher than {teacher.name}: its weights, its schedule, its "
+            f"prediction or its shape differ; name the function that the run was made with ({shown(card.teacher)})."
+        )
 
 
 def check_belongs(student: str, sampler: Sampler, teacher: Teacher) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from bootdiff.builtin import BUILTIN_TEACHERS
 from bootdiff.config.settings import make_settings
+from bootdiff.config.teacher import names_function
 from bootdiff.core.errors import BootdiffError
 from bootdiff.data.conditions import Conditions, Unconditional
 from bootdiff.distillation.condition_checks import class_labels, null_class
@@ -16,11 +17,19 @@ from bootdiff.methods.settings import DistillationSettings
 from bootdiff.samplers.base import Sampler
 from bootdiff.samplers.choice import ANY, Choice, conditions_for
 from bootdiff.samplers.students import open_student
-from bootdiff.sampling.belonging import Opened, check_belongs, check_teachers, check_weights, classes_of_all
+from bootdiff.sampling.belonging import (
+    Opened,
+    check_belongs,
+    check_taught,
+    check_teachers,
+    check_weights,
+    classes_of_all,
+)
 from bootdiff.sampling.cascade import cascade
 from bootdiff.sampling.guidance import with_guidance
 from bootdiff.storage.runs import Run
 from bootdiff.students.card import FILE, LearnedConditions, StudentCard, new_card
+from bootdiff.students.folder import StudentFolder
 from bootdiff.teachers import Teacher, adapter_of, limited, load_teacher
 from bootdiff.teachers.adapters.base import Adapter
 from bootdiff.teachers.limits import limit_from
@@ -87,7 +96,7 @@ def open_pair(
     Raises:
         BootdiffError: if the student and the teacher do not belong together.
     """
-    sampler, card = open_student(student, teacher=itself(teacher))
+    sampler, card = open_taught(student, teacher)
     return _beside(student, sampler, card, _teacher_of(student, card, teacher, teacher_options), choice)
 
 
@@ -111,7 +120,7 @@ def open_group(students: Sequence[str], teacher: str | Teacher | None = None, ch
         BootdiffError: if one belongs to another teacher, or was distilled with another guidance weight or other
             classes.
     """
-    opened = {name: open_student(name, teacher=itself(teacher)) for name in students}
+    opened = {name: open_taught(name, teacher) for name in students}
     first, (sampler, card) = students[0], opened[students[0]]
     model = _teacher_of(first, card, teacher, None)
     choice = replace(choice, prompts=_texts(first, sampler, choice), classes=classes_of_all(opened, choice))
@@ -119,6 +128,18 @@ def open_group(students: Sequence[str], teacher: str | Teacher | None = None, ch
     check_weights(group)
     check_teachers(group, model, named=teacher is not None)
     return list(group.values())
+
+
+def open_taught(student: str, teacher: str | Teacher | None, calls: int | None = None) -> tuple[Sampler, StudentCard]:
+    """Open a student, that of a plain module with its teacher; return its sampler and its card.
+
+    Raises:
+        BootdiffError: if it cannot be opened, or a plain module's student has another teacher.
+    """
+    own = itself(teacher)
+    if own is not None and Path(student).is_dir():
+        check_taught(student, StudentFolder.at(student).card, own)
+    return open_student(student, calls, own)
 
 
 def itself(teacher: str | Teacher | None) -> Teacher | None:
@@ -138,7 +159,12 @@ def _teacher_of(
     run = Run.around(student)
     # A teacher that has moved is still loaded with its LoRA, size and precision.
     its_own = run.locate_all(card.teacher_options)
-    return load_teacher(run.locate(name) if named is None else name, **{**its_own, **(options or {})})
+    try:
+        return load_teacher(run.locate(name) if named is None else name, **{**its_own, **(options or {})})
+    except BootdiffError as error:
+        if named is not None or names_function(name):
+            raise
+        raise BootdiffError(f"the teacher of {student} cannot be loaded; give it by --teacher. {error}") from error
 
 
 def _beside(student: str, sampler: Sampler, card: StudentCard, model: Teacher, choice: Choice) -> Opened:

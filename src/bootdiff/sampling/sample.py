@@ -15,11 +15,12 @@ from bootdiff.samplers.base import Sampler, batch_for, sampled
 from bootdiff.samplers.choice import ANY, Choice, conditions_for
 from bootdiff.samplers.consistency import MultistepConsistency
 from bootdiff.samplers.several import check_calls, times_in_words
-from bootdiff.samplers.students import PathSampler, open_student
+from bootdiff.samplers.students import PathSampler
+from bootdiff.sampling.belonging import check_taught
 from bootdiff.sampling.cascade import cascade, check_upscales
 from bootdiff.sampling.finish import Finish, describe_finish, refined
 from bootdiff.sampling.layouts import Canvas, Interpolation, Layout, Plain, Work
-from bootdiff.sampling.opening import itself, run_conditions
+from bootdiff.sampling.opening import itself, open_taught, run_conditions
 from bootdiff.students import PathStudent
 from bootdiff.students.card import StudentCard
 from bootdiff.students.consistency import ConsistencyStudent
@@ -147,7 +148,7 @@ def plan_samples(
             other = "--refine goes on from an image that was made in one call"
         raise BootdiffError(f"{other}, and --calls says {wanted.calls}; give one of them.")
     samplers, card = _open(name, times, wanted.calls, itself(wanted.teacher))
-    if wanted.teacher is not None and wanted.finish is None and card.pipeline is not None:
+    if isinstance(wanted.teacher, str) and wanted.finish is None and card.pipeline is not None:
         raise BootdiffError("--teacher says who finishes an image; give --refine STEPS, too.")
     conditions = _conditions(name, base, samplers[0], card, wanted.choice)
     if wanted.finish is not None:
@@ -178,9 +179,12 @@ def _open(
 ) -> tuple[list[Sampler], StudentCard]:
     """Return one sampler, or one for each time of the path, and the student's card."""
     if times is None:
-        sampler, card = open_student(name, calls, teacher)
+        sampler, card = open_taught(name, teacher, calls)
         return [sampler], card
-    student = load_student(StudentFolder.unfolded(name).path, teacher)
+    folder = StudentFolder.unfolded(name)
+    if teacher is not None:
+        check_taught(name, folder.card, teacher)
+    student = load_student(folder.path, teacher)
     if isinstance(student, ConsistencyStudent):
         return [MultistepConsistency(student, times)], card_of(student)
     if not isinstance(student, PathStudent):

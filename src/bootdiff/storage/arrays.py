@@ -6,6 +6,7 @@ import math
 import struct
 import zlib
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
 from zipfile import BadZipFile, ZipFile
 
@@ -17,6 +18,11 @@ from bootdiff.storage.unpacking import check_unpacked
 
 #: the most bytes of an array: those of a covariance of 16,384 features
 MOST_BYTES = 2**31
+#: what a damaged file raises, also one whose header is no Python that numpy can read
+DAMAGED = (
+    *(OSError, EOFError, ValueError, TypeError, RuntimeError, MemoryError, struct.error, zlib.error, BadZipFile),
+    *(TokenError, SyntaxError),
+)
 #: the letters of numpy's kinds of types: real numbers, and text
 NUMBERS, WORDS = "biuf", "U"
 
@@ -38,7 +44,7 @@ def read_npz(path: Path, numbers: tuple[str, ...] = (), words: tuple[str, ...] =
                         with file.open(inside) as array:
                             held[name] = _read(path, name, array, sizes[inside], kinds)
     # A damaged zip raises all of these: encrypted, packed in an unknown way, cut short, …
-    except (OSError, EOFError, ValueError, RuntimeError, struct.error, zlib.error, BadZipFile) as error:
+    except DAMAGED as error:
         raise BootdiffError(f"{path} cannot be read as .npz ({first_line(error)}); make it anew.") from error
     return held
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bootdiff.core.errors import BootdiffError, shown
+from bootdiff.core.errors import BootdiffError, one_line, shown
 from bootdiff.storage.files import load_tensors, save_tensors, write_json, write_whole
 from bootdiff.students import Student
 from bootdiff.students.card import FILE, StudentCard, damaged, new_card, read_card, write_card
@@ -130,7 +130,7 @@ def _load_pipeline(folder: Path, card: StudentCard) -> Student:
         grown.load_slots(slots)
     except RuntimeError as error:
         let_pass(error)
-        line = str(error).splitlines()[0]
+        line = one_line(str(error), 200)
         raise BootdiffError(f"{folder / SLOTS} does not fit its network ({line}); repeat the run's command.") from error
     return student
 
@@ -165,6 +165,6 @@ def _load_plain(folder: Path, teacher: Teacher | None, card: StudentCard) -> Stu
         student.load_state_dict(tensors)
     except RuntimeError as error:
         let_pass(error)
-        line = str(error).splitlines()[0]
+        line = one_line(str(error), 200)
         raise BootdiffError(f"the student in {folder} does not fit the teacher {teacher.name} ({line}).") from error
     return student

@@ -104,7 +104,7 @@ class SameNetwork(GrownNetwork):
 
     def __init__(self, teacher: NetworkTeacher) -> None:
         super().__init__()
-        self.network = copy.deepcopy(teacher.network).requires_grad_(True)
+        self.network = copy.deepcopy(teacher.network).float().requires_grad_(True)
 
     def forward(self, x_T: Tensor, timestep: Tensor, target: Tensor | None, condition: Condition) -> Tensor:
         """Return the module's output (b, ...)."""
@@ -131,7 +131,7 @@ class ShiftedNetwork(GrownNetwork):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = copy.deepcopy(network).requires_grad_(True)
+        self.network = copy.deepcopy(network).float().requires_grad_(True)  # whatever the teacher runs in
         layers = [m for m in self.network.modules() if isinstance(m, self.LAYERS) and m.bias is not None]
         if not layers:
             raise BootdiffError(

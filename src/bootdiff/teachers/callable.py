@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from bootdiff.core.errors import BootdiffError
+from bootdiff.core.errors import BootdiffError, shown
 from bootdiff.schedules import Schedule
 from bootdiff.teachers.base import NetworkTeacher
 from bootdiff.teachers.limits import Limit
@@ -48,8 +48,13 @@ class CallableTeacher(NetworkTeacher):
             raise BootdiffError(f"expected a torch.nn.Module as the teacher's network, got {type(network).__name__}.")
         if not isinstance(schedule, Schedule):
             raise BootdiffError(f"expected a schedule such as bootdiff.Cosine(), got {schedule!r}.")
-        if not isinstance(shape, tuple | list | torch.Size):
+        sides = list(shape) if isinstance(shape, tuple | list | torch.Size) else [0]
+        if not all(type(side) is int and side > 0 for side in sides) or not sides:
             raise BootdiffError(f"expected the shape of one sample such as (3, 32, 32), got {shape!r}.")
+        if limit is not None and not hasattr(limit, "scheduler_fields"):
+            raise BootdiffError(f"expected a limit such as bootdiff.Clip(), got {shown(limit)}.")
+        if not isinstance(prediction, str | Prediction):
+            raise BootdiffError(f"expected a prediction such as 'epsilon', got {shown(prediction)}.")
         kind = prediction if isinstance(prediction, Prediction) else prediction_named(prediction)
         if integer_timesteps:
             schedule = schedule.with_integer_timesteps()

@@ -31,7 +31,7 @@ def check_answers(teacher: Teacher, t: float | None = None, condition: Condition
         answer = teacher.x0(x_T, time, asked)
     except BootdiffError:
         raise
-    except Exception as error:  # a network may raise anything; to the user each means that it does not fit
+    except (Exception, SystemExit) as error:  # a network may raise anything; each means that it does not fit
         let_pass(error)
         raise BootdiffError(
             f"the network of {teacher.name} fails on an image of shape {tuple(teacher.shape)} ({first_line(error)}); "
