@@ -142,7 +142,7 @@ def test_a_student_goes_on_by_another_method_in_the_same_run(tmp_path):
         (["--method", "direct+direct"], "cannot go on from direct"),
         (["--method", "dirct"], "Did you mean 'direct'"),
         (["--method", "boot+dirct"], "Did you mean 'direct'"),
-        (["--method", "direct+dm", "--set", "pairs=200"], "a setting of the first stage alone; set direct.pairs=200"),
+        (["--method", "direct+dm", "--set", "pairs=200"], "leave one of them out, or set direct.pairs=200"),
         (["--method", "direct+dm", "--set", "boot.steps=3"], "no stage 'boot'; direct.steps is a setting of the"),
         (["--set", "boot.steps=3"], "there is no stage 'boot'"),
         (["--method", "progressive", "--images", ""], "setting images: string should have at least 1 character"),

@@ -174,7 +174,8 @@ def chosen_source(settings: DistillationSettings, method: str, takes: Sequence[s
             )
         check_source(method, takes, asked, "--source" if settings.source is not None else "--images")
         if getattr(settings, "pairs", None) is not None and asked not in STORED:
-            first = f", or set {method.partition('+')[0]}.pairs" if "+" in method else ""
+            given = getattr(settings, "pairs", None)
+            first = f", or set {method.partition('+')[0]}.pairs={given}" if "+" in method else ""
             raise BootdiffError(f"pairs has no effect with --source {asked}; leave one of them out{first}.")
         chosen = {"source": asked}
     # Of a run in rounds every round has its own number.

@@ -25,10 +25,8 @@ MAY_DIFFER = (
     *("gradient_checkpointing", "compile", "mixed_precision", "watch_every", "keep"),
     *("log_every", "sample_every", "checkpoint_every", "keep_last"),
 )
-OWN = (
-    *("steps", "learning_rate", "lr_schedule", "warmup_steps", "ema_decay", "stop_when"),
-    *("source", "pairs", "pair_steps", "pair_solver", "images", "resize"),
-)
+TRAINS = ("steps", "learning_rate", "lr_schedule", "warmup_steps", "ema_decay", "stop_when")
+OWN = (*TRAINS, "source", "pairs", "pair_steps", "pair_solver", "images", "resize")
 
 
 class TwoStages(Settings):
@@ -49,13 +47,13 @@ class TwoStages(Settings):
         return kind(**{key: value for key, value in both.items() if key not in OWN} | self._asked)
 
     def last_alone(self, given: Iterable[str]) -> str:
-        """Return a sentence on which of the given settings are the last stage's alone; empty where none is.
+        """Return a sentence on which of the given lengths and rates are the last stage's alone; empty where none is.
 
         Args:
             given: the names of settings that were asked for.
         """
         kind, name = self.before.settings, self.before.name
-        alone = [key for key in OWN if key in given and key in kind.model_fields and key not in self._asked]
+        alone = [key for key in TRAINS if key in given and key in kind.model_fields and key not in self._asked]
         if not alone:
             return ""
         firsts = ", ".join(f"{name}.{key} stays {getattr(self.first, key)}" for key in alone)
