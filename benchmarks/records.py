@@ -122,7 +122,8 @@ def machine() -> str:
     """The GPU's name where there is one, else the processor's, and the number of cores."""
     import torch
 
-    cores = f"{os.cpu_count()} cores"
+    # Other instructions add in another order: a figure is the same to the last digit only with the same ones.
+    cores = f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, {cores}"
     names = [line.partition(":")[2].strip() for line in _processor() if line.startswith("model name")]

@@ -250,7 +250,8 @@ def test_a_row_of_a_curve_that_ships_is_made_again_to_the_last_digit(teacher, tm
     assert shipped.keys() == made.keys() and len(made) >= 7
     for name, figure in made.items():
         assert figure.value == pytest.approx(shipped[name].value, rel=1e-4), name
-    if torch.__version__ == "2.13.0+cpu" and "AMD EPYC" in processor():
+    capability = torch.backends.cpu.get_cpu_capability()  # other instructions add in another order
+    if (torch.__version__, capability) == ("2.13.0+cpu", "AVX2") and "AMD EPYC" in processor():
         assert made == shipped
 
 

@@ -439,4 +439,4 @@ def test_the_student_of_a_plain_module_is_reported_without_samples(cli, tmp_path
     done = cli("report", tmp_path / "run")
     assert done.code == 0, done.err
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "draw them from Python" in page and "Settings" in page
+    assert "name a function that returns it, by --teacher" in page and "Settings" in page

@@ -89,6 +89,7 @@ def test_a_method_reads_every_setting_of_its_own(method, tiny, tmp_path, used):
     before = method.split("+")[0]
     alone = {"steps": 1, **({"fake_warmup": 0} if "fake_warmup" in find_method(before).settings.model_fields else {})}
     first = {before: alone} if "+" in method else {}
+    own |= {"critic_weight": 0.1} if "critic_weight" in kind.model_fields else {}
     own |= {"pair_steps": 2} if "pair_steps" in kind.model_fields else {}
     distill(str(tiny), tmp_path, kind(steps=1, batch_size=4, watch_every=0, **own, **first), method)
     assert {*kind.model_fields} - used - shared == set()

@@ -191,7 +191,10 @@ def test_images_are_no_free_lunch(cli, tiny, tmp_path):
         (["--images", "digits"], "method boot learns from noise, not from images; leave --images out"),
         (["--method", "toy", "--source", "noise", "--set", "pairs=4"], "method toy learns from pairs or trajectories"),
         (["--set", "source=trajectories"], "method boot learns from noise, not from trajectories"),
-        (["--method", "boot+dm", "--source", "images"], "method boot+dm learns from noise, not from images"),
+        (
+            ["--method", "boot+dm", "--source", "images"],
+            "the last stage of boot+dm learns from noise or pairs, not from images",
+        ),
         (["--method", "toy", "--source", "noise"], "method toy learns from pairs or trajectories or images, not from"),
         (["--method", "toy", "--source", "shards"], "setting source: input should be 'noise', 'pairs'"),
         (

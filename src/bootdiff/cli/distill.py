@@ -78,12 +78,12 @@ def _of_noise_alone(method: str, settings_type: Any, layer: Mapping[str, Any]) -
     Raises:
         BootdiffError: if it is asked for another source, or given images; the message names what it takes.
     """
-    if "source" in settings_type.model_fields:
-        return layer
-    takes = find_method(method).sources
-    check_source(method, takes, str(layer.get("source", takes[0])))
-    check_source(method, takes, "images" if layer.get("images") is not None else takes[0], "--images")
-    return {key: value for key, value in layer.items() if key not in ("source", "images")}
+    takes, lacks = find_method(method).sources, {"source", "images"} - settings_type.model_fields.keys()
+    if "source" in lacks:
+        check_source(method, takes, str(layer.get("source", takes[0])))
+    if "images" in lacks and layer.get("images") is not None:
+        check_source(method, takes, "images", "--images")
+    return {key: value for key, value in layer.items() if key not in lacks}
 
 
 def print_verdict(plan: Plan) -> None:

@@ -61,6 +61,7 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def main(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
@@ -70,6 +71,7 @@ def main(
     Environment: BOOTDIFF_DEBUG=1 shows where an error came from; BOOTDIFF_PROCESS_TIMEOUT=SECONDS (300) is how long
     one of several processes may stay silent before the others end.
     """
+    context.with_resource(by_command_line())
     notes.begin()
     show_every_character()
 
@@ -309,7 +311,6 @@ def _run() -> None:
     try:
         keep_freed_memory()
         with (
-            by_command_line(),
             all_like_ctrl_c(),
             presence.kept(),
             told_when_lost(),

@@ -256,12 +256,17 @@ class StoredTrajectories(StoredPairs):
         )
 
 
-class Sourcing(Settings):
+class ChosenSource(Settings):
     """What a batch holds, for methods that have a choice."""
 
     source: Literal["noise", "pairs", "trajectories", "images"] | None = Field(
         default=None, description="what a batch holds: noise, pairs, trajectories or images; none = the method's first"
     )
+
+
+class Sourcing(ChosenSource):
+    """What a batch holds, for methods that may learn from images."""
+
     images: str | None = Field(
         default=None,
         min_length=1,

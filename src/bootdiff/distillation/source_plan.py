@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bootdiff.config.mixins import STORED, Rounds, Sourcing, StoredPairs, StoredTrajectories
+from bootdiff.config.mixins import STORED, ChosenSource, Rounds, Sourcing, StoredPairs, StoredTrajectories
 from bootdiff.core.errors import BootdiffError
 from bootdiff.core.randomness import stored_seed
 from bootdiff.data.conditions import Prompts, Weighted
@@ -164,14 +164,8 @@ def chosen_source(settings: DistillationSettings, method: str, takes: Sequence[s
         BootdiffError: if it cannot learn from what is asked for.
     """
     asked, chosen = takes[0], {}
-    if isinstance(settings, Sourcing):
-        asked = settings.source or ("images" if settings.images is not None else asked)
-        if asked not in takes and "+" in method:
-            first = method.partition("+")[0]
-            raise BootdiffError(
-                f"the last stage of {method} learns from {' or '.join(takes)}, not from {asked}; what the first one "
-                f"learns from is --set {first}.source or {first}.images."
-            )
+    if isinstance(settings, ChosenSource):
+        asked = settings.source or ("images" if getattr(settings, "images", None) is not None else asked)
         check_source(method, takes, asked, "--source" if settings.source is not None else "--images")
         if getattr(settings, "pairs", None) is not None and asked not in STORED:
             given = getattr(settings, "pairs", None)
@@ -207,6 +201,12 @@ def check_source(method: str, takes: Sequence[str], asked: str, option: str = "-
     Raises:
         BootdiffError: if it cannot; the message names what it can learn from.
     """
+    if asked not in takes and "+" in method:
+        first = method.partition("+")[0]
+        raise BootdiffError(
+            f"the last stage of {method} learns from {' or '.join(takes)}, not from {asked}; leave {option} out. "
+            f"What the first one learns from is a setting of its own, such as {first}.source."
+        )
     if asked not in takes:
         raise BootdiffError(
             f"method {method} learns from {' or '.join(takes)}, not from {asked}; leave {option} out, or name "
@@ -224,9 +224,9 @@ def plan_source(teacher: Teacher, settings: DistillationSettings, kind: str, giv
     Raises:
         BootdiffError: if the data set cannot be read, or does not fit the teacher.
     """
-    if not isinstance(settings, Sourcing) or settings.source is None:
+    if not isinstance(settings, ChosenSource) or settings.source is None:
         return SourcePlan(kind, settings)
-    if settings.source != "images" or settings.images is None:
+    if settings.source != "images" or not isinstance(settings, Sourcing) or settings.images is None:
         return SourcePlan(settings.source, settings)
     if given:
         raise BootdiffError("conditions= and --source images exclude each other: images say what they are of.")

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from bootdiff.config.mixins import Sourcing, StoredPairs
+from bootdiff.config.mixins import ChosenSource, StoredPairs
 from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError
 from bootdiff.methods.corrections.settings import CorrectionSettings
@@ -23,7 +23,7 @@ from bootdiff.teachers.features import TeacherFeatures
 WIDTH = 256
 
 
-class CriticSettings(Sourcing, StoredPairs, CorrectionSettings):
+class CriticSettings(ChosenSource, StoredPairs, CorrectionSettings):
     """The settings of a correction that may have a critic beside its fake denoiser."""
 
     critic_weight: float = Field(
