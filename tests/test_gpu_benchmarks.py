@@ -18,7 +18,7 @@ from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "benchmarks" / "gpu" / "run.py"
-STAGES = ("smoke", "step", "sample", "fashion", "colour-teacher", "colour-student")
+STAGES = ("smoke", "step", "sample", "fashion", "fashion-long", "colour-teacher", "colour-student")
 #: what the repository may weigh for good
 TRACKED = 38 * 2**20
 

@@ -51,11 +51,12 @@ STAGES = {
     "step": Stage(2, 0.7),
     "sample": Stage(1, 0.4),
     "fashion": Stage(3, 1.5),
+    "fashion-long": Stage(9, 4),
     "colour-teacher": Stage(4, 2),
     "colour-student": Stage(3, 1.5),
 }
 #: whose archive comes back first, where there is room for some only
-FIRST_BACK = ("colour-teacher", "colour-student", "fashion")
+FIRST_BACK = ("colour-teacher", "colour-student", "fashion-long", "fashion")
 #: at toy size no stage is worth more than this
 TOY_LEAST = 0.05
 

@@ -80,7 +80,7 @@ class Recipe:
 def train_and_measure(context: Context, folder: Path, judges: Judges, recipe: Recipe) -> None:
     """Tables ``plan``, ``samplers`` and ``curve``, pictures, and the archive of a stage."""
     recipe = recipe.toy if context.toy else recipe
-    plan = context.remembered("plan", lambda: planned(context, folder, recipe))
+    plan = context.remembered("plan", lambda: planned(context, folder, recipe, context.left - recipe.reserve))
     context.put("plan", [plan])
     context.say(", ".join(f"{key} {value}" for key, value in plan.items()))
     run, settings = context.work / "run", settings_of(recipe, plan["BOOT steps"], plan["correction steps"])
@@ -100,18 +100,19 @@ def train_and_measure(context: Context, folder: Path, judges: Judges, recipe: Re
     context.archive(handed_back(context, run))
 
 
-def planned(context: Context, folder: Path, recipe: Recipe) -> dict[str, Any]:
-    """Steps of both stages such that training and measuring fit into the time that is left."""
+def planned(context: Context, folder: Path, recipe: Recipe, seconds: float) -> dict[str, Any]:
+    """Steps of both stages such that their training fits into so many seconds."""
+    asked = time.monotonic()
     teacher = load_teacher(str(folder))
     settings = settings_of(recipe, 1000, 1000)
     boot, correction = (
         step_seconds(teacher, method, own, context.work / "speed", context.toy)
         for method, own in (("boot", settings.first), ("dm", settings))
     )
-    room = max(1.0, (context.left - recipe.reserve) * (1 - MARGIN))
+    room = max(1.0, (seconds - (time.monotonic() - asked)) * (1 - MARGIN))
     counts = [
-        max(least, min(most, int(seconds / speed)))
-        for seconds, speed, least, most in (
+        max(least, min(most, int(part / speed)))
+        for part, speed, least, most in (
             (recipe.share * room, boot, 3, recipe.most[0]),
             ((1 - recipe.share) * room, correction, settings.fake_warmup + 1, recipe.most[1]),
         )
@@ -201,15 +202,30 @@ def curve(run: Path, measurer: Measurer) -> list[dict[str, Any]]:
     for name, folder in (("BOOT", run / STAGE), ("correction", run)):
         words = Run(folder).config["settings"]
         student = Student.from_teacher(measurer.teacher, words["t_min"], words["t_max"]).to(device())
-        state: dict[str, Any] = {"seconds": 0.0}
-        for path in sorted((folder / "checkpoints").glob("step-*")):
-            state = read_json(path / "state.json")
-            put_averages(student, path)
+        found = points(folder)
+        for point in found:
+            put_averages(student, point.path)
             row = measurer.row(name, 1, PathSampler(student))
-            rows.append({"stage": name, "step": state["step"], "seconds": round(before + state["seconds"], 1),
+            rows.append({"stage": name, "step": point.step, "seconds": round(before + point.seconds, 1),
                          "Fréchet distance": row["Fréchet distance"], "samples": measurer.num})  # fmt: skip
-        before += state["seconds"]
+        before += found[-1].seconds if found else 0.0
     return rows
+
+
+@dataclass(frozen=True)
+class Point:
+    """A checkpoint of a run: its step, and the seconds of training until there."""
+
+    step: int
+    seconds: float
+    path: Path
+
+
+def points(run: Path) -> list[Point]:
+    """The checkpoints of a run, in their order."""
+    paths = sorted((run / "checkpoints").glob("step-*"))
+    states = [(read_json(path / "state.json"), path) for path in paths]
+    return sorted((Point(state["step"], state["seconds"], path) for state, path in states), key=lambda p: p.step)
 
 
 def put_averages(student: Student, checkpoint: Path) -> None:
