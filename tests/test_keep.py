@@ -12,6 +12,7 @@ from bootdiff.data.conditions import Unconditional
 from bootdiff.distillation.distill import distill
 from bootdiff.methods.boot import Boot, BootSettings
 from bootdiff.monitoring.alarms import alarm_of
+from bootdiff.monitoring.best import BestLook
 from bootdiff.monitoring.convergence import is_better, judge, read_watch, relative_distance, verdict_of
 from bootdiff.monitoring.pulse import Pulse
 from bootdiff.monitoring.watch import Watch
@@ -125,6 +126,23 @@ def test_a_difference_within_the_noise_of_both_looks_is_none():
     assert not is_better(best, {**best, "frechet_distance": 0.153}) and is_better(
         best, {**best, "frechet_distance": 0.155}
     )
+
+
+def test_a_student_that_has_learned_less_of_the_path_is_not_the_best(tmp_path):
+    """A student of natural images was that of step 14 of 343: its blurred first answers had the teacher's features."""
+    look = {"teacher_variance": 1.0, "count": 512}
+    early = {**look, "step": 14, "frechet_distance": 0.1, "path_error": 0.5}
+    late = {**look, "step": 343, "frechet_distance": 0.3, "path_error": 0.1}
+    assert not is_better(early, late)
+    assert is_better({**early, "path_error": 0.19}, late)
+    kept = BestLook(tmp_path / "best")
+    for number, each in enumerate((early, late, {**late, "step": 350, "frechet_distance": 0.4})):
+        network = torch.nn.Linear(1, 1)
+        torch.nn.init.constant_(network.weight, number)
+        kept.offer(each, network)
+    assert kept.look["step"] == 343  # not the first, and not one whose features are farther
+    kept.restore(network)
+    assert network.weight.item() == 1
 
 
 @pytest.mark.parametrize("cut", [30, 130])

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from bootdiff.core.errors import BootdiffError, first_line
-from bootdiff.monitoring.convergence import is_better, is_look, relative_distance
+from bootdiff.monitoring.convergence import has_learned_less, is_better, is_look, relative_distance
 from bootdiff.storage.files import load_tensors, read_json, remove, save_tensors, write_json, write_whole
 from bootdiff.system.out_of_memory import let_pass
 
@@ -42,9 +42,14 @@ class BestLook:
         return self._read(lambda: read_json(path)) if path.is_file() else None
 
     def offer(self, look: Mapping[str, Any], student: nn.Module) -> None:
-        """Keep these weights if their look is finite and nearer to the teacher's samples than the one kept so far."""
+        """Keep these weights if their look is finite and nearer to the teacher's samples than the one kept so far.
+
+        They are also kept where the one before has learned far less of the path.
+        """
         before, distance = self.look, relative_distance(look)
-        if not math.isfinite(distance) or (before is not None and distance >= relative_distance(before)):
+        if not math.isfinite(distance):
+            return
+        if before is not None and distance >= relative_distance(before) and not has_learned_less(before, look):
             return
 
         def write(temporary: Path) -> None:

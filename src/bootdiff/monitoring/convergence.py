@@ -44,6 +44,8 @@ FARTHER_THAN_OTHERS = 1.5
 NOISE_OF_A_SAMPLE = 1.3
 #: relative distances also differ by chance by this share of themselves
 WANDERING = 0.1
+#: a student whose path error is this many times another's has learned less of the path
+FAR_OFF = 2.0
 
 Word = Literal[
     "still falling",
@@ -247,12 +249,23 @@ def relative_distance(look: Mapping[str, Any]) -> float:
     return look[FRECHET] / max(look["teacher_variance"], 1e-12) + texture
 
 
+def has_learned_less(look: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether a look's student is so much farther from the path's ends that its features cannot speak for it.
+
+    A student that has learned next to nothing still gives the teacher's own first answers, whose features may be nearer
+    to those of its samples than the features of a student on its way are.
+    """
+    return bool(look.get("path_error", 0.0) > FAR_OFF * other.get("path_error", math.inf))
+
+
 def is_better(best: Mapping[str, Any], look: Mapping[str, Any]) -> bool:
     """Return whether the look ``best`` is nearer to the teacher's samples than ``look`` by more than noise.
 
     The noise follows from both looks' numbers of samples; a share of the distance is added, because figures vary more
-    far from the teacher.
+    far from the teacher. A student that has learned less of the path is not better.
     """
+    if has_learned_less(best, look):
+        return False
     noise = sum(NOISE_OF_A_SAMPLE / each.get("count", 1) for each in (best, look))
     return relative_distance(look) - (1 + WANDERING) * relative_distance(best) > noise
 
