@@ -1,0 +1,130 @@
+"""One call beside the teacher's best at any number of calls: the best recipe of each builtin teacher, with three seeds.
+
+    python benchmarks/past.py digits-class [--seeds 0 1 2] [--output runs/past]     # writes docs/records/past-NAME.json
+
+A recipe is a chain of runs of ``bootdiff distill``, each of which starts from the student of the one before; the files
+of its settings are in ``configs``. The last student is measured by ``bootdiff evaluate`` with 10,000 samples for each
+of three noise seeds, beside its teacher's best samplers from the same noises. Runs that are there are not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from records import FOLDER, ROOT, new_record, write_record
+
+from bootdiff.storage.passes import trained_passes
+
+NUM, REPEATS = 10_000, 3
+#: numbers of calls at which the teacher's best sampler is measured
+CALLS = "10,25,50"
+#: no looks and no pictures on the way
+QUIET = ("--set", "watch_every=0", "--set", "sample_every=0")
+#: a pass forward is one, and one with its way back is three
+TRAINING = 3
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the best student of a teacher is made.
+
+    Args:
+        stages: for each run the word after --method and its file of settings in ``configs``.
+        options: of every run.
+        taught: how many times a teacher's network saw an image when it was trained (steps times batch, ``recipes``).
+    """
+
+    stages: tuple[tuple[str, str], ...]
+    taught: int
+    options: tuple[str, ...] = ()
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "digits": Recipe((("boot+dm", "digits-corrected.yaml"), ("dm", "digits-corrected-again.yaml")), 8000 * 128),
+    "digits-class": Recipe((("boot+dm", "digits-corrected.yaml"), ("dm", "digits-corrected-again.yaml")), 4000 * 128),
+    "digits-text": Recipe(
+        (("boot", "digits-text.yaml"), ("dm", "digits-text-corrected.yaml")), 4000 * 64, ("--prompts", "digits")
+    ),
+}
+
+
+def main() -> None:
+    """Make the runs of one teacher and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("teacher", choices=list(RECIPES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of training")
+    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "past")
+    parser.add_argument("--no-record", action="store_true", help="make the runs, and leave the record as it is")
+    asked = parser.parse_args()
+    found = [measured(asked.teacher, seed, asked.output / asked.teacher / f"seed-{seed}") for seed in asked.seeds]
+    if asked.no_record:
+        return
+    tables = {"students": list(students(RECIPES[asked.teacher], found)), "teacher": list(teacher_rows(found[0][1]))}
+    record = new_record(tables, seeds=tuple(asked.seeds), command=f"python benchmarks/past.py {asked.teacher}")
+    write_record(FOLDER / f"past-{asked.teacher}.json", record)
+
+
+def measured(teacher: str, seed: int, folder: Path) -> tuple[list[Path], dict[str, Any], int]:
+    """Return the runs of one seed, the last one's evaluation, and the seed."""
+    recipe, runs = RECIPES[teacher], []
+    for number, (method, file) in enumerate(recipe.stages):
+        run = folder / str(number)
+        start = ("--start", runs[-1]) if runs else ()
+        options = ("--config", ROOT / "configs" / file, "--seed", seed, *QUIET, *recipe.options)
+        bootdiff("distill", teacher, "--method", method, "--output", run, *start, *options)
+        runs.append(run)
+    told = runs[-1] / "past.json"
+    if not told.exists():
+        words = ("--num", NUM, "--repeats", REPEATS, "--calls", CALLS, "--no-heun", "--output", told)
+        bootdiff("evaluate", runs[-1], *words)
+    return runs, json.loads(told.read_text(encoding="utf-8")), seed
+
+
+def bootdiff(*words: Any) -> None:
+    """Run the command line."""
+    subprocess.run([sys.executable, "-m", "bootdiff", *map(str, words)], check=True)
+
+
+def students(recipe: Recipe, found: list[tuple[list[Path], dict[str, Any], int]]) -> Iterator[dict[str, Any]]:
+    """Yield a row for each training seed: its figures, divided by those of the teacher's best row."""
+    for runs, told, seed in found:
+        own = next(row for row in told["rows"] if row["kind"] == "student" and row["stage"] is None)
+        best = min((row for row in told["rows"] if row["kind"] == "teacher"), key=lambda row: row["frechet_distance"])
+        passes = sum((trained_passes(run) or {"all": 0})["all"] for run in runs)
+        row = {"seed of training": seed, "Fréchet distance": own["frechet_distance"]}
+        row["÷ the teacher's best"] = own["frechet_distance"] / best["frechet_distance"]
+        for key in ("precision", "recall"):
+            row[key] = value(own, key)
+            row[f"{key} ÷ its"] = value(own, key) / value(best, key)
+        row["worth calls"] = (own.get("call_equivalence") or {}).get("says")
+        yield {**row, "passes ÷ the teacher's training": passes / (TRAINING * recipe.taught)}
+
+
+def teacher_rows(told: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the teacher's rows, from few calls to many."""
+    for row in told["rows"]:
+        if row["kind"] == "teacher":
+            figures = {"Fréchet distance": row["frechet_distance"]}
+            figures |= {key: value(row, key) for key in ("precision", "recall")}
+            yield {
+                "sampler": row["name"],
+                "calls": row["calls"],
+                "Fréchet distance": row["frechet_distance"],
+                **figures,
+            }
+
+
+def value(row: Mapping[str, Any], key: str) -> float:
+    """Return a figure of a row; where it has none, nan."""
+    return float(row["figures"].get(key, {}).get("value", float("nan")))
+
+
+if __name__ == "__main__":
+    main()
