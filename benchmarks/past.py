@@ -47,7 +47,7 @@ class Recipe:
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "digits": Recipe((("boot+dm", "digits-corrected.yaml"), ("dm", "digits-corrected-again.yaml")), 8000 * 128),
+    "digits": Recipe((("boot+dm", "digits-corrected.yaml"), ("dm", "digits-corrected-long.yaml")), 8000 * 128),
     "digits-class": Recipe((("boot+dm", "digits-corrected.yaml"), ("dm", "digits-corrected-again.yaml")), 4000 * 128),
     "digits-text": Recipe(
         (("boot", "digits-text.yaml"), ("dm", "digits-text-corrected.yaml")), 4000 * 64, ("--prompts", "digits")
@@ -73,7 +73,7 @@ def main() -> None:
 
 def measured(teacher: str, seed: int, folder: Path) -> tuple[list[Path], dict[str, Any], int]:
     """Return the runs of one seed, the last one's evaluation, and the seed."""
-    recipe, runs = RECIPES[teacher], []
+    recipe, runs = RECIPES[teacher], list[Path]()
     for number, (method, file) in enumerate(recipe.stages):
         run = folder / str(number)
         start = ("--start", runs[-1]) if runs else ()

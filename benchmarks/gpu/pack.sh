@@ -4,7 +4,7 @@
 #   benchmarks/gpu/pack.sh [--python 3.12] [--data FOLDER] [--teacher FOLDER]
 #
 # FOLDERs by default: ../shared/data/cifar10-jpeg and ../shared/teachers/fashion-32. Nothing of it is committed: the
-# images' licence is not stated. Budgets in MiB: WHEELS_MIB (12), IMAGES_MIB (12), TRACKED_MIB (38), TRAVELS_MIB (64).
+# images' licence is not stated. Budgets in MiB: WHEELS_MIB (12), IMAGES_MIB (8), TRACKED_MIB (40), TRAVELS_MIB (64).
 set -euo pipefail
 
 cd "$(dirname "$0")/../.."
@@ -68,11 +68,11 @@ mkdir -p "$packed/teachers"
 cp -r "$teacher" "$packed/teachers/fashion-32"
 chmod -R u+w "$packed/teachers/fashion-32"
 
-"$python" $here/sheets.py "$data" "$packed/images" --mib "${IMAGES_MIB:-12}" || fail "the images cannot be packed."
-within "the images" "$(bytes "$packed"/images/*)" "${IMAGES_MIB:-12}"
+"$python" $here/sheets.py "$data" "$packed/images" --mib "${IMAGES_MIB:-8}" || fail "the images cannot be packed."
+within "the images" "$(bytes "$packed"/images/*)" "${IMAGES_MIB:-8}"
 
 tracked=$(git ls-files -z | xargs -0 du -cb | tail -1 | cut -f1)
-within "the tracked files" "$tracked" "${TRACKED_MIB:-38}"
+within "the tracked files" "$tracked" "${TRACKED_MIB:-40}"
 git rev-parse --short=8 HEAD >"$packed/commit"
 [ -z "$(git status --porcelain --untracked-files=no -- . ':!docs')" ] || sed -i 's/$/+/' "$packed/commit"
 all=$(find "$packed" -type f -print0 | xargs -0 du -cb | tail -1 | cut -f1)
