@@ -4,19 +4,21 @@
 
 Both students have the same network, updates, batch, rate and average, and a fresh noise in every update. The one that
 learned by regression was told the exact path (``--method path``), whose making is not counted: what it does not reach
-either, bootstrapping is not to blame for. Runs that are there are not made again.
+either, bootstrapping is not to blame for. Runs that are there are not made again. With ``--runs`` only their rows are
+made anew.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from records import FOLDER, ROOT, new_record, write_record
+from records import FOLDER, ROOT, new_record, read_record, write_record
 
 from bootdiff.config.settings import make_settings
 from bootdiff.core.randomness import sample_noise
@@ -31,6 +33,11 @@ EXACT = {"pair_steps": 14, "trajectory_times": 8}
 #: for each row, the method and the settings that differ from the quickstart's
 RUNS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "boot": ("boot", {}),
+    "boot, boundary in every 2nd step": ("boot", {"boundary_every": 2}),
+    "boot, boundary in every step": ("boot", {"boundary_every": 1}),
+    "boot, boundary in every step, adaptive weight": ("boot", {"boundary_every": 1, "loss_weight": "adaptive"}),
+    "boot, four times the boundary's weight": ("boot", {"boundary_weight": 4.0}),
+    "boot, step of 0.1, boundary in every step": ("boot", {"delta": 0.1, "boundary_every": 1}),
     "boot, Heun": ("boot", {"solver": "heun"}),
     "boot, half the step": ("boot", {"delta": 0.03}),
     "boot, adaptive weight": ("boot", {"loss_weight": "adaptive"}),
@@ -49,14 +56,20 @@ def main() -> None:
     parser.add_argument("--no-record", action="store_true", help="make the runs, and leave the record as it is")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    found = [row for name in asked.runs for row in rows(name, asked.output)]
+    found = table([row for name in asked.runs for row in rows(name, asked.output)])
     if asked.no_record:
         return
-    ends = {row["student"]: row["error"] for row in found if row["of the way"] == 1.0}
+    path, commits = FOLDER / "along.json", []
+    if set(asked.runs) < set(RUNS) and path.exists():
+        old = read_record(path)
+        found += [row for row in old.values["along"] if row["student"] not in asked.runs]
+        commits = [old.commit]
+    found.sort(key=lambda row: list(RUNS).index(row["student"]))
+    ends = {row["student"]: list(row.values())[-1] for row in found}
     exact = ends["exact states (path)"]
     ratios = [{"student": name, "end's error": end, "÷ exact states'": end / exact} for name, end in ends.items()]
-    record = new_record({"along": table(found), "ends": ratios}, seeds=(0, SEED), command="python benchmarks/along.py")
-    write_record(FOLDER / "along.json", record)
+    record = new_record({"along": found, "ends": ratios}, seeds=(0, SEED), command="python benchmarks/along.py")
+    write_record(path, replace(record, commit=", ".join(dict.fromkeys([*commits, record.commit]))))
 
 
 def rows(name: str, output: Path) -> Iterator[dict[str, Any]]:
