@@ -30,7 +30,7 @@ def run_compare(
         everything: whether the terminal shows every measured row.
     """
     counts = read_counts(refine, "--refine") if refine else []
-    own = None if teacher is None else named_teacher(teacher)
+    own = named_teacher(teacher)
     result = compare_students(students, asked, output, own, samplers, counts, level)
     if is_first_process():
         print_table(result, everything)

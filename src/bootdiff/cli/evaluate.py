@@ -28,7 +28,7 @@ def run_evaluate(
         everything: whether the terminal shows every measured row.
         search_times: a number of calls whose best times are searched.
     """
-    own = None if teacher is None else named_teacher(teacher)
+    own = named_teacher(teacher)
     result = evaluate_student(named_teacher(name), asked, output, own, teacher_options, path_end, search_times)
     if is_first_process():
         print_table(result, everything)

@@ -15,7 +15,7 @@ from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from bootdiff.config.teacher import names_function
 from bootdiff.core.errors import BootdiffError, first_line, nearest, show_traceback
@@ -27,19 +27,23 @@ if TYPE_CHECKING:
     from bootdiff.teachers import Teacher
 
 
-def named_teacher(word: str) -> str | Teacher:
-    """Return the teacher that a function of a Python file returns; any other name is returned as it is.
+@overload
+def named_teacher(word: str) -> str | Teacher: ...
+@overload
+def named_teacher(word: str | None) -> str | Teacher | None: ...
+def named_teacher(word: str | None) -> str | Teacher | None:
+    """Return the teacher that a function of a Python file returns; any other name is returned as it is, and so is None.
 
     The function takes nothing and returns a ``bootdiff.Teacher`` or a diffusers pipeline.
 
     Raises:
         BootdiffError: if the file cannot be run, has no such function, or the function returns something else.
     """
-    if not names_function(word):
+    if word is None or not names_function(word):
         return word
     from bootdiff.teachers import Teacher, load_teacher
 
-    made = _asked(word, _function(word))
+    made = _asked(word, _function(word)[0])
     try:
         teacher = load_teacher(made) if not isinstance(made, str) else None
     except BootdiffError as error:
@@ -50,7 +54,9 @@ def named_teacher(word: str) -> str | Teacher:
             "pipeline."
         )
     layer: Any = teacher
-    while isinstance(layer, Teacher):  # wrappers have the name of what they wrap
+    seen: set[int] = set()  # one that wraps itself ends here, too
+    while isinstance(layer, Teacher) and id(layer) not in seen:  # wrappers have the name of what they wrap
+        seen.add(id(layer))
         layer.name, layer = word, getattr(layer, "inner", None)
     return teacher
 
@@ -67,9 +73,9 @@ def named_features(word: str | None) -> str | Features | None:
         return word
     from bootdiff.metrics.callable_features import CallableFeatures
 
-    function, file = _function(word), _parts(word)[0]
-    content = hashlib.blake2b(file.read_bytes(), digest_size=4).hexdigest()
-    return CallableFeatures(function, f"{file.name}:{_parts(word)[1]}-{content}")
+    function, content = _function(word)
+    file, name = _parts(word)
+    return CallableFeatures(function, f"{file.name}:{name}-{content}")
 
 
 def _parts(word: str) -> tuple[Path, str]:
@@ -77,11 +83,12 @@ def _parts(word: str) -> tuple[Path, str]:
     return Path(file), name
 
 
-def _function(word: str) -> Callable[..., Any]:
-    """Run the file that a word names, and return its function."""
+def _function(word: str) -> tuple[Callable[..., Any], str]:
+    """Run the file that a word names; return its function, and a hash of the file's content."""
     file, name = _parts(word)
     check_regular(file, "Python file")
-    module = _run(file)
+    content = file.read_bytes()
+    module = _run(file, content)
     found = _asked(str(file), lambda: getattr(module, name, None))
     if inspect.iscoroutinefunction(found):
         raise BootdiffError(f"{word} is a coroutine; expected a function that returns its result at once.")
@@ -89,15 +96,13 @@ def _function(word: str) -> Callable[..., Any]:
         own = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise BootdiffError(f"{file} has no function '{name}'.{nearest(name, own)}")
     function: Callable[..., Any] = found
-    return function
+    return function, hashlib.blake2b(content, digest_size=4).hexdigest()
 
 
-def _run(file: Path) -> ModuleType:
+def _run(file: Path, content: bytes) -> ModuleType:
     """Return a file as a module, which runs once; what stands beside it can be imported, after what is installed."""
     place = file.resolve()
-    name = (
-        f"_bootdiff_{file.stem}_{hashlib.blake2b(str(place).encode() + file.read_bytes(), digest_size=4).hexdigest()}"
-    )
+    name = f"_bootdiff_{file.stem}_{hashlib.blake2b(str(place).encode() + content, digest_size=4).hexdigest()}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, file)

@@ -235,7 +235,7 @@ def sample(
     layout = layout_of(swap is not None, interpolate, linear, times)
     choice = Choice(words, read_classes(classes, "--class"), guidance_scale, negative_prompt)
     finish = finish_of(refine, refine_from, edit, image, mask)
-    own = None if teacher is None else named_teacher(teacher)
+    own = named_teacher(teacher)
     wanted = Wanted(num, seed, batch_size, choice, layout, finish, calls, own)
     run_sample(student, wanted, times, output)
 

@@ -17,7 +17,7 @@ def run_report(runs: Sequence[Path], teacher: str | None, output: Path | None) -
         BootdiffError: if a teacher is named and there are several runs.
     """
     if len(runs) == 1:
-        named = None if teacher is None else named_teacher(teacher)
+        named = named_teacher(teacher)
         print(f"report: {build_report(runs[0], named, output)}")
         return
     if teacher is not None:
