@@ -30,7 +30,7 @@ from bootdiff.methods.registry import find_method
 from bootdiff.samplers.operators import Mask
 from bootdiff.samplers.refine import Kept, Refined, level_of, open_kept
 from bootdiff.schedules import Cosine, RectifiedFlow
-from bootdiff.solvers import Heun, even_times, solve
+from bootdiff.solvers import Heun, even_times, noisy, solve
 from bootdiff.students import Student
 from bootdiff.students.files import load_student
 from bootdiff.teachers import (
@@ -871,6 +871,32 @@ def test_a_critic_learns_to_tell_and_the_student_to_be_taken_for_the_teacher(nam
         loss.total.backward()
         optimizer.step()
     assert float(loss.scalars["critic is right"]) > 0.9
+
+
+@pytest.mark.parametrize("name", ["dm", "sid"])
+def test_the_critic_s_term_moves_the_student_to_where_the_critic_takes_it_for_the_teacher(name, monkeypatch):
+    """Without the correction and BOOT's loss, the gradient is that of weight · softplus(−D) alone."""
+    teacher, method = load_teacher("digits"), find_method(name)
+    asked = make_settings(method.settings, {"steps": 60, "batch_size": 8, "critic_weight": 0.5, "boot_weight": 0})
+    objective = method.build(teacher, asked, None, method.new_student(teacher, asked))
+    learners = {key: learner.module for key, learner in objective.learners().items()}
+    monkeypatch.setattr(type(objective), "compare", lambda self, networks, x, *_: (0 * x.sum(), torch.zeros(len(x))))
+    images = torch.randn(8, 1, 8, 8).requires_grad_()
+    monkeypatch.setattr(type(objective), "sample", lambda self, networks, eps, condition: images)
+    draw = Draw(0, 0, "x", 0, 8, 8)
+    batch, turn = (
+        Batch(draw.normal("noise", teacher.shape), data=draw.normal("data", teacher.shape)),
+        Turn("student", 60, 0.5, draw),
+    )
+    (term,) = objective.losses(learners, turn, batch)
+    term().total.backward()
+    r = objective.draw_levels(turn)
+    again = images.detach().clone().requires_grad_()
+    x_r = noisy(again, draw.normal("renoise", teacher.shape), r, teacher.schedule)
+    judged = learners["critic"](x_r, r, batch.condition)
+    expected = torch.autograd.grad(0.5 * torch.nn.functional.softplus(-judged).mean(), again)[0]
+    assert float(expected.abs().max()) > 0
+    torch.testing.assert_close(images.grad, expected)
 
 
 def test_a_run_with_a_critic_is_free_of_data_and_ends_the_same_again(tmp_path):

@@ -130,11 +130,12 @@ def test_samples_of_other_conditions_neither_attract_nor_repel():
     labels = torch.tensor([0, 1, 0, 1, 1, 0, 0, 1])
     same = together(Condition({"labels": labels, "guidance": torch.rand(8)}), 8, torch.device("cpu"))
     assert torch.equal(same, labels[:, None] == labels[None])
-    whole = drift(x, y, 0.7, same)
-    for label in (0, 1):
-        own = labels == label
-        alone = drift(x[own], y[own], 0.7, torch.ones(4, 4, dtype=torch.bool))
-        torch.testing.assert_close(whole[own], alone)
+    for radius in (0.7, 1e6):
+        whole = drift(x, y, radius, same)
+        for label in (0, 1):
+            own = labels == label
+            alone = drift(x[own], y[own], radius, torch.ones(4, 4, dtype=torch.bool))
+            torch.testing.assert_close(whole[own], alone)
 
 
 def test_drifting_brings_a_student_to_its_teacher_s_distribution(tmp_path):
@@ -153,6 +154,9 @@ def test_drifting_brings_a_student_to_its_teacher_s_distribution(tmp_path):
     ("drift", {"batch_size": 4, "gradient_accumulation": 4}, "leaves 1 in each"),
     ("drift", {"noise_levels": [0.9, 0.1]}, "LOW < HIGH"),
     ("drift", {"noise_levels": [5.0, 9.0]}, "LOW < HIGH"),
+    ("tbcm", {"t_min": 0.1, "t_max": 0.4, "tangent_step": 0.5}, "tangent_step must be below"),
+    ("dm", {"source": "pairs"}, "critic_weight is 0"),
+    ("sid", {"critic_learning_rate": 0.5}, "critic_weight is 0"),
     ("tbcm", {"distance": "lpips"}, "differences, which are no pictures"),
     ("tbcm", {"distance": "digits"}, "differences, which are no pictures"),
 ])  # fmt: skip
@@ -181,6 +185,38 @@ def test_runs_of_a_real_network(tmp_path, method):
     student = distill(teacher, tmp_path / "run", settings(method, **words), method)
     assert (tmp_path / "run/student/model_index.json").is_file()
     assert student.kind == ("consistency" if method == "tbcm" else "path") and student.data_free
+
+
+def test_tbcms_teacher_steps_down_from_many_states_too():
+    """Where the stored states are closer to one another than the step is long."""
+    seen = []
+
+    class Recording(Gaussian):
+        def x0(self, x_t, t, condition=Condition()):
+            seen.append(t)
+            return super().x0(x_t, t, condition)
+
+    asked = settings("tbcm", tangent_step=0.2, t_min=0.1, t_max=0.4, trajectory_times=8, batch_size=64)
+    teacher = Recording(0.0, 0.5, (2,), Cosine())
+    method = find_method("tbcm")
+    student = method.new_student(teacher, asked)
+    times = torch.linspace(0.4, 0.1, 8)
+    batch = Batch(torch.randn(64, 2), states=torch.randn(64, 8, 2), times=times)
+    objective = method.build(teacher, asked, None, student)
+    at = turn(step=torch.full((64,), 6), t=torch.rand(64))  # the last interval, from 0.143 to 0.1
+    objective.losses({"student": student}, at, batch)
+    assert seen and max(float(t.max()) for t in seen) <= float(times[6]) + 1e-6
+
+
+def test_drift_refuses_a_teacher_through_which_gradients_vanish_and_one_image_a_process():
+    half = load_teacher("digits", dtype="float16")
+    with pytest.raises(BootdiffError, match="float16 teacher vanish"):
+        settings("drift").check_teacher(half)
+    teacher, method = load_teacher("digits"), find_method("drift")
+    asked = method.settings(steps=3, batch_size=8, pairs=8)
+    objective = method.build(teacher, asked, None, method.new_student(teacher, asked))
+    with pytest.raises(BootdiffError, match="fewer processes"):
+        objective.drifting({}, turn(), Batch(torch.zeros(1, 1, 8, 8)))
 
 
 def test_gradients_of_the_drift_reach_the_student_alone():

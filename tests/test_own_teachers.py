@@ -261,6 +261,35 @@ def test_a_fault_in_a_file_is_one_line(cli, own, word, said):
     assert failed.err.count("\n") == 1 and "Traceback" not in failed.err and not Path("run").exists()
 
 
+def test_a_file_s_own_content_runs_not_a_cached_compilation(tmp_path):
+    """Beside it lies the compiled file of another source, as old as it is long."""
+    import importlib.util
+    import os
+    import py_compile
+
+    from bootdiff.cli.functions import named_features
+
+    file = tmp_path / "own.py"
+    file.write_text("def f(images):\n    return 'cached'\n")
+    cached = importlib.util.cache_from_source(str(file))
+    py_compile.compile(str(file), cached, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    file.write_text("def f(images):\n    return 'theirs'\n")
+    assert os.path.exists(cached)
+    assert named_features(f"{file}:f").function(None) == "theirs"
+    file.write_text("def f(images):\n    return 'other!'\n")
+    assert named_features(f"{file}:f").function(None) == "other!"
+
+
+def test_a_network_that_prints_leaves_the_inspection_json(cli, own):
+    (own / "speaks.py").write_text(
+        "import torch, bootdiff\nclass Speaks(torch.nn.Module):\n    def forward(self, x, timestep):\n"
+        "        print('debug')\n        return 0 * x\n"
+        "def t():\n    return bootdiff.CallableTeacher(Speaks(), bootdiff.Cosine(), 'sample', (2,))\n"
+    )
+    shown = cli("inspect", f"{own / 'speaks.py'}:t", "--json")
+    assert shown.code == 0 and json.loads(shown.out)["network"] == "Speaks"
+
+
 def test_options_of_loading_mean_nothing_to_a_function(cli, own):
     failed = cli("distill", "own.py:picture", "--dtype", "float16", "--output", "run", *FEW)
     assert failed.code == 2 and "dtype" in failed.err and not Path("run").exists()

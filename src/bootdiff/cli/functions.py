@@ -12,7 +12,6 @@ import inspect
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, overload
@@ -113,7 +112,8 @@ def _run(file: Path, content: bytes) -> ModuleType:
     if str(place.parent) not in sys.path:
         sys.path.append(str(place.parent))
     try:
-        _asked(str(file), partial(spec.loader.exec_module, module))
+        # Not by the loader, which would run the compiled file of a cache in place of this content.
+        _asked(str(file), lambda: exec(compile(content, str(file), "exec"), vars(module)))
     except BaseException:
         del sys.modules[name]
         raise

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json as json_module
+import sys
 import time
+from contextlib import redirect_stdout
 from typing import Any
 
 import torch
@@ -96,7 +98,8 @@ def conditions(teacher: Teacher) -> dict[str, Any]:
 
 def print_inspection(teacher: Teacher, as_json: bool) -> None:
     """Print what a teacher is, as a table or as JSON."""
-    facts = inspect_teacher(teacher)
+    with redirect_stdout(sys.stderr):  # where a network of one's own may print; standard output is the answer
+        facts = inspect_teacher(teacher)
     if as_json:
         print(json_module.dumps(facts, indent=2))
         return

@@ -31,6 +31,11 @@ def best_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def device_of(module: torch.nn.Module) -> torch.device:
+    """Return where a network's parameters or buffers are; the CPU for a network that has none."""
+    return next((v.device for v in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+
+
 def in_float64(values: torch.Tensor) -> torch.Tensor:
     """Return values in float64: on their own device, or on the CPU where that is Apple's, which has no float64."""
     return values.cpu().double() if values.device.type == "mps" else values.double()

@@ -76,7 +76,7 @@ def _kept(
         sizes: the bytes of a pass of the teacher's network, or a fake denoiser, without and with checkpointing.
         own: those of the student's.
     """
-    plain = {"teacher", *(["fake"] if getattr(settings, "fake_rank", 0) > 0 else [])}
+    plain = {"teacher", "critic", *(["fake"] if getattr(settings, "fake_rank", 0) > 0 else [])}
     terms = kept_passes(settings, calls_a_target(settings, teacher))
 
     def most(checkpointing: bool) -> int:

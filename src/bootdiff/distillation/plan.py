@@ -33,6 +33,7 @@ from bootdiff.students.card import read_card
 from bootdiff.students.folder import StudentFolder
 from bootdiff.students.learning import check_learns
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of, load_teacher
+from bootdiff.teachers.features import TeacherFeatures
 from bootdiff.teachers.loading.architecture import read_architecture
 from bootdiff.teachers.probe import check_answers
 from bootdiff.training.planned import rehearsed, rehearsed_start
@@ -316,6 +317,8 @@ def _check(teacher: Teacher, settings: DistillationSettings, method: Method, exa
             scheduler_for(adapter, call, teacher.limit, t_max)
     if method.needs_teacher:
         check_answers(teacher, t_max, example)
+    if settings.reads_features and isinstance(denoiser, NetworkTeacher):
+        TeacherFeatures.of_any(stem, teacher.t_range[0], example)
     if isinstance(denoiser, NetworkTeacher) and adapter is None:
         check_learns(method.new_student(stem, settings), stem, t_max, example)
     if settings.student is not None:

@@ -16,7 +16,8 @@ class TeacherSpace:
     A teacher with a condition is told zeros in its place.
 
     Raises:
-        BootdiffError: if the teacher makes latents, which images are not, or has no network.
+        BootdiffError: if the teacher makes latents, which images are not, or has no network that can be shown an image
+            alone.
     """
 
     knows_labels = False
@@ -32,7 +33,11 @@ class TeacherSpace:
                 f"--features teacher: {teacher.name} does not read images alone, so it cannot judge them; name another "
                 "feature space."
             )
-        self.teacher, self.read_features = teacher, TeacherFeatures.of_any(teacher, teacher.t_range[0])
+        try:
+            self.read_features = TeacherFeatures.of_any(teacher, teacher.t_range[0])
+        except BootdiffError as error:
+            raise BootdiffError(f"--features teacher: {error} Name another feature space.") from error
+        self.teacher = teacher
         self.shape = tuple(teacher.shape)
         self.name = f"teacher-{weights_hash(teacher.denoiser)}"
 

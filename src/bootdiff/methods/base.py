@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 from torch import Tensor, nn
 
 from bootdiff.config.mixins import Optimiser
+from bootdiff.core.condition import Condition
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch, Source
 from bootdiff.losses.distances import Distance
+from bootdiff.teachers import Teacher, adapter_of
 
 if TYPE_CHECKING:
     from bootdiff.students import Student
@@ -212,3 +214,15 @@ def learner_of(student: nn.Module, settings: Optimiser) -> Learner:
         weight_decay=settings.weight_decay,
         averages=sampled(settings.ema_decay),
     )
+
+
+def example_of(teacher: Teacher, source: Source) -> Condition | None:
+    """Return one condition such as a network without a pipeline will be given; None where a pipeline knows its shapes.
+
+    It is the first of the source's conditions, where the source says which it has.
+    """
+    conditions = getattr(source, "conditions", None)
+    if conditions is None or adapter_of(teacher) is not None:
+        return None
+    example: Condition = conditions.listed(0, 0, 1)
+    return example

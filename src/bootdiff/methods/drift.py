@@ -21,9 +21,9 @@ from bootdiff.core.errors import BootdiffError
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch, Source
 from bootdiff.losses.distances import Distance, make_distance
-from bootdiff.methods.base import Learner, Loss, Networks, OneLearner, learner_of
+from bootdiff.methods.base import Learner, Loss, Networks, OneLearner, example_of, learner_of
 from bootdiff.methods.method import ANY, method
-from bootdiff.methods.settings import DistillationSettings
+from bootdiff.methods.settings import DistillationSettings, check_gradients
 from bootdiff.solvers import noisy
 from bootdiff.students import Student
 from bootdiff.teachers import NetworkTeacher, Teacher, adapter_of
@@ -31,7 +31,7 @@ from bootdiff.teachers.features import TeacherFeatures
 
 #: the next level of noise is this part of the range further: the golden section, which fills a range evenly
 GOLDEN = 0.6180339887498949
-#: what a distance is raised by where two samples do not belong together, in units of the mean distance
+#: what stands in the place of a distance where two samples do not belong together; exp(−APART) is zero
 APART = 1e6
 
 
@@ -53,20 +53,25 @@ class DriftSettings(StoredPairs, DistillationSettings):
     pair_weight: float = Field(default=0.2, ge=0, le=1e6, description="of the regression on the pairs; 0 = none")
 
     @model_validator(mode="after")
-    def _levels_rise(self) -> Self:
+    def _images_meet(self) -> Self:
         at_once = self.batch_size // self.gradient_accumulation
         if at_once < 2:
             raise BootdiffError(
                 f"drift compares the images of a pass with one another, and batch_size {self.batch_size} in "
                 f"{self.gradient_accumulation} passes leaves {at_once} in each; take a larger batch, or fewer passes."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _levels_rise(self) -> Self:
         low, high = self.noise_levels
         if not 0 <= low < high <= 1:
             raise BootdiffError(f"noise_levels should be [LOW, HIGH] with 0 ≤ LOW < HIGH ≤ 1, got {self.noise_levels}.")
         return self
 
     def check_teacher(self, teacher: Teacher) -> None:
-        """Refuse a teacher without the levels, and one whose samples never share a condition."""
+        """Refuse a teacher without the levels, one whose samples never share a condition, and one in float16."""
+        check_gradients(teacher)
         low, high = teacher.t_range
         if max(low, self.noise_levels[0]) >= min(high, self.noise_levels[1]):
             raise BootdiffError(
@@ -79,6 +84,11 @@ class DriftSettings(StoredPairs, DistillationSettings):
                 "another method."
             )
 
+    @property
+    def reads_features(self) -> bool:
+        """Whether the teacher's features are read: they are what drifts."""
+        return True
+
     def cautions(self, teacher: Teacher) -> Sequence[str]:
         """Return a sentence for a teacher whose conditions may be different in every batch."""
         adapter = adapter_of(teacher)
@@ -86,17 +96,18 @@ class DriftSettings(StoredPairs, DistillationSettings):
             return ()
         one, many = ("prompt", "prompts") if adapter.takes == "prompts" else ("class", "classes")
         return (
-            f"drift compares images of one {one} with one another; where a pass of {self.batch_size} images holds each "
-            f"once, only pair_weight teaches the student, so take few {many} or a large batch_size.",
+            f"drift compares images of one {one} with one another; a pass of {self.batch_size} images should hold "
+            f"eight of each or more (of one, only pair_weight teaches), so take few {many} or a large batch_size.",
         )
 
 
 @method("drift", DriftSettings, sources=("pairs",), student=ANY)
 @dataclass
 class Drift(OneLearner):
-    """The objective Σ_features E ‖phi(x_r) − SG[phi(x_r) + V]‖² + w E d(g_theta(eps), pair).
+    """The objective mean_features E ‖phi(x_r) − SG[phi(x_r) + V]‖² + w E d(g_theta(eps), pair).
 
-    V is the drift of a batch's features towards the teacher's and away from one another, of one condition.
+    The features phi are in units of their mean distance. V is the drift of a batch's features towards the teacher's and
+    away from one another, of one condition.
 
     Args:
         teacher: whose features phi are.
@@ -117,8 +128,9 @@ class Drift(OneLearner):
 
     def __post_init__(self) -> None:
         network = isinstance(self.teacher.denoiser, NetworkTeacher)
+        time, example = self.teacher.t_range[0], example_of(self.teacher, self.source)
         #: None for a closed form, which has no features beside its answer
-        self.features = TeacherFeatures.of_any(self.teacher, self.teacher.t_range[0]) if network else None
+        self.features = TeacherFeatures.of_any(self.teacher, time, example) if network else None
 
     @classmethod
     def from_settings(cls, teacher: Teacher, settings: DriftSettings, source: Source, student: Student) -> Self:
@@ -145,6 +157,11 @@ class Drift(OneLearner):
 
     def drifting(self, networks: Networks, turn: Turn, batch: Batch) -> Loss:
         """Return the loss whose gradient moves the images of fresh noises by the drift of their features."""
+        if len(batch.noise) < 2:
+            raise BootdiffError(
+                "drift compares the images of a pass with one another, and a process has one of them; take a larger "
+                "batch_size, or fewer processes."
+            )
         fresh = Batch(self.fresh(turn, batch), batch.condition)
         images = self.image(networks, fresh)
         low, high = self.levels
@@ -180,8 +197,8 @@ def drift(x: Tensor, y: Tensor, radius: float, same: Tensor) -> Tensor:
     """Return the drift of features x (b, d) towards y (m, d) and away from the other x, (b, d).
 
     It is Σ_jk a_ij b_ik (y_j − x_k), whose weights a and b are normalised over attraction and repulsion together, by
-    rows and by columns. Where x and y are samples of one distribution, y_j and x_k can change places, so that its mean
-    is zero.
+    rows and by columns. Where x and y are many samples of one distribution, y_j and x_k can change places, so that its
+    mean is zero; of fewer than eight it is not quite, because a sample does not repel itself.
 
     Args:
         radius: of the kernel exp(−distance / radius).
@@ -190,11 +207,10 @@ def drift(x: Tensor, y: Tensor, radius: float, same: Tensor) -> Tensor:
     x, y = x.float(), y.float()
     near, apart = torch.cdist(x, y), torch.cdist(x, x)
     alone = torch.eye(len(x), dtype=torch.bool, device=x.device)
-    near = torch.where(same, near, APART)
-    apart = torch.where(same & ~alone, apart, APART)
-    logits = -torch.cat([near, apart], dim=1) / radius
+    others = torch.cat([same, same & ~alone], dim=1)
+    logits = torch.where(others, -torch.cat([near, apart], dim=1) / radius, -APART)
     weights = (logits.softmax(1) * logits.softmax(0)).sqrt()
-    weights = weights * torch.cat([same, same & ~alone], dim=1)
+    weights = weights * others
     attracts, repels = weights.split([len(y), len(x)], dim=1)
     towards = (attracts * repels.sum(1, keepdim=True)) @ y
     return towards - (repels * attracts.sum(1, keepdim=True)) @ x

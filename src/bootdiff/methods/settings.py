@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from pydantic import model_validator
 
 from bootdiff.config.mixins import (
@@ -18,6 +19,7 @@ from bootdiff.config.mixins import (
     Times,
 )
 from bootdiff.config.settings import TrainingSettings
+from bootdiff.core.errors import BootdiffError
 from bootdiff.core.guidance import GuidanceWeight
 from bootdiff.teachers import Clip, DynamicThreshold, Limit, NoLimit, Teacher, adapter_of
 from bootdiff.teachers.guidance import calls_an_answer, guidance_of
@@ -78,6 +80,11 @@ class DistillationSettings(
         return None
 
     @property
+    def reads_features(self) -> bool:
+        """Whether the loss reads the features of the teacher's network."""
+        return False
+
+    @property
     def anchored(self) -> bool:
         """Whether a loss holds the student's answers at t_max to the teacher's, as BOOT's boundary loss does."""
         return False
@@ -86,6 +93,18 @@ class DistillationSettings(
     def warm_from(self) -> int:
         """Return the step from which the student learns at its full rate."""
         return self.warmup_steps
+
+
+def check_gradients(teacher: Teacher, what: str = "this method") -> None:
+    """Refuse a float16 teacher for something that sends gradients through it.
+
+    Raises:
+        BootdiffError: if it has weights in float16.
+    """
+    if any(p.dtype == torch.float16 for p in teacher.parameters()):
+        raise BootdiffError(
+            f"gradients through a float16 teacher vanish; load it with --dtype bfloat16 or float32 for {what}."
+        )
 
 
 def target_limit(settings: DistillationSettings, teacher: Teacher) -> Limit:

@@ -42,6 +42,12 @@ class TbcmSettings(StoredTrajectories, DistillationSettings):
     solver: Literal["euler", "heun"] = Field(default="heun", description="of the teacher's step: first or second order")
 
     @model_validator(mode="after")
+    def _step_fits(self) -> Self:
+        if self.tangent_step >= self.span:
+            raise BootdiffError(f"tangent_step must be below t_max − t_min = {self.span:g}, got {self.tangent_step:g}.")
+        return self
+
+    @model_validator(mode="after")
     def _differences_are_no_pictures(self) -> Self:
         if self.distance in ("lpips", "digits"):
             raise BootdiffError(
@@ -107,6 +113,7 @@ class Tbcm(OneLearner):
         student = cast("ConsistencyStudent", self.student.module)
         # Not up to t_min: there g is the sample whatever F is, and the step has no length.
         t = (above - (above - below) * turn.draw.uniform("t").to(above)).clamp(min=student.t_min + self.step / 2)
+        t = torch.minimum(t, above)  # the teacher steps down
         s = (t - self.step).clamp(min=student.t_min)
         with torch.no_grad():
             x = noisy(state, batch.noise, above, self.teacher.schedule)

@@ -11,9 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from bootdiff.core.condition import Condition
-from bootdiff.core.errors import BootdiffError
+from bootdiff.core.device import device_of
+from bootdiff.core.errors import BootdiffError, first_line
+from bootdiff.system.out_of_memory import let_pass
 from bootdiff.teachers.base import NetworkTeacher, Teacher
 from bootdiff.teachers.pipeline import adapter_of, blank_condition
+
+#: layers whose channels are the last dimension of what they make, and those whose channels are the one after the batch
+LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding)
+FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
 
 
 @dataclass(frozen=True)
@@ -48,18 +54,24 @@ class TeacherFeatures:
         return None if found is None else cls(denoiser, found[0], time, found[1])
 
     @classmethod
-    def of_any(cls, teacher: Teacher, time: float) -> TeacherFeatures:
+    def of_any(cls, teacher: Teacher, time: float, condition: Condition | None = None) -> TeacherFeatures:
         """Return the features of a teacher with any network; of one of an unknown kind, those of its middle layer.
 
-        That is the layer before which half of the network's layers run, of those whose output has a row for each image.
+        That is the layer before which half of the network's layers run, of those that answer differently for different
+        images.
+
+        Args:
+            condition: of one image or more, to ask a network of an unknown kind with; None is zeros in a pipeline's
+                shapes, and nothing for any other network.
 
         Raises:
-            BootdiffError: if the teacher has no network, or none of its layers answers so.
+            BootdiffError: if the teacher has no network, if that fails without its conditions, or if none of its layers
+                answers so.
         """
         denoiser = teacher.denoiser
         if not isinstance(denoiser, NetworkTeacher):
-            raise BootdiffError(f"{teacher.name} has no network, so it has no features; name another feature space.")
-        found = _middle_and_last(denoiser.network) or (_middle_layer(denoiser, time), None)
+            raise BootdiffError(f"{teacher.name} has no network, so there are no features to read.")
+        found = _middle_and_last(denoiser.network) or (_middle_layer(denoiser, time, condition), None)
         return cls(denoiser, found[0], time, found[1])
 
     @torch.no_grad()
@@ -99,26 +111,32 @@ def _images_of(output: Any) -> Tensor:
     return (output if isinstance(output, Tensor) else output[-1]).float()  # images come last
 
 
-def _by_position(output: Any) -> Tensor:
+def _channels_last(block: nn.Module, seen: Tensor) -> bool:
+    """Return whether a block's channels are the last dimension; a block of many layers is as diffusers writes it."""
+    return seen.ndim == 3 if not isinstance(block, (*LAST, *FIRST)) else isinstance(block, LAST)
+
+
+def _by_position(block: nn.Module, output: Any) -> Tensor:
     """Return what a block makes of images as (b, positions, channels)."""
     seen = _images_of(output)
     if seen.ndim == 2:  # a layer without positions
         return seen[:, None]
-    return seen if seen.ndim == 3 else seen.flatten(2).transpose(1, 2)
+    return seen.flatten(1, -2) if _channels_last(block, seen) else seen.flatten(2).transpose(1, 2)
 
 
-def _pooled(output: Any) -> Tensor:
+def _pooled(block: nn.Module, output: Any) -> Tensor:
+    """Return what a block makes of images, averaged over positions, (b, channels)."""
     seen = _images_of(output)
     if seen.ndim == 2:  # a layer without positions
         return seen
-    return seen.mean(1) if seen.ndim == 3 else seen.flatten(2).mean(2)
+    return seen.flatten(1, -2).mean(1) if _channels_last(block, seen) else seen.flatten(2).mean(2)
 
 
 @contextmanager
-def _caught(block: nn.Module, kept: Callable[[Any], Tensor] = _pooled) -> Iterator[list[Tensor]]:
+def _caught(block: nn.Module, kept: Callable[[nn.Module, Any], Tensor] = _pooled) -> Iterator[list[Tensor]]:
     """Give a list that collects a block's outputs, averaged over positions, in float32."""
     caught: list[Tensor] = []
-    hook = block.register_forward_hook(lambda module, inputs, output: caught.append(kept(output)))
+    hook = block.register_forward_hook(lambda module, inputs, output: caught.append(kept(module, output)))
     try:
         yield caught
     finally:
@@ -126,27 +144,35 @@ def _caught(block: nn.Module, kept: Callable[[Any], Tensor] = _pooled) -> Iterat
 
 
 @torch.no_grad()
-def _middle_layer(denoiser: NetworkTeacher, time: float) -> nn.Module:
-    """Return the middle one of the layers that have weights, in the order in which they run."""
+def _middle_layer(denoiser: NetworkTeacher, time: float, condition: Condition | None) -> nn.Module:
+    """Return the middle one of the layers that have weights and see the image, in the order in which they run."""
     ran: list[nn.Module] = []
 
     def remember(module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.ndim >= 2 and len(output) == 2 and module not in ran:
+        rows = isinstance(output, Tensor) and output.ndim >= 2 and len(output) == 2
+        if rows and not torch.equal(*output) and module not in ran:  # layers of the time alone answer equally
             ran.append(module)
 
     layers = [m for m in denoiser.network.modules() if not list(m.children()) and list(m.parameters())]
     hooks = [layer.register_forward_hook(remember) for layer in layers]
+    device = device_of(denoiser)
+    asked = blank_condition(denoiser, 1) if condition is None else condition.index(slice(1))
     try:
-        device = next(denoiser.network.parameters()).device
-        x = torch.zeros(2, *denoiser.shape, device=device)
-        denoiser.x0(x, torch.full((2,), time, device=device), blank_condition(denoiser, 2, device))
+        # Two images at one time and under one condition: only what sees the image answers differently.
+        x = torch.randn(2, *denoiser.shape, generator=torch.Generator().manual_seed(0)).to(device)
+        denoiser.x0(x, torch.full((2,), time, device=device), asked.repeat(2).to(device))
+    except BootdiffError:
+        raise
+    except (Exception, SystemExit) as error:  # a network may raise anything
+        let_pass(error)
+        raise BootdiffError(
+            f"the network of {denoiser.name} cannot be asked for its features ({first_line(error)})."
+        ) from error
     finally:
         for hook in hooks:
             hook.remove()
     if not ran:
-        raise BootdiffError(
-            f"no layer of {denoiser.name} answers with a row for each image; name another feature space."
-        )
+        raise BootdiffError(f"no layer of {denoiser.name} answers with a row for each image, so it has no features.")
     return ran[len(ran) // 2]
 
 

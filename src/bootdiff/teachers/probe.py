@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from bootdiff.core.condition import Condition
+from bootdiff.core.device import device_of
 from bootdiff.core.errors import BootdiffError, first_line
 from bootdiff.system.out_of_memory import let_pass
 from bootdiff.teachers.base import Teacher
@@ -22,8 +23,7 @@ def check_answers(teacher: Teacher, t: float | None = None, condition: Condition
     Raises:
         BootdiffError: if its network fails, answers in another shape, or gives values that are not finite.
     """
-    # Wherever the caller has put it: an analytic teacher may have no tensors at all.
-    device = next((v.device for v in (*teacher.parameters(), *teacher.buffers())), torch.device("cpu"))
+    device = device_of(teacher)  # wherever the caller has put it
     time = torch.full((1,), teacher.t_range[1] if t is None else t, device=device)
     asked = (blank_condition(teacher, 1) if condition is None else condition).to(device)
     x_T = teacher.schedule.start_scale(float(time)) * torch.ones(1, *teacher.shape, device=device)

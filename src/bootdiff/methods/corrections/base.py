@@ -21,7 +21,7 @@ from torch.nn.functional import softplus
 from bootdiff.core.condition import Condition
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch, Noise, Source
-from bootdiff.methods.base import Learner, Loss, Networks, Stateless, learner_of, sampled
+from bootdiff.methods.base import Learner, Loss, Networks, Stateless, example_of, learner_of, sampled
 from bootdiff.methods.boot import Boot
 from bootdiff.methods.corrections.critic import Critic
 from bootdiff.methods.corrections.fake import Fake
@@ -105,7 +105,7 @@ class Correction(Stateless):
             settings.fake_warmup,
             settings.boot_weight if boot is not None else 0.0,
             (settings.noise_levels[0], settings.noise_levels[1]),
-            *critic_of(teacher, settings, betas),
+            *critic_of(teacher, settings, betas, source),
             **settings.own,
         )
 
@@ -212,10 +212,14 @@ class Correction(Stateless):
         return replace(loss, total=self.boot_weight * loss.total)
 
 
-def critic_of(teacher: Teacher, settings: CorrectionSettings, betas: tuple[float, float]) -> tuple[Any, ...]:
+def critic_of(
+    teacher: Teacher, settings: CorrectionSettings, betas: tuple[float, float], source: Source
+) -> tuple[Any, ...]:
     """Return a critic as a learner and its weight, where the settings ask for one; otherwise nothing."""
-    weight = getattr(settings, "critic_weight", 0.0)
-    return (Learner(Critic(teacher), settings.critic_learning_rate, betas), weight) if weight else ()  # type: ignore[attr-defined]
+    if not settings.reads_features:
+        return ()
+    critic = Critic(teacher, example_of(teacher, source))
+    return Learner(critic, settings.critic_learning_rate, betas), settings.critic_weight  # type: ignore[attr-defined]
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:

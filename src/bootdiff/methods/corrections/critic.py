@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bootdiff.config.mixins import ChosenSource, StoredPairs
 from bootdiff.core.condition import Condition
+from bootdiff.core.device import device_of
 from bootdiff.core.errors import BootdiffError
 from bootdiff.methods.corrections.settings import CorrectionSettings
 from bootdiff.teachers import Teacher, blank_condition
@@ -49,6 +50,14 @@ class CriticSettings(ChosenSource, StoredPairs, CorrectionSettings):
             raise BootdiffError(
                 "critic_weight needs samples of the teacher; leave --source out, or say --source pairs."
             )
+        if not self.critic_weight and self.source == "pairs":
+            raise BootdiffError(
+                "a correction reads stored pairs for its critic alone, and critic_weight is 0; give it a weight, or "
+                "leave --source out."
+            )
+        usual = type(self).model_fields["critic_learning_rate"].default
+        if not self.critic_weight and self.critic_learning_rate != usual:
+            raise BootdiffError("critic_learning_rate is a critic's, and critic_weight is 0; give it a weight.")
         return self
 
     @property
@@ -56,22 +65,29 @@ class CriticSettings(ChosenSource, StoredPairs, CorrectionSettings):
         """Whether gradients pass through the teacher: with a critic they do."""
         return super().differentiates_teacher or self.critic_weight > 0
 
+    @property
+    def reads_features(self) -> bool:
+        """Whether the teacher's features are read: a critic reads them."""
+        return self.critic_weight > 0
+
 
 class Critic(nn.Module):
     """A small network on the middle of the frozen teacher's, which says whether noisy images are the teacher's.
 
     Args:
         teacher: whose features it reads.
+        condition: of one image, such as the samples will have; None is zeros in a pipeline's shapes.
     """
 
-    def __init__(self, teacher: Teacher) -> None:
+    def __init__(self, teacher: Teacher, condition: Condition | None = None) -> None:
         super().__init__()
         # Not a part of this module: the features' network does not learn, and is saved with nobody.
-        self._features = (TeacherFeatures.of_any(teacher, teacher.t_range[0]),)
-        device = next(teacher.parameters()).device
+        self._features = (TeacherFeatures.of_any(teacher, teacher.t_range[0], condition),)
+        device = device_of(teacher)
         x, r = torch.zeros(1, *teacher.shape), torch.full((1,), teacher.t_range[0])
+        asked = blank_condition(teacher, 1) if condition is None else condition
         with torch.no_grad():
-            middle, _ = self._features[0].shown(x.to(device), r.to(device), blank_condition(teacher, 1, device))
+            middle, _ = self._features[0].shown(x.to(device), r.to(device), asked.to(device))
         channels = middle.shape[-1]
         self.head = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, WIDTH), nn.SiLU(), nn.Linear(WIDTH, 1))
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
-import torch
 from pydantic import Field, model_validator
 
 from bootdiff.core.errors import BootdiffError
 from bootdiff.methods.boot import BootLoss
-from bootdiff.methods.settings import DistillationSettings
+from bootdiff.methods.settings import DistillationSettings, check_gradients
 from bootdiff.teachers import Teacher, adapter_of
 from bootdiff.teachers.guidance import guidance_of
 
@@ -19,7 +18,7 @@ class CorrectionSettings(BootLoss, DistillationSettings):
     """A correction's own settings, and those of the BOOT loss that is kept."""
 
     steps: int = Field(
-        default=400, ge=1, description="steps, of which the first fake_warmup are the fake denoiser's alone"
+        default=400, ge=1, description="steps; in the first fake_warmup of them the student does not learn"
     )
     ema_decay: float = Field(default=0.99, ge=0, lt=1, description="of the averaged weights that are sampled; 0 = none")
     ema_from_start: bool = Field(
@@ -33,13 +32,13 @@ class CorrectionSettings(BootLoss, DistillationSettings):
     fake_updates: int = Field(
         default=3, ge=1, le=100, description="updates of the fake denoiser before each of the student"
     )
-    fake_warmup: int = Field(default=50, ge=0, description="first steps, in which the fake denoiser alone learns")
+    fake_warmup: int = Field(default=50, ge=0, description="first steps, in which the student does not learn yet")
     fake_rank: int = Field(
         default=0,
         ge=0,
         description="of low-rank updates that make the fake of the teacher (not with guidance_range); 0 = a copy",
     )
-    beta1: float = Field(default=0.5, ge=0, lt=1, description="AdamW's first beta, of both")
+    beta1: float = Field(default=0.5, ge=0, lt=1, description="AdamW's first beta, of all networks")
     boot_weight: float = Field(default=0.2, ge=0, le=1e6, description="of the BOOT loss that is kept; 0 = none")
     noise_levels: list[float] = Field(
         default=[0.35, 0.95],
@@ -113,12 +112,8 @@ class CorrectionSettings(BootLoss, DistillationSettings):
                 f"guidance_interval says when {teacher.name} is guided, and it is not: give guidance_scale or "
                 "guidance_range, or leave it out (a network that takes the weight as an input cannot be unguided)."
             )
-        halves = any(p.dtype == torch.float16 for p in teacher.parameters())
-        if halves and (self.fake_rank or self.differentiates_teacher):
-            raise BootdiffError(
-                "gradients through a float16 teacher vanish; load it with --dtype bfloat16 or float32 for "
-                f"{'fake_rank' if self.fake_rank else 'this method'}."
-            )
+        if self.fake_rank or self.differentiates_teacher:
+            check_gradients(teacher, "fake_rank" if self.fake_rank else "this method")
 
     def cautions(self, teacher: Teacher) -> Sequence[str]:
         """Return a sentence if a guided correction of a class-conditional teacher would lose recall."""
