@@ -161,7 +161,7 @@ def test_a_second_call_does_nothing_and_says_so(everything):
 
 @pytest.mark.slow
 def test_a_stage_that_fails_takes_no_other_with_it_and_one_that_was_cut_off_goes_on(everything, tmp_path):
-    """The student's copy of its teacher is damaged, as one line says; the teacher's record is unfinished and made anew."""
+    """The student's copy of its teacher is damaged, as one line says. The record is unfinished: it is made anew."""
     shutil.copytree(everything.work / "colour-teacher", tmp_path / "work" / "colour-teacher")
     (tmp_path / "work" / "colour-teacher" / "colour" / "model_index.json").unlink()
     own = tmp_path / "work" / "colour-student" / "colour"
