@@ -58,7 +58,11 @@ def checkpoint_rows(run: Path, asked: Measurement) -> Iterator[dict[str, Any]]:
 
 
 def put_averages(student: Student, checkpoint: Path) -> None:
-    """Give a student, all of whose weights learned, the averaged ones of a checkpoint."""
+    """Give a student, all of whose weights learned, the averaged ones of a checkpoint.
+
+    Raises:
+        ValueError: if the checkpoint has another number of averages than the student has weights.
+    """
     averages = load_tensors(checkpoint / "student.ema.safetensors")
     student.load_state_dict(load_tensors(checkpoint / "student.weights.safetensors"))
     parameters = list(student.parameters())

@@ -62,7 +62,7 @@ def rows(run: Path, num: int, teacher: bool) -> Iterator[dict[str, Any]]:
             **figures(Entry(best, pair.teacher, chooser.listed), judges, centres, num),
         }
     for entry in rows_beside(str(run), pair, chooser.listed, asked.labels_of(str(run)), False):
-        name = run.name if entry.candidate.row.stage is None else f"{run.name}, its first stage"
+        name = str(run.relative_to(run.parents[1])) + (", its first stage" if entry.candidate.row.stage else "")
         yield {"samples of": name, **figures(entry, judges, centres, num)}
 
 

@@ -11,14 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from checkpoints import checkpoint_rows
+from commands import bootdiff
 from records import FOLDER, ROOT, new_record, write_record
 
 from bootdiff.evaluation.equivalence import Point, worth
@@ -81,11 +80,6 @@ def rows(method: str, run: Path, curve: list[Point]) -> Iterator[dict[str, Any]]
         passes = row["passes, thousands"] + (0 if method == "boot" else round(making / 1000))
         words = "more than 50" if math.isinf(calls) else f"{calls:.1f}"
         yield {"method": method, **row, "passes, thousands": passes, "worth DDIM calls": words}
-
-
-def bootdiff(*words: Any) -> None:
-    """Run the command line."""
-    subprocess.run([sys.executable, "-m", "bootdiff", *map(str, words)], check=True)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from commands import bootdiff
 from records import FOLDER, ROOT, new_record, write_record
 
 from bootdiff.storage.passes import trained_passes
@@ -87,11 +86,6 @@ def measured(teacher: str, seed: int, folder: Path) -> tuple[list[Path], dict[st
     return runs, json.loads(told.read_text(encoding="utf-8")), seed
 
 
-def bootdiff(*words: Any) -> None:
-    """Run the command line."""
-    subprocess.run([sys.executable, "-m", "bootdiff", *map(str, words)], check=True)
-
-
 def students(recipe: Recipe, found: list[tuple[list[Path], dict[str, Any], int]]) -> Iterator[dict[str, Any]]:
     """Yield a row for each training seed: its figures, divided by those of the teacher's best row."""
     for runs, told, seed in found:
@@ -116,7 +110,6 @@ def teacher_rows(told: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield {
                 "sampler": row["name"],
                 "calls": row["calls"],
-                "Fréchet distance": row["frechet_distance"],
                 **figures,
             }
 

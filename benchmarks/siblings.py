@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
+from commands import bootdiff
 from records import FOLDER, ROOT, Record, new_record, read_record, write_record
 
 CONFIGS = ROOT / "configs"
@@ -151,11 +150,6 @@ def teachers(asked: argparse.Namespace, name: str) -> list[dict[str, Any]]:
         for row in figures["rows"]
         if row["kind"] == "teacher" and row["best_of"] in (1, 2, 4, 10, 50)
     ]
-
-
-def bootdiff(*words: object) -> None:
-    """Run a command of bootdiff."""
-    subprocess.run([sys.executable, "-m", "bootdiff", *map(str, words)], check=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from checkpoints import put_averages
 from common import device, steps, synchronise
 from context import MARGIN, Context, below
 
@@ -26,7 +27,7 @@ from bootdiff.samplers.base import noise_batches
 from bootdiff.samplers.rows import Candidate, Row, ddim_sampler
 from bootdiff.samplers.students import PathSampler
 from bootdiff.solvers import trailing_times
-from bootdiff.storage.files import load_tensors, read_json
+from bootdiff.storage.files import read_json
 from bootdiff.storage.runs import Run, trained_seconds
 from bootdiff.students import Student
 from bootdiff.teachers import Teacher
@@ -226,16 +227,6 @@ def points(run: Path) -> list[Point]:
     paths = sorted((run / "checkpoints").glob("step-*"))
     states = [(read_json(path / "state.json"), path) for path in paths]
     return sorted((Point(state["step"], state["seconds"], path) for state, path in states), key=lambda p: p.step)
-
-
-def put_averages(student: Student, checkpoint: Path) -> None:
-    """Give a student the averaged weights of a checkpoint."""
-    averages = load_tensors(checkpoint / "student.ema.safetensors")
-    student.load_state_dict(load_tensors(checkpoint / "student.weights.safetensors"))
-    parameters = [p for p in student.parameters() if p.requires_grad]
-    with torch.no_grad():
-        for number, parameter in enumerate(parameters):
-            parameter.copy_(averages[str(number)])
 
 
 def picture(student: Student, path: Path, teacher: Teacher, calls: int) -> None:

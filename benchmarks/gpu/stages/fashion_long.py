@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 import yaml
+from checkpoints import put_averages
 from common import device
 from context import PACKED, Context
 from safetensors.torch import save_file
-from students import STAGE, Measurer, picture, planned, points, put_averages, settings_of
+from students import STAGE, Measurer, picture, planned, points, settings_of
 
 from bootdiff import distill, load_student, load_teacher
 from bootdiff.config.settings import make_settings
