@@ -27,8 +27,8 @@ from bootdiff.sampling.opening import open_pair
 
 #: sub-clusters, and the share of the data's share from which one is reached
 CLUSTERS, REACHED = 100, 0.25
-#: samples of a row, and calls of the teacher's best sampler
-NUM, CALLS = 5000, 50
+#: samples of a row, as many as the builtin curves chose their samplers with, and calls of the teacher's best
+NUM, CALLS = 2000, 50
 AT_ONCE = 250
 
 
