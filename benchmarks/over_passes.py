@@ -31,6 +31,8 @@ TEACHERS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "digits-text": (("--prompts", "digits"), ("t_max=0.8",)),
 }
 METHODS = ("boot", "direct")
+#: samples of every figure
+NUM = 10_000
 QUIET = ("watch_every=0", "sample_every=0", "keep_last=100")
 
 
@@ -66,7 +68,7 @@ def ddim(teacher: str, told: Path) -> list[Point]:
     """Return the distances of the teacher's DDIM, from few calls to many, each in its better spacing."""
     options = (*TEACHERS[teacher][0], *(("--label-column", "label") if TEACHERS[teacher][0] else ()))
     if not told.exists():
-        bootdiff("evaluate", teacher, "--calls", 10, "--no-heun", "--output", told, *options)
+        bootdiff("evaluate", teacher, "--num", NUM, "--calls", 10, "--no-heun", "--output", told, *options)
     rows = json.loads(told.read_text(encoding="utf-8"))["rows"]
     return [Point(row["calls"], row["frechet_distance"]) for row in rows if row["sampler"] == "ddim"]
 
@@ -75,7 +77,7 @@ def rows(method: str, run: Path, curve: list[Point]) -> Iterator[dict[str, Any]]
     """Yield a row for each checkpoint; what was made before the first step counts in every one."""
     every = trained_passes(run) or {}
     making = every.get("pairs", 0)
-    for row in checkpoint_rows(run, Measurement()):
+    for row in checkpoint_rows(run, Measurement(num=NUM)):
         calls = worth(row["Fréchet distance"], curve)
         passes = row["passes, thousands"] + (0 if method == "boot" else round(making / 1000))
         words = "more than 50" if math.isinf(calls) else f"{calls:.1f}"

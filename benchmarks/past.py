@@ -46,7 +46,7 @@ class Recipe:
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "digits": Recipe((("boot+dm", "digits-corrected.yaml"), ("dm", "digits-corrected-long.yaml")), 8000 * 128),
+    "digits": Recipe((("boot", "digits-long.yaml"), ("dm", "digits-corrected-long.yaml")), 8000 * 128),
     "digits-class": Recipe((("boot+dm", "digits-corrected.yaml"), ("dm", "digits-corrected-again.yaml")), 4000 * 128),
     "digits-text": Recipe(
         (("boot", "digits-text.yaml"), ("dm", "digits-text-corrected.yaml")), 4000 * 64, ("--prompts", "digits")

@@ -50,6 +50,7 @@ class Correction(Stateless):
         levels: the lowest and the highest time r at which teacher and fake are compared.
         critic: a discriminator as a raw learner, which tells the student's samples from the teacher's; None for none.
         critic_weight: the weight of its loss for the student.
+        noise_scale: the deviation of the noise from which the student learns; its images are asked of noise of 1.
     """
 
     student: Learner
@@ -63,6 +64,7 @@ class Correction(Stateless):
     levels: tuple[float, float] = (0.02, 0.98)
     critic: Learner | None = None
     critic_weight: float = 0.0
+    noise_scale: float = 1.0
 
     def __post_init__(self) -> None:
         self.schedule, self.limit = self.teacher.schedule, limit_of(self.teacher)
@@ -106,6 +108,7 @@ class Correction(Stateless):
             settings.boot_weight if boot is not None else 0.0,
             (settings.noise_levels[0], settings.noise_levels[1]),
             *critic_of(teacher, settings, betas, source),
+            noise_scale=settings.noise_scale,
             **settings.own,
         )
 
@@ -128,10 +131,11 @@ class Correction(Stateless):
 
         The fake learns to denoise the student's samples. The student learns from the correction and from BOOT's loss.
         """
+        if self.critic is not None:  # whose samples are stored: all learn from fresh noises, as without it
+            batch = replace(batch, noise=turn.draw.normal("fresh", self.teacher.shape).to(batch.noise))
+        batch = self.scaled(batch)
         if turn.name == "critic":
             return [lambda: self.telling(networks, turn, batch)]
-        if self.critic is not None:  # whose samples are stored: all else learns from fresh noises, as without it
-            batch = replace(batch, noise=turn.draw.normal("fresh", self.teacher.shape).to(batch.noise))
         if turn.name == "fake":
             return [lambda: self.denoising(networks, turn, batch)]
         terms = [lambda: self.correction(networks, turn, batch)]
@@ -139,6 +143,10 @@ class Correction(Stateless):
             kept = self.boot.losses(networks, turn, batch)
             terms.extend(partial(self._kept, term) for term in kept)
         return terms
+
+    def scaled(self, batch: Batch) -> Batch:
+        """Return the batch with noise of the deviation from which the student learns, Eq. C7."""
+        return batch if self.noise_scale == 1 else replace(batch, noise=self.noise_scale * batch.noise)
 
     def denoising(self, networks: Networks, turn: Turn, batch: Batch) -> Loss:
         """Return E w(r) ‖f_psi(x_r, r) − x‖² for samples x = y_theta(eps, t_min), to which fresh noise is added."""
@@ -169,9 +177,8 @@ class Correction(Stateless):
 
     def telling(self, networks: Networks, turn: Turn, batch: Batch) -> Loss:
         """Return E softplus(−D(y_r)) + softplus(D(x_r)) for the teacher's samples y and the student's x, Eq. C6."""
-        noise = turn.draw.normal("fresh", self.teacher.shape).to(batch.noise)
         with torch.no_grad():
-            x = self.sample(networks, noise, batch.condition)
+            x = self.sample(networks, batch.noise, batch.condition)
         r, own, theirs = (
             self.draw_levels(turn),
             *(turn.draw.normal(name, self.teacher.shape) for name in ("own", "theirs")),

@@ -101,6 +101,7 @@ class FreeFlow(Correction):
         """
         if turn.name == "fake":
             return super().losses(networks, turn, batch)
+        batch = self.scaled(batch)
         on_cpu = self.correcting(turn)  # asked there, so that a GPU is not waited for
         # Numbers, not a mask: a GPU must be waited for to learn how many samples a mask selects.
         device = batch.noise.device

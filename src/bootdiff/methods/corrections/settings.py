@@ -46,6 +46,13 @@ class CorrectionSettings(BootLoss, DistillationSettings):
         max_length=2,
         description="[LOW, HIGH]: times at which teacher and fake are compared",
     )
+    noise_scale: float = Field(
+        default=1.0,
+        ge=0.5,
+        le=1.5,
+        description="deviation of the noise of the training, where images are made from 1; below 1 they are more "
+        "varied and less precise",
+    )
     guidance_interval: list[float] | None = Field(
         default=None,
         min_length=2,
