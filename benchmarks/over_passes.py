@@ -22,7 +22,6 @@ from records import FOLDER, ROOT, new_record, write_record
 
 from bootdiff.evaluation.equivalence import Point, worth
 from bootdiff.evaluation.measurement import Measurement
-from bootdiff.storage.passes import trained_passes
 
 #: for each teacher, its options and the settings that differ from the files'
 TEACHERS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -74,14 +73,11 @@ def ddim(teacher: str, told: Path) -> list[Point]:
 
 
 def rows(method: str, run: Path, curve: list[Point]) -> Iterator[dict[str, Any]]:
-    """Yield a row for each checkpoint; what was made before the first step counts in every one."""
-    every = trained_passes(run) or {}
-    making = every.get("pairs", 0)
+    """Yield a row for each checkpoint; the making of pairs is a part of its passes."""
     for row in checkpoint_rows(run, Measurement(num=NUM)):
         calls = worth(row["Fréchet distance"], curve)
-        passes = row["passes, thousands"] + (0 if method == "boot" else round(making / 1000))
         words = "more than 50" if math.isinf(calls) else f"{calls:.1f}"
-        yield {"method": method, **row, "passes, thousands": passes, "worth DDIM calls": words}
+        yield {"method": method, **row, "worth DDIM calls": words}
 
 
 if __name__ == "__main__":

@@ -130,16 +130,16 @@ class Affine(nn.Module):
 
 
 class Exact(nn.Module):
-    """The best fake there is: the Gaussian denoiser of the student as it stands."""
+    """The best fake there is: the Gaussian denoiser of the student as it stands, asked of noise of this deviation."""
 
-    def __init__(self, student: Affine, schedule) -> None:
+    def __init__(self, student: Affine, schedule, noise_scale: float = 1.0) -> None:
         super().__init__()
-        self.student, self.schedule = [student], schedule
+        self.student, self.schedule, self.noise_scale = [student], schedule, noise_scale
 
     def forward(self, x_r, r, condition):
         student = self.student[0]
         alpha, sigma = (v[:, None] for v in self.schedule.alpha_sigma(r))
-        mean, deviation = student.mean.detach(), student.deviation.detach()
+        mean, deviation = student.mean.detach(), self.noise_scale * student.deviation.detach()
         gain = alpha * deviation**2 / (alpha**2 * deviation**2 + sigma**2)
         return mean + gain * (x_r - alpha * mean)
 
@@ -152,7 +152,8 @@ def pulled(name: str, start: tuple[float, float], sign: float = 1.0, **fields) -
     teacher = Gaussian(1.0, 0.5, (16,))
     student = Affine(teacher, *start)
     stand_in = Student.from_teacher(teacher, 0.0, 0.9)
-    objective = correction(METHODS[name], teacher, stand_in, Exact(student, teacher.schedule), **fields)
+    fake = Exact(student, teacher.schedule, fields.get("noise_scale", 1.0))
+    objective = correction(METHODS[name], teacher, stand_in, fake, **fields)
     known = {"student": student, "fake": objective.fake.module}
     optimiser = torch.optim.Adam(student.parameters(), 0.02, betas=(0.0, 0.999))
     for step in range(500):
@@ -160,7 +161,7 @@ def pulled(name: str, start: tuple[float, float], sign: float = 1.0, **fields) -
             group["lr"] = 0.02 * (1 - step / 500)
         when = turn(step=step, size=64)
         optimiser.zero_grad()
-        batch = objective.source.batch(when.draw)
+        batch = objective.scaled(objective.source.batch(when.draw))
         x = objective.sample(known, batch.noise, batch.condition)
         r = objective.draw_levels(when)
         alpha, sigma = (v[:, None] for v in teacher.schedule.alpha_sigma(r))
@@ -175,6 +176,40 @@ def pulled(name: str, start: tuple[float, float], sign: float = 1.0, **fields) -
 def test_a_gaussian_is_pulled_to_the_teachers_mean_and_deviation(name, start):
     mean, deviation = pulled(name, start)
     assert abs(mean - 1) < 0.02 and abs(deviation - 0.5) < 0.02
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_student_that_learned_from_cooler_noise_is_more_varied(name):
+    """Noise of deviation 0.8 makes the teacher's samples, so noise of deviation 1 makes 1 / 0.8 of their deviation."""
+    mean, deviation = pulled(name, (1.3, 0.7), noise_scale=0.8)
+    assert abs(mean - 1) < 0.02 and abs(deviation - 0.5 / 0.8) < 0.03
+
+
+CRITIC = {"critic_weight": 0.1}
+
+
+@pytest.mark.parametrize("name, words", [*((name, {}) for name in METHODS), ("dm", CRITIC), ("sid", CRITIC)])
+def test_every_turn_learns_from_noise_of_the_same_deviation(name, words, monkeypatch):
+    """The fake and the critic must know the samples that the student is corrected by."""
+    teacher, method, seen = load_teacher("digits"), find_method(name), {}
+
+    def sample(self, networks, eps, condition):
+        seen.setdefault(self.noise_scale, []).append(eps)
+        return torch.zeros_like(eps)
+
+    monkeypatch.setattr(Correction, "sample", sample)
+    for scale in (1.0, 0.75):
+        asked = make_settings(method.settings, {"steps": 60, "batch_size": 8, "noise_scale": scale, **words})
+        objective = method.build(teacher, asked, None, method.new_student(teacher, asked))
+        learners = {key: learner.module for key, learner in objective.learners().items()}
+        draw = Draw(0, 0, "x", 0, 8, 8)
+        batch = Batch(draw.normal("noise", teacher.shape), data=draw.normal("data", teacher.shape))
+        for turn_of in ("fake", "critic", "student") if words else ("fake", "student"):
+            for term in objective.losses(learners, Turn(turn_of, 60, 0.5, draw), batch):
+                term()
+    assert len(seen[1.0]) == len(seen[0.75]) >= (3 if words else 2)
+    for usual, cooler in zip(seen[1.0], seen[0.75], strict=True):
+        torch.testing.assert_close(cooler, 0.75 * usual)
 
 
 @pytest.mark.parametrize("name", METHODS)
