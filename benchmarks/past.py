@@ -50,7 +50,9 @@ class Recipe:
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "digits": Recipe("digits", (("boot", "digits-long.yaml"), ("dm", "digits-corrected-long.yaml")), 8000 * 128),
+    "digits": Recipe(
+        "digits", (("boot+dm", "digits-corrected.yaml"), ("dm", "digits-corrected-long.yaml")), 8000 * 128
+    ),
     "digits-class": Recipe(
         "digits-class", (("boot", "digits-long.yaml"), ("dm", "digits-class-corrected.yaml")), 4000 * 128
     ),
