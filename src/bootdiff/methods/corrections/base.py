@@ -107,8 +107,8 @@ class Correction(Stateless):
             settings.fake_warmup,
             settings.boot_weight if boot is not None else 0.0,
             (settings.noise_levels[0], settings.noise_levels[1]),
-            *critic_of(teacher, settings, betas, source),
             noise_scale=settings.noise_scale,
+            **critic_of(teacher, settings, betas, source),
             **settings.own,
         )
 
@@ -221,12 +221,13 @@ class Correction(Stateless):
 
 def critic_of(
     teacher: Teacher, settings: CorrectionSettings, betas: tuple[float, float], source: Source
-) -> tuple[Any, ...]:
-    """Return a critic as a learner and its weight, where the settings ask for one; otherwise nothing."""
+) -> dict[str, Any]:
+    """Return a critic as a learner and its weight, by the objective's fields; nothing where none is asked for."""
     if not settings.reads_features:
-        return ()
+        return {}
     critic = Critic(teacher, example_of(teacher, source))
-    return Learner(critic, settings.critic_learning_rate, betas), settings.critic_weight  # type: ignore[attr-defined]
+    rate, weight = settings.critic_learning_rate, settings.critic_weight  # type: ignore[attr-defined]
+    return {"critic": Learner(critic, rate, betas), "critic_weight": weight}
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
