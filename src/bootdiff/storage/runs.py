@@ -25,6 +25,8 @@ HARMLESS = ("log_every", "sample_every", "checkpoint_every", "keep_last", "watch
 
 #: the settings that are newer than the first runs; a run whose config lacks one goes on with what is asked for now
 NEWER = ("keep", "source", "pair_steps", "pair_solver", "critic_learning_rate")
+#: of newer settings, what runs of before there were such settings did; anything else is another run
+USUAL = {"noise_scale": 1.0}
 #: the file with the run's own copy of its prompts, and the most bytes that it may have
 PROMPTS, MOST_PROMPTS = "prompts.json", 8 * 2**30
 #: the file that says of a run that it is finished, and how it ended
@@ -285,7 +287,7 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tupl
         a, b = there.get(key), here.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             found += _differences(a, b)
-        elif key not in there and b in (None, "", "no", {}, [], False):
+        elif key not in there and (b in (None, "", "no", {}, [], False) or (key in USUAL and b == USUAL[key])):
             continue  # a run of before there was such a setting, which is left at "nothing" now
         elif key not in there and key in NEWER:
             continue
