@@ -23,11 +23,11 @@ from records import FOLDER, ROOT, new_record, write_record
 from bootdiff.evaluation.equivalence import Point, worth
 from bootdiff.evaluation.measurement import Measurement
 
-#: for each teacher, its options and the settings that differ from the files'
-TEACHERS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "digits": ((), ()),
-    "digits-class": ((), ()),
-    "digits-text": (("--prompts", "digits"), ("t_max=0.8",)),
+#: for each teacher, the options of its commands
+TEACHERS: Mapping[str, tuple[str, ...]] = {
+    "digits": (),
+    "digits-class": (),
+    "digits-text": ("--prompts", "digits"),
 }
 METHODS = ("boot", "direct")
 #: samples of every figure
@@ -56,8 +56,8 @@ def main() -> None:
 
 def trained(teacher: str, method: str, run: Path) -> Path:
     """Return a method's run."""
-    options, own = TEACHERS[teacher]
-    settings = [word for setting in (*QUIET, *own) for word in ("--set", setting)]
+    options = TEACHERS[teacher]
+    settings = [word for setting in QUIET for word in ("--set", setting)]
     config = ROOT / "configs" / "passes" / f"{method}.yaml"
     bootdiff("distill", teacher, "--method", method, "--output", run, "--config", config, *options, *settings)
     return run
@@ -65,7 +65,7 @@ def trained(teacher: str, method: str, run: Path) -> Path:
 
 def ddim(teacher: str, told: Path) -> list[Point]:
     """Return the distances of the teacher's DDIM, from few calls to many, each in its better spacing."""
-    options = (*TEACHERS[teacher][0], *(("--label-column", "label") if TEACHERS[teacher][0] else ()))
+    options = (*TEACHERS[teacher], *(("--label-column", "label") if TEACHERS[teacher] else ()))
     if not told.exists():
         bootdiff("evaluate", teacher, "--num", NUM, "--calls", 10, "--no-heun", "--output", told, *options)
     rows = json.loads(told.read_text(encoding="utf-8"))["rows"]

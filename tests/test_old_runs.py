@@ -90,6 +90,13 @@ def test_its_export_and_a_new_one_make_its_images(name, old, cli):
         check(2 * pipe(batch_size=8, generator=generators, output_type="pt", **labels).images - 1, name)
 
 
+@pytest.mark.parametrize("setting", ["noise_scale=0.9", "critic_learning_rate=0.5"])
+def test_a_setting_that_it_did_not_know_is_its_usual_value_and_any_other_is_refused(setting, old, cli):
+    words = shlex.split(Run("two-stages").meta["command"])[1:]
+    done = cli(*words, "--set", setting, "--set", "critic_weight=0.1" if "critic" in setting else "fake_warmup=2")
+    assert done.code == 2 and "holds another run" in done.err and setting.split("=")[0] in done.err, done.err
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_its_command_says_that_it_is_done(name, old, cli):
     before = files(name)

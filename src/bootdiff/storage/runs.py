@@ -24,9 +24,9 @@ from bootdiff.system.notes import note, said
 HARMLESS = ("log_every", "sample_every", "checkpoint_every", "keep_last", "watch_every")
 
 #: the settings that are newer than the first runs; a run whose config lacks one goes on with what is asked for now
-NEWER = ("keep", "source", "pair_steps", "pair_solver", "critic_learning_rate")
+NEWER = ("keep", "source", "pair_steps", "pair_solver")
 #: of newer settings, what runs of before there were such settings did; anything else is another run
-USUAL = {"noise_scale": 1.0}
+USUAL = {"noise_scale": 1.0, "critic_learning_rate": 1e-3}
 #: the file with the run's own copy of its prompts, and the most bytes that it may have
 PROMPTS, MOST_PROMPTS = "prompts.json", 8 * 2**30
 #: the file that says of a run that it is finished, and how it ended
