@@ -155,7 +155,7 @@ def test_drifting_brings_a_student_to_its_teacher_s_distribution(tmp_path):
     ("drift", {"noise_levels": [0.9, 0.1]}, "LOW < HIGH"),
     ("drift", {"noise_levels": [5.0, 9.0]}, "LOW < HIGH"),
     ("tbcm", {"t_min": 0.1, "t_max": 0.4, "tangent_step": 0.5}, "tangent_step must be below"),
-    ("dm", {"source": "pairs"}, "critic_weight is 0"),
+    ("dm", {"source": "pairs"}, "both are 0"),
     ("sid", {"critic_learning_rate": 0.5}, "critic_weight is 0"),
     ("tbcm", {"distance": "lpips"}, "differences, which are no pictures"),
     ("tbcm", {"distance": "digits"}, "differences, which are no pictures"),

@@ -196,6 +196,10 @@ class Monitoring(Settings):
         return self
 
 
+#: the solvers of the path itself; they ask once more at its end
+PATH_SOLVERS = ("heun", "euler")
+#: the solvers that ask twice a step
+TWICE = ("heun", "edm")
 #: the sources whose samples are made of noises by the teacher and stored
 STORED = ("pairs", "trajectories")
 #: the most samples that a run stores where it names no number
@@ -212,8 +216,12 @@ class StoredPairs(Settings):
         f"{MOST_STORED} at the most",
     )
     pair_steps: int = Field(default=50, ge=1, le=1000, description="the teacher's steps along a stored sample's path")
-    pair_solver: Literal["heun", "euler"] = Field(
-        default="heun", description="of a stored sample's path: of second or first order"
+    pair_solver: str = Field(
+        default="heun",
+        min_length=1,
+        max_length=40,
+        description="of a stored sample: heun or euler along the path, or, for pairs, a sampler of diffusers with its "
+        "spacing such as dpm-solver:leading, which starts where it always does",
     )
 
     @property
@@ -230,7 +238,7 @@ class StoredPairs(Settings):
     @property
     def making(self) -> int:
         """How often the teacher is asked for all that a run stores."""
-        calls = (2 if self.pair_solver == "heun" else 1) * self.path_steps + 1
+        calls = (2 if self.pair_solver.startswith(TWICE) else 1) * self.path_steps + (self.pair_solver in PATH_SOLVERS)
         return self.stored * calls if self._stores else 0
 
     @property

@@ -1,4 +1,4 @@
-"""Solving the teacher's path for a run's stored samples: its end, or its states at several times."""
+"""Making a run's stored samples: the end of the teacher's path, its states at several times, or a sampler's images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bootdiff.config.mixins import PATH_SOLVERS
 from bootdiff.core.condition import Condition
+from bootdiff.core.errors import BootdiffError, nearest
+from bootdiff.samplers.kinds import kinds_for
+from bootdiff.samplers.rows import Sampling
+from bootdiff.samplers.stock import candidates
 from bootdiff.solvers import Solver, even_times, solve
 from bootdiff.teachers import Teacher
 
@@ -46,6 +51,61 @@ class PathSolver:
     def modules(self) -> Sequence[nn.Module]:
         """Return the networks that are asked, to be moved to the training device: the teacher."""
         return (self.teacher,)
+
+
+@dataclass(frozen=True)
+class SamplerSolver:
+    """Makes samples as one of diffusers' samplers does, from its own first time to its last.
+
+    Args:
+        teacher: f, guided and limited as the targets are.
+        sample: the sampler, of noises (b, *shape) and their conditions.
+        device: the device on which the teacher is asked.
+    """
+
+    teacher: Teacher
+    sample: Sampling
+    device: torch.device | str
+
+    @torch.no_grad()
+    def __call__(self, noise: Tensor, condition: Condition) -> Mapping[str, Tensor]:
+        """Return ``data``, the sampler's images of the noises, (b, *shape)."""
+        return {"data": self.sample(noise.to(self.device), condition.to(self.device))}
+
+    def modules(self) -> Sequence[nn.Module]:
+        """Return the networks that are asked, to be moved to the training device: the teacher."""
+        return (self.teacher,)
+
+
+def sampler_for(teacher: Teacher, word: str, steps: int) -> Sampling:
+    """Return the sampler that a word such as ``dpm-solver:leading`` names, with so many steps.
+
+    Args:
+        word: NAME:SPACING; without a spacing the first that the sampler has.
+
+    Raises:
+        BootdiffError: if the teacher has no such sampler or spacing, if it draws noise on the way, so that no noise
+            makes one image, or if it cannot take so many steps.
+    """
+    name, _, spacing = word.partition(":")
+    known = {key: kind for key, kind in kinds_for(teacher).items() if not kind.random}
+    if name not in known:
+        several = [*PATH_SOLVERS, *known]
+        raise BootdiffError(
+            f"pair_solver expects one of {', '.join(several)} for {teacher.name}, got '{name:.40}'."
+            + nearest(name, several)
+        )
+    spacings = known[name].spacings
+    if spacing and spacing not in spacings:
+        raise BootdiffError(
+            f"pair_solver {name} has the spacings {', '.join(spacings)}, got '{spacing:.40}'; say {name}:{spacings[0]}."
+        )
+    for candidate in candidates(teacher, name, steps):
+        if candidate.row.spacing == (spacing or spacings[0]):
+            return candidate.sample
+    raise BootdiffError(
+        f"pair_solver {word} cannot take {steps} steps; choose another pair_steps (--set pair_steps=N)."
+    )
 
 
 def path_times(steps: int, states: int, t_min: float, t_max: float) -> tuple[list[float], int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bootdiff.config.mixins import STORED, ChosenSource, Rounds, Sourcing, StoredPairs, StoredTrajectories
+from bootdiff.config.mixins import PATH_SOLVERS, STORED, ChosenSource, Rounds, Sourcing, StoredPairs, StoredTrajectories
 from bootdiff.core.errors import BootdiffError
 from bootdiff.core.randomness import stored_seed
 from bootdiff.data.conditions import Prompts, Weighted
@@ -20,7 +20,7 @@ from bootdiff.data.sources import Description, Images, Noise, Pairs, Source, Tra
 from bootdiff.data.sources.checked import Checked, check_is_source
 from bootdiff.data.sources.stored import noises_hash
 from bootdiff.distillation.conditioning import Material
-from bootdiff.distillation.pairs import PathSolver, path_times
+from bootdiff.distillation.pairs import PathSolver, SamplerSolver, path_times, sampler_for
 from bootdiff.distillation.prompts import encode_prompts
 from bootdiff.distillation.source_images import EncodedCaptions, Labels, WithWeight, encoded, load_for
 from bootdiff.methods.settings import DistillationSettings, target_limit
@@ -114,9 +114,15 @@ class SourcePlan:
         low, high = settings.t_min if settings.t_min is not None else low, settings.t_max or high
         states = asked.trajectory_times if isinstance(asked, StoredTrajectories) and several else 1
         times, every = path_times(asked.pair_steps, states, low, high)
-        solve = PathSolver(teacher, SOLVERS[asked.pair_solver], times, every, device)
+        solve: PathSolver | SamplerSolver
+        if asked.pair_solver in PATH_SOLVERS:
+            solve = PathSolver(teacher, SOLVERS[asked.pair_solver], times, every, device)
+            steps: dict[str, Any] = {"times": times}
+        else:  # which chooses its times itself
+            solve = SamplerSolver(teacher, sampler_for(teacher, asked.pair_solver, asked.pair_steps), device)
+            steps = {"steps": asked.pair_steps}
         made = {
-            **{"seed": seed, "noises": noises_hash(seed, shape), "solver": asked.pair_solver, "times": times},
+            **{"seed": seed, "noises": noises_hash(seed, shape), "solver": asked.pair_solver, **steps},
             **{key: getattr(settings, key) for key in CONDITIONED},
             "hashes": {key: value for key, value in hashes.items() if key not in ("start", "data")},
         }
@@ -126,6 +132,7 @@ class SourcePlan:
         if isinstance(conditions, Weighted) and conditions.lowest < conditions.highest:
             conditions = replace(conditions, shown=None)  # each sample has a weight of its own, not the shown one
         if several:
+            assert isinstance(solve, PathSolver), "check_pair_solver refuses a sampler's states"
             return Trajectories(shards, solve, seed, at_once, conditions, solve.kept)
         return Pairs(shards, solve, seed, at_once, conditions)
 
@@ -214,6 +221,26 @@ def check_source(method: str, takes: Sequence[str], asked: str, option: str = "-
         )
 
 
+def check_pair_solver(teacher: Teacher, settings: StoredPairs, kind: str) -> None:
+    """Refuse a solver of stored samples that there is not, or that cannot make what is stored.
+
+    Args:
+        kind: the word for the source.
+
+    Raises:
+        BootdiffError: if the teacher has no such sampler, or if states of the path are stored, which samplers do not
+            have.
+    """
+    if kind not in STORED or settings.pair_solver in PATH_SOLVERS:
+        return
+    if kind != "pairs":
+        raise BootdiffError(
+            f"{kind} are states of the teacher's path, along which pair_solver {settings.pair_solver:.40} does not go; "
+            f"choose {' or '.join(PATH_SOLVERS)}."
+        )
+    sampler_for(teacher, settings.pair_solver, settings.pair_steps)
+
+
 def plan_source(teacher: Teacher, settings: DistillationSettings, kind: str, given: bool) -> SourcePlan:
     """Return the plan of a run's source, after loading and checking a data set if there is one.
 
@@ -224,6 +251,8 @@ def plan_source(teacher: Teacher, settings: DistillationSettings, kind: str, giv
     Raises:
         BootdiffError: if the data set cannot be read, or does not fit the teacher.
     """
+    if isinstance(settings, StoredPairs):
+        check_pair_solver(teacher, settings, getattr(settings, "source", None) or kind)
     if not isinstance(settings, ChosenSource) or settings.source is None:
         return SourcePlan(kind, settings)
     if settings.source != "images" or not isinstance(settings, Sourcing) or settings.images is None:

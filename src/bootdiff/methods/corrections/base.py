@@ -21,6 +21,7 @@ from torch.nn.functional import softplus
 from bootdiff.core.condition import Condition
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch, Noise, Source
+from bootdiff.losses.distances import Distance, make_distance
 from bootdiff.methods.base import Learner, Loss, Networks, Stateless, example_of, learner_of, sampled
 from bootdiff.methods.boot import Boot
 from bootdiff.methods.corrections.critic import Critic
@@ -50,6 +51,8 @@ class Correction(Stateless):
         levels: the lowest and the highest time r at which teacher and fake are compared.
         critic: a discriminator as a raw learner, which tells the student's samples from the teacher's; None for none.
         critic_weight: the weight of its loss for the student.
+        pair_weight: the weight of a regression on the teacher's stored samples.
+        distance: the regression's.
         noise_scale: the deviation of the noise from which the student learns; its images are asked of noise of 1.
     """
 
@@ -64,6 +67,8 @@ class Correction(Stateless):
     levels: tuple[float, float] = (0.02, 0.98)
     critic: Learner | None = None
     critic_weight: float = 0.0
+    pair_weight: float = 0.0
+    distance: Distance | None = None
     noise_scale: float = 1.0
 
     def __post_init__(self) -> None:
@@ -109,6 +114,7 @@ class Correction(Stateless):
             (settings.noise_levels[0], settings.noise_levels[1]),
             noise_scale=settings.noise_scale,
             **critic_of(teacher, settings, betas, source),
+            **regression_of(teacher, settings),
             **settings.own,
         )
 
@@ -119,7 +125,8 @@ class Correction(Stateless):
 
     def frozen(self) -> Sequence[nn.Module]:
         """Return the compared teacher, and the networks that BOOT asks."""
-        return (self.teacher, *(self.boot.frozen() if self.boot is not None else ()))
+        distance: list[nn.Module] = [self.distance] if isinstance(self.distance, nn.Module) else []
+        return (self.teacher, *distance, *(self.boot.frozen() if self.boot is not None else ()))
 
     def turns(self, step: int) -> Sequence[str]:
         """Return the names of a step's turns: the fake's first, so that it knows the student that it judges."""
@@ -129,9 +136,11 @@ class Correction(Stateless):
     def losses(self, networks: Networks, turn: Turn, batch: Batch) -> Sequence[Callable[[], Loss]]:
         """Return the terms of the turn's loss.
 
-        The fake learns to denoise the student's samples. The student learns from the correction and from BOOT's loss.
+        The fake learns to denoise the student's samples. The student learns from the correction, from BOOT's loss and
+        from the teacher's stored samples.
         """
-        if self.critic is not None:  # whose samples are stored: all learn from fresh noises, as without it
+        pairs = self.scaled(batch)
+        if self.critic is not None or self.pair_weight:  # with stored samples, too, all else learns from fresh noises
             batch = replace(batch, noise=turn.draw.normal("fresh", self.teacher.shape).to(batch.noise))
         batch = self.scaled(batch)
         if turn.name == "critic":
@@ -142,6 +151,8 @@ class Correction(Stateless):
         if self.boot is not None and self.boot_weight > 0:
             kept = self.boot.losses(networks, turn, batch)
             terms.extend(partial(self._kept, term) for term in kept)
+        if self.pair_weight:
+            terms.append(lambda: self.regression(networks, pairs))
         return terms
 
     def scaled(self, batch: Batch) -> Batch:
@@ -189,6 +200,12 @@ class Correction(Stateless):
         right = torch.cat([real > 0, made < 0]).float().mean()
         return Loss(loss, {"critic": loss.detach(), "critic is right": right})
 
+    def regression(self, networks: Networks, pairs: Batch) -> Loss:
+        """Return w E d(y_theta(eps, t_min), y) for stored noises eps and the teacher's samples y of them, Eq. C8."""
+        assert self.distance is not None, "pair_weight has a distance"
+        error = self.distance(self.sample(networks, pairs.noise, pairs.condition), pairs.data).mean()
+        return Loss(self.pair_weight * error, {"regression": error.detach()})
+
     @abstractmethod
     def compare(
         self, networks: Networks, x: Tensor, x_r: Tensor, r: Tensor, condition: Condition
@@ -228,6 +245,14 @@ def critic_of(
     critic = Critic(teacher, example_of(teacher, source))
     rate, weight = settings.critic_learning_rate, settings.critic_weight  # type: ignore[attr-defined]
     return {"critic": Learner(critic, rate, betas), "critic_weight": weight}
+
+
+def regression_of(teacher: Teacher, settings: CorrectionSettings) -> dict[str, Any]:
+    """Return the weight and the distance of a regression on stored samples, by field; nothing without a weight."""
+    weight = getattr(settings, "pair_weight", 0.0)
+    if not weight:
+        return {}
+    return {"pair_weight": weight, "distance": make_distance(settings.distance, teacher.shape, settings.lpips_weights)}
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:

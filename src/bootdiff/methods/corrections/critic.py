@@ -5,70 +5,16 @@ So it is free of data: "real" is what the teacher makes. Source: docs/method.md,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from bootdiff.config.mixins import ChosenSource, StoredPairs
 from bootdiff.core.condition import Condition
 from bootdiff.core.device import device_of
-from bootdiff.core.errors import BootdiffError
-from bootdiff.methods.corrections.settings import CorrectionSettings
 from bootdiff.teachers import Teacher, blank_condition
 from bootdiff.teachers.features import TeacherFeatures
 
 #: the width of the critic's hidden layer
 WIDTH = 256
-
-
-class CriticSettings(ChosenSource, StoredPairs, CorrectionSettings):
-    """The settings of a correction that may have a critic beside its fake denoiser."""
-
-    critic_weight: float = Field(
-        default=0.0,
-        ge=0,
-        le=1e6,
-        description="of a discriminator's loss, which tells the student's images from stored samples of the teacher; "
-        "0 = none",
-    )
-    critic_learning_rate: float = Field(default=1e-3, gt=0, le=1, description="AdamW's rate of the discriminator")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _learns_from_pairs(cls, values: Any) -> Any:
-        """Take pairs where a critic needs the teacher's samples and no source is asked for."""
-        if not isinstance(values, Mapping) or not values.get("critic_weight") or values.get("source") is not None:
-            return values
-        return {**values, "source": "pairs"}
-
-    @model_validator(mode="after")
-    def _has_samples(self) -> CriticSettings:
-        if self.critic_weight and self.source == "noise":
-            raise BootdiffError(
-                "critic_weight needs samples of the teacher; leave --source out, or say --source pairs."
-            )
-        if not self.critic_weight and self.source == "pairs":
-            raise BootdiffError(
-                "a correction reads stored pairs for its critic alone, and critic_weight is 0; give it a weight, or "
-                "leave --source out."
-            )
-        usual = type(self).model_fields["critic_learning_rate"].default
-        if not self.critic_weight and self.critic_learning_rate != usual:
-            raise BootdiffError("critic_learning_rate is a critic's, and critic_weight is 0; give it a weight.")
-        return self
-
-    @property
-    def differentiates_teacher(self) -> bool:
-        """Whether gradients pass through the teacher: with a critic they do."""
-        return super().differentiates_teacher or self.critic_weight > 0
-
-    @property
-    def reads_features(self) -> bool:
-        """Whether the teacher's features are read: a critic reads them."""
-        return self.critic_weight > 0
 
 
 class Critic(nn.Module):

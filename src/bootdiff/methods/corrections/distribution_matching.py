@@ -13,12 +13,12 @@ from torch import Tensor
 from bootdiff.core.condition import Condition
 from bootdiff.methods.base import Networks
 from bootdiff.methods.corrections.base import Correction, per_sample
-from bootdiff.methods.corrections.critic import CriticSettings
+from bootdiff.methods.corrections.samples import SamplesSettings
 from bootdiff.methods.method import ANY, method
 
 
-class DistributionMatchingSettings(CriticSettings):
-    """The settings of distribution matching: those of every correction, and of a critic beside it."""
+class DistributionMatchingSettings(SamplesSettings):
+    """The settings of distribution matching: every correction's, and what is learned from the teacher's samples."""
 
 
 @method("dm", DistributionMatchingSettings, sources=("noise", "pairs"), student=ANY)

@@ -14,12 +14,12 @@ from torch import Tensor
 from bootdiff.core.condition import Condition
 from bootdiff.methods.base import Networks
 from bootdiff.methods.corrections.base import Correction, per_sample
-from bootdiff.methods.corrections.critic import CriticSettings
+from bootdiff.methods.corrections.samples import SamplesSettings
 from bootdiff.methods.method import ANY, method
 
 
-class SidSettings(CriticSettings):
-    """The settings of score identity distillation: those of every correction, of a critic beside it, and its own."""
+class SidSettings(SamplesSettings):
+    """The settings of score identity distillation: dm's, and its own."""
 
     sid_alpha: float = Field(default=1.0, ge=0, le=2, description="a of the loss; SiD has 1 to 1.2")
 
