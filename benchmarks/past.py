@@ -59,7 +59,7 @@ RECIPES: Mapping[str, Recipe] = {
     "digits-class-soon": Recipe("digits-class", (("boot+dm", "digits-class-soon.yaml"),), 4000 * 128),
     "digits-text": Recipe(
         "digits-text",
-        (("boot", "digits-text.yaml"), ("dm", "digits-text-corrected.yaml")),
+        (("boot", "digits-long.yaml"), ("dm", "digits-class-corrected.yaml")),
         4000 * 64,
         ("--prompts", "digits"),
     ),
