@@ -72,19 +72,22 @@ def main() -> None:
     parser.add_argument("recipe", choices=list(RECIPES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of training")
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "past")
+    parser.add_argument("--repeats", type=int, default=REPEATS, help="noise seeds of 10,000 samples each")
     parser.add_argument("--no-record", action="store_true", help="make the runs, and leave the record as it is")
     asked = parser.parse_args()
     recipe = RECIPES[asked.recipe]
-    found = [measured(recipe, seed, asked.output / asked.recipe / f"seed-{seed}") for seed in asked.seeds]
+    folder = asked.output / asked.recipe
+    found = [measured(recipe, seed, folder / f"seed-{seed}", asked.repeats) for seed in asked.seeds]
     if asked.no_record:
         return
     tables = {"students": list(students(recipe, found)), "teacher": list(teacher_rows(found[0][1]))}
-    record = new_record(tables, seeds=tuple(asked.seeds), command=f"python benchmarks/past.py {asked.recipe}")
+    words = f"{asked.recipe}" + (f" --repeats {asked.repeats}" if asked.repeats != REPEATS else "")
+    record = new_record(tables, seeds=tuple(asked.seeds), command=f"python benchmarks/past.py {words}")
     write_record(FOLDER / f"past-{asked.recipe}.json", record)
 
 
-def measured(recipe: Recipe, seed: int, folder: Path) -> tuple[list[Path], dict[str, Any], int]:
-    """Return the runs of one seed, the last one's evaluation, and the seed."""
+def measured(recipe: Recipe, seed: int, folder: Path, repeats: int) -> tuple[list[Path], dict[str, Any], int]:
+    """Return the runs of one seed, the last one's evaluation over so many noise seeds, and the seed."""
     runs: list[Path] = []
     for number, (method, file) in enumerate(recipe.stages):
         run = folder / str(number)
@@ -92,9 +95,9 @@ def measured(recipe: Recipe, seed: int, folder: Path) -> tuple[list[Path], dict[
         options = ("--config", ROOT / "configs" / file, "--seed", seed, *QUIET, *recipe.options)
         bootdiff("distill", recipe.teacher, "--method", method, "--output", run, *start, *options)
         runs.append(run)
-    told = runs[-1] / "past.json"
+    told = runs[-1] / ("past.json" if repeats == REPEATS else f"past-{repeats}.json")
     if not told.exists():
-        words = ("--num", NUM, "--repeats", REPEATS, "--calls", CALLS, "--no-heun", "--output", told)
+        words = ("--num", NUM, "--repeats", repeats, "--calls", CALLS, "--no-heun", "--output", told)
         bootdiff("evaluate", runs[-1], *words)
     return runs, json.loads(told.read_text(encoding="utf-8")), seed
 
