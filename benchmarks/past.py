@@ -51,7 +51,9 @@ class Recipe:
 
 RECIPES: Mapping[str, Recipe] = {
     "digits": Recipe(
-        "digits", (("boot+dm", "digits-corrected.yaml"), ("dm", "digits-corrected-long.yaml")), 8000 * 128
+        "digits",
+        (("boot", "passes/boot.yaml"), ("dm", "digits-paired.yaml"), ("dm", "digits-paired-again.yaml")),
+        8000 * 128,
     ),
     "digits-class": Recipe(
         "digits-class", (("boot", "digits-long.yaml"), ("dm", "digits-class-corrected.yaml")), 4000 * 128
