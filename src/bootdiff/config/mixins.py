@@ -196,10 +196,10 @@ class Monitoring(Settings):
         return self
 
 
-#: the solvers of the path itself; they ask once more at its end
+#: the solvers of the path itself
 PATH_SOLVERS = ("heun", "euler")
-#: the solvers that ask twice a step
-TWICE = ("heun", "edm")
+#: how often a solver asks: calls a step, and how many more; all others once a step
+CALLS = {"heun": (2, 1), "euler": (1, 1), "heun:": (2, -1), "edm:": (2, -1), "pndm:": (1, 1)}
 #: the sources whose samples are made of noises by the teacher and stored
 STORED = ("pairs", "trajectories")
 #: the most samples that a run stores where it names no number
@@ -221,8 +221,20 @@ class StoredPairs(Settings):
         min_length=1,
         max_length=40,
         description="of a stored sample: heun or euler along the path, or, for pairs, a sampler of diffusers with its "
-        "spacing such as dpm-solver:leading, which starts where it always does",
+        "spacing, such as dpm-solver:leading, which has times of its own",
     )
+
+    @field_validator("pair_solver")
+    @classmethod
+    def _has_a_spacing(cls, word: str) -> str:
+        """Refuse a sampler without its spacing; which samplers there are is a matter of the teacher."""
+        name, _, spacing = word.partition(":")
+        if word not in PATH_SOLVERS and not (name and spacing):
+            raise ValueError(
+                f"expects {' or '.join(PATH_SOLVERS)}, or a sampler of diffusers with its spacing such as "
+                "dpm-solver:leading"
+            )
+        return word
 
     @property
     def stored(self) -> int:
@@ -238,8 +250,8 @@ class StoredPairs(Settings):
     @property
     def making(self) -> int:
         """How often the teacher is asked for all that a run stores."""
-        calls = (2 if self.pair_solver.startswith(TWICE) else 1) * self.path_steps + (self.pair_solver in PATH_SOLVERS)
-        return self.stored * calls if self._stores else 0
+        each, more = CALLS.get(self.pair_solver, CALLS.get(self.pair_solver.partition(":")[0] + ":", (1, 0)))
+        return self.stored * (each * self.path_steps + more) if self._stores else 0
 
     @property
     def _stores(self) -> bool:

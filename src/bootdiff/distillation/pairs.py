@@ -16,7 +16,7 @@ from bootdiff.samplers.kinds import kinds_for
 from bootdiff.samplers.rows import Sampling
 from bootdiff.samplers.stock import candidates
 from bootdiff.solvers import Solver, even_times, solve
-from bootdiff.teachers import Teacher
+from bootdiff.teachers import Teacher, limit_of
 
 
 @dataclass(frozen=True)
@@ -81,27 +81,24 @@ def sampler_for(teacher: Teacher, word: str, steps: int) -> Sampling:
     """Return the sampler that a word such as ``dpm-solver:leading`` names, with so many steps.
 
     Args:
-        word: NAME:SPACING; without a spacing the first that the sampler has.
+        teacher: f, limited as the targets are; the samples are limited in the same way.
+        word: NAME:SPACING.
 
     Raises:
         BootdiffError: if the teacher has no such sampler or spacing, if it draws noise on the way, so that no noise
             makes one image, or if it cannot take so many steps.
     """
-    name, _, spacing = word.partition(":")
-    known = {key: kind for key, kind in kinds_for(teacher).items() if not kind.random}
-    if name not in known:
+    kinds = {name: kind for name, kind in kinds_for(teacher).items() if not kind.random}
+    known = [f"{name}:{spacing}" for name, kind in kinds.items() for spacing in kind.spacings]
+    if word not in known:
         several = [*PATH_SOLVERS, *known]
         raise BootdiffError(
-            f"pair_solver expects one of {', '.join(several)} for {teacher.name}, got '{name:.40}'."
-            + nearest(name, several)
+            f"pair_solver expects one of {', '.join(several)} for {teacher.name}, got {word:.40}."
+            + nearest(word, several)
         )
-    spacings = known[name].spacings
-    if spacing and spacing not in spacings:
-        raise BootdiffError(
-            f"pair_solver {name} has the spacings {', '.join(spacings)}, got '{spacing:.40}'; say {name}:{spacings[0]}."
-        )
-    for candidate in candidates(teacher, name, steps):
-        if candidate.row.spacing == (spacing or spacings[0]):
+    name, _, spacing = word.partition(":")
+    for candidate in candidates(teacher, name, steps, limit_of(teacher)):
+        if candidate.row.spacing == spacing:
             return candidate.sample
     raise BootdiffError(
         f"pair_solver {word} cannot take {steps} steps; choose another pair_steps (--set pair_steps=N)."

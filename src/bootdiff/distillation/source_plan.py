@@ -178,10 +178,22 @@ def chosen_source(settings: DistillationSettings, method: str, takes: Sequence[s
             given = getattr(settings, "pairs", None)
             first = f", or set {method.partition('+')[0]}.pairs={given}" if "+" in method else ""
             raise BootdiffError(f"pairs has no effect with --source {asked}; leave one of them out{first}.")
+        idle = [key for key in ("pair_solver", "pair_steps") if asked not in STORED and _is_given(settings, key)]
+        if idle:
+            raise BootdiffError(
+                f"{idle[0]} is of stored samples, and this run stores none: it learns from {asked}. Leave it out"
+                + (", or give pair_weight." if hasattr(settings, "pair_weight") else ".")
+            )
         chosen = {"source": asked}
     # Of a run in rounds every round has its own number.
     stores = isinstance(settings, StoredPairs) and asked in STORED and not isinstance(settings, Rounds)
     return {**chosen, "pairs": settings.stored} if stores else chosen  # type: ignore[attr-defined]
+
+
+def _is_given(settings: DistillationSettings, key: str) -> bool:
+    """Return whether a setting has another value than its default."""
+    field = type(settings).model_fields.get(key)
+    return field is not None and getattr(settings, key) != field.default
 
 
 def given_source(
@@ -194,6 +206,12 @@ def given_source(
     """
     check_is_source(source)
     check_source(method, takes, source.kind)
+    reads = getattr(settings, "reads_pairs", None)
+    if reads is not None and reads != (source.kind == "pairs"):
+        raise BootdiffError(
+            f"the source that is given holds {source.kind}, and {method} "
+            + ("reads pairs for its pair_weight or critic_weight." if reads else "reads none: give pair_weight.")
+        )
     times = settings.trajectory_times if isinstance(settings, StoredTrajectories) else 0
     given = Checked(source, tuple(teacher.shape), times).tried(settings.seed, settings.batch_size)
     return SourcePlan(source.kind, settings, given=given)

@@ -31,7 +31,7 @@ class Direct(OneLearner):
 
     Args:
         student: the learner.
-        source: pairs of noises and the ends of the teacher's paths from them.
+        source: pairs of noises and the ends of the teacher's paths from them, or a sampler's images.
         distance: d.
     """
 

@@ -22,7 +22,7 @@ from bootdiff.samplers.rows import MOST_STEPS, Candidate, Row, ddim_sampler
 from bootdiff.schedules import EDM, RectifiedFlow, Schedule, VariancePreserving
 from bootdiff.solvers import trailing_times
 from bootdiff.system.quiet import quietly
-from bootdiff.teachers import Teacher
+from bootdiff.teachers import Limit, Teacher
 from bootdiff.teachers.guidance import calls_an_answer
 
 #: sigma_data of the preconditioning that an EDM scheduler expects and undoes; any value will do
@@ -71,28 +71,31 @@ def read_samplers(words: Sequence[str], known: Sequence[str], most: int = MOST_S
     return asked
 
 
-def candidates(teacher: Teacher, name: str, steps: int) -> list[Candidate]:
+def candidates(teacher: Teacher, name: str, steps: int, limit: Limit | None = None) -> list[Candidate]:
     """Return a sampler with so many steps, once for every spacing with which it can make them.
+
+    Args:
+        limit: of the last step's samples; None for the teacher's own.
 
     ``"ddim"`` is there for every teacher: diffusers' own where the schedule has a table of betas, and ours, with even
     steps between the times at which the teacher may be asked.
     """
     cost, kind = calls_an_answer(teacher), kinds_for(teacher).get(name)
-    found = [] if kind is None else list(_stock(teacher, name, kind, steps, cost))
+    found = [] if kind is None else list(_stock(teacher, name, kind, steps, cost, limit or teacher.limit))
     if name == "ddim":
         times = trailing_times(steps, *teacher.t_range)
         found.append(Candidate(Row("teacher", "ddim", steps, cost * steps, EVEN), ddim_sampler(teacher, times)))
     return found
 
 
-def _stock(teacher: Teacher, name: str, kind: Kind, steps: int, cost: int) -> Iterator[Candidate]:
+def _stock(teacher: Teacher, name: str, kind: Kind, steps: int, cost: int, limit: Limit) -> Iterator[Candidate]:
     """Yield one of diffusers' schedulers with each of its spacings, except those that cannot make so many steps."""
     for spacing in kind.spacings:
         try:
             scheduler = _scheduler(teacher, kind, spacing)
             with quietly():
                 scheduler.set_timesteps(steps)
-            sample = _sampler(teacher, scheduler, steps, kind.random)
+            sample = _sampler(teacher, scheduler, steps, kind.random, limit)
         except UNFIT:
             continue
         row = Row("teacher", name, steps, cost * len(scheduler.timesteps), spacing)
@@ -122,7 +125,9 @@ def within(teacher: Teacher, calls: int) -> Iterator[Candidate]:
                 break
 
 
-def _sampler(teacher: Teacher, made: Any, steps: int, random: bool) -> Callable[[Tensor, Condition], Tensor]:
+def _sampler(
+    teacher: Teacher, made: Any, steps: int, random: bool, limit: Limit
+) -> Callable[[Tensor, Condition], Tensor]:
     levels = [_level(teacher.schedule, t) for t in _visited(teacher.schedule, made)]
     if not all(math.isfinite(number) for level in levels for number in level):
         raise ValueError("a timestep outside the schedule")
@@ -140,7 +145,7 @@ def _sampler(teacher: Teacher, made: Any, steps: int, random: bool) -> Callable[
             x_t = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
             out = _answer(teacher, x if isinstance(teacher.schedule, EDM) else x_t, level, condition)
             x = scheduler.step(out, t, x, **drawn).prev_sample
-        return teacher.limit(x)
+        return limit(x)
 
     return sample
 

@@ -25,7 +25,7 @@ class Batch:
         noise: the noises eps, (b, *shape).
         condition: the condition of the samples.
         data: the samples that belong to the noises, (b, *shape): a data set's images in [−1, 1] or latents, or the
-            teacher's own samples, which its path ends at.
+            teacher's own samples: the ends of its paths, or a sampler's images.
         states: the states y_t of the teacher's path at M times, (b, M, *shape).
         times: these times, falling from t_max to t_min, (M,).
     """

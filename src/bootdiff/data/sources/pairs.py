@@ -1,4 +1,4 @@
-"""The source of methods that learn the teacher's own samples: stored pairs of a noise and the end of its path."""
+"""The source of methods that learn the teacher's own samples: stored pairs of a noise and the sample made of it."""
 
 from __future__ import annotations
 

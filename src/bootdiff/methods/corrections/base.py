@@ -114,7 +114,7 @@ class Correction(Stateless):
             (settings.noise_levels[0], settings.noise_levels[1]),
             noise_scale=settings.noise_scale,
             **critic_of(teacher, settings, betas, source),
-            **regression_of(teacher, settings),
+            **regression_of(teacher, settings, boot),
             **settings.own,
         )
 
@@ -125,8 +125,8 @@ class Correction(Stateless):
 
     def frozen(self) -> Sequence[nn.Module]:
         """Return the compared teacher, and the networks that BOOT asks."""
-        distance: list[nn.Module] = [self.distance] if isinstance(self.distance, nn.Module) else []
-        return (self.teacher, *distance, *(self.boot.frozen() if self.boot is not None else ()))
+        asked = self.boot.frozen() if self.boot is not None else (self.distance,)
+        return (self.teacher, *(one for one in asked if isinstance(one, nn.Module)))
 
     def turns(self, step: int) -> Sequence[str]:
         """Return the names of a step's turns: the fake's first, so that it knows the student that it judges."""
@@ -201,7 +201,7 @@ class Correction(Stateless):
         return Loss(loss, {"critic": loss.detach(), "critic is right": right})
 
     def regression(self, networks: Networks, pairs: Batch) -> Loss:
-        """Return w E d(y_theta(eps, t_min), y) for stored noises eps and the teacher's samples y of them, Eq. C8."""
+        """Return w E d(y_theta(c eps, t_min), y) for noises c eps and the teacher's samples y of eps, Eq. C8."""
         assert self.distance is not None, "pair_weight has a distance"
         error = self.distance(self.sample(networks, pairs.noise, pairs.condition), pairs.data).mean()
         return Loss(self.pair_weight * error, {"regression": error.detach()})
@@ -247,11 +247,16 @@ def critic_of(
     return {"critic": Learner(critic, rate, betas), "critic_weight": weight}
 
 
-def regression_of(teacher: Teacher, settings: CorrectionSettings) -> dict[str, Any]:
-    """Return the weight and the distance of a regression on stored samples, by field; nothing without a weight."""
+def regression_of(teacher: Teacher, settings: CorrectionSettings, boot: Boot | None) -> dict[str, Any]:
+    """Return the weight and the distance of a regression on stored samples, by field; nothing without a weight.
+
+    The distance is BOOT's own where there is BOOT's objective: a perceptual one is a network.
+    """
     weight = getattr(settings, "pair_weight", 0.0)
     if not weight:
         return {}
+    if boot is not None:
+        return {"pair_weight": weight, "distance": boot.distance}
     return {"pair_weight": weight, "distance": make_distance(settings.distance, teacher.shape, settings.lpips_weights)}
 
 
