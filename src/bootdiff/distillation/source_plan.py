@@ -28,6 +28,8 @@ from bootdiff.samplers.base import batch_for
 from bootdiff.solvers import SOLVERS
 from bootdiff.teachers import Teacher, adapter_of, limited
 
+#: the solver of stored samples where none is asked for
+USUAL = StoredPairs.model_fields["pair_solver"].default
 #: the settings on which stored samples depend beside those of the solver
 CONDITIONED = (
     *("classes", "null_class", "guidance_scale", "guidance_range", "negative_prompt", "noise_level"),
@@ -178,22 +180,15 @@ def chosen_source(settings: DistillationSettings, method: str, takes: Sequence[s
             given = getattr(settings, "pairs", None)
             first = f", or set {method.partition('+')[0]}.pairs={given}" if "+" in method else ""
             raise BootdiffError(f"pairs has no effect with --source {asked}; leave one of them out{first}.")
-        idle = [key for key in ("pair_solver", "pair_steps") if asked not in STORED and _is_given(settings, key)]
-        if idle:
+        if asked not in STORED and getattr(settings, "pair_solver", USUAL) != USUAL:
             raise BootdiffError(
-                f"{idle[0]} is of stored samples, and this run stores none: it learns from {asked}. Leave it out"
+                f"pair_solver is of stored samples, and this run stores none: it learns from {asked}. Leave it out"
                 + (", or give pair_weight." if hasattr(settings, "pair_weight") else ".")
             )
         chosen = {"source": asked}
     # Of a run in rounds every round has its own number.
     stores = isinstance(settings, StoredPairs) and asked in STORED and not isinstance(settings, Rounds)
     return {**chosen, "pairs": settings.stored} if stores else chosen  # type: ignore[attr-defined]
-
-
-def _is_given(settings: DistillationSettings, key: str) -> bool:
-    """Return whether a setting has another value than its default."""
-    field = type(settings).model_fields.get(key)
-    return field is not None and getattr(settings, key) != field.default
 
 
 def given_source(
