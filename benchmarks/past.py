@@ -23,6 +23,8 @@ from records import FOLDER, ROOT, new_record, write_record
 from bootdiff.storage.passes import trained_passes
 
 NUM, REPEATS = 10_000, 3
+#: seeds of training
+SEEDS = [0, 1, 2]
 #: numbers of calls at which the teacher's best sampler is measured, and the number that training should soon reach
 CALLS = "10,25,50"
 FEW = 10
@@ -72,7 +74,7 @@ def main() -> None:
     """Make the runs of one recipe and write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recipe", choices=list(RECIPES))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of training")
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="of training")
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "past")
     parser.add_argument("--repeats", type=int, default=REPEATS, help="noise seeds of 10,000 samples each")
     parser.add_argument("--no-record", action="store_true", help="make the runs, and leave the record as it is")
@@ -83,7 +85,11 @@ def main() -> None:
     if asked.no_record:
         return
     tables = {"students": list(students(recipe, found)), "teacher": list(teacher_rows(found[0][1]))}
-    words = f"{asked.recipe}" + (f" --repeats {asked.repeats}" if asked.repeats != REPEATS else "")
+    words = asked.recipe
+    if asked.seeds != SEEDS:
+        words += f" --seeds {' '.join(map(str, asked.seeds))}"
+    if asked.repeats != REPEATS:
+        words += f" --repeats {asked.repeats}"
     record = new_record(tables, seeds=tuple(asked.seeds), command=f"python benchmarks/past.py {words}")
     write_record(FOLDER / f"past-{asked.recipe}.json", record)
 
