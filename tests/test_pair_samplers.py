@@ -132,8 +132,8 @@ def test_a_run_with_the_teachers_samples_is_free_of_data_and_ends_the_same_again
     *(("direct", {"pair_solver": word}, "pair_solver") for word in ("", ":", "unipc", "unipc:", ":leading", "garbage")),
     ("path", {"pair_solver": "unipc:trailing"}, "trajectories are states of the teacher's path"),
     ("tbcm", {"pair_solver": "unipc:trailing"}, "trajectories are states of the teacher's path"),
-    ("reflow", {"pair_solver": "unipc:trailing"}, "samples of a flow are made along its own path"),
-    ("reflow", {"flow1": {"pair_solver": "unipc:trailing"}}, "samples of a flow are made along its own path"),
+    ("reflow", {"pair_solver": "unipc:trailing"}, "flow2 of reflow learns samples of the student before"),
+    ("reflow", {"flow1": {"pair_solver": "unipc:trailing"}}, None),  # whose samples are the teacher's
 ])  # fmt: skip
 def test_a_solver_that_there_is_not_is_refused_before_anything_is_made(method, words, told, tmp_path):
     def plan():
@@ -151,9 +151,9 @@ def test_a_solver_that_there_is_not_is_refused_before_anything_is_made(method, w
 
 
 @pytest.mark.parametrize("words, source, told", [
-    ({"pair_weight": 0.3}, Noise((1, 8, 8)), "holds noise, and dm reads pairs"),
-    ({"critic_weight": 0.3}, Noise((1, 8, 8)), "holds noise, and dm reads pairs"),
-    ({}, OwnPairs(), "holds pairs, and dm reads none"),
+    ({"pair_weight": 0.3}, Noise((1, 8, 8)), "pair_weight needs samples of the teacher"),
+    ({"critic_weight": 0.3}, Noise((1, 8, 8)), "critic_weight needs samples of the teacher"),
+    ({}, OwnPairs(), "both are 0"),
 ])  # fmt: skip
 def test_a_source_of_python_that_does_not_fit_is_refused(words, source, told, tmp_path):
     asked = settings("dm", steps=60, batch_size=4, **words)

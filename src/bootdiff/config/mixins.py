@@ -196,10 +196,10 @@ class Monitoring(Settings):
         return self
 
 
-#: the solvers of the path itself
-PATH_SOLVERS = ("heun", "euler")
-#: how often a solver asks: calls a step, and how many more; all others once a step
-CALLS = {"heun": (2, 1), "euler": (1, 1), "heun:": (2, -1), "edm:": (2, -1), "pndm:": (1, 1)}
+#: how often the solvers of the path ask: calls a step, and how many more
+PATH_SOLVERS = {"heun": (2, 1), "euler": (1, 1)}
+#: those of diffusers' samplers that ask otherwise than once a step
+SAMPLER_CALLS = {"heun": (2, -1), "edm": (2, -1), "pndm": (1, 1)}
 #: the sources whose samples are made of noises by the teacher and stored
 STORED = ("pairs", "trajectories")
 #: the most samples that a run stores where it names no number
@@ -250,7 +250,8 @@ class StoredPairs(Settings):
     @property
     def making(self) -> int:
         """How often the teacher is asked for all that a run stores."""
-        each, more = CALLS.get(self.pair_solver, CALLS.get(self.pair_solver.partition(":")[0] + ":", (1, 0)))
+        sampler, _, _ = self.pair_solver.partition(":")
+        each, more = PATH_SOLVERS.get(self.pair_solver, SAMPLER_CALLS.get(sampler, (1, 0)))
         return self.stored * (each * self.path_steps + more) if self._stores else 0
 
     @property

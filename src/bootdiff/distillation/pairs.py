@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,9 @@ class SamplerSolver:
         sample: the sampler, of noises (b, *shape) and their conditions.
         device: the device on which the teacher is asked.
     """
+
+    #: a sampler's states are those of no path, and none is kept
+    kept: ClassVar[Sequence[float]] = ()
 
     teacher: Teacher
     sample: Sampling

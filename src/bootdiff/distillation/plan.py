@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bootdiff.config.mixins import STORED, StoredPairs
+from bootdiff.config.mixins import PATH_SOLVERS, STORED, StoredPairs
 from bootdiff.config.settings import TrainingSettings, make_settings
 from bootdiff.core.condition import Condition
 from bootdiff.core.errors import BootdiffError, shown
@@ -250,7 +250,14 @@ def _plan_stage(
     """
     takes = find_method(stage.method).sources
     own = given if given is not None and getattr(given, "kind", None) in takes else None
-    if own is not None and stage.own_samples and stage.learns_from is not None:
+    makes_its_own = stage.own_samples and stage.learns_from is not None
+    solver = getattr(stage.settings, "pair_solver", None)
+    if makes_its_own and solver is not None and solver not in PATH_SOLVERS:
+        raise BootdiffError(
+            f"{Path(stage.name).name} of {stage.method} learns samples of the student before it, which are made along the "
+            f"path that it learned; pair_solver expects {' or '.join(PATH_SOLVERS)} there, got {solver:.40}."
+        )
+    if own is not None and makes_its_own:
         raise BootdiffError(
             f"method {stage.method} makes the pairs of every round anew, so it cannot learn from source=; leave it out."
         )

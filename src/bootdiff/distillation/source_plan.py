@@ -134,7 +134,6 @@ class SourcePlan:
         if isinstance(conditions, Weighted) and conditions.lowest < conditions.highest:
             conditions = replace(conditions, shown=None)  # each sample has a weight of its own, not the shown one
         if several:
-            assert isinstance(solve, PathSolver), "check_pair_solver refuses a sampler's states"
             return Trajectories(shards, solve, seed, at_once, conditions, solve.kept)
         return Pairs(shards, solve, seed, at_once, conditions)
 
@@ -201,12 +200,7 @@ def given_source(
     """
     check_is_source(source)
     check_source(method, takes, source.kind)
-    reads = getattr(settings, "reads_pairs", None)
-    if reads is not None and reads != (source.kind == "pairs"):
-        raise BootdiffError(
-            f"the source that is given holds {source.kind}, and {method} "
-            + ("reads pairs for its pair_weight or critic_weight." if reads else "reads none: give pair_weight.")
-        )
+    settings.check_source(source.kind)
     times = settings.trajectory_times if isinstance(settings, StoredTrajectories) else 0
     given = Checked(source, tuple(teacher.shape), times).tried(settings.seed, settings.batch_size)
     return SourcePlan(source.kind, settings, given=given)

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from bootdiff.config.mixins import PATH_SOLVERS, Rounds, StoredPairs
+from bootdiff.config.mixins import Rounds, StoredPairs
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch, Source
 from bootdiff.losses.distances import Distance, make_distance
@@ -31,14 +31,6 @@ class ReflowSettings(Rounds, StoredPairs, DistillationSettings):
 
     flows: int = Field(default=2, ge=1, le=9, description="k of the k-rectified flow: rounds that make paths straight")
     one_call: bool = Field(default=True, description="whether a last round learns the flow's end in one call")
-
-    @field_validator("pair_solver")
-    @classmethod
-    def _along_the_path(cls, word: str) -> str:
-        """Refuse samplers with times of their own: a flow learned the times of its path, and is asked at no other."""
-        if word not in PATH_SOLVERS:
-            raise ValueError(f"expects {' or '.join(PATH_SOLVERS)}: samples of a flow are made along its own path")
-        return word
 
 
 def stages(settings: ReflowSettings) -> Sequence[Stage]:

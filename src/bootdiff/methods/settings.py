@@ -94,6 +94,13 @@ class DistillationSettings(
         """Return the step from which the student learns at its full rate."""
         return self.warmup_steps
 
+    def check_source(self, kind: str) -> None:
+        """Refuse a source, by its word, that the method can learn from and these settings cannot: by default none.
+
+        Raises:
+            BootdiffError: if it lacks what they need, or has what they do not read.
+        """
+
 
 def check_gradients(teacher: Teacher, what: str = "this method") -> None:
     """Refuse a float16 teacher for something that sends gradients through it.

@@ -74,14 +74,18 @@ def read_samplers(words: Sequence[str], known: Sequence[str], most: int = MOST_S
 def candidates(teacher: Teacher, name: str, steps: int, limit: Limit | None = None) -> list[Candidate]:
     """Return a sampler with so many steps, once for every spacing with which it can make them.
 
-    Args:
-        limit: of the last step's samples; None for the teacher's own.
-
     ``"ddim"`` is there for every teacher: diffusers' own where the schedule has a table of betas, and ours, with even
     steps between the times at which the teacher may be asked.
+
+    Args:
+        limit: of the last step's samples; None for the teacher's own.
     """
     cost, kind = calls_an_answer(teacher), kinds_for(teacher).get(name)
-    found = [] if kind is None else list(_stock(teacher, name, kind, steps, cost, limit or teacher.limit))
+    found = (
+        []
+        if kind is None
+        else list(_stock(teacher, name, kind, steps, cost, teacher.limit if limit is None else limit))
+    )
     if name == "ddim":
         times = trailing_times(steps, *teacher.t_range)
         found.append(Candidate(Row("teacher", "ddim", steps, cost * steps, EVEN), ddim_sampler(teacher, times)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self, cast
 
@@ -21,7 +21,7 @@ from torch.nn.functional import softplus
 from bootdiff.core.condition import Condition
 from bootdiff.core.turn import Turn
 from bootdiff.data.sources import Batch, Noise, Source
-from bootdiff.losses.distances import Distance, make_distance
+from bootdiff.losses.distances import Distance, SquaredError, make_distance
 from bootdiff.methods.base import Learner, Loss, Networks, Stateless, example_of, learner_of, sampled
 from bootdiff.methods.boot import Boot
 from bootdiff.methods.corrections.critic import Critic
@@ -68,7 +68,7 @@ class Correction(Stateless):
     critic: Learner | None = None
     critic_weight: float = 0.0
     pair_weight: float = 0.0
-    distance: Distance | None = None
+    distance: Distance = field(default_factory=SquaredError)
     noise_scale: float = 1.0
 
     def __post_init__(self) -> None:
@@ -124,7 +124,7 @@ class Correction(Stateless):
         return {"student": self.student, "fake": self.fake, **judges}
 
     def frozen(self) -> Sequence[nn.Module]:
-        """Return the compared teacher, and the networks that BOOT asks."""
+        """Return the compared teacher, and the networks that BOOT asks or a perceptual distance."""
         asked = self.boot.frozen() if self.boot is not None else (self.distance,)
         return (self.teacher, *(one for one in asked if isinstance(one, nn.Module)))
 
@@ -202,7 +202,6 @@ class Correction(Stateless):
 
     def regression(self, networks: Networks, pairs: Batch) -> Loss:
         """Return w E d(y_theta(c eps, t_min), y) for noises c eps and the teacher's samples y of eps, Eq. C8."""
-        assert self.distance is not None, "pair_weight has a distance"
         error = self.distance(self.sample(networks, pairs.noise, pairs.condition), pairs.data).mean()
         return Loss(self.pair_weight * error, {"regression": error.detach()})
 

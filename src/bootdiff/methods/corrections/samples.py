@@ -8,7 +8,7 @@ free of data. Source: docs/method.md, "A critic (C6)" and "The teacher's samples
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -48,24 +48,24 @@ class SamplesSettings(ChosenSource, StoredPairs, CorrectionSettings):
         return {**values, "source": "pairs"} if any(values.get(name) for name in READERS) else values
 
     @model_validator(mode="after")
-    def _has_samples(self) -> SamplesSettings:
-        reader = next((name for name in READERS if getattr(self, name)), None)
-        if reader and self.source == "noise":
-            raise BootdiffError(f"{reader} needs samples of the teacher; leave --source out, or say --source pairs.")
-        if not reader and self.source == "pairs":
-            raise BootdiffError(
-                "a correction reads stored pairs for pair_weight and critic_weight alone, and both are 0; give one of "
-                "them a weight, or leave --source out."
-            )
+    def _has_samples(self) -> Self:
+        if self.source is not None:
+            self.check_source(self.source)
         usual = type(self).model_fields["critic_learning_rate"].default
         if not self.critic_weight and self.critic_learning_rate != usual:
             raise BootdiffError("critic_learning_rate is a critic's, and critic_weight is 0; give it a weight.")
         return self
 
-    @property
-    def reads_pairs(self) -> bool:
-        """Whether stored samples of the teacher are read."""
-        return any(getattr(self, name) for name in READERS)
+    def check_source(self, kind: str) -> None:
+        """Refuse noise where samples of the teacher are needed, and pairs that nobody reads."""
+        reader = next((name for name in READERS if getattr(self, name)), None)
+        if reader and kind == "noise":
+            raise BootdiffError(f"{reader} needs samples of the teacher; take pairs as the source, or leave it out.")
+        if not reader and kind == "pairs":
+            raise BootdiffError(
+                "a correction reads stored pairs for pair_weight and critic_weight alone, and both are 0; give one of "
+                "them a weight, or leave the source out."
+            )
 
     @property
     def differentiates_teacher(self) -> bool:
