@@ -254,8 +254,8 @@ def _plan_stage(
     solver = getattr(stage.settings, "pair_solver", None)
     if makes_its_own and solver is not None and solver not in PATH_SOLVERS:
         raise BootdiffError(
-            f"{Path(stage.name).name} of {stage.method} learns samples of the student before it, which are made along the "
-            f"path that it learned; pair_solver expects {' or '.join(PATH_SOLVERS)} there, got {solver:.40}."
+            f"{Path(stage.name).name} of {stage.method} learns samples of the student before it, which are made along "
+            f"the path that it learned; pair_solver expects {' or '.join(PATH_SOLVERS)} there, got {solver:.40}."
         )
     if own is not None and makes_its_own:
         raise BootdiffError(
