@@ -1,7 +1,8 @@
 """Counting how many samples pass through networks: forward, and backward.
 
-A pass is one sample through a network of the teacher's size. Backward counts two. Other networks count by their
-multiply-adds. Nothing is computed from settings: hooks see the calls that are really made, within ``counting`` only.
+A pass is one sample through a network of the teacher's size. Backward counts two. A call that carries a tangent along
+(``forward_mode``) counts twice, both ways. Other networks count by their multiply-adds. Nothing is computed from
+settings: hooks see the calls that are really made, within ``counting`` only.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
+
+from bootdiff.core.forward_mode import has_tangent
 
 #: a pass counts in steps of this size, so that sums are exact in whatever order they are made
 STEP = 2.0**-20
@@ -161,12 +164,13 @@ class PassCounter:
             return  # within another counted network; after an error; computed again in a backward pass
         size = next((len(v) for v in tree_leaves((inputs, words)) if isinstance(v, Tensor) and v.ndim), 0)
         place = _here.kind or self._names[key], key
+        counts = 2 * size if any(has_tangent(value) for value in tree_leaves(output)) else size
         with self._lock:
-            self.forward[place] += size
+            self.forward[place] += counts
         if key in self._measured and key not in self._operations:
             self._operations[key] = operations(module, inputs, words) / max(1, size)
         if torch.is_grad_enabled():
-            self._await_gradient(place, size, output)
+            self._await_gradient(place, counts, output)
 
     def _await_gradient(self, place: tuple[str, int], size: int, output: object) -> None:
         """Count a backward pass when a gradient arrives at the output: once, whatever the output was used for."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bootdiff.core.errors import BootdiffError
+from bootdiff.core.forward_mode import with_derivative
 
 
 def expand(value: Tensor, like: Tensor) -> Tensor:
@@ -59,6 +60,11 @@ class Schedule(ABC):
         """Return kappa = 1 − exp(lambda_s − lambda_t) for s ≤ t, the step of Eq. 5, (b,) in float32 and in [0, 1]."""
         difference = self.lambda_(s) - self.lambda_(t)
         return -torch.expm1(difference).to(t.device, torch.float32)
+
+    def slope(self, t: Tensor) -> Tensor:
+        """Return lambda'_t, the derivative by t, (b,) in float32; it is not finite where alpha_t or sigma_t is 0."""
+        with torch.no_grad():
+            return with_derivative(self.lambda_, t)[1].to(t.device, torch.float32)
 
     def start_scale(self, t_max: float) -> float:
         """Return the factor nu of the noise with which sampling from t_max starts: ``x_T = nu · eps``."""
