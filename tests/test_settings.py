@@ -50,7 +50,7 @@ steps batch_size seed learning_rate lr_schedule warmup_steps weight_decay ema_de
 mixed_precision gradient_checkpointing compile log_every sample_every checkpoint_every keep_last t_min t_max distance
 lpips_weights target_limit dynamic_ratio dynamic_maximum start prompts prompt_column classes null_class guidance_scale
 guidance_range export_guidance negative_prompt base noise_level prompt_cache_gib watch_every stop_when keep
-offload_encoders student delta solver loss_weight time_sampling boundary_weight boundary_every
+offload_encoders student delta solver loss_weight time_sampling boundary_weight boundary_every jvp_full
 """
 
 

@@ -43,13 +43,13 @@ class BootLoss(Times):
         default="euler",
         description="of the target: first or second order; jvp: no step, the derivative by t in forward mode (Eq. 7)",
     )
-    jvp_full: bool = Field(default=False, description="for solver jvp: gradients through the teacher's answer, too")
     loss_weight: Literal["uniform", "signal", "adaptive"] = Field(
         default="uniform", description="of the bootstrap loss"
     )
     time_sampling: Literal["uniform", "progressive"] = Field(default="uniform", description="how t is drawn")
     boundary_weight: float = Field(default=1.0, ge=0, le=1e6, description="beta, of the boundary loss; 0 = none")
     boundary_every: int = Field(default=4, ge=1, description="steps between boundary losses")
+    jvp_full: bool = Field(default=False, description="for solver jvp: gradients through the teacher's answer, too")
 
     @property
     def anchored(self) -> bool:
