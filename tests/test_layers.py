@@ -9,7 +9,7 @@ import bootdiff
 ROOMS = [
     *("core", "system", "builtin", "storage", "config", "schedules", "data", "teachers", "solvers", "students"),
     *("losses", "metrics", "samplers", "methods", "training", "monitoring", "export", "distillation", "teaching"),
-    *("sampling", "evaluation", "report", "ablation", "cli"),
+    *("sampling", "evaluation", "report", "ablation", "benchmark", "cli"),
 ]
 SOURCE = Path(bootdiff.__file__).parent
 MODULES = [path for path in SOURCE.rglob("*.py") if path.parent != SOURCE]

@@ -21,6 +21,7 @@ from bootdiff.sampling.opening import open_pair, run_conditions
 from bootdiff.storage.files import write_whole
 from bootdiff.students import PathStudent
 from bootdiff.students.files import card_of
+from bootdiff.teachers import Teacher
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -108,9 +109,13 @@ class Album:
 
 
 @torch.no_grad()
-def look(run: Path) -> Looks | None:
-    """Return what a run's student makes of the noises of seed 0; None if its samples are no pictures."""
-    student = gallery.open_shown(run)
+def look(run: Path, teacher: Teacher | None = None) -> Looks | None:
+    """Return what a run's student makes of the noises of seed 0; None if its samples are no pictures.
+
+    Args:
+        teacher: that of a student of a plain module.
+    """
+    student = gallery.open_shown(run, teacher)
     if student is None:
         return None
     conditions = run_conditions(str(run), PathSampler(student), card_of(student))
@@ -124,14 +129,18 @@ def look(run: Path) -> Looks | None:
 
 
 @torch.no_grad()
-def teacher_strip(run: Path) -> Image.Image | None:
-    """Return the teacher's samples of the same noises; None if it is too large for this machine's CPU."""
-    pair = open_pair(str(run))
-    teacher = gallery.affordable(pair.teacher)
-    if teacher is None:
+def teacher_strip(run: Path, teacher: Teacher | None = None) -> Image.Image | None:
+    """Return the teacher's samples of the same noises; None if it is too large for this machine's CPU.
+
+    Args:
+        teacher: the teacher where the run cannot load it by its name.
+    """
+    pair = open_pair(str(run), teacher)
+    shown = gallery.affordable(pair.teacher)
+    if shown is None:
         return None
-    inputs = gallery.row_inputs(teacher.shape, pair.conditions)
-    made = gallery.teacher_samples(teacher, *inputs, *teacher.t_range)
+    inputs = gallery.row_inputs(shown.shape, pair.conditions)
+    made = gallery.teacher_samples(shown, *inputs, *shown.t_range)
     adapter = pair.sampler.adapter
     return strip((made if adapter is None else adapter.decode(made)).cpu())
 

@@ -1,4 +1,4 @@
-"""The commands that measure and show results: ``evaluate``, ``compare``, ``ablate`` and ``report``."""
+"""The commands that measure and show results: ``evaluate``, ``compare``, ``ablate``, ``benchmark`` and ``report``."""
 
 from __future__ import annotations
 
@@ -23,9 +23,12 @@ from bootdiff.cli.options import (
     RefineFrom,
     Repeats,
     Revision,
+    Teacher,
     Variant,
     given,
+    loading,
 )
+from bootdiff.config.teacher import TeacherOptions
 
 app = typer.Typer()
 
@@ -148,6 +151,86 @@ def ablate(
 
     use_device(device)
     run_ablate(config, output, dry_run)
+
+
+@app.command()
+@loading
+def benchmark(
+    teacher: Teacher,
+    output: Annotated[Path, typer.Option(help="A folder; the same command resumes, and more methods may be added.")],
+    methods: Annotated[
+        str | None,
+        typer.Option(metavar="METHOD,…", help="As for distill; default: all whose recipes ship and that fit."),
+    ] = None,
+    passes: Annotated[int | None, typer.Option(min=1, help="The budget of each run in network passes.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="The budget of each run in minutes of training: a second table.")
+    ] = None,
+    training_seeds: Annotated[str, typer.Option(metavar="N,N,...", help="Seeds of training; rows are means.")] = "0",
+    assign: Annotated[
+        list[str], typer.Option("--set", metavar="METHOD.KEY=VALUE", help="A setting of a method; may be repeated.")
+    ] = [],  # noqa: B006  typer reads it, nobody changes it
+    recipes: Annotated[
+        Path | None, typer.Option(help="A folder with files METHOD.yaml, which win over the settings that ship.")
+    ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="For methods that learn from images; else they are left out."),
+    ] = None,
+    prompts: PromptFile = None,
+    prompt_column: PromptColumn = None,
+    classes: Classes = None,
+    null_class: Annotated[int | None, typer.Option(help="The label that stands for no class.")] = None,
+    guidance_scale: GuidanceScale = None,
+    reference: Annotated[str | None, typer.Option(help="As for evaluate.")] = None,
+    features: Annotated[str | None, typer.Option(help="As for evaluate.")] = None,
+    calls: Calls = None,
+    num: Num = 2000,
+    seed: FirstSeed = 0,
+    repeats: Repeats = 1,
+    loaded: TeacherOptions = TeacherOptions(),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and stop.")] = False,
+    device: Device = None,
+) -> None:
+    """Several methods with one budget each: a run for every method, one table, a plot and a picture."""
+    from bootdiff.benchmark.plan import Asked
+    from bootdiff.cli.benchmark import read_assigned, read_methods, read_seeds, run_benchmark
+    from bootdiff.cli.functions import named_features, named_teacher
+    from bootdiff.cli.words import read_calls
+    from bootdiff.core.device import use_device
+    from bootdiff.data.classes import read_classes
+    from bootdiff.evaluation.measurement import Measurement
+
+    use_device(device)
+    model = named_teacher(teacher)
+    shared = {
+        "images": images,
+        "prompts": None if prompts is None else str(prompts),
+        "prompt_column": prompt_column,
+        "classes": read_classes(classes),
+        "null_class": null_class,
+        "guidance_scale": guidance_scale,
+    }
+    measured = Measurement(
+        named_features(features), reference, None, num, seed, repeats, calls=read_calls(calls), heun=False
+    )
+    run_benchmark(
+        Asked(
+            teacher,
+            output,
+            None if isinstance(model, str) else model,
+            read_methods(methods),
+            passes,
+            minutes,
+            read_seeds(training_seeds),
+            given(shared),
+            read_assigned(assign),
+            recipes,
+            loaded,
+            measured,
+        ),
+        dry_run,
+    )
 
 
 @app.command()

@@ -1,7 +1,7 @@
-"""Derivatives by forward mode: a function and its derivative by one number, in one call, through which gradients pass.
+"""Derivatives by forward mode: a function and its derivative by one number in one call, and gradients through both.
 
-PyTorch's forward-mode automatic differentiation carries a tangent along with every value. A few of its operations cannot
-do that, or lose the gradients of the tangent; within a call they are computed by others (``PLAIN``).
+PyTorch's forward-mode automatic differentiation carries a tangent along with every value. A few of its operations
+cannot do that, or lose the gradients of the tangent; within a call they are computed by others (``PLAIN``).
 """
 
 from __future__ import annotations

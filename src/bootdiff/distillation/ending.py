@@ -44,6 +44,7 @@ class Ended:
         passes: the passes of this stage's training by network, and in all as ``"all"``; None if they were not counted.
         not_exported: why there is no stock pipeline of the student, as one line; None where there is one.
         teacher_free: True where training asked no teacher; otherwise None.
+        peak_memory: the bytes that the process has held at most; None where the system does not say.
     """
 
     steps: int
@@ -54,6 +55,7 @@ class Ended:
     passes: dict[str, float] | None = None
     not_exported: str | None = None
     teacher_free: bool | None = None
+    peak_memory: int | None = None
 
 
 def take_best(student: Student, watch: Watch | None, accelerator: Accelerator) -> int | None:

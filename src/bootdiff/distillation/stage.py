@@ -19,6 +19,7 @@ from bootdiff.monitoring.watch_plan import WatchPlan
 from bootdiff.samplers.several import looked_at
 from bootdiff.students import Student
 from bootdiff.system.notes import note
+from bootdiff.system.peak_memory import peak_memory
 from bootdiff.teachers import Teacher, limited
 from bootdiff.teachers.features import TeacherFeatures
 from bootdiff.training.accelerator import start_tracker
@@ -60,7 +61,10 @@ def train_stage(
     if accelerator.is_main_process and not plan.finished:
         seconds, chosen = round(loop.seconds, 1), best_step or loop.step
         free, untaught = plan.data_free, plan.teacher_free or None
-        save_results(plan, student, Ended(loop.step, seconds, chosen, diverged, free, passes, teacher_free=untaught))
+        told = Ended(
+            *(loop.step, seconds, chosen, diverged, free, passes), teacher_free=untaught, peak_memory=peak_memory()
+        )
+        save_results(plan, student, told)
     accelerator.wait_for_everyone()
     return student
 

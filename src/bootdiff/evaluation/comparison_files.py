@@ -96,10 +96,13 @@ def comma_separated(result: Mapping[str, Any]) -> str:
     return buffer.getvalue()
 
 
-def quality_chart(rows: Sequence[Mapping[str, Any]]) -> Any:
+def quality_chart(rows: Sequence[Mapping[str, Any]], told: bool = True) -> Any:
     """Return a chart of the Fréchet distance against calls.
 
     It shows the teacher's best, a line for every sampler, and a star for every student.
+
+    Args:
+        told: whether it is headed by what a call of the last student is worth.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogFormatter
@@ -119,7 +122,7 @@ def quality_chart(rows: Sequence[Mapping[str, Any]]) -> Any:
         points = [(r["calls"], r["frechet_distance"]) for r in known if r["kind"] == "student" and r["title"] == title]
         (line,) = axes.plot(*points[0], "*", markersize=15, label=title or "student", zorder=5)
         axes.plot(*zip(*points, strict=True), "--", marker=".", linewidth=1, color=line.get_color(), zorder=4)
-    worth = sentences(rows)
+    worth = sentences(rows) if told else []
     if worth:
         axes.set_title(worth[-1], fontsize=8, wrap=True)
     axes.set(xlabel="network calls an image", ylabel="Fréchet distance", xscale="log", yscale="log")

@@ -61,7 +61,14 @@ def read_done(folder: Path) -> dict[str, Any]:
     """
     path, cure = folder / DONE, f"remove {DONE} and repeat the run's command"
     words = read_json(path, cure=cure)
-    kinds = {"student_step": int, "diverged": str, "data_free": bool, "passes": dict, "not_exported": str}
+    kinds = {
+        "student_step": int,
+        "diverged": str,
+        "data_free": bool,
+        "passes": dict,
+        "not_exported": str,
+        "peak_memory": int,
+    }
     optional = {key: kind for key, kind in kinds.items() if key in words}
     check_kinds(words, path, cure, steps=int, seconds=float | int, **optional)
     return words

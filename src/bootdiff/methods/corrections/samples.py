@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from bootdiff.config.mixins import ChosenSource, StoredPairs
+from bootdiff.config.mixins import STORED, ChosenSource, StoredPairs
 from bootdiff.core.errors import BootdiffError
 from bootdiff.methods.corrections.settings import CorrectionSettings
 
@@ -66,6 +66,10 @@ class SamplesSettings(ChosenSource, StoredPairs, CorrectionSettings):
                 "a correction reads stored pairs for pair_weight and critic_weight alone, and both are 0; give one of "
                 "them a weight, or leave the source out."
             )
+
+    @property
+    def _stores(self) -> bool:
+        return self.source in STORED  # noise where none is named
 
     @property
     def differentiates_teacher(self) -> bool:

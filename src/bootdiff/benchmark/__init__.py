@@ -1,0 +1,1 @@
+"""Benchmarks: a teacher is distilled by several methods, each with the same budget, for one table."""

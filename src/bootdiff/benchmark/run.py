@@ -1,0 +1,145 @@
+"""The training and measuring of a benchmark's runs, each in a process of its own, in a folder that resumes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bootdiff.benchmark.budget import scaled
+from bootdiff.benchmark.plan import PASSES, BenchmarkPlan, Job, trial_of
+from bootdiff.benchmark.results import MARK, Result, mark_of, read_result, results_in
+from bootdiff.benchmark.table import write_results
+from bootdiff.config.teacher import names_function
+from bootdiff.core.errors import BootdiffError, Interrupted, first_line
+from bootdiff.evaluation.evaluate import evaluate_student
+from bootdiff.storage.files import write_json, write_text
+from bootdiff.storage.reading import read_config
+from bootdiff.storage.runs import DONE, trained_seconds
+from bootdiff.system.notes import note
+
+#: the steps of a first short run from which a method's speed is learned
+TRIAL = 40
+#: the share of a budget in minutes that a trial should have, and how many trials there are at most
+ENOUGH, TRIALS = 0.05, 2
+#: a method's settings, beside its run
+SETTINGS = "settings.yaml"
+
+
+@dataclass
+class Runner:
+    """Carries out a plan; whatever is finished is left as it is."""
+
+    plan: BenchmarkPlan
+    #: the reasons why runs have no figures, by their folders
+    failed: dict[Path, str] = field(default_factory=dict)
+
+    def run(self) -> list[Result]:
+        """Train and measure everything, and return what the folder holds then; the table is written after each run.
+
+        Raises:
+            Interrupted: after Ctrl-C; the next call goes on.
+        """
+        self._write()
+        for kind in self.plan.asked.budgets:
+            jobs = list(self.plan.jobs(kind))
+            for number, job in enumerate(jobs, 1):
+                seed = f", seed {job.seed}" if len(self.plan.asked.seeds) > 1 else ""
+                done = read_result(job.folder, self.plan.identity) is not None
+                print(f"{kind}, {number} of {len(jobs)}: {job.method}{seed}{' (done)' * done}", flush=True)
+                if not done:
+                    self._carry_out(job)
+                    self._write()
+        return self._write()
+
+    def _carry_out(self, job: Job) -> None:
+        """Train a run and measure it; if it fails, the table says so, and the others go on."""
+        try:
+            if not (job.folder / DONE).exists():
+                self._train(job)
+            self._measure(job)
+        except BootdiffError as error:
+            self.failed[job.folder] = first_line(error)
+            note(f"{job.method}: {first_line(error)}")
+
+    def _train(self, job: Job) -> None:
+        file = job.folder.with_name(f"{job.folder.name}-{SETTINGS}")
+        if not file.exists():  # once for all: a run is resumed with the settings that it began with
+            words = self._words(job)
+            write_text(file, yaml.safe_dump(words, sort_keys=False))
+        distil(self.plan, job.method, file, job.folder)
+
+    def _words(self, job: Job) -> Mapping[str, Any]:
+        """Return a run's settings, as long as its budget."""
+        budget = self.plan.asked.budgets[job.kind]
+        if job.kind == PASSES:
+            return self.plan.with_passes(job.method, job.words, budget)
+        seconds, factor = self._speed(job, 60 * budget)
+        return scaled(job.words, factor * 60 * budget / seconds)
+
+    def _speed(self, job: Job, budget: float) -> tuple[float, float]:
+        """Return the seconds of a short run, and its length as a share of the recipe's; of a longer one if need be."""
+        steps, found = float(TRIAL), (1.0, 1.0)
+        for number in range(TRIALS):
+            folder = self.plan.asked.output / "trials" / job.method / f"{number}"
+            words, factor = trial_of(job.words, steps)
+            file = folder.with_name(f"{number}-{SETTINGS}")
+            if file.exists():
+                words = read_config(file)
+                factor = words["steps"] / job.words["steps"]
+            else:
+                write_text(file, yaml.safe_dump(words, sort_keys=False))
+            distil(self.plan, job.method, file, folder)
+            seconds = max(trained_seconds(folder), 0.1)
+            found = seconds, factor
+            if seconds >= ENOUGH * budget or factor == 1:
+                break
+            steps = words["steps"] * ENOUGH * budget / seconds
+        return found
+
+    def _measure(self, job: Job) -> None:
+        measured = self.plan.asked.measured
+        own = self.plan.teacher if names_function(self.plan.teacher.name) else None
+        told = evaluate_student(str(job.folder), measured, job.folder / "evaluation.json", own)
+        write_json(job.folder / "evaluation.json", {**told, MARK: mark_of(self.plan.identity)})
+
+    def _write(self) -> list[Result]:
+        found = results_in(self.plan.asked.output, self.plan.identity)
+        reasons = {path.relative_to(self.plan.asked.output).as_posix(): why for path, why in self.failed.items()}
+        write_results(self.plan, found, reasons)
+        return found
+
+
+def distil(plan: BenchmarkPlan, method: str, settings: Path, run: Path) -> None:
+    """Train one run by the command line, in a process of its own, whose memory is then the run's alone.
+
+    Raises:
+        BootdiffError: if it fails; what it said stands above.
+        Interrupted: if it, or this process, was asked to end.
+    """
+    words = ["distill", plan.asked.teacher, "--method", method, "--config", settings, "--output", run]
+    for key, value in plan.asked.loaded.options.items():
+        words += [f"--{key.replace('_', '-')}", value]
+    child = subprocess.Popen([sys.executable, "-m", "bootdiff", *map(str, words)])
+    try:
+        code = child.wait()
+    except KeyboardInterrupt:
+        if child.poll() is None:
+            child.send_signal(signal.SIGINT)  # within the same press of Ctrl-C, where a terminal has sent it already
+        child.wait()
+        raise stopped() from None
+    if code in (130, -signal.SIGINT):
+        raise stopped()
+    if code:
+        raise BootdiffError(f"its training failed with exit code {code}; the reason stands above.")
+
+
+def stopped() -> Interrupted:
+    """Return the error of a benchmark that was asked to end."""
+    return Interrupted("stopped; finished runs are kept, so run the same command to go on.")
