@@ -2,11 +2,11 @@
 
     python benchmarks/siblings.py digits --output runs/siblings
 
-Each method is a run of ``bootdiff distill`` with the settings of ``configs/siblings``, which ``bootdiff ablate`` chose
-there from small grids, and of ``bootdiff evaluate``; BOOT and its correction have those of their own files. Runs that
-are there are not made again. The methods have not the same budget: passes are a column. On the teachers with a
-condition every training has half of the steps of its file. With ``--methods`` their rows are made anew, and
-the others stay as they are in the record, which then names the commits of all.
+Each method is a run of ``bootdiff distill`` with the recipe of ``bootdiff benchmark``, which ``bootdiff ablate`` chose
+from the small grids of ``configs/siblings``, and of ``bootdiff evaluate``; BOOT and its correction have those of their
+own files. Runs that are there are not made again. The methods have not the same budget: passes are a column. On the
+teachers with a condition every training has half of the steps of its file. With ``--methods`` their rows are made anew,
+and the others stay as they are in the record, which then names the commits of all.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import yaml
 from commands import bootdiff
 from records import FOLDER, ROOT, Record, new_record, read_record, write_record
 
-CONFIGS = ROOT / "configs"
+CONFIGS, RECIPES = ROOT / "configs", ROOT / "src" / "bootdiff" / "benchmark" / "recipes"
 #: what each teacher is conditioned on, as options
 TEACHERS: Mapping[str, tuple[str, ...]] = {
     "digits": (),
@@ -33,17 +33,17 @@ TEACHERS: Mapping[str, tuple[str, ...]] = {
 METHODS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     "boot": ("boot", "BOOT", ()),
     "boot+dm": ("boot+dm", "digits-corrected.yaml", ()),
-    "direct": ("direct", "siblings/direct.yaml", ()),
-    "progressive": ("progressive", "siblings/progressive.yaml", ()),
-    "consistency": ("consistency", "siblings/consistency.yaml", ()),
-    "consistency-training": ("consistency-training", "siblings/consistency-training.yaml", ()),
+    "direct": ("direct", "recipes/direct.yaml", ()),
+    "progressive": ("progressive", "recipes/progressive.yaml", ()),
+    "consistency": ("consistency", "recipes/consistency.yaml", ()),
+    "consistency-training": ("consistency-training", "recipes/consistency-training.yaml", ()),
     "consistency-training-improved": ("consistency-training", "siblings/consistency-training-improved.yaml", ()),
-    "tract": ("tract", "siblings/tract.yaml", ()),
-    "reflow": ("reflow", "siblings/reflow.yaml", ("flows=1",)),
-    "reflow-2": ("reflow", "siblings/reflow.yaml", ("flows=2",)),
-    "reflow-3": ("reflow", "siblings/reflow.yaml", ("flows=3",)),
-    "dfno": ("dfno", "siblings/dfno.yaml", ()),
-    "lcm": ("lcm", "siblings/lcm.yaml", ()),
+    "tract": ("tract", "recipes/tract.yaml", ()),
+    "reflow": ("reflow", "recipes/reflow.yaml", ("flows=1",)),
+    "reflow-2": ("reflow", "recipes/reflow.yaml", ("flows=2",)),
+    "reflow-3": ("reflow", "recipes/reflow.yaml", ("flows=3",)),
+    "dfno": ("dfno", "recipes/dfno.yaml", ()),
+    "lcm": ("lcm", "recipes/lcm.yaml", ()),
 }
 #: the share of the steps of a file that a teacher's runs have
 SHARES: Mapping[str, float] = {"digits": 1.0, "digits-class": 0.5, "digits-text": 0.5}
@@ -99,6 +99,7 @@ def rows(teacher: str, name: str, output: Path) -> Iterator[dict[str, Any]]:
     """Make one method's run and evaluate it; yield a row for each of its students and numbers of calls."""
     run, (method, file, words) = output / name, METHODS[name]
     config = ROOT / BOOT.get(teacher, BOOT["digits"]) if file == "BOOT" else CONFIGS / file
+    config = RECIPES / Path(file).name if file.startswith("recipes/") else config
     images = ("--images", "digits") if method == "consistency-training" else ()
     words = (*words, *OWN.get((name, teacher), ()), *steps(config, SHARES[teacher]))
     settings = [w for word in words for w in ("--set", word)]

@@ -391,5 +391,5 @@ def test_the_shipped_files_are_valid_and_list_the_baseline_first(path, monkeypat
     assert len(design.variants) == 1 + sum(len(axis.members) - 1 for axis in design.axes)
 
 
-def test_there_are_four_shipped_files():
-    assert len(list(CONFIGS.glob("ablate-*.yaml"))) == 4
+def test_there_are_five_shipped_files():
+    assert len(list(CONFIGS.glob("ablate-*.yaml"))) == 5

@@ -16,7 +16,9 @@ from bootdiff.methods.staged import TwoStages
 #: the settings that say how long a training is, and how much is made for it; all stages and rounds have their own
 LENGTHS = ("steps", "pairs", "fake_warmup", "warmup_steps")
 #: how near to the budget the passes come, and in how many trials
-NEAR, TRIALS = 0.005, 12
+NEAR, TRIALS = 0.005, 16
+#: the trials in which the cost is taken to grow in proportion; then the interval that is left is halved
+STRAIGHT = 4
 
 Words = Mapping[str, Any]
 
@@ -52,7 +54,7 @@ def within(
     """
     low, high, factor = 0.0, float("inf"), 1.0
     best: dict[str, Any] | None = None
-    for _ in range(TRIALS):
+    for trial in range(TRIALS):
         asked = scaled(words, factor)
         cost = _cost(asked, make, count)
         if cost is not None and cost <= passes:
@@ -61,11 +63,10 @@ def within(
                 break
         else:
             high = factor
-        guess = (
-            (1 - NEAR / 2) * factor * passes / cost if cost else 2 * factor
-        )  # not the edge itself, which rounding misses
-        # In proportion, as long as that lies between what was too little and too much; else in the middle of both.
-        factor = guess if low < guess < high else (low + high) / 2
+        # In proportion, and not to the edge itself, which rounding misses.
+        guess = (1 - NEAR / 2) * factor * passes / cost if cost else 2 * factor
+        between = low < guess < high and (trial < STRAIGHT or high == float("inf"))
+        factor = guess if between else (low + high) / 2
     if best is None:
         raise BootdiffError(f"{passes:,.0f} passes are too few for its shortest run; give more.")
     return best
