@@ -282,3 +282,83 @@ def test_t2i_compbench_keeps_its_repeated_prompts(name, count, distinct):
     found = read_prompts(shared(f"t2i-compbench/{name}.txt"))
     assert (len(found.prompts), len(set(found.prompts)), found.blank) == (count, distinct, 0)
     assert not any(prompt != prompt.strip() or "\r" in prompt for prompt in found.prompts)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A function that puts files of a data set into a hub's cache of the test's own."""
+    from huggingface_hub import constants
+
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    commit = "0123456789abcdef0123456789abcdef01234567"
+
+    def put(name: str, files: dict[str, object]) -> None:
+        repository = tmp_path / "hub" / f"datasets--{name.replace('/', '--')}"
+        (repository / "refs").mkdir(parents=True)
+        (repository / "refs/main").write_text(commit)
+        for file, held in files.items():
+            path = repository / "snapshots" / commit / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(held, str):
+                path.write_text(held)
+            else:
+                pyarrow.parquet.write_table(pyarrow.table(held), path)
+
+    return put
+
+
+#: DiffusionDB's columns
+DIFFUSIONDB = {
+    **{"image_name": ["a.png", "b.png"], "prompt": ["a doom eternal, game concept art", "beautiful porcelain ivory"]},
+    **{"part_id": [1, 1], "seed": [38753269, 416330048], "step": [50, 50], "cfg": [7.0, 7.0], "sampler": [8, 8]},
+}
+
+
+def test_prompts_of_the_hub_have_diffusiondbs_form(hub, cli, tmp_path):
+    hub("poloclub/diffusiondb", {"metadata.parquet": DIFFUSIONDB, "metadata-large.parquet": DIFFUSIONDB})
+    read = read_prompts("hf:poloclub/diffusiondb/metadata.parquet")
+    assert list(read.prompts) == DIFFUSIONDB["prompt"] and read.source == "hf:poloclub/diffusiondb/metadata.parquet"
+    with pytest.raises(BootdiffError, match=r"has several tables \(metadata-large, metadata\); name one of its files"):
+        read_prompts("hf:poloclub/diffusiondb")
+    asked = ("--prompts", "hf:poloclub/diffusiondb/metadata.parquet", "--output", tmp_path / "run", "--dry-run")
+    done = cli("distill", "digits-text", *asked)
+    assert done.code == 0 and "prompts: 2" in done.out, done.err
+
+
+def test_prompts_of_the_hub_come_from_all_parts_of_the_training_split_in_order(hub):
+    parts = {f"data/train-0000{i}-of-00002.parquet": {"Prompt": [f"{i}a", f"{i}b"]} for i in range(2)}
+    hub("me/prompts", {**parts, "data/eval.parquet": {"Prompt": ["not me"]}})
+    assert read_prompts("hf:me/prompts").prompts == ("0a", "0b", "1a", "1b")
+    hub("me/lines", {"list.txt": "one\ntwo\n"})
+    assert read_prompts("hf:me/lines/list.txt").prompts == ("one", "two")
+
+
+@pytest.mark.parametrize(
+    "word, told",
+    [
+        ("hf:me/nothing", "the data set me/nothing is not in the hub's cache and could"),
+        ("hf:me/nothing/a.parquet", "a.parquet of the data set me/nothing is not in the hub's cache and could"),
+        ("hf:a b", "expected hf:NAME"),
+    ],
+)
+def test_prompts_of_the_hub_that_are_not_to_be_had(hub, word, told, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(BootdiffError, match=told):
+        read_prompts(word)
+
+
+def test_cocos_captions_are_prompts(tmp_path):
+    captions = [
+        {"image_id": 203564, "id": 37, "caption": "A bicycle replica with a clock as the front wheel.\n"},
+        {"image_id": 322141, "id": 49, "caption": "A room with blue walls and a white sink and door."},
+    ]
+    path = tmp_path / "captions_val2014.json"
+    path.write_text(json.dumps({"info": {}, "images": [{"id": 203564}], "licenses": [], "annotations": captions}))
+    assert read_prompts(path).prompts == tuple(one["caption"].strip() for one in captions)
+    path.write_text(json.dumps({"images": []}))
+    with pytest.raises(BootdiffError, match="expected a list of prompts"):
+        read_prompts(path)

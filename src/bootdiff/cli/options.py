@@ -32,7 +32,11 @@ Teacher = Annotated[
 ]
 Classes = Annotated[str | None, typer.Option(help="N,N,...: class labels; default: all.")]
 PromptFile = Annotated[
-    Path | None, typer.Option(help="A file of prompts: text, CSV, TSV, JSON, JSON lines, parquet; or digits.")
+    Path | None,
+    typer.Option(
+        help="A file of prompts: text, CSV, TSV, JSON, JSON lines, parquet, COCO's captions; hf:NAME or hf:NAME/FILE "
+        "of the hub; or digits."
+    ),
 ]
 PromptColumn = Annotated[str | None, typer.Option(help="Of the prompts file, where it has several.")]
 GuidanceScale = Annotated[float | None, typer.Option(help="Guidance weight w.")]

@@ -119,7 +119,9 @@ class Conditioning(Settings):
     """What the samples are conditioned on, and how the teacher is guided."""
 
     prompts: str | None = Field(
-        default=None, min_length=1, description="a file of prompts: text, CSV, TSV, JSON, JSON lines or parquet"
+        default=None,
+        min_length=1,
+        description="a file of prompts: text, CSV, TSV, JSON, JSON lines or parquet; or hf:NAME of the hub",
     )
     prompt_column: str | None = Field(default=None, description="of the prompts file, where it has several")
     classes: list[NonNegativeInt] | None = Field(

@@ -1,4 +1,4 @@
-"""Data sets of the hub, ``hf:NAME``: their parquet files, from the hub's cache or fetched into it."""
+"""Data sets of the hub, from its cache or fetched into it: ``hf:NAME`` is the parquet files, ``hf:NAME/FILE`` one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from bootdiff.system.out_of_memory import let_pass
 PREFIX = "hf:"
 #: matches a data set's id on the hub
 _ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+#: matches such an id, and a file of the data set
+_ID_AND_FILE = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)/(?P<file>[\w./ -]+)")
 #: matches a file's name that says which part of how many it is
 _PART = re.compile(r"(?P<name>.*)-\d+-of-(?P<count>\d+)\.parquet")
 
@@ -30,6 +32,54 @@ def data_folder(data: str) -> Path:
     if _ID.fullmatch(name) is None:
         raise BootdiffError(f"expected hf:NAME, with a data set's id on the hub such as owner/name, got {shown(data)}.")
     return _cached(name) or _fetched(name)
+
+
+def table_files(data: str) -> list[Path]:
+    """Return the files of one table of a data set of the hub, in order: the file that is named, or the only table.
+
+    Of several tables, such as a training split and a test split, it is the training split's.
+
+    Raises:
+        BootdiffError: if they are not to be had, or there are several tables of which none is the training split's.
+    """
+    named = _ID_AND_FILE.fullmatch(data.removeprefix(PREFIX))
+    if named is not None:
+        return [_file(named["name"], named["file"])]
+    folder = data_folder(data)
+    tables: dict[str, list[str]] = {}
+    for file in sorted(_files(folder)):
+        part = _PART.fullmatch(file)
+        tables.setdefault(file.removesuffix(".parquet") if part is None else part["name"], []).append(file)
+    training = [table for table in tables if re.search(r"(^|[/_-])train$", table)]
+    chosen = list(tables) if len(tables) == 1 else training
+    if len(chosen) != 1:
+        name, first = data.removeprefix(PREFIX), next(iter(tables.values()))[0]
+        raise BootdiffError(
+            f"the data set {name} has several tables ({', '.join(list(tables)[:5])}); name one of its files, as in "
+            f"{PREFIX}{name}/{first}."
+        )
+    return [folder / file for file in tables[chosen[0]]]
+
+
+def _file(name: str, file: str) -> Path:
+    """Return one file of a data set, from the hub's cache if it is there.
+
+    Raises:
+        BootdiffError: if it is neither there nor can be fetched.
+    """
+    from huggingface_hub import hf_hub_download
+
+    error: Exception | None = None
+    for local in (True, False):
+        try:
+            return Path(hf_hub_download(name, file, repo_type="dataset", local_files_only=local))
+        except Exception as raised:  # the hub client raises many kinds; to the user each means "not to be had"
+            let_pass(raised)
+            error = raised
+    raise BootdiffError(
+        f"{file} of the data set {name} is not in the hub's cache and could not be fetched ({type(error).__name__}); "
+        "check the spelling and the connection."
+    ) from error
 
 
 def _cached(name: str) -> Path | None:
@@ -64,7 +114,9 @@ def _fetched(name: str) -> Path:
             "the spelling and the connection, or give a folder with its parquet files."
         ) from error
     if not any(folder.rglob("*.parquet")):
-        raise BootdiffError(f"the data set {name} holds no parquet files; expected image files in a parquet column.")
+        raise BootdiffError(
+            f"the data set {name} holds no parquet files; expected its images or prompts in a parquet column."
+        )
     if not _whole(_files(folder)):  # without a connection the client gives what is there
         raise BootdiffError(
             f"only some of the files of the data set {name} are in the hub's cache, and the others could not be "

@@ -1,6 +1,7 @@
 """Readers for the formats of prompts files: each yields the cells of the column with the prompts, and their places.
 
-Text has one prompt a line; CSV, TSV and parquet are tables; JSON and JSON lines hold strings or objects.
+Text has one prompt a line; CSV, TSV and parquet are tables; JSON and JSON lines hold strings or objects. COCO's
+captions are JSON, too: an object whose ``annotations`` are such a list.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from bootdiff.system.notes import note
 
 #: the columns that are taken where none is named, the most telling first; compared in lower case
 COLUMNS = ("prompt", "prompts", "caption", "text")
+#: the key under which COCO's files of captions have their list
+ANNOTATIONS = "annotations"
 #: the most characters of a whole JSON file
 MOST_JSON = 256 * 2**20
 #: the suffix of a gzipped file
@@ -164,6 +167,8 @@ def _read_json(path: Path, column: str | None) -> Cells:
                 path, f"has more than {MOST_JSON:,} characters; write so many prompts as JSON lines (.jsonl)."
             )
     values = _parse(path, "".join(parts))
+    if isinstance(values, dict) and isinstance(values.get(ANNOTATIONS), list):
+        values = values[ANNOTATIONS]
     if not isinstance(values, list | None):
         raise file_error(path, f"holds a JSON value of type {type(values).__name__}; expected a list of prompts.")
     return _pick(path, ((f"item {number}", value) for number, value in enumerate(values or [], 1)), column)

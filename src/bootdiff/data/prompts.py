@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bootdiff.builtin import DIGITS, builtin_folder
 from bootdiff.core.errors import shown
+from bootdiff.data.hub import PREFIX, table_files
 from bootdiff.data.prompt_formats import cells_of, has_columns
 from bootdiff.data.text_lines import BROKEN, file_error
 from bootdiff.storage.reading import check_regular
@@ -51,24 +52,26 @@ def read_prompts(path: Path | str, column: str | None = None) -> PromptFile:
     Args:
         path: ``.csv`` or ``.tsv`` with a header, or of prompts alone; ``.jsonl``, ``.ndjson`` or ``.json`` with strings
             or objects; ``.parquet``; with any other suffix, or none, text with one prompt a line; all but parquet also
-            gzipped, as in ``prompts.csv.gz``; or ``digits``, the builtin ones.
+            gzipped, as in ``prompts.csv.gz``; ``hf:NAME`` or ``hf:NAME/FILE``, a data set of the hub; or ``digits``,
+            the builtin ones.
         column: the column or key with the prompts; by default the first of ``COLUMNS``, or the only one there is.
 
     Raises:
         BootdiffError: if the file cannot be read, holds no prompts, or does not say which column holds them.
     """
     source = str(path)
-    column, path = _file(path, column)
+    column, paths = _files(path, column)
     prompts: list[str] = []
     blank = 0
     limit = csv.field_size_limit(2**31 - 1)  # the most that fits a C long everywhere; the default refuses 128 KiB
     try:
-        _check_file(path)
-        for place, cell in cells_of(path, column):
-            if prompt := _clean(path, place, cell):
-                prompts.append(prompt)
-            else:
-                blank += 1
+        for path in paths:
+            _check_file(path)
+            for place, cell in cells_of(path, column):
+                if prompt := _clean(path, place, cell):
+                    prompts.append(prompt)
+                else:
+                    blank += 1
     except OSError as error:
         raise file_error(
             path, f"cannot be read ({error.strerror}); expected a file of prompts: name another."
@@ -88,26 +91,31 @@ def read_prompt_labels(path: Path | str, column: str | None, label_column: str) 
     Raises:
         BootdiffError: if the table has no such column, or a label in it is no whole number from 0.
     """
-    file, where = _file(path, column)
-    _check_file(where)
-    if not has_columns(where):
-        raise file_error(where, f"has no columns, so none is called {label_column}; expected a table with the labels.")
-    rows = zip(cells_of(where, file), cells_of(where, label_column), strict=True)
+    file, places = _files(path, column)
     labels = []
-    for (place, prompt), (_, label) in rows:
-        if not _clean(where, place, prompt):
-            continue
-        if not str(label).strip().isdecimal() or len(str(label)) > 18:
-            raise file_error(where, f"{place}: the {label_column} should be a whole number, got {shown(label)}.")
-        labels.append(int(str(label)))
+    for where in places:
+        _check_file(where)
+        if not has_columns(where):
+            raise file_error(
+                where, f"has no columns, so none is called {label_column}; expected a table with the labels."
+            )
+        for (place, prompt), (_, label) in zip(cells_of(where, file), cells_of(where, label_column), strict=True):
+            if not _clean(where, place, prompt):
+                continue
+            if not str(label).strip().isdecimal() or len(str(label)) > 18:
+                raise file_error(where, f"{place}: the {label_column} should be a whole number, got {shown(label)}.")
+            labels.append(int(str(label)))
     return tuple(labels)
 
 
-def _file(path: Path | str, column: str | None) -> tuple[str | None, Path]:
-    """Return (column, file) of a prompts file's name; the name ``digits`` stands for the builtin file."""
-    if str(path) == DIGITS and not Path(path).exists():
-        return column or "prompt", builtin_folder(DIGITS) / "prompts.csv"
-    return column, Path(path)
+def _files(path: Path | str, column: str | None) -> tuple[str | None, list[Path]]:
+    """Return (column, files) of the name of prompts; ``digits`` stands for the builtin file, ``hf:…`` for the hub's."""
+    word = str(path)
+    if word == DIGITS and not Path(path).exists():
+        return column or "prompt", [builtin_folder(DIGITS) / "prompts.csv"]
+    if word.startswith(PREFIX) and not Path(path).exists():
+        return column, table_files(word)
+    return column, [Path(path)]
 
 
 def _check_file(path: Path) -> None:
