@@ -19,8 +19,8 @@ from filelock import FileLock
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "benchmarks" / "gpu" / "run.py"
 STAGES = ("smoke", "step", "sample", "fashion", "fashion-long", "colour-teacher", "colour-student")
-#: what the repository may weigh for good
-TRACKED = 40 * 2**20
+#: what the repository may weigh: the GPU pack needs the rest of its 64 MiB for wheels, teachers and images
+TRACKED = 44 * 2**20
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
