@@ -208,6 +208,17 @@ def sample(
         Path | None, typer.Option(help="With --refine: a picture to start from, or with --mask to stay.")
     ] = None,
     mask: Annotated[Path | None, typer.Option(help="White where the student fills --image in.")] = None,
+    edit_task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK",
+            help="inpaint, colourise, super-resolution or strokes: what a consistency student, or with --refine the "
+            "teacher, makes of --image.",
+        ),
+    ] = None,
+    factor: Annotated[
+        int | None, typer.Option(min=2, max=64, help="Of super-resolution: the side of a coarse pixel; default: 2.")
+    ] = None,
     teacher: Annotated[
         str | None,
         typer.Option(help="With --refine: who finishes. For a module of your own: the function that returns it."),
@@ -226,6 +237,7 @@ def sample(
     from bootdiff.core.device import use_device
     from bootdiff.data.classes import read_classes
     from bootdiff.samplers.choice import Choice
+    from bootdiff.sampling.editing import task_of
     from bootdiff.sampling.finish import finish_of
     from bootdiff.sampling.layouts import layout_of
     from bootdiff.sampling.sample import Wanted
@@ -234,9 +246,10 @@ def sample(
     words = read_words(prompt, prompts, prompt_column, swap)
     layout = layout_of(swap is not None, interpolate, linear, times)
     choice = Choice(words, read_classes(classes, "--class"), guidance_scale, negative_prompt)
-    finish = finish_of(refine, refine_from, edit, image, mask)
+    task = task_of(edit_task, image, mask, factor, refine_from if refine is None else None)
+    finish = finish_of(refine, refine_from, edit, image, mask, task)
     own = named_teacher(teacher)
-    wanted = Wanted(num, seed, batch_size, choice, layout, finish, calls, own)
+    wanted = Wanted(num, seed, batch_size, choice, layout, finish, calls, own, task)
     run_sample(student, wanted, times, output)
 
 

@@ -14,6 +14,7 @@ from bootdiff.data.prompts import check_words
 from bootdiff.samplers.base import Sampler
 from bootdiff.samplers.choice import Choice, conditions_for
 from bootdiff.samplers.refine import EDITED, REFINED, Kept, Refined, level_of, open_kept
+from bootdiff.sampling.editing import Task
 from bootdiff.sampling.opening import teacher_beside
 from bootdiff.students.card import StudentCard
 from bootdiff.teachers import Teacher
@@ -29,6 +30,7 @@ class Finish:
             edit or a picture.
         edit: another prompt or class for the teacher.
         image, mask: a picture to start from, and the part of it that is filled; without a mask all of it may change.
+        task: what else of a picture is kept.
     """
 
     steps: int
@@ -36,10 +38,16 @@ class Finish:
     edit: str | None = None
     image: Path | None = None
     mask: Path | None = None
+    task: Task | None = None
 
 
 def finish_of(
-    steps: int | None, level: float | None, edit: str | None, image: Path | None, mask: Path | None
+    steps: int | None,
+    level: float | None,
+    edit: str | None,
+    image: Path | None,
+    mask: Path | None,
+    task: Task | None = None,
 ) -> Finish | None:
     """Return what the options say together; None if the student's images are to be left as they are.
 
@@ -49,12 +57,14 @@ def finish_of(
     others = {"--refine-from": level, "--edit": edit, "--image": image, "--mask": mask}
     asked = [name for name, value in others.items() if value is not None]
     if steps is None:
+        if task is not None:
+            asked = [name for name in asked if name == "--edit"]
         if asked:
             raise BootdiffError(f"{asked[0]} says how the teacher finishes an image; give --refine STEPS, too.")
         return None
     if mask is not None and image is None:
         raise BootdiffError("--mask is the part of a picture that is filled in; give --image FILE, too.")
-    return Finish(steps, level, edit, image, mask)
+    return Finish(steps, level, edit, image, mask, task)
 
 
 def refined(
@@ -72,7 +82,9 @@ def refined(
     """
     teacher = teacher_beside(student, sampler, card, named, weight=weight).to(best_device())
     kept: Kept | None = None
-    if finish.image is not None:
+    if finish.task is not None:
+        kept = finish.task.kept(tuple(sampler.shape), sampler.adapter)
+    elif finish.image is not None:
         kept = open_kept(finish.image, finish.mask, tuple(sampler.shape), sampler.adapter)
     changed = finish.edit is not None or kept is not None
     level = level_of(teacher.schedule, EDITED if changed else REFINED) if finish.level is None else finish.level

@@ -18,6 +18,7 @@ from bootdiff.samplers.several import check_calls, times_in_words
 from bootdiff.samplers.students import PathSampler
 from bootdiff.sampling.belonging import check_taught
 from bootdiff.sampling.cascade import cascade, check_upscales
+from bootdiff.sampling.editing import Task, edited
 from bootdiff.sampling.finish import Finish, describe_finish, refined
 from bootdiff.sampling.layouts import Canvas, Interpolation, Layout, Plain, Work
 from bootdiff.sampling.opening import itself, open_taught, run_conditions
@@ -44,6 +45,7 @@ class Wanted:
         calls: the number of the student's calls for an image; None for its usual number.
         teacher: who finishes, if it is not the student's own teacher: a teacher, or its name. The student of a plain
             module always needs the teacher itself.
+        task: an editing task of a consistency student; with ``finish`` its teacher does it instead.
     """
 
     num: int = 16
@@ -54,6 +56,7 @@ class Wanted:
     finish: Finish | None = None
     calls: int | None = None
     teacher: str | Teacher | None = None
+    task: Task | None = None
 
     def __post_init__(self) -> None:
         if self.calls is not None:
@@ -147,7 +150,14 @@ def plan_samples(
         if times is None:
             other = "--refine goes on from an image that was made in one call"
         raise BootdiffError(f"{other}, and --calls says {wanted.calls}; give one of them.")
-    samplers, card = _open(name, times, wanted.calls, itself(wanted.teacher))
+    if wanted.task is not None and wanted.finish is None:
+        if base is not None:
+            raise BootdiffError("--edit-task is one student's; name one of the two.")
+        own = edited(name, wanted.task, wanted.calls, times, itself(wanted.teacher))
+        samplers: list[Sampler] = [own]
+        card = card_of(own.student)
+    else:
+        samplers, card = _open(name, times, wanted.calls, itself(wanted.teacher))
     if isinstance(wanted.teacher, str) and wanted.finish is None and card.pipeline is not None:
         raise BootdiffError("--teacher says who finishes an image; give --refine STEPS, too.")
     conditions = _conditions(name, base, samplers[0], card, wanted.choice)
