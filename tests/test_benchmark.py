@@ -159,6 +159,7 @@ def test_a_run_that_fails_is_said_and_the_others_go_on(finished):
     [
         (("--num", "17"), "is a benchmark with num 16, not 17"),
         (("--passes", "4000"), "of 3,000 passes a run, not of 4,000"),
+        (("--set", "boot.delta=0.1"), "seed-0 was made with delta 0.06, and 0.1 is asked for; remove that run and"),
     ],
 )
 def test_another_benchmark_in_the_same_folder_is_refused(finished, cli, more, words):

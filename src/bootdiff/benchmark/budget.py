@@ -36,6 +36,12 @@ def scaled(words: Words, factor: float) -> dict[str, Any]:
     return found
 
 
+def without_lengths(words: Words) -> dict[str, Any]:
+    """Return settings without those that a budget decides, in stages and rounds as well."""
+    kept = {key: value for key, value in words.items() if key not in LENGTHS}
+    return {key: without_lengths(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
+
+
 def within(
     words: Words,
     passes: float,

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bootdiff.benchmark.budget import scaled, with_lengths, within
+from bootdiff.benchmark.budget import scaled, with_lengths, within, without_lengths
 from bootdiff.benchmark.recipes import check_recipes, recipe, shipped
 from bootdiff.config.settings import make_settings
 from bootdiff.config.teacher import TeacherOptions
@@ -18,6 +18,7 @@ from bootdiff.evaluation.processes import several
 from bootdiff.methods.registry import find_method, method_of
 from bootdiff.methods.settings import DistillationSettings, calls_a_target
 from bootdiff.storage.files import read_json
+from bootdiff.storage.reading import check_kinds, read_config
 from bootdiff.students.architecture import share_of
 from bootdiff.system.notes import note
 from bootdiff.teachers import Teacher, load_teacher
@@ -28,6 +29,8 @@ from bootdiff.training.planned import planned_passes
 FILE = "benchmark.json"
 #: the two kinds of budget, which are the names of folders, too
 PASSES, MINUTES = "passes", "minutes"
+#: how the names of settings' files end
+SETTINGS = "settings.yaml"
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Job:
 
     Args:
         kind: of its budget.
-        words: its settings, as they are written for ``bootdiff distill --config``.
+        words: its settings at the length of its recipe.
     """
 
     method: str
@@ -83,6 +86,11 @@ class Job:
     seed: int
     folder: Path
     words: Mapping[str, Any]
+
+    @property
+    def settings(self) -> Path:
+        """The file of its settings, as long as its budget, beside the run."""
+        return self.folder.with_name(f"{self.folder.name}-{SETTINGS}")
 
 
 @dataclass(frozen=True)
@@ -144,7 +152,7 @@ def plan_benchmark(asked: Asked) -> BenchmarkPlan:
     check_recipes(asked.recipes)
     teacher = asked.model or load_teacher(asked.teacher, **asked.loaded.options)
     identity = identity_of(asked, teacher)
-    check_folder(asked.output, identity)
+    identity["budgets"] = {**check_folder(asked.output, identity), **asked.budgets}
     asked.measured.judges(teacher, None)
     for method in asked.assigned:
         if asked.methods and method not in asked.methods:
@@ -161,6 +169,7 @@ def plan_benchmark(asked: Asked) -> BenchmarkPlan:
             note(f"{method} is left out: {error.message}")
         else:
             plan.words[method] = words
+    check_settings(plan)
     if not plan.words:
         raise BootdiffError(f"no method of those that ship fits {teacher.name} and the budget.")
     return plan
@@ -209,10 +218,32 @@ def identity_of(asked: Asked, teacher: Teacher) -> dict[str, Any]:
     }
 
 
-def check_folder(folder: Path, identity: Mapping[str, Any]) -> None:
+def check_settings(plan: BenchmarkPlan) -> None:
+    """Refuse other settings than those with which a run in the folder began; only lengths are the budget's to say.
+
+    Raises:
+        BootdiffError: if a run has others; the message names the run and a setting.
+    """
+    for kind in plan.asked.budgets:
+        for job in plan.jobs(kind):
+            if not job.settings.is_file():
+                continue
+            there, here = without_lengths(read_config(job.settings)), without_lengths(job.words)
+            key = next((key for key in {**there, **here} if there.get(key) != here.get(key)), None)
+            if key is not None:
+                raise BootdiffError(
+                    f"{job.folder} was made with {key} {there.get(key)}, and {here.get(key)} is asked for; remove that "
+                    f"run and {job.settings.name}, or choose another --output."
+                )
+
+
+def check_folder(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     """Refuse a folder that holds something else, or a benchmark of which something else was asked.
 
     A kind of budget may be added, as methods and seeds may.
+
+    Returns:
+        The budgets that the folder has already, by their kinds.
 
     Raises:
         BootdiffError: if it does; the message names what differs.
@@ -221,13 +252,16 @@ def check_folder(folder: Path, identity: Mapping[str, Any]) -> None:
         raise BootdiffError(f"{folder} is a file; expected a folder for the benchmark, so choose another --output.")
     held = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if folder.exists() else []
     if not held:
-        return
+        return {}
     if FILE not in held:
         raise BootdiffError(f"{folder} exists and is no benchmark (it holds {held[0]}); choose another --output.")
-    there = read_json(folder / FILE, cure="choose another --output").get("asked", {})
+    told = read_json(folder / FILE, cure="choose another --output")
+    check_kinds(told, folder / FILE, "choose another --output", asked=dict)
+    there: dict[str, Any] = told["asked"]
+    budgets = there.get("budgets")
+    known = budgets if isinstance(budgets, dict) else {}
     for key, value in identity.items():
         if key == "budgets":
-            known = there.get(key, {})
             changed = next((kind for kind in value if kind in known and known[kind] != value[kind]), None)
             if changed is not None:
                 raise BootdiffError(
@@ -238,3 +272,4 @@ def check_folder(folder: Path, identity: Mapping[str, Any]) -> None:
             raise BootdiffError(
                 f"{folder} is a benchmark with {key} {there.get(key)}, not {value}; choose another --output."
             )
+    return known

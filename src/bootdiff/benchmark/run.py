@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from bootdiff.benchmark.budget import scaled
-from bootdiff.benchmark.plan import PASSES, BenchmarkPlan, Job, trial_of
+from bootdiff.benchmark.plan import PASSES, SETTINGS, BenchmarkPlan, Job, trial_of
 from bootdiff.benchmark.results import MARK, Result, mark_of, read_result, results_in
 from bootdiff.benchmark.table import write_results
 from bootdiff.config.teacher import names_function
@@ -28,8 +28,6 @@ from bootdiff.system.notes import note
 TRIAL = 40
 #: the share of a budget in minutes that a trial should have, and how many trials there are at most
 ENOUGH, TRIALS = 0.05, 2
-#: a method's settings, beside its run
-SETTINGS = "settings.yaml"
 
 
 @dataclass
@@ -69,7 +67,7 @@ class Runner:
             note(f"{job.method}: {first_line(error)}")
 
     def _train(self, job: Job) -> None:
-        file = job.folder.with_name(f"{job.folder.name}-{SETTINGS}")
+        file = job.settings
         if not file.exists():  # once for all: a run is resumed with the settings that it began with
             words = self._words(job)
             write_text(file, yaml.safe_dump(words, sort_keys=False))
