@@ -166,8 +166,9 @@ def test_a_call_with_a_tangent_counts_as_two():
     assert counter.counted() == {"teacher": 8, "student": 2 * 8 + 2 * 2 * 8}
 
 
-def test_where_the_noise_has_no_signal_left_times_stay_below():
-    teacher = CallableTeacher(Net(), RectifiedFlow(), "flow_prediction", (4,))
+@pytest.mark.parametrize("schedule, kind", [(RectifiedFlow(), "flow_prediction"), (Cosine(), "sample")])
+def test_where_the_noise_has_no_signal_left_times_stay_below(schedule, kind):
+    teacher = CallableTeacher(Net(), schedule, kind, (4,))
     ours = Boot(teacher, Learner(Student.from_teacher(teacher, 0.02, 1.0), 1e-3), delta=DELTA, solver=None)
     assert float(ours.draw_times(turn(500)).max()) <= 1 - DELTA
     assert bool(bootstrap(ours, ours.student.module, turn(500)).total.isfinite())

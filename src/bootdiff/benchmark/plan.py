@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -149,14 +150,16 @@ def plan_benchmark(asked: Asked) -> BenchmarkPlan:
         raise BootdiffError("bootdiff benchmark starts its runs itself; start it without torchrun or accelerate.")
     if not asked.budgets:
         raise BootdiffError("a benchmark needs a budget: give --passes, --minutes, or both for two tables.")
+    if not math.isfinite(asked.minutes or 1):
+        raise BootdiffError("--minutes expects a number of minutes, got one without end.")
     check_recipes(asked.recipes)
     teacher = asked.model or load_teacher(asked.teacher, **asked.loaded.options)
     identity = identity_of(asked, teacher)
     identity["budgets"] = {**check_folder(asked.output, identity), **asked.budgets}
     asked.measured.judges(teacher, None)
     for method in asked.assigned:
-        if asked.methods and method not in asked.methods:
-            raise BootdiffError(f"--set {method}.…: {method} is none of the methods {', '.join(asked.methods)}.")
+        if method not in (methods := asked.methods or shipped()):
+            raise BootdiffError(f"--set {method}.…: {method} is none of the methods {', '.join(methods)}.")
     plan = BenchmarkPlan(asked, teacher, {}, identity)
     for method in asked.methods or shipped():
         try:
@@ -208,7 +211,7 @@ def identity_of(asked: Asked, teacher: Teacher) -> dict[str, Any]:
         "teacher_hash": weights_hash(teacher.denoiser),
         "budgets": dict(asked.budgets),
         "shared": dict(asked.shared),
-        "features": measured.features if isinstance(measured.features, str) else None,
+        "features": getattr(measured.features, "name", measured.features),
         "reference": measured.reference,
         "num": measured.num,
         "seed": measured.seed,

@@ -39,10 +39,18 @@ def recipe(method: str, folder: Path | None = None) -> Mapping[str, Any]:
 
 
 def check_recipes(folder: Path | None) -> None:
-    """Refuse a folder of recipes that is none, or that holds no recipe.
+    """Refuse a folder of recipes that is none, that holds no recipe, or one of no method.
 
     Raises:
         BootdiffError: if it is so; the message names the folder.
     """
-    if folder is not None and not any(folder.glob("*.yaml")):
+    if folder is None:
+        return
+    files = sorted(folder.glob("*.yaml"))
+    if not files:
         raise BootdiffError(f"--recipes {folder}: expected a folder with files METHOD.yaml, and it has none.")
+    for file in files:
+        try:
+            find_method(file.stem)
+        except BootdiffError as error:
+            raise BootdiffError(f"--recipes: {file} is of no method: {error.message}") from error

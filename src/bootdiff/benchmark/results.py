@@ -100,7 +100,8 @@ def source_of(run: Run) -> str:
 
 def results_in(folder: Path, identity: Mapping[str, Any]) -> list[Result]:
     """Return all runs of a benchmark's folder that are trained and measured, by kind, method and seed."""
-    found = (read_result(path.parent, identity) for path in sorted(folder.glob(f"*/*/seed-*/{DONE}")))
+    runs = [path.parent for path in sorted(folder.glob(f"*/*/seed-*/{DONE}"))]
+    found = (read_result(run, identity) for run in runs if run.name.removeprefix("seed-").isdecimal())
     return [result for result in found if result is not None]
 
 

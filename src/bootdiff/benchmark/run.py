@@ -13,13 +13,13 @@ from typing import Any
 import yaml
 
 from bootdiff.benchmark.budget import scaled
-from bootdiff.benchmark.plan import PASSES, SETTINGS, BenchmarkPlan, Job, trial_of
+from bootdiff.benchmark.plan import FILE, PASSES, SETTINGS, BenchmarkPlan, Job, settings_of, trial_of
 from bootdiff.benchmark.results import MARK, Result, mark_of, read_result, results_in
 from bootdiff.benchmark.table import write_results
 from bootdiff.config.teacher import names_function
 from bootdiff.core.errors import BootdiffError, Interrupted, first_line
 from bootdiff.evaluation.evaluate import evaluate_student
-from bootdiff.storage.files import write_json, write_text
+from bootdiff.storage.files import read_json, write_json, write_text
 from bootdiff.storage.reading import read_config
 from bootdiff.storage.runs import DONE, trained_seconds
 from bootdiff.system.notes import note
@@ -54,7 +54,7 @@ class Runner:
                 if not done:
                     self._carry_out(job)
                     self._write()
-        return self._write()
+        return self._write(draws=True)
 
     def _carry_out(self, job: Job) -> None:
         """Train a run and measure it; if it fails, the table says so, and the others go on."""
@@ -79,7 +79,9 @@ class Runner:
         if job.kind == PASSES:
             return self.plan.with_passes(job.method, job.words, budget)
         seconds, factor = self._speed(job, 60 * budget)
-        return scaled(job.words, factor * 60 * budget / seconds)
+        words = scaled(job.words, factor * 60 * budget / seconds)
+        settings_of(job.method, words)  # says whether lengths so short go together
+        return words
 
     def _speed(self, job: Job, budget: float) -> tuple[float, float]:
         """Return the seconds of a short run, and its length as a share of the recipe's; of a longer one if need be."""
@@ -107,10 +109,14 @@ class Runner:
         told = evaluate_student(str(job.folder), measured, job.folder / "evaluation.json", own)
         write_json(job.folder / "evaluation.json", {**told, MARK: mark_of(self.plan.identity)})
 
-    def _write(self) -> list[Result]:
+    def _write(self, draws: bool = False) -> list[Result]:
         found = results_in(self.plan.asked.output, self.plan.identity)
-        reasons = {path.relative_to(self.plan.asked.output).as_posix(): why for path, why in self.failed.items()}
-        write_results(self.plan, found, reasons)
+        output = self.plan.asked.output
+        known = {result.folder.relative_to(output).as_posix() for result in found}
+        before = read_json(output / FILE).get("failed", {}) if (output / FILE).exists() else {}
+        own = {path.relative_to(output).as_posix(): why for path, why in self.failed.items()}
+        reasons = {run: str(why) for run, why in {**before, **own}.items() if run not in known}
+        write_results(self.plan, found, reasons, draws)
         return found
 
 
@@ -130,7 +136,11 @@ def distil(plan: BenchmarkPlan, method: str, settings: Path, run: Path) -> None:
     except KeyboardInterrupt:
         if child.poll() is None:
             child.send_signal(signal.SIGINT)  # within the same press of Ctrl-C, where a terminal has sent it already
-        child.wait()
+        try:
+            child.wait()
+        except KeyboardInterrupt:  # a second press, which the run has had, too
+            child.kill()
+            child.wait()
         raise stopped() from None
     if code in (130, -signal.SIGINT):
         raise stopped()

@@ -21,17 +21,20 @@ DASH = "–"
 COLUMNS = ("frechet_distance", "precision", "recall", "inception_score", "clip_score", "path_error")
 
 
-def write_results(plan: BenchmarkPlan, results: Sequence[Result], reasons: Mapping[str, str]) -> None:
+def write_results(
+    plan: BenchmarkPlan, results: Sequence[Result], reasons: Mapping[str, str], draws: bool = True
+) -> None:
     """Write ``benchmark.json`` and ``benchmark.md``; and for each kind of budget a plot and a picture.
 
     Args:
+        draws: whether plots and pictures are drawn anew.
         reasons: why runs have no figures, by their folders.
     """
     folder = plan.asked.output
     rows = list(rows_of(results))
     words = {"command": command(), "asked": dict(plan.identity), "failed": dict(reasons)}
     write_json(folder / FILE, {**words, "rows": rows, "teacher": list(teacher_rows(results)), **environment()})
-    for kind in dict.fromkeys(result.kind for result in results):
+    for kind in dict.fromkeys(result.kind for result in results) if draws else ():
         same = [result for result in results if result.kind == kind]
         _draw(plan, kind, same)
     write_text(folder / "benchmark.md", document(plan, rows, results, reasons))
@@ -102,7 +105,7 @@ def document(
         if calls == 1:
             lines += [line for name in pictures if (plan.asked.output / name).exists()
                       for line in (f"![{name}]({name})", "")]  # fmt: skip
-    lines += [*_teacher(teacher_rows(results)), _about(plan), ""]
+    lines += [*_teacher(teacher_rows(results)), _about(plan, results), ""]
     lines += [f"- {folder} has no figures: {why}" for folder, why in reasons.items()]
     return "\n".join(lines) + "\n"
 
@@ -130,10 +133,11 @@ def _cell(figure: Mapping[str, Any] | None, form: str) -> str:
     return DASH if figure is None else f"{figure['value']:{form}}"
 
 
-def _about(plan: BenchmarkPlan) -> str:
+def _about(plan: BenchmarkPlan, results: Sequence[Result]) -> str:
     asked = plan.asked.measured
-    seeds = ", ".join(map(str, plan.asked.seeds))
-    several = "; figures are means, with the lowest and the highest in brackets" if len(plan.asked.seeds) > 1 else ""
+    trained = sorted({result.seed for result in results})
+    seeds = ", ".join(map(str, trained))
+    several = "; figures are means, with the lowest and the highest in brackets" if len(trained) > 1 else ""
     return (
         "A pass is one sample through a network of the teacher's size, and its way back counts two. The passes of "
         "teacher and learners count alike, and so does the making of pairs and trajectories; evaluation does not. "

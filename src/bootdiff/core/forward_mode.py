@@ -16,15 +16,26 @@ from torch.autograd import forward_ad
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from bootdiff.core.errors import BootdiffError, first_line
+
 
 def with_derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
     """Return the values (b, ...) of a function at t (b,), and their derivatives by t; gradients pass through both.
 
     Args:
         function: of times (b,), each of which acts on its own sample only.
+
+    Raises:
+        BootdiffError: if a network within has an operation that carries no tangents.
     """
-    with forward_ad.dual_level(), _Plain():
-        value, tangent = forward_ad.unpack_dual(function(forward_ad.make_dual(t, torch.ones_like(t))))
+    try:
+        with forward_ad.dual_level(), _Plain():
+            value, tangent = forward_ad.unpack_dual(function(forward_ad.make_dual(t, torch.ones_like(t))))
+    except NotImplementedError as error:
+        raise BootdiffError(
+            f"the derivative by t needs forward mode, which an operation of the network has not ({first_line(error)}); "
+            "take solver=euler."
+        ) from error
     return value, torch.zeros_like(value) if tangent is None else tangent
 
 
@@ -33,7 +44,13 @@ def has_tangent(value: object) -> bool:
     return isinstance(value, Tensor) and forward_ad.unpack_dual(value).tangent is not None
 
 
-def _softmax(x: Tensor, dim: int, *_: Any, dtype: torch.dtype | None = None, **__: Any) -> Tensor:
+def _functional_softmax(
+    x: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None
+) -> Tensor:
+    return _softmax(x, -1 if dim is None else dim, dtype)
+
+
+def _softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
     x = x if dtype is None else x.to(dtype)
     raised = (x - x.detach().amax(dim, keepdim=True)).exp()
     return raised / raised.sum(dim, keepdim=True)
@@ -68,7 +85,7 @@ def _laid_out(norm: Callable[..., Tensor]) -> Callable[..., Tensor]:
 #: what stands for operations that have no tangent, that lose its gradients, or that ask how its values lie in memory
 PLAIN: Mapping[Callable[..., Any], Callable[..., Tensor]] = {
     functional.scaled_dot_product_attention: _attention,
-    functional.softmax: _softmax,
+    functional.softmax: _functional_softmax,
     torch.softmax: _softmax,
     Tensor.softmax: _softmax,
     functional.group_norm: _laid_out(functional.group_norm),

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from bootdiff.methods.corrections.settings import CorrectionSettings
 
 
+#: alpha at t_max below which lambda'_t grows without bound towards it; a step of a solver is bounded there
+LEAST_SIGNAL = 1e-3
+
+
 class BootLoss(Times):
     """The settings of BOOT's loss; the defaults are the paper's where it states them."""
 
@@ -175,7 +179,7 @@ class Boot(OneLearner):
         low, high = self.t_min, self.t_max
         if self.solver is not None:
             return self.times(turn, low + self.delta * self.weight.singular, high)  # s → t at t_min
-        if not bool(self.teacher.schedule.slope(torch.tensor([high])).isfinite()):
+        if float(self.teacher.schedule.alpha_sigma(torch.tensor([high]))[0]) < LEAST_SIGNAL:
             high -= self.delta
         return self.times(turn, low, high)
 

@@ -12,10 +12,12 @@ from pathlib import Path
 import torch
 
 from bootdiff.core.errors import BootdiffError, choose
-from bootdiff.samplers.consistency import consistency_times, most_calls
+from bootdiff.samplers.consistency import consistency_times, most_calls, possible_times
 from bootdiff.samplers.edit import Edited
 from bootdiff.samplers.operators import Grey, LowPass, Operator, Strokes
 from bootdiff.samplers.refine import EDITED, Kept, level_of, open_kept
+from bootdiff.sampling.belonging import check_taught
+from bootdiff.solvers import trailing_times
 from bootdiff.students.consistency import ConsistencyStudent
 from bootdiff.students.files import load_student
 from bootdiff.students.folder import StudentFolder
@@ -96,6 +98,27 @@ def task_of(
     return Task(word, image, mask, factor, level)
 
 
+def stroke_times(student: ConsistencyStudent, task: Task, calls: int | None) -> Sequence[float]:
+    """Return falling times from the task's level on, at which a student may be called.
+
+    Raises:
+        BootdiffError: if the level is outside the student's times, or they are fewer than the calls.
+    """
+    start, low = level_of(student.schedule, EDITED) if task.level is None else task.level, student.t_min
+    if not low < start <= 1:
+        raise BootdiffError(f"--refine-from {start:g}: expected a time above {low:g}, up to {student.t_max:.3g}.")
+    start, possible = min(start, student.t_max), possible_times(student)
+    if possible is None:
+        return trailing_times(calls or CALLS, low, start)[: calls or CALLS]
+    below = [time for time in possible if low < time <= start] or [min(time for time in possible if time > low)]
+    if (calls or 1) > len(below):
+        raise BootdiffError(
+            f"{calls} calls are more than the {len(below)} that this student's times from t = {start:.3g} allow."
+        )
+    count = calls or min(CALLS, len(below))
+    return [below[number * len(below) // count] for number in range(count)]
+
+
 def edited(name: str, task: Task, calls: int | None, times: Sequence[float] | None, teacher: Teacher | None) -> Edited:
     """Return a consistency student's sampler for a task.
 
@@ -107,18 +130,21 @@ def edited(name: str, task: Task, calls: int | None, times: Sequence[float] | No
     Raises:
         BootdiffError: for a student of another kind.
     """
-    student = load_student(StudentFolder.unfolded(name).path, teacher)
+    folder = StudentFolder.unfolded(name)
+    if teacher is not None:
+        check_taught(name, folder.card, teacher)
+    student = load_student(folder.path, teacher)
     if not isinstance(student, ConsistencyStudent):
         raise BootdiffError(
             f"--edit-task asks a consistency student several times, and {name} is a {student.kind} student; its "
             "teacher can do the task after it: give --refine STEPS, too."
         )
-    if times is None:
+    if times is not None and task.level is not None:
+        raise BootdiffError("--refine-from says where --edit-task strokes starts, and --times does, too; give one.")
+    if times is None and task.word == "strokes":
+        times = stroke_times(student, task, calls)
+    elif times is None:
         most = most_calls(student)
-        own = consistency_times(student, calls or min(CALLS, most or CALLS))
-        if task.word == "strokes":
-            start = level_of(student.schedule, EDITED) if task.level is None else task.level
-            own = [time for time in own if time <= start] or [own[-1]]
-        times = own
+        times = consistency_times(student, calls or min(CALLS, most or CALLS))
     kept = task.kept(tuple(student.shape), student.adapter)
     return Edited(student, times, kept.sample, kept.operator)
