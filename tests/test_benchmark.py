@@ -182,6 +182,8 @@ def test_another_benchmark_in_the_same_folder_is_refused(finished, cli, more, wo
         (("--methods", "lcm", "--passes", 9999), "lcm is for latent Stable Diffusion"),
         (("--methods", "boot", "--passes", 9999, "--recipes", "nowhere"), "expected a folder with files METHOD.yaml"),
         (("--methods", "boot", "--passes", 9999, "--training-seeds", "0,x"), "--training-seeds expects whole numbers"),
+        (("--methods", "boot", "--minutes", "inf"), "--minutes expects a number of minutes"),
+        (("--passes", 9999, "--set", "bot.delta=0.1"), "bot is none of the methods boot"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(cli, tiny_module, tmp_path, more, words):

@@ -67,6 +67,8 @@ def test_strokes_are_asked_at_low_times_and_calls_are_told(cli, runs, tmp_path):
     high, _ = made(cli, runs, tmp_path / "y.npz", "--edit-task", "strokes", "--refine-from", "0.9", "--num", "2")
     assert float((low - picture(runs)).abs().mean()) < float((high - picture(runs)).abs().mean())
     assert "an image, at t = " in done.out
+    _, few = made(cli, runs, tmp_path / "w.npz", "--edit-task", "strokes", "--calls", "3", "--num", "2")
+    assert "3 calls an image" in few.out
     _, told = made(cli, runs, tmp_path / "z.npz", "--edit-task", "colourise", "--calls", "3", "--num", "2")
     assert "3 calls an image" in told.out
 
@@ -83,6 +85,11 @@ def test_strokes_are_asked_at_low_times_and_calls_are_told(cli, runs, tmp_path):
         ),
         (("--edit-task", "colourise", "--image", "picture.png", "--factor", "2"), "--factor is of --edit-task super"),
         (("--factor", "2"), "name the task, too"),
+        (("--edit-task", "strokes", "--image", "picture.png", "--refine-from", "1.5"), "expected a time above"),
+        (
+            ("--edit-task", "strokes", "--image", "picture.png", "--refine-from", "0.5", "--times", "0.4"),
+            "--times does, too; give one",
+        ),
         (("--edit-task", "super-resolution", "--image", "picture.png", "--factor", "3"), "that divides the sides"),
         (("--edit-task", "colourise", "--image", "picture.png", "--edit", "a cat"), "give --refine STEPS, too"),
         (("--edit-task", "colourise", "--image", "nothing.png"), "nothing.png"),
