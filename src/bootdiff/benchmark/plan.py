@@ -109,6 +109,11 @@ class BenchmarkPlan:
     identity: Mapping[str, Any]
 
     @property
+    def unnamed(self) -> Teacher | None:
+        """The teacher where no run can load it by its name, because a function made it; otherwise None."""
+        return self.asked.model
+
+    @property
     def methods(self) -> list[str]:
         """Return the methods, in the order of the table."""
         return list(self.words)

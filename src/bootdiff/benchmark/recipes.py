@@ -1,4 +1,4 @@
-"""The settings with which each method enters a benchmark, chosen for all with the same effort (docs/benchmark.md)."""
+"""The settings with which each method enters a benchmark; how they were chosen is in docs/benchmark.md."""
 
 from __future__ import annotations
 

@@ -16,7 +16,6 @@ from bootdiff.benchmark.budget import scaled
 from bootdiff.benchmark.plan import FILE, PASSES, SETTINGS, BenchmarkPlan, Job, settings_of, trial_of
 from bootdiff.benchmark.results import MARK, Result, mark_of, read_result, results_in
 from bootdiff.benchmark.table import write_results
-from bootdiff.config.teacher import names_function
 from bootdiff.core.errors import BootdiffError, Interrupted, first_line
 from bootdiff.evaluation.evaluate import evaluate_student
 from bootdiff.storage.files import read_json, write_json, write_text
@@ -105,8 +104,7 @@ class Runner:
 
     def _measure(self, job: Job) -> None:
         measured = self.plan.asked.measured
-        own = self.plan.teacher if names_function(self.plan.teacher.name) else None
-        told = evaluate_student(str(job.folder), measured, job.folder / "evaluation.json", own)
+        told = evaluate_student(str(job.folder), measured, job.folder / "evaluation.json", self.plan.unnamed)
         write_json(job.folder / "evaluation.json", {**told, MARK: mark_of(self.plan.identity)})
 
     def _write(self, draws: bool = False) -> list[Result]:

@@ -8,7 +8,6 @@ from typing import Any
 from bootdiff.ablation.pictures import look, rows_figure, teacher_strip
 from bootdiff.benchmark.plan import FILE, MINUTES, PASSES, BenchmarkPlan
 from bootdiff.benchmark.results import Result, rows_of, teacher_rows
-from bootdiff.config.teacher import names_function
 from bootdiff.evaluation.comparison_files import quality_chart
 from bootdiff.evaluation.figures import headings
 from bootdiff.samplers.rows import sampler_name
@@ -46,11 +45,10 @@ def _draw(plan: BenchmarkPlan, kind: str, results: Sequence[Result]) -> None:
     if any(row["frechet_distance"] is not None for row in rows):
         chart = quality_chart([*teacher_rows(results), *rows], told=False)
         write_whole(folder / f"quality-{kind}.png", lambda path: chart.savefig(path, dpi=130))
-    own = plan.teacher if names_function(plan.teacher.name) else None
-    looks = {method: look(result.folder, own) for method, result in sorted(first.items())}
+    looks = {method: look(result.folder, plan.unnamed) for method, result in sorted(first.items())}
     strips = [(method, seen.samples) for method, seen in looks.items() if seen is not None]
     if strips:
-        teacher = teacher_strip(next(iter(first.values())).folder, own)
+        teacher = teacher_strip(next(iter(first.values())).folder, plan.unnamed)
         above = [] if teacher is None else [("teacher, DDIM 50", teacher)]
         picture = rows_figure([*above, *strips])
         write_whole(folder / f"samples-{kind}.png", lambda path: picture.savefig(path))
