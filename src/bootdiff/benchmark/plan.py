@@ -161,7 +161,7 @@ def plan_benchmark(asked: Asked) -> BenchmarkPlan:
     teacher = asked.model or load_teacher(asked.teacher, **asked.loaded.options)
     identity = identity_of(asked, teacher)
     identity["budgets"] = {**check_folder(asked.output, identity), **asked.budgets}
-    asked.measured.judges(teacher, None)
+    asked.measured.judges(teacher, [""] if "prompts" in asked.shared else None)
     for method in asked.assigned:
         if method not in (methods := asked.methods or shipped()):
             raise BootdiffError(f"--set {method}.…: {method} is none of the methods {', '.join(methods)}.")
@@ -218,6 +218,8 @@ def identity_of(asked: Asked, teacher: Teacher) -> dict[str, Any]:
         "shared": dict(asked.shared),
         "features": getattr(measured.features, "name", measured.features),
         "reference": measured.reference,
+        "clip": measured.clip,
+        "labels": None if measured.labels is None else list(measured.labels),
         "num": measured.num,
         "seed": measured.seed,
         "repeats": measured.repeats,

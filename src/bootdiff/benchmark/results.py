@@ -16,7 +16,7 @@ from bootdiff.storage.runs import DONE, Run, read_done, trained_seconds
 #: the entry of a run's evaluation in which a benchmark keeps what was asked
 MARK = "benchmark"
 #: what of a benchmark's identity a run's figures depend on
-MEASURED = ("features", "reference", "num", "seed", "repeats", "calls")
+MEASURED = ("features", "reference", "clip", "labels", "num", "seed", "repeats", "calls")
 #: the numbers of calls that every method has a line for
 CALLS = (1, 2)
 

@@ -17,7 +17,9 @@ from bootdiff.system.invoked import command
 
 DASH = "–"
 #: the figures that have a column, where they were measured
-COLUMNS = ("frechet_distance", "precision", "recall", "inception_score", "clip_score", "path_error")
+COLUMNS = (
+    "frechet_distance", "precision", "recall", "inception_score", "faithfulness", "clip_score", "path_error",
+)  # fmt: skip
 
 
 def write_results(

@@ -179,11 +179,13 @@ def benchmark(
     ] = None,
     prompts: PromptFile = None,
     prompt_column: PromptColumn = None,
+    label_column: LabelColumn = None,
     classes: Classes = None,
     null_class: Annotated[int | None, typer.Option(help="The label that stands for no class.")] = None,
     guidance_scale: GuidanceScale = None,
     reference: Annotated[str | None, typer.Option(help="As for evaluate.")] = None,
     features: Annotated[str | None, typer.Option(help="As for evaluate.")] = None,
+    clip: Clip = None,
     calls: Calls = None,
     num: Num = 2000,
     seed: FirstSeed = 0,
@@ -196,7 +198,7 @@ def benchmark(
     from bootdiff.benchmark.plan import Asked
     from bootdiff.cli.benchmark import read_assigned, read_methods, read_seeds, run_benchmark
     from bootdiff.cli.functions import named_features, named_teacher
-    from bootdiff.cli.words import read_calls
+    from bootdiff.cli.words import read_calls, read_labels
     from bootdiff.core.device import use_device
     from bootdiff.data.classes import read_classes
     from bootdiff.evaluation.measurement import Measurement
@@ -211,9 +213,9 @@ def benchmark(
         "null_class": null_class,
         "guidance_scale": guidance_scale,
     }
-    measured = Measurement(
-        named_features(features), reference, None, num, seed, repeats, calls=read_calls(calls), heun=False
-    )
+    labels = read_labels(prompts, prompt_column, label_column)
+    asked_of = (named_features(features), reference, clip, num, seed, repeats)
+    measured = Measurement(*asked_of, labels=labels, calls=read_calls(calls), heun=False)
     run_benchmark(
         Asked(
             teacher,

@@ -1,0 +1,119 @@
+"""``bootdiff benchmark`` on a teacher: every method at an equal budget, one call and two. A record.
+
+    python benchmarks/methods.py digits [--output runs/methods]         # writes docs/records/methods-digits.json
+
+The benchmark resumes: runs that are there are not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from commands import bootdiff
+from records import FOLDER, ROOT, new_record, write_record
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a teacher's record is made with.
+
+    Args:
+        options: of every command, such as its prompts.
+        minutes: the second budget, for the first training seed alone; None for no such table.
+    """
+
+    passes: int
+    options: tuple[str, ...] = ()
+    seeds: str = "0"
+    minutes: float | None = None
+
+
+#: methods whose training begins from the teacher and makes a student in minutes on fashion-32, where a pass is dear
+FEW = "boot,boot+dm,direct,progressive,consistency"
+#: settings for latents, which lose more by a late start of the path than pixels do
+LATE = tuple(
+    word
+    for name in ("boot", "boot+dm", "boot+sid", "boot+drift", "direct", "progressive", "dfno", "consistency-training")
+    for word in ("--set", f"{name}.t_max=0.8")
+)
+TEACHERS: Mapping[str, Entry] = {
+    "digits": Entry(400_000, ("--images", "digits"), "0,1,2", minutes=2),
+    "digits-class": Entry(400_000, ("--images", "digits")),
+    "digits-text": Entry(400_000, ("--prompts", "digits", "--images", "digits", *LATE)),
+    "fashion-32": Entry(60_000, ("--methods", FEW)),
+}
+#: the measured figures that have a column, and their headings
+FIGURES = {
+    "frechet_distance": "Fréchet distance",
+    "precision": "precision",
+    "recall": "recall",
+    "inception_score": "inception score",
+    "faithfulness": "faithful",
+    "path_error": "path error",
+}
+
+
+def main() -> None:
+    """Make a teacher's runs and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("teacher", choices=list(TEACHERS))
+    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "methods")
+    asked = parser.parse_args()
+    entry, folder = TEACHERS[asked.teacher], asked.output / asked.teacher
+    benchmark = ("benchmark", asked.teacher, "--output", folder, *entry.options)
+    bootdiff(*benchmark, "--passes", entry.passes, "--training-seeds", entry.seeds)
+    if entry.minutes is not None:
+        bootdiff(*benchmark, "--minutes", entry.minutes)
+    told = json.loads((folder / "benchmark.json").read_text(encoding="utf-8"))
+    tables = {name: found for name, found in tables_of(told) if found}
+    seeds = [int(seed) for seed in entry.seeds.split(",")]
+    record = new_record(tables, seeds=seeds, command=f"python benchmarks/methods.py {asked.teacher}")
+    write_record(FOLDER / f"methods-{asked.teacher}.json", record)
+
+
+def tables_of(told: Mapping[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Yield the tables of a benchmark by their names: for each kind of budget one call and two, and the teacher's."""
+    for kind in ("passes", "minutes"):
+        for calls, words in ((1, "one call"), (2, "two calls")):
+            same = [row for row in told["rows"] if (row["budget"], row["calls"]) == (kind, calls)]
+            yield f"{kind}, {words}", [line(row) for row in same]
+    yield "teacher", [best(row) for row in told["teacher"] if row["best_of"] is not None]
+    yield "DDIM", [best(row) for row in told["teacher"] if row["sampler"] == "ddim" and row["best_of"] is None]
+
+
+def line(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a method's line; figures over several training seeds have their lowest and highest in brackets."""
+    found: dict[str, Any] = {"method": row["method"], "learned from": row["source"]}
+    found |= {title: figure(row["figures"][name]) for name, title in FIGURES.items() if name in row["figures"]}
+    worth = ", ".join(dict.fromkeys(word for word in row["worth"] if word))
+    memory = row["peak_memory"]
+    return {
+        **found,
+        "worth calls": worth or None,
+        "images/s": row["images_per_second"],
+        "passes, thousands": None if row["passes"] is None else round(row["passes"] / 1000),
+        "seconds": round(row["seconds"]),
+        "memory, MiB": None if memory is None else round(memory / 2**20),
+    }
+
+
+def figure(found: Mapping[str, float]) -> float | str:
+    """Return a figure, with its lowest and highest where they differ."""
+    value, low, high = (found[key] for key in ("value", "low", "high"))
+    return value if low == high else f"{value:.3g} ({low:.3g} to {high:.3g})"
+
+
+def best(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a line of the teacher."""
+    found = {name: title for name, title in FIGURES.items() if name in row["figures"]}
+    figures = {title: row["figures"][name]["value"] for name, title in found.items()}
+    return {"sampler": row["name"], "calls": row["calls"], **figures}
+
+
+if __name__ == "__main__":
+    main()
