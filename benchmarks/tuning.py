@@ -1,9 +1,9 @@
-"""Which settings each method has in ``bootdiff benchmark``: four short runs a method, the same number for all. A record.
+"""Which settings each method has in ``bootdiff benchmark``: four short runs for each, compared. A record.
 
     python benchmarks/tuning.py [METHOD ...] [--output runs/tuning]     # writes docs/records/tuning.json
 
-The runs are those of ``bootdiff ablate configs/tuning/METHOD.yaml``. Runs that are there are not made again. The recipes in
-``src/bootdiff/benchmark/recipes`` have the values of the best run.
+The runs are those of ``bootdiff ablate configs/tuning/METHOD.yaml``. Runs that are there are not made again. In
+``src/bootdiff/benchmark/recipes`` are the values of the best run.
 """
 
 from __future__ import annotations

@@ -154,6 +154,23 @@ def test_a_run_that_fails_is_said_and_the_others_go_on(finished):
     assert "passes/direct/seed-1 has no figures" in (folder / "benchmark.md").read_text()
 
 
+def test_a_run_with_a_damaged_file_is_said_and_the_table_has_the_others(finished, cli):
+    teacher, folder, _ = finished
+    file = folder / "passes" / "direct" / "seed-0" / "done.json"
+    whole = file.read_text()
+    file.write_text("{")
+    try:
+        done = cli(*command(teacher, folder, "boot")[3:])
+        told = json.loads((folder / "benchmark.json").read_text())
+        alone = cli(*command(teacher, folder, "direct")[3:])
+    finally:
+        file.write_text(whole)
+    assert done.code == 0 and "boot" in {row["method"] for row in told["rows"]}
+    assert "direct" not in {row["method"] for row in told["rows"] if row["seeds"] == [0]}
+    assert "done.json" in told["failed"]["passes/direct/seed-0"]
+    assert alone.code == 2 and "no run has figures" in alone.err
+
+
 @pytest.mark.parametrize(
     "more, words",
     [

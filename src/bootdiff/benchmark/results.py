@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from bootdiff.core.errors import BootdiffError, first_line
 from bootdiff.evaluation.table import read_evaluation
 from bootdiff.methods.registry import find_method
 from bootdiff.storage.passes import trained_passes
@@ -98,11 +99,24 @@ def source_of(run: Run) -> str:
     return ", then ".join(dict.fromkeys(words))
 
 
-def results_in(folder: Path, identity: Mapping[str, Any]) -> list[Result]:
-    """Return all runs of a benchmark's folder that are trained and measured, by kind, method and seed."""
-    runs = [path.parent for path in sorted(folder.glob(f"*/*/seed-*/{DONE}"))]
-    found = (read_result(run, identity) for run in runs if run.name.removeprefix("seed-").isdecimal())
-    return [result for result in found if result is not None]
+def results_in(folder: Path, identity: Mapping[str, Any]) -> tuple[list[Result], dict[Path, str]]:
+    """Return all runs of a benchmark's folder that are trained and measured, by kind, method and seed.
+
+    Returns:
+        The runs; and of those whose files cannot be read, the reasons by their folders.
+    """
+    found, damaged = [], {}
+    for path in sorted(folder.glob(f"*/*/seed-*/{DONE}")):
+        run = path.parent
+        if not run.name.removeprefix("seed-").isdecimal():
+            continue
+        try:
+            result = read_result(run, identity)
+        except BootdiffError as error:
+            damaged[run] = first_line(error)
+        else:
+            found += [] if result is None else [result]
+    return found, damaged
 
 
 def rows_of(results: Sequence[Result]) -> Iterator[dict[str, Any]]:

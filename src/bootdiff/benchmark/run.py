@@ -42,18 +42,29 @@ class Runner:
 
         Raises:
             Interrupted: after Ctrl-C; the next call goes on.
+            BootdiffError: if none of the runs has figures; the table says why.
         """
         self._write()
-        for kind in self.plan.asked.budgets:
-            jobs = list(self.plan.jobs(kind))
+        asked = [list(self.plan.jobs(kind)) for kind in self.plan.asked.budgets]
+        for jobs in asked:
             for number, job in enumerate(jobs, 1):
                 seed = f", seed {job.seed}" if len(self.plan.asked.seeds) > 1 else ""
-                done = read_result(job.folder, self.plan.identity) is not None
-                print(f"{kind}, {number} of {len(jobs)}: {job.method}{seed}{' (done)' * done}", flush=True)
+                done = self._done(job)
+                print(f"{job.kind}, {number} of {len(jobs)}: {job.method}{seed}{' (done)' * done}", flush=True)
                 if not done:
                     self._carry_out(job)
                     self._write()
-        return self._write(draws=True)
+        found = self._write(draws=True)
+        if not {result.folder for result in found} & {job.folder for jobs in asked for job in jobs}:
+            raise BootdiffError(f"no run has figures; {self.plan.asked.output / 'benchmark.md'} says why.")
+        return found
+
+    def _done(self, job: Job) -> bool:
+        """Whether a run is trained and measured; one whose files cannot be read is not, and is carried out."""
+        try:
+            return read_result(job.folder, self.plan.identity) is not None
+        except BootdiffError:
+            return False
 
     def _carry_out(self, job: Job) -> None:
         """Train a run and measure it; if it fails, the table says so, and the others go on."""
@@ -108,11 +119,11 @@ class Runner:
         write_json(job.folder / "evaluation.json", {**told, MARK: mark_of(self.plan.identity)})
 
     def _write(self, draws: bool = False) -> list[Result]:
-        found = results_in(self.plan.asked.output, self.plan.identity)
         output = self.plan.asked.output
+        found, damaged = results_in(output, self.plan.identity)
         known = {result.folder.relative_to(output).as_posix() for result in found}
         before = read_json(output / FILE).get("failed", {}) if (output / FILE).exists() else {}
-        own = {path.relative_to(output).as_posix(): why for path, why in self.failed.items()}
+        own = {path.relative_to(output).as_posix(): why for path, why in {**self.failed, **damaged}.items()}
         reasons = {run: str(why) for run, why in {**before, **own}.items() if run not in known}
         write_results(self.plan, found, reasons, draws)
         return found

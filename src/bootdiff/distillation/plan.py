@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,7 +19,7 @@ from bootdiff.distillation.conditioning import ConditionPlan, plan_conditions
 from bootdiff.distillation.fingerprints import sources_of
 from bootdiff.distillation.given_conditions import given_conditions
 from bootdiff.distillation.source_plan import SourcePlan, chosen_source, given_source, plan_source
-from bootdiff.distillation.start import adopted, of_kind, started_from
+from bootdiff.distillation.start import adopted, check_turns, of_kind, started_from
 from bootdiff.export.exported import refusal
 from bootdiff.export.schedulers import scheduler_for
 from bootdiff.losses.distances import make_distance
@@ -137,7 +138,7 @@ class Plan:
         Raises:
             BootdiffError: if it does not fit the teacher.
         """
-        return None if self.start is None else started_from(self.start, self.teacher, self.settings)
+        return None if self.start is None else started_from(self.start, self.teacher, self.settings, self.method)
 
     @property
     def finished(self) -> bool:
@@ -168,6 +169,7 @@ def plan_distillation(
         raise BootdiffError(f"method= expects a name such as 'boot', got {shown(method)}.")
     resolved, output = _of_method(method, settings), folder_named(output)
     if not isinstance(teacher, Teacher):
+        teacher = os.fspath(teacher) if isinstance(teacher, os.PathLike) else teacher
         teacher = load_teacher(teacher, commit=Run(output).commit(teacher) if isinstance(teacher, str) else None)
     whole = _plan_alone(teacher, method, resolved, output, conditions, source)
     *earlier, last = find_method(method).stages_of(whole.settings)
@@ -199,6 +201,8 @@ def _rehearse(plans: Sequence[Plan]) -> None:
     student = None if first.start is None else rehearsed_start(read_card(first.start), teacher)
     for plan in plans:
         before = student if plan.stage is None or plan.stage.continues else None
+        if before is not None and check_turns(before, plan.method, teacher, plan.settings):
+            before = None
         student = rehearsed(find_method(plan.method), plan.trained, teacher, before)
         if student is None:
             return

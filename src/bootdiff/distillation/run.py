@@ -71,7 +71,7 @@ def _train(plan: Plan, material: Material, report_to: str | None, total: int = 1
     maker = own if plan.own_samples else material
     own = own._replace(source=plan.source.make(maker, plan.store, accelerator.device, hashes))
     if before is not None and stage is not None and stage.continues:
-        student: Student | None = started_from(before, plan.teacher, plan.settings)
+        student: Student | None = started_from(before, plan.teacher, plan.settings, plan.method)
     else:
         student = plan.started
     material = own

@@ -15,9 +15,10 @@ from bootdiff.students.architecture import adapter_with, seedling
 from bootdiff.students.card import LearnedConditions, StudentCard
 from bootdiff.students.files import load_student
 from bootdiff.students.folder import StudentFolder
+from bootdiff.students.kinds import student_kind
 from bootdiff.students.pipeline import GrownPipelineNetwork
 from bootdiff.system.out_of_memory import let_pass
-from bootdiff.teachers import Clip, DynamicThreshold, Teacher, adapter_of
+from bootdiff.teachers import Clip, DynamicThreshold, NetworkTeacher, Teacher, adapter_of
 from bootdiff.teachers.limits import limit_from
 from bootdiff.teachers.loading.architecture import Architecture, read_architecture
 
@@ -127,7 +128,7 @@ def of_kind(settings: DistillationSettings, method: str) -> dict[str, Any]:
     kind = find_method(method).student
     if settings.start is not None:
         card = StudentFolder.unfolded(str(settings.start)).card
-        if kind not in (ANY, card.kind):
+        if not find_method(method).goes_on_from(card.kind):
             raise BootdiffError(
                 f"the student in {settings.start} is a {card.kind} student, and method {method} trains {kind} "
                 "students; start from one of those, or leave start out."
@@ -137,7 +138,7 @@ def of_kind(settings: DistillationSettings, method: str) -> dict[str, Any]:
                 f"the student in {settings.start} was made for {card.calls} calls, and method {method} corrects the "
                 "image of one call; start from a student of one call."
             )
-        kind = card.kind
+        kind = card.kind if kind == ANY else kind
     if kind in (ANY, "path") or getattr(settings, "boot_weight", None) is None:
         return {}
     if "boot_weight" in settings.model_fields_set and settings.boot_weight > 0:  # type: ignore[attr-defined]
@@ -166,8 +167,28 @@ def _stem_of(saved: Student, teacher: Teacher, settings: DistillationSettings) -
     return seedling(teacher, own, settings.seed)
 
 
-def started_from(folder: Path | str, teacher: Teacher, settings: DistillationSettings) -> Student:
-    """Return the saved student as one that is grown from this teacher.
+def check_turns(student: Student, method: str, teacher: Teacher, settings: DistillationSettings) -> bool:
+    """Return whether a method makes another kind of student of the one that it goes on from.
+
+    Raises:
+        BootdiffError: if it does, and of this one it cannot.
+    """
+    kind = find_method(method).student
+    if kind in (ANY, student.kind):
+        return False
+    turns = f"method {method} makes a {kind} student of a {student.kind} student"
+    if not isinstance(teacher.denoiser, NetworkTeacher):
+        raise BootdiffError(f"{turns}, which takes a teacher with a network; {teacher.name} has none.")
+    if learned_weight(settings, teacher).is_range:
+        raise BootdiffError(
+            f"{turns}, which has one guidance weight and no range of them; set guidance_scale in place of "
+            "guidance_range, or leave both out."
+        )
+    return True
+
+
+def started_from(folder: Path | str, teacher: Teacher, settings: DistillationSettings, method: str) -> Student:
+    """Return the saved student as one that is grown from this teacher, of the kind that the method trains.
 
     Raises:
         BootdiffError: if its weights do not fit the teacher's network.
@@ -185,4 +206,5 @@ def started_from(folder: Path | str, teacher: Teacher, settings: DistillationSet
             f"the student in {folder} does not fit the teacher {teacher.name} (other weights); "
             "start from one of its own students."
         ) from error
-    return student
+    turns = check_turns(student, method, teacher, settings)
+    return student_kind(find_method(method).student).begun_from(student, stem) if turns else student

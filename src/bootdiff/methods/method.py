@@ -81,7 +81,11 @@ class Method:
 
     def follows(self, first: Method) -> bool:
         """Whether this method can go on, in one run, from the student of another one."""
-        return first.name != self.name and first.student != ANY and self.student in (ANY, first.student)
+        return first.name != self.name and first.student != ANY and self.goes_on_from(first.student)
+
+    def goes_on_from(self, kind: str) -> bool:
+        """Whether this method can go on from a student of this kind."""
+        return self.student in (ANY, kind) or kind in student_kind(self.student).begins_from
 
     def new_student(self, teacher: Teacher, settings: DistillationSettings) -> Student:
         """Return a student of this method's kind, grown from the teacher or from what stands in its place."""

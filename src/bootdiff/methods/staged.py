@@ -14,7 +14,7 @@ from pydantic import Field, create_model, model_validator
 from bootdiff.config.base import Settings
 from bootdiff.config.mixins import Rounds
 from bootdiff.core.errors import BootdiffError, shown
-from bootdiff.methods.method import Method, Stage
+from bootdiff.methods.method import ANY, Method, Stage
 from bootdiff.methods.settings import DistillationSettings
 
 #: the settings that the first stage may have otherwise. How long and how fast a stage learns is its own (OWN); what the
@@ -124,4 +124,5 @@ def two_stages(first: Method, second: Method) -> Method:
         named = [replace(one, name=f"rounds/{first.name}-{one.name.rpartition('/')[2]}") for one in rounds]
         return [*named, replace(end, name=first.name), *second.stages_of(asked)]
 
-    return Method(name, second.objective, settings, second.sources, second.needs_teacher, first.student, stages)
+    kind = first.student if second.student == ANY else second.student
+    return Method(name, second.objective, settings, second.sources, second.needs_teacher, kind, stages)

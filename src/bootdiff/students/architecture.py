@@ -21,6 +21,7 @@ from bootdiff.teachers.adapters import adapter_for
 from bootdiff.teachers.adapters.base import Adapter
 from bootdiff.teachers.loading.architecture import LARGER, SMALL, Architecture
 from bootdiff.teachers.loading.substituted import Substituted
+from bootdiff.teachers.pipeline import with_network
 
 
 def seedling(teacher: Teacher, architecture: Architecture, seed: int, copies: bool = True) -> PipelineTeacher:
@@ -157,11 +158,8 @@ def untaught(teacher: Teacher, seed: int) -> Teacher:
     denoiser = teacher.denoiser
     if not isinstance(denoiser, NetworkTeacher):
         return teacher
-    made: Any = copy.copy(denoiser)
-    made._modules = dict(denoiser._modules)
     drawn = _drawn_stock(denoiser, seed) if isinstance(denoiser, PipelineTeacher) else _drawn(denoiser, seed)
-    made.network, made.limit = drawn.requires_grad_(False).eval(), teacher.limit
-    return made
+    return with_network(teacher, drawn)
 
 
 def _drawn_stock(denoiser: PipelineTeacher, seed: int) -> nn.Module:

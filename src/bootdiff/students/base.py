@@ -21,7 +21,7 @@ from bootdiff.students.one_step import OneStep
 from bootdiff.teachers.base import NO_CONDITION, Teacher
 from bootdiff.teachers.limits import Limit
 from bootdiff.teachers.one_call import OneCall
-from bootdiff.teachers.pipeline import adapter_of
+from bootdiff.teachers.pipeline import adapter_of, with_network
 
 
 class Student(nn.Module, ABC):
@@ -45,6 +45,8 @@ class Student(nn.Module, ABC):
     probes: ClassVar[Sequence[str]] = ()
     #: whether it can be asked at several noisy samples, and so makes an image in several calls as well
     several: ClassVar[bool] = False
+    #: the other kinds whose one call from noise a student of this kind can begin with (``begun_from``)
+    begins_from: ClassVar[Sequence[str]] = ()
 
     def __init__(
         self, network: GrownNetwork, teacher: Teacher, t_min: float, t_max: float, guidance: Plain = None
@@ -101,6 +103,17 @@ class Student(nn.Module, ABC):
     def grown(cls, network: GrownNetwork, teacher: Teacher, t_min: float, t_max: float, guidance: Plain) -> Self:
         """Return the student of a network that was grown from the teacher's."""
         return cls(network, teacher, t_min, t_max, guidance)
+
+    @classmethod
+    def begun_from(cls, student: Student, stem: Teacher) -> Self:
+        """Return a student of this kind that answers noise as a student of another kind does.
+
+        It is grown from that student's folded network, which stands in its teacher's place.
+
+        Args:
+            stem: what the other student was grown from.
+        """
+        return cls.from_teacher(with_network(stem, student.fold()), student.t_min, student.t_max, student.guidance)
 
     # --- what each kind says -----------------------------------------------------------------------------------------
 

@@ -42,6 +42,7 @@ class ConsistencyStudent(Student):
     several = True
     timed = False
     probes = ("consistency",)
+    begins_from = ("path",)
 
     def __init__(
         self,

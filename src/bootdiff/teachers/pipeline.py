@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,15 @@ class PipelineTeacher(NetworkTeacher):
 def adapter_of(teacher: Teacher) -> Adapter | None:
     """Return the adapter of a teacher that was read from a pipeline, also within wrappers; None for other teachers."""
     return teacher.denoiser.adapter
+
+
+def with_network(teacher: Teacher, network: nn.Module) -> NetworkTeacher:
+    """Return a teacher of a network with another one of its class in its place, frozen; the teacher is left alone."""
+    denoiser: Any = teacher.denoiser
+    made = copy.copy(denoiser)
+    made._modules = dict(denoiser._modules)
+    made.network, made.limit = network.requires_grad_(False).eval(), teacher.limit
+    return cast("NetworkTeacher", made)
 
 
 def blank_condition(teacher: Teacher, batch: int, device: torch.device | str = "cpu") -> Condition:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ def load_teacher(
     Raises:
         BootdiffError: if nothing of this name can be found, or it is no teacher that bootdiff supports.
     """
+    name = os.fspath(name) if isinstance(name, os.PathLike) else name
     origin = Origin(
         name if isinstance(name, str) else type(name).__name__,
         revision=revision,
