@@ -40,8 +40,7 @@ def main() -> None:
         folder = asked.output / f"share-{share}"
         images = share_of_digits(share, asked.output / f"digits-{share}-idx3-ubyte")
         methods = f"consistency,{BOTH}"
-        settings = [w for name in methods.split(",") for w in ("--set", f"{name}.source=images")]
-        settings += [w for name in methods.split(",") for w in ("--set", f"{name}.images={images}")]
+        settings = [w for name in methods.split(",") for w in ("--set", f"{name}.images={images}")]
         words = ("--methods", methods, "--recipes", RECIPES, *settings)
         bootdiff("benchmark", "digits", "--output", folder, *words, *options)
         found += rows(folder, share)
