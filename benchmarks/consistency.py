@@ -2,9 +2,9 @@
 
     python benchmarks/consistency.py [--output runs/consistency] [--methods runs/methods]
 
-writes docs/records/consistency.json and docs/consistency.png. Fig. 3 is two ablations (``configs/ablate-consistency.yaml``
-and ``configs/ablate-consistency-training.yaml``). Fig. 4 is of the runs of ``python benchmarks/methods.py digits``. Runs
-that are there are not made again.
+writes docs/records/consistency.json and docs/consistency.png. Fig. 3 is two ablations, of the files
+``configs/ablate-consistency.yaml`` and ``configs/ablate-consistency-training.yaml``. Fig. 4 is of the runs of
+``python benchmarks/methods.py digits``. Runs that are there are not made again.
 """
 
 from __future__ import annotations
