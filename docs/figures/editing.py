@@ -78,7 +78,7 @@ def given(task: str, picture: np.ndarray, folder: Path) -> tuple[np.ndarray, tup
     if task == "strokes":  # blocks in few tones, as a hand would lay them down
         known = (np.round(blocks(picture, 4) / 64) * 64).clip(0, 255).astype(np.uint8)
     if task == "colourise":
-        known = np.repeat(picture.mean(2, keepdims=True), 3, 2).astype(np.uint8)
+        known = np.asarray(Image.fromarray(picture).convert("L").convert("RGB"))
     saved(known, file)
     return known, options
 

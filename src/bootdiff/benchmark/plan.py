@@ -10,7 +10,7 @@ from typing import Any
 
 from bootdiff.benchmark.budget import scaled, with_lengths, within, without_lengths
 from bootdiff.benchmark.recipes import check_recipes, recipe, shipped
-from bootdiff.config.settings import make_settings
+from bootdiff.config.settings import layered, make_settings
 from bootdiff.config.teacher import TeacherOptions
 from bootdiff.core.errors import BootdiffError
 from bootdiff.distillation.plan import plan_distillation
@@ -190,12 +190,7 @@ def checked(asked: Asked, method: str, teacher: Teacher) -> dict[str, Any]:
     shared = {key: value for key, value in asked.shared.items() if key in kind.model_fields}
     if not images:  # a method that has a choice learns from what the teacher makes
         shared.pop("images", None)
-    own = [recipe(method, asked.recipes), shared, asked.assigned.get(method, {})]
-    words: dict[str, Any] = {}
-    for layer in own:  # as make_settings does: a stage's settings add up
-        for key, value in layer.items():
-            both = isinstance(value, Mapping) and isinstance(words.get(key), Mapping)
-            words[key] = {**words[key], **value} if both else value
+    words = layered(recipe(method, asked.recipes), shared, asked.assigned.get(method, {}))
     settings = settings_of(method, words)
     plan_distillation(teacher, asked.output / "planned" / method, settings, method)
     return with_lengths(words, settings)

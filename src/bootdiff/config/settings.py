@@ -67,6 +67,11 @@ def make_settings(kind: type[S], *layers: Mapping[str, Any]) -> S:
     Raises:
         BootdiffError: for an unknown key (naming the nearest) or a value out of range (naming key, value and rule).
     """
+    return kind(**layered(*layers))
+
+
+def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of several layers together; later ones win, and those of a stage add up."""
     values: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
@@ -74,7 +79,7 @@ def make_settings(kind: type[S], *layers: Mapping[str, Any]) -> S:
             if isinstance(there, dict) and isinstance(value, Mapping):
                 value = {**there, **value}
             values[str(key)] = _number(value)
-    return kind(**values)
+    return values
 
 
 def describe(kind: type[Settings]) -> list[tuple[str, str, str]]:
