@@ -53,7 +53,7 @@ def test_where_the_cost_does_not_grow_in_proportion_the_budget_is_met_all_the_sa
 
     found = within({"steps": 10}, 10_000, lambda words: words, count)
     assert 0.97 * 10_000 < count(found) <= 10_000
-    with pytest.raises(BootdiffError, match="too few"):
+    with pytest.raises(BootdiffError, match="too few for its shortest run, which costs 501"):
         within({"steps": 10}, 400, lambda words: words, count)
 
 
@@ -122,7 +122,9 @@ def test_two_methods_cost_alike_and_stand_in_one_table(finished):
     for one in told["rows"]:
         assert 2700 < one["passes"] <= 3000 and one["calls"] == 1 and one["peak_memory"] > 2**20
         assert one["figures"]["path_error"]["value"] >= 0
+    errors = [one["figures"]["path_error"]["value"] for one in told["rows"]]
     page = (folder / "benchmark.md").read_text()
+    assert errors == sorted(errors) and "worth calls" not in page and "stand by their path errors" in page
     assert "## One call, 3,000 passes a run" in page and "| boot |" in page and "samples-passes.png" in page
     assert "One call, 3,000 passes a run" in out and (folder / "samples-passes.png").exists()
 

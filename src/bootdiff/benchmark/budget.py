@@ -74,7 +74,9 @@ def within(
         between = low < guess < high and (trial < STRAIGHT or high == float("inf"))
         factor = guess if between else (low + high) / 2
     if best is None:
-        raise BootdiffError(f"{passes:,.0f} passes are too few for its shortest run; give more.")
+        least = _cost(scaled(words, 0), make, count)
+        costs = "" if least is None else f", which costs {least:,.0f}"
+        raise BootdiffError(f"{passes:,.0f} passes are too few for its shortest run{costs}; give more.")
     return best
 
 

@@ -134,8 +134,8 @@ def rows_of(results: Sequence[Result]) -> Iterator[dict[str, Any]]:
 
 
 def _rank(row: Mapping[str, Any]) -> tuple[bool, float, str]:
-    distance = row["figures"].get("frechet_distance", {}).get("value")
-    return distance is None, distance or 0.0, row["method"]
+    by = next((name for name in ("frechet_distance", "path_error") if name in row["figures"]), None)
+    return by is None, 0.0 if by is None else row["figures"][by]["value"], row["method"]
 
 
 def _row(runs: Sequence[Result], kind: str, calls: int) -> dict[str, Any]:

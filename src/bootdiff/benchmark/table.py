@@ -16,6 +16,8 @@ from bootdiff.storage.runs import environment
 from bootdiff.system.invoked import command
 
 DASH = "–"
+#: what stands below tables without a Fréchet distance
+UNJUDGED = "Without --features and --reference there is no Fréchet distance, so the methods stand by their path errors."
 #: the figures that have a column, where they were measured
 COLUMNS = (
     "frechet_distance", "precision", "recall", "inception_score", "faithfulness", "clip_score", "path_error",
@@ -60,15 +62,16 @@ def cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]
     """Return the head and the cells of a table of rows; figures that no row has are left out."""
     known = headings()
     names = [name for name in COLUMNS if any(name in row["figures"] for row in rows)]
-    head = ["method", *(known[name][0] for name in names), "worth calls", "images/s", "passes", "seconds", "memory"]
+    compared = ["worth calls"] * ("frechet_distance" in names)
+    head = ["method", *(known[name][0] for name in names), *compared, "images/s", "passes", "seconds", "memory"]
     table = []
     for row in rows:
         figures = [_figure(row["figures"].get(name), known[name][1]) for name in names]
-        worth = " / ".join(dict.fromkeys(word for word in row["worth"] if word)) or DASH
+        worth = [" / ".join(dict.fromkeys(word for word in row["worth"] if word)) or DASH] * len(compared)
         speed = DASH if row["images_per_second"] is None else f"{row['images_per_second']:.3g}"
         passes = DASH if row["passes"] is None else f"{row['passes']:,.0f}"
         memory = DASH if row["peak_memory"] is None else f"{row['peak_memory'] / 2**20:,.0f} MiB"
-        table.append([row["method"], *figures, worth, speed, passes, f"{row['seconds']:.0f}", memory])
+        table.append([row["method"], *figures, *worth, speed, passes, f"{row['seconds']:.0f}", memory])
     return [*head, "learned from"], [[*line, row["source"]] for line, row in zip(table, rows, strict=True)]
 
 
@@ -146,4 +149,5 @@ def _about(plan: BenchmarkPlan, results: Sequence[Result]) -> str:
         "process of its own; memory is the most that it held. Settings: "
         "`settings.yaml` beside each run. "
         f"{'Minutes are of training, by the speed of a short run before. ' if MINUTES in plan.asked.budgets else ''}"
+        f"{'' if any('frechet_distance' in row['figures'] for run in results for row in run.rows) else UNJUDGED}"
     ).strip()
