@@ -173,6 +173,18 @@ def test_a_run_with_a_damaged_file_is_said_and_the_table_has_the_others(finished
     assert alone.code == 2 and "no run has figures" in alone.err
 
 
+def test_a_short_run_with_other_settings_says_nothing_about_the_speed_and_is_refused(finished, cli):
+    teacher, folder, _ = finished
+    file = folder / "trials" / "boot" / "0-settings.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump({"steps": 3, "delta": 0.3}))
+    try:
+        found = cli(*command(teacher, folder, "boot", "--minutes", "1", "--dry-run")[3:])
+    finally:
+        file.unlink()
+    assert found.code == 2 and "trials/boot/0 was made with" in found.err
+
+
 @pytest.mark.parametrize(
     "more, words",
     [

@@ -30,6 +30,8 @@ from bootdiff.training.planned import planned_passes
 FILE = "benchmark.json"
 #: the two kinds of budget, which are the names of folders, too
 PASSES, MINUTES = "passes", "minutes"
+#: the folder of the short runs from which speeds are learned
+TRIAL_RUNS = "trials"
 #: how the names of settings' files end
 SETTINGS = "settings.yaml"
 
@@ -202,6 +204,11 @@ def trial_of(words: Mapping[str, Any], steps: float) -> tuple[dict[str, Any], fl
     return scaled(words, factor), factor
 
 
+def trials_of(output: Path, method: str) -> list[Path]:
+    """Return the files of settings of a method's short runs, from which its speed is learned."""
+    return sorted((output / TRIAL_RUNS / method).glob(f"*-{SETTINGS}"))
+
+
 def identity_of(asked: Asked, teacher: Teacher) -> dict[str, Any]:
     """Return what all figures of a folder must have in common."""
     measured = asked.measured
@@ -229,17 +236,20 @@ def check_settings(plan: BenchmarkPlan) -> None:
     Raises:
         BootdiffError: if a run has others; the message names the run and a setting.
     """
-    for kind in plan.asked.budgets:
-        for job in plan.jobs(kind):
-            if not job.settings.is_file():
-                continue
-            there, here = without_lengths(read_config(job.settings)), without_lengths(job.words)
-            key = next((key for key in {**there, **here} if there.get(key) != here.get(key)), None)
-            if key is not None:
-                raise BootdiffError(
-                    f"{job.folder} was made with {key} {there.get(key)}, and {here.get(key)} is asked for; remove that "
-                    f"run and {job.settings.name}, or choose another --output."
-                )
+    made = [(job, job.settings) for kind in plan.asked.budgets for job in plan.jobs(kind)]
+    first = {job.method: job for job in plan.jobs(MINUTES)} if MINUTES in plan.asked.budgets else {}
+    made += [(job, file) for job in first.values() for file in trials_of(plan.asked.output, job.method)]
+    for job, file in made:
+        if not file.is_file():
+            continue
+        there, here = without_lengths(read_config(file)), without_lengths(job.words)
+        key = next((key for key in {**there, **here} if there.get(key) != here.get(key) and key != "seed"), None)
+        if key is not None:
+            run = file.with_name(file.name.removesuffix(f"-{SETTINGS}"))
+            raise BootdiffError(
+                f"{run} was made with {key} {there.get(key)}, and {here.get(key)} is asked for; remove that run and "
+                f"{file.name}, or choose another --output."
+            )
 
 
 def check_folder(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from bootdiff.benchmark.budget import scaled
-from bootdiff.benchmark.plan import FILE, PASSES, SETTINGS, BenchmarkPlan, Job, settings_of, trial_of
+from bootdiff.benchmark.plan import FILE, PASSES, SETTINGS, TRIAL_RUNS, BenchmarkPlan, Job, settings_of, trial_of
 from bootdiff.benchmark.results import MARK, Result, mark_of, read_result, results_in
 from bootdiff.benchmark.table import write_results
 from bootdiff.core.errors import BootdiffError, Interrupted, first_line
@@ -97,7 +97,7 @@ class Runner:
         """Return the seconds of a short run, and its length as a share of the recipe's; of a longer one if need be."""
         steps, found = float(TRIAL), (1.0, 1.0)
         for number in range(TRIALS):
-            folder = self.plan.asked.output / "trials" / job.method / f"{number}"
+            folder = self.plan.asked.output / TRIAL_RUNS / job.method / f"{number}"
             words, factor = trial_of(job.words, steps)
             file = folder.with_name(f"{number}-{SETTINGS}")
             if file.exists():
