@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import fmean
@@ -39,12 +40,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "consistency")
     parser.add_argument("--methods", type=Path, default=ROOT / "runs" / "methods", help="of benchmarks/methods.py")
     asked = parser.parse_args()
-    tables = {}
+    tables: dict[str, list[dict[str, Any]]] = {"calls": list(calls(asked.methods / "digits" / "passes"))}
+    if {row["method"] for row in tables["calls"]} != set(SIDES.values()):
+        sys.exit(f"{asked.methods} has no runs of {' and '.join(SIDES)}; first: python benchmarks/methods.py digits")
     for name in (DISTILLATION, TRAINING):
         bootdiff("ablate", ROOT / "configs" / f"ablate-{name}.yaml", "--output", asked.output / name)
         tables[name] = list(variants(asked.output / name))
-    tables["calls"] = list(calls(asked.methods / "digits" / "passes"))
-    record = new_record(tables, seeds=(0,), command="python benchmarks/consistency.py")
+    record = new_record(
+        tables, seeds=range(max(row["runs"] for row in tables["calls"])), command="python benchmarks/consistency.py"
+    )
     write_record(FOLDER / "consistency.json", record)
     draw(tables)
 

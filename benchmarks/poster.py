@@ -47,7 +47,7 @@ def rows(told: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield {
             "sampler": row["name"] if taught else row["title"],
             "steps": row["steps"] if taught else row["calls"],
-            "evaluations": row["calls"] * (2 if taught else 1),
+            "evaluations": row["calls"],
             "Fréchet distance": row["frechet_distance"],
             **figures,
             "faithful": row["faithfulness"],

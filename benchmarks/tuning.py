@@ -12,12 +12,15 @@ import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from commands import bootdiff
 from records import FOLDER, ROOT, new_record, write_record
 
 CONFIGS = ROOT / "configs" / "tuning"
+#: the runs of a method
+RUNS = 4
 METHODS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
@@ -29,29 +32,31 @@ def main() -> None:
     asked = parser.parse_args()
     for method in asked.methods:
         bootdiff("ablate", CONFIGS / f"{method}.yaml", "--output", asked.output / method)
-    missing = [name for name in METHODS if not (asked.output / name / "ablation.json").exists()]
+    found = {name: list(rows(name, asked.output / name)) for name in METHODS}
+    missing = [name for name, runs in found.items() if len(runs) < RUNS]
     if missing:
-        print(f"no record yet: {', '.join(missing)} have no runs in {asked.output}.")
+        print(f"no record yet: {', '.join(missing)} have fewer than {RUNS} runs in {asked.output}.")
         return
-    tables = {"runs": [row for name in METHODS for row in rows(name, asked.output / name)]}
+    tables = {"runs": [row for runs in found.values() for row in runs]}
     record = new_record(tables, seeds=(0,), command="python benchmarks/tuning.py")
     write_record(FOLDER / "tuning.json", record)
 
 
 def rows(method: str, folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield a row for each run of a method; the best says so."""
-    told = json.loads((folder / "ablation.json").read_text(encoding="utf-8"))
-    runs = [row for row in told["rows"] if row["kind"] == "student"]
-    best = min(row["frechet_distance"] for row in runs)
+    """Yield a row for each finished run of a method; the best says so, and one that failed has no figures."""
+    path = folder / "ablation.json"
+    told = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    runs = [row for row in told if row["kind"] == "student" and all(run["state"] != "waiting" for run in row["runs"])]
+    best = min((row["frechet_distance"] for row in runs if row["frechet_distance"] is not None), default=None)
     for row in runs:
-        figures = row["figures"]
+        passes = [run["passes"]["all"] for run in row["runs"] if run["passes"]]
         yield {
             "method": method,
             "settings": row["label"],
+            "passes, thousands": round(fmean(passes) / 1000) if passes else None,
             "Fréchet distance": row["frechet_distance"],
-            "precision": figures["precision"]["value"],
-            "recall": figures["recall"]["value"],
-            "best": "yes" if row["frechet_distance"] == best else "",
+            **{key: row["figures"].get(key, {}).get("value") for key in ("precision", "recall")},
+            "best": "yes" if best is not None and row["frechet_distance"] == best else "",
         }
 
 

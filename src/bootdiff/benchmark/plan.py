@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -221,13 +222,18 @@ def identity_of(asked: Asked, teacher: Teacher) -> dict[str, Any]:
         "features": getattr(measured.features, "name", measured.features),
         "reference": measured.reference,
         "clip": measured.clip,
-        "labels": None if measured.labels is None else list(measured.labels),
+        "labels": None if measured.labels is None else digest(measured.labels),
         "num": measured.num,
         "seed": measured.seed,
         "repeats": measured.repeats,
         "calls": list(measured.calls),
         "loaded": asdict(asked.loaded),
     }
+
+
+def digest(labels: Sequence[int]) -> str:
+    """Return a word that stands for the classes which prompts ask for, of which there may be very many."""
+    return blake2b(repr(list(labels)).encode(), digest_size=8).hexdigest()
 
 
 def check_settings(plan: BenchmarkPlan) -> None:

@@ -20,6 +20,8 @@ MARK = "benchmark"
 MEASURED = ("features", "reference", "clip", "labels", "num", "seed", "repeats", "calls")
 #: the numbers of calls that every method has a line for
 CALLS = (1, 2)
+#: the figures by which a table is sorted: the first one that any of its rows has
+RANKS = ("frechet_distance", "path_error")
 
 
 def mark_of(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,6 +39,7 @@ class Result:
         teacher: the measured rows of the teacher.
         source: what it learned from, in a word or two.
         peak_memory: the bytes that its training held at most; None where it is not known.
+        weight: the guidance weight of its images; the middle one of a range.
     """
 
     method: str
@@ -49,6 +52,7 @@ class Result:
     seconds: float
     source: str
     peak_memory: int | None
+    weight: float = 1.0
 
     def at(self, calls: int) -> Mapping[str, Any] | None:
         """Return the row of the student with so many calls; None where the method has none.
@@ -87,7 +91,14 @@ def read_result(folder: Path, identity: Mapping[str, Any] | None = None) -> Resu
         trained_seconds(folder),
         source_of(run),
         max(peaks, default=None),
+        weight_of(run),
     )
+
+
+def weight_of(run: Run) -> float:
+    """Return the guidance weight of a run's images; the middle one of a range, and 1 without guidance."""
+    asked, scale = run.settings.get("guidance_range"), run.settings.get("guidance_scale")
+    return fmean(asked) if asked else 1.0 if scale is None else float(scale)
 
 
 def source_of(run: Run) -> str:
@@ -130,12 +141,14 @@ def rows_of(results: Sequence[Result]) -> Iterator[dict[str, Any]]:
         for calls in (*CALLS, *sorted(own)):
             rows = [_row(runs, kind, calls) for runs in by_method.values() if calls in CALLS or runs[0].at(calls)]
             if any(row["figures"] for row in rows):
-                yield from sorted(rows, key=_rank)
+                yield from ranked(rows)
 
 
-def _rank(row: Mapping[str, Any]) -> tuple[bool, float, str]:
-    by = next((name for name in ("frechet_distance", "path_error") if name in row["figures"]), None)
-    return by is None, 0.0 if by is None else row["figures"][by]["value"], row["method"]
+def ranked(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a table's rows, the best first: by Fréchet distance, or where no row has one by path error."""
+    by = next((name for name in RANKS if any(name in row["figures"] for row in rows)), RANKS[0])
+    figures = {row["method"]: row["figures"].get(by, {}).get("value") for row in rows}
+    return sorted(rows, key=lambda row: (figures[row["method"]] is None, figures[row["method"]] or 0.0, row["method"]))
 
 
 def _row(runs: Sequence[Result], kind: str, calls: int) -> dict[str, Any]:

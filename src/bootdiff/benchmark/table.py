@@ -17,7 +17,9 @@ from bootdiff.system.invoked import command
 
 DASH = "–"
 #: what stands below tables without a Fréchet distance
-UNJUDGED = "Without --features and --reference there is no Fréchet distance, so the methods stand by their path errors."
+UNJUDGED = (
+    "Without --features and --reference there is no Fréchet distance, so the methods stand by their path errors. "
+)
 #: the figures that have a column, where they were measured
 COLUMNS = (
     "frechet_distance", "precision", "recall", "inception_score", "faithfulness", "clip_score", "path_error",
@@ -132,6 +134,20 @@ def _teacher(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return ["## The teacher's best", "", *markdown(["sampler", "calls", *(known[n][0] for n in names)], body), ""]
 
 
+def has_distances(results: Sequence[Result]) -> bool:
+    """Return whether any student has a Fréchet distance."""
+    return any("frechet_distance" in row["figures"] for result in results for row in result.rows)
+
+
+def differing(results: Sequence[Result]) -> str:
+    """Return a sentence where the methods' images have different guidance weights, which makes them no match."""
+    weights = {result.method: result.weight for result in results}
+    if len(set(weights.values())) < 2:
+        return ""
+    told = ", ".join(f"{method} {weight:g}" for method, weight in weights.items())
+    return f"Their guidance weights differ, so their figures are of different things: {told}."
+
+
 def _cell(figure: Mapping[str, Any] | None, form: str) -> str:
     return DASH if figure is None else f"{figure['value']:{form}}"
 
@@ -149,5 +165,5 @@ def _about(plan: BenchmarkPlan, results: Sequence[Result]) -> str:
         "process of its own; memory is the most that it held. Settings: "
         "`settings.yaml` beside each run. "
         f"{'Minutes are of training, by the speed of a short run before. ' if MINUTES in plan.asked.budgets else ''}"
-        f"{'' if any('frechet_distance' in row['figures'] for run in results for row in run.rows) else UNJUDGED}"
+        f"{UNJUDGED if results and not has_distances(results) else ''}{differing(results)}"
     ).strip()

@@ -201,8 +201,9 @@ def _rehearse(plans: Sequence[Plan]) -> None:
     student = None if first.start is None else rehearsed_start(read_card(first.start), teacher)
     for plan in plans:
         before = student if plan.stage is None or plan.stage.continues else None
-        if before is not None and check_turns(before, plan.method, teacher, plan.settings):
-            before = None
+        if before is not None:
+            turns = check_turns(before, plan.method, teacher, plan.settings)
+            before.continued, before = True, None if turns else before
         student = rehearsed(find_method(plan.method), plan.trained, teacher, before)
         if student is None:
             return

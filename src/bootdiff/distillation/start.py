@@ -15,6 +15,7 @@ from bootdiff.students.architecture import adapter_with, seedling
 from bootdiff.students.card import LearnedConditions, StudentCard
 from bootdiff.students.files import load_student
 from bootdiff.students.folder import StudentFolder
+from bootdiff.students.growth import GrownNetwork, grow
 from bootdiff.students.kinds import student_kind
 from bootdiff.students.pipeline import GrownPipelineNetwork
 from bootdiff.system.out_of_memory import let_pass
@@ -179,11 +180,13 @@ def check_turns(student: Student, method: str, teacher: Teacher, settings: Disti
     turns = f"method {method} makes a {kind} student of a {student.kind} student"
     if not isinstance(teacher.denoiser, NetworkTeacher):
         raise BootdiffError(f"{turns}, which takes a teacher with a network; {teacher.name} has none.")
-    if learned_weight(settings, teacher).is_range:
-        raise BootdiffError(
-            f"{turns}, which has one guidance weight and no range of them; set guidance_scale in place of "
-            "guidance_range, or leave both out."
-        )
+    if adapter_of(teacher) is None and type(grown := grow(teacher.denoiser)).settled is GrownNetwork.settled:
+        raise BootdiffError(f"{turns}, and a {type(grown).__name__} has no method settled() by which one begins.")
+    if student.learned.is_range or learned_weight(settings, teacher).is_range:
+        cure = "set guidance_scale in place of guidance_range, or leave both out" if settings.start is None else (
+            "start from a student of one weight"
+        )  # fmt: skip
+        raise BootdiffError(f"{turns}, which has one guidance weight and no range of them; {cure}.")
     return True
 
 
@@ -197,7 +200,7 @@ def started_from(folder: Path | str, teacher: Teacher, settings: DistillationSet
     stem = _stem_of(saved, teacher, settings)
     student = type(saved).from_teacher(stem, settings.t_min, settings.t_max, learned_weight(settings, teacher).plain)
     student.take(saved.facts)
-    student.calls, student.any_calls = saved.calls, saved.any_calls
+    student.calls, student.any_calls, student.continued = saved.calls, saved.any_calls, True
     try:
         student.load_state_dict(saved.state_dict())
     except RuntimeError as error:
@@ -206,5 +209,7 @@ def started_from(folder: Path | str, teacher: Teacher, settings: DistillationSet
             f"the student in {folder} does not fit the teacher {teacher.name} (other weights); "
             "start from one of its own students."
         ) from error
-    turns = check_turns(student, method, teacher, settings)
-    return student_kind(find_method(method).student).begun_from(student, stem) if turns else student
+    if not check_turns(student, method, teacher, settings):
+        return student
+    kind, t_max = student_kind(find_method(method).student), settings.t_max
+    return kind.begun_from(student, stem, student.t_max if t_max is None else t_max)

@@ -85,7 +85,7 @@ def several_network(student: Student, scheduler: Any, weight: float | None = Non
     grown = student.network
     if not isinstance(grown, GrownPipelineNetwork):
         return None
-    network = grown.with_weight(weight if student.learned.is_range else None)
+    network = grown.settled(None, weight if student.learned.is_range else None)
     prediction = student.reading.prediction
     if isinstance(prediction, Preconditioned):
         told = scheduler.timesteps

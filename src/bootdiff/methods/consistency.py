@@ -61,7 +61,7 @@ class Consistency(OneLearner):
         cls, teacher: Teacher, settings: ConsistencySettings, source: Source, student: ConsistencyStudent
     ) -> Self:
         """Return the objective with the objects that the settings' words stand for."""
-        student.begin(settings.boundary, settings.grid, settings.start)
+        student.begin(settings.boundary, settings.grid)
         grid = Grid.of(settings, student)
         return cls.on(grid, teacher, settings, source, student, settings.solver == "heun", settings.target_side)
 

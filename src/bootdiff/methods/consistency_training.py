@@ -50,7 +50,7 @@ class ConsistencyTraining(OneLearner):
         cls, teacher: Teacher, settings: ConsistencyTrainingSettings, source: Source, student: ConsistencyStudent
     ) -> Self:
         """Return the objective with the objects that the settings' words stand for; the teacher gives its schedule."""
-        student.begin(settings.boundary, settings.grid, settings.start)
+        student.begin(settings.boundary, settings.grid)
         grid = Grid.of(settings, student)
         learner = with_target(learner_of(student, settings), grid.decay if grid.averages else None)
         distance = make_distance(settings.distance, teacher.shape, settings.lpips_weights)

@@ -99,11 +99,11 @@ class Lcm(Consistency):
         Raises:
             BootdiffError: if the run starts from a student of another boundary or of other times.
         """
-        if settings.start is None:
+        if not student.continued:
             student.boundary, student.points = LcmSkip(), settings.grid
         elif (student.boundary, student.points) != (LcmSkip(), settings.grid):
             raise BootdiffError(
-                f"lcm goes on from an lcm student of the same grid, and the one in {settings.start} has the boundary "
+                f"lcm goes on from an lcm student of the same grid, and this one has the boundary "
                 f"{student.boundary.name} and {student.points or 'all'} times."
             )
         grid = SkippingGrid(student.schedule.num_timesteps, student.t_max, settings.grid, settings.target_decay)

@@ -44,7 +44,15 @@ class TwoStages(Settings):
         """Return the settings of the first stage."""
         kind = self.before.settings
         both = {key: value for key, value in self.model_dump().items() if key in kind.model_fields}
-        return kind(**{key: value for key, value in both.items() if key not in OWN} | self._asked)
+        return kind(**{key: value for key, value in both.items() if self._is_handed_down(key, value)} | self._asked)
+
+    def _is_handed_down(self, key: str, value: Any) -> bool:
+        """Whether the first stage has this value as well, unless it is given its own.
+
+        Where both methods' defaults differ, the last one's is its own.
+        """
+        default, firsts = (kind.model_fields[key].default for kind in (type(self), self.before.settings))
+        return key not in OWN and not (key in MAY_DIFFER and value == default != firsts)
 
     def last_alone(self, given: Iterable[str]) -> str:
         """Return a sentence on which of the given lengths and rates are the last stage's alone; empty where none is.

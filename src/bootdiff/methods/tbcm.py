@@ -92,7 +92,7 @@ class Tbcm(OneLearner):
         cls, teacher: Teacher, settings: TbcmSettings, source: Source, student: ConsistencyStudent
     ) -> Self:
         """Return the objective with the objects that the settings' words stand for."""
-        student.begin(settings.boundary, settings.trajectory_times, settings.start)
+        student.begin(settings.boundary, settings.trajectory_times)
         return cls(
             limited(teacher, target_limit(settings, teacher)),
             learner_of(student, settings),

@@ -71,6 +71,8 @@ class Student(nn.Module, ABC):
         self.data_free = True
         # Whether its training asked no teacher.
         self.teacher_free = False
+        # Whether a training goes on from it as it is, and so takes over what its kind has besides the network.
+        self.continued = False
         self.own_timestep = self.schedule.timestep(torch.tensor([t_max])).item()
 
     @classmethod
@@ -105,15 +107,21 @@ class Student(nn.Module, ABC):
         return cls(network, teacher, t_min, t_max, guidance)
 
     @classmethod
-    def begun_from(cls, student: Student, stem: Teacher) -> Self:
+    def begun_from(cls, student: Student, stem: Teacher, t_max: float) -> Self:
         """Return a student of this kind that answers noise as a student of another kind does.
 
-        It is grown from that student's folded network, which stands in its teacher's place.
+        It is grown from that student's network, with the image's time settled, in its teacher's place.
 
         Args:
             stem: what the other student was grown from.
+            t_max: where the new student's path begins; the other's t_max, or a time near it.
+
+        Raises:
+            BootdiffError: if the other student's network is of a growth that cannot be settled.
         """
-        return cls.from_teacher(with_network(stem, student.fold()), student.t_min, student.t_max, student.guidance)
+        target = student.schedule.timestep(torch.tensor([student.t_min])).item() if student.timed else None
+        network = student.network.settled(target)
+        return cls.from_teacher(with_network(stem, network), student.t_min, t_max, student.guidance)
 
     # --- what each kind says -----------------------------------------------------------------------------------------
 

@@ -57,24 +57,24 @@ class ConsistencyStudent(Student):
         super().__init__(network, teacher, t_min, t_max, guidance)
         self.boundary, self.points = boundary or boundary_named("skip", self.reading), points
 
-    def begin(self, boundary: str | None, grid: int, start: str | None) -> None:
-        """Take the boundary and the times of a training; a student that the run starts from keeps its own.
+    def begin(self, boundary: str | None, grid: int) -> None:
+        """Take the boundary and the times of a training; a student that it goes on from keeps its own.
 
         Args:
             boundary: ``skip``, ``naive``, or None for skip connections or start's.
             grid: the times of the training's grid. Of EDM's noise levels the student is called at these, as far as
                 CMStochasticIterativeScheduler usually has so many.
-            start: the folder of the student that the run starts from; None for a new one.
 
         Raises:
-            BootdiffError: if another boundary is asked of a student that the run starts from.
+            BootdiffError: if another boundary is asked of a student that the training goes on from.
         """
-        if start is None:
+        if not self.continued:
             self.boundary = boundary_named(boundary or "skip", self.reading)
             self.points = min(grid, STOCK_POINTS) if isinstance(self.schedule, EDM) else None
         elif boundary is not None and (boundary == "naive") != isinstance(self.boundary, Naive):
             raise BootdiffError(
-                f"the student in {start} has the boundary {self.boundary.name}, and {boundary} is asked; leave it out."
+                f"the student that this goes on from has the boundary {self.boundary.name}, and {boundary} is asked; "
+                "leave it out."
             )
 
     @property

@@ -40,6 +40,21 @@ class GrownNetwork(nn.Module, ABC):
             weight: the guidance weight to fold, where the network takes one that its class has no slot for.
         """
 
+    def settled(self, target: float | None, weight: float | None = None) -> nn.Module:
+        """Return a network of the teacher's class that answers for one target time and goes on being told its own.
+
+        Args:
+            target: the target time as a timestep; None for a network without an input for one.
+            weight: the guidance weight, as ``fold`` takes it.
+
+        Raises:
+            BootdiffError: if this growth cannot say it.
+        """
+        raise BootdiffError(
+            f"a {type(self).__name__} does not say how its target time is settled, so no student of another kind can "
+            "begin with it; give it a method settled()."
+        )
+
 
 #: the growth of each class of plain modules; the first class in a module's method resolution order that is here wins
 _GROWTHS: dict[type[nn.Module], Callable[[nn.Module], GrownNetwork]] = {}
@@ -115,6 +130,10 @@ class SameNetwork(GrownNetwork):
         """Return a copy of the module; it is still called with its own time, t_max."""
         return copy.deepcopy(self.network)
 
+    def settled(self, target: float | None, weight: float | None = None) -> nn.Module:
+        """Return a copy of the module."""
+        return copy.deepcopy(self.network)
+
 
 class ShiftedNetwork(GrownNetwork):
     """A plain module ``network(x_t, timestep)``, grown by a shift of each linear and convolution layer's output.
@@ -167,6 +186,12 @@ class ShiftedNetwork(GrownNetwork):
         for hook in folded._hooks:
             hook.remove()
         return folded.network
+
+    def settled(self, target: float | None, weight: float | None = None) -> nn.Module:
+        """Return the module with its biases shifted for ``target``; it is called with any time of its own."""
+        if target is None:
+            raise BootdiffError("a shifted module without a target time is shifted for its own, which is not settled.")
+        return self.fold(target, target)
 
     def _layers(self) -> list[nn.Module]:
         return [m for m in self.network.modules() if isinstance(m, self.LAYERS) and m.bias is not None]

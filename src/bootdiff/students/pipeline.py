@@ -75,12 +75,16 @@ class GrownPipelineNetwork(GrownNetwork):
         return folded.network.eval()
 
     @torch.no_grad()
-    def with_weight(self, weight: float | None) -> nn.Module:
-        """Return the network with a guidance weight in the biases of its embedders; it goes on being told its time."""
+    def settled(self, target: float | None, weight: float | None = None) -> nn.Module:
+        """Return the network with a target time and a guidance weight in the biases of its embedders.
+
+        It goes on being told its own time.
+        """
         settled = copy.deepcopy(self)
         device = next(settled.parameters()).device
         weights = None if weight is None else torch.tensor([float(weight)], device=device)
-        shift = settled._shift(None, weights)
+        wanted = None if target is None else _timestep(settled._clock.proj, target, device)
+        shift = settled._shift(wanted, weights)
         for hook in settled._hooks:
             hook.remove()
         if shift is not None:

@@ -201,6 +201,7 @@ def rehearsed_start(card: StudentCard, teacher: Teacher) -> Student:
         student = student_kind(card.kind).from_teacher(_stand_in_of(teacher), *card.times, card.weight.plain)
     student.take(card.facts)
     student.calls, student.any_calls = card.calls, card.any_calls and student.several
+    student.continued = True
     return student
 
 
