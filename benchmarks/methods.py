@@ -1,6 +1,8 @@
 """``bootdiff benchmark`` on a teacher: every method at an equal budget, one call and two. A record.
 
     python benchmarks/methods.py digits [--output runs/methods]         # writes docs/records/methods-digits.json
+    python benchmarks/methods.py digits --minutes                       # equal time: docs/records/minutes-digits.json
+    python benchmarks/methods.py fashion-32 --teacher FOLDER
 
 The benchmark resumes: runs that are there are not made again.
 """
@@ -23,16 +25,17 @@ class Entry:
     """What a teacher's record is made with.
 
     Args:
-        options: of every command, such as its prompts.
-        minutes: the second budget, for the first training seed alone; None for no such table.
+        options: of the command, such as its prompts.
+        seeds: of training, where passes are the budget; minutes have the first one.
     """
 
     passes: int
     options: tuple[str, ...] = ()
     seeds: str = "0"
-    minutes: float | None = None
 
 
+#: the second budget
+MINUTES = 2
 #: methods whose training begins from the teacher and makes a student in minutes on fashion-32, where a pass is dear
 FEW = "boot,boot+dm,direct,progressive,consistency"
 #: settings for latents, which lose more by a late start of the path than pixels do
@@ -41,13 +44,14 @@ LATE = tuple(
     for name in ("boot", "boot+dm", "boot+sid", "boot+drift", "direct", "progressive", "dfno", "consistency-training")
     for word in ("--set", f"{name}.t_max=0.8")
 )
+FASHION = ("--features", "fashion", "--reference", "fashion")
 UNGUIDED = ("--set", "lcm.guidance_range=null", "--set", "lcm.guidance_scale=1")
 TEACHERS: Mapping[str, Entry] = {
-    "digits": Entry(400_000, ("--images", "digits"), "0,1,2", minutes=2),
+    "digits": Entry(400_000, ("--images", "digits"), "0,1,2"),
     "digits-class": Entry(400_000, ("--images", "digits")),
     # Of lcm's range of weights the one without guidance, as all others have it; benchmarks/poster.py has guidance.
     "digits-text": Entry(400_000, ("--prompts", "digits", "--images", "digits", *LATE, *UNGUIDED)),
-    "fashion-32": Entry(60_000, ("--methods", FEW)),
+    "fashion-32": Entry(60_000, ("--methods", FEW, "--null-class", "10", *FASHION)),
 }
 #: the measured figures that have a column, and their headings
 FIGURES = {
@@ -64,26 +68,27 @@ def main() -> None:
     """Make a teacher's runs and write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("teacher", choices=list(TEACHERS))
+    parser.add_argument("--teacher", dest="folder", help="where the teacher is no builtin one")
+    parser.add_argument("--minutes", action="store_true", help="give each method as much time instead of passes")
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "methods")
     asked = parser.parse_args()
     entry, folder = TEACHERS[asked.teacher], asked.output / asked.teacher
-    benchmark = ("benchmark", asked.teacher, "--output", folder, *entry.options)
-    bootdiff(*benchmark, "--passes", entry.passes, "--training-seeds", entry.seeds)
-    if entry.minutes is not None:
-        bootdiff(*benchmark, "--minutes", entry.minutes)
+    budget = ("--minutes", MINUTES) if asked.minutes else ("--passes", entry.passes, "--training-seeds", entry.seeds)
+    bootdiff("benchmark", asked.folder or asked.teacher, "--output", folder, *entry.options, *budget)
     told = json.loads((folder / "benchmark.json").read_text(encoding="utf-8"))
-    tables = {name: found for name, found in tables_of(told) if found}
-    seeds = [int(seed) for seed in entry.seeds.split(",")]
-    record = new_record(tables, seeds=seeds, command=f"python benchmarks/methods.py {asked.teacher}")
-    write_record(FOLDER / f"methods-{asked.teacher}.json", record)
+    kind = "minutes" if asked.minutes else "passes"
+    tables = {name: found for name, found in tables_of(told, kind) if found}
+    seeds = [int(seed) for seed in ("0" if asked.minutes else entry.seeds).split(",")]
+    command = f"python benchmarks/methods.py {asked.teacher}{' --minutes' if asked.minutes else ''}"
+    record = new_record(tables, seeds=seeds, command=command + (" --teacher FOLDER" if asked.folder else ""))
+    write_record(FOLDER / f"{'minutes' if asked.minutes else 'methods'}-{asked.teacher}.json", record)
 
 
-def tables_of(told: Mapping[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Yield the tables of a benchmark by their names: for each kind of budget one call and two, and the teacher's."""
-    for kind in ("passes", "minutes"):
-        for calls, words in ((1, "one call"), (2, "two calls")):
-            same = [row for row in told["rows"] if (row["budget"], row["calls"]) == (kind, calls)]
-            yield f"{kind}, {words}", [line(row) for row in same]
+def tables_of(told: Mapping[str, Any], kind: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Yield the tables of a kind of budget by their names: one call, two, and the teacher's."""
+    for calls, words in ((1, "one call"), (2, "two calls")):
+        same = [row for row in told["rows"] if (row["budget"], row["calls"]) == (kind, calls)]
+        yield words, [line(row) for row in same]
     yield "teacher", [best(row) for row in told["teacher"] if row["best_of"] is not None]
     yield "DDIM", [best(row) for row in told["teacher"] if row["sampler"] == "ddim" and row["best_of"] is None]
 
