@@ -11,12 +11,15 @@ import pytest
 import yaml
 
 from bootdiff.benchmark.budget import scaled, within
-from bootdiff.benchmark.plan import Asked, BenchmarkPlan, checked, settings_of
+from bootdiff.benchmark.plan import Asked, BenchmarkPlan, checked, identity_of, settings_of
 from bootdiff.benchmark.recipes import shipped
-from bootdiff.benchmark.results import Result, rows_of
+from bootdiff.benchmark.results import Result, mark_of, rows_of
 from bootdiff.benchmark.run import distil
+from bootdiff.benchmark.table import differing
 from bootdiff.core.errors import BootdiffError, Interrupted
+from bootdiff.evaluation.measurement import Measurement
 from bootdiff.teachers import load_teacher
+from tiny_pipelines import save_sd
 
 #: methods of a teacher of pixels that learn without images
 OF_PIXELS = [name for name in shipped() if name not in ("lcm", "consistency-training")]
@@ -183,6 +186,30 @@ def test_a_short_run_with_other_settings_says_nothing_about_the_speed_and_is_ref
     finally:
         file.unlink()
     assert found.code == 2 and "trials/boot/0 was made with" in found.err
+
+
+def test_what_prompts_ask_for_is_measured_as_it_was_before(clip_folder, tmp_path):
+    """Figures of other labels, or by another CLIP model, are none of this benchmark's."""
+    teacher = load_teacher(str(save_sd(tmp_path / "sd")))
+    marks = set()
+    for labels in (None, [1, 2], [2, 1]):
+        for clip in (None, str(clip_folder)):
+            measured = Measurement(num=16, calls=(1,), labels=labels, clip=clip)
+            asked = Asked("sd", tmp_path / "out", teacher, ["boot"], 3000, shared={"prompts": "x"}, measured=measured)
+            marks.add(json.dumps(mark_of(identity_of(asked, teacher)), sort_keys=True))
+    assert len(marks) == 6
+
+
+def test_a_clip_score_needs_prompts(cli, tiny_module, clip_folder, tmp_path):
+    found = cli(*command(tiny_module, tmp_path / "out", "boot", "--clip", clip_folder)[3:])
+    assert found.code == 2 and "measures how well images fit their prompts" in found.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_of_different_guidance_are_said_to_be_no_match():
+    rows = [{"figures": {"frechet_distance": {}}}]
+    runs = [Result(m, "passes", 0, Path(m), rows, [], 1.0, 1.0, "noise", None, w) for m, w in (("a", 1.0), ("b", 2.5))]
+    assert differing(runs[:1]) == "" and "a 1, b 2.5" in differing(runs)
 
 
 @pytest.mark.parametrize(

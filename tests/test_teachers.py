@@ -24,6 +24,13 @@ from bootdiff.teachers.prediction import PREDICTIONS
 from tiny_unet import name_scheduler, save_teacher, tiny_unet
 
 
+def test_a_path_names_a_teacher_as_its_words_do(tmp_path):
+    folder = save_teacher(tmp_path / "t")
+    plans = [plan_distillation(name, tmp_path / "run", BootSettings(steps=2)) for name in (folder, str(folder))]
+    assert plans[0].config == plans[1].config and plans[0].teacher.name == str(folder)
+    assert load_teacher(folder).name == str(folder)
+
+
 @pytest.mark.parametrize("prediction", ["sample", "epsilon", "v_prediction"])
 @pytest.mark.parametrize("limits", [{}, {"clip_sample": False}, {"thresholding": True, "sample_max_value": 1.5}])
 def test_x0_equals_a_ddim_scheduler(tmp_path, prediction, limits):
