@@ -18,7 +18,7 @@ from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "benchmarks" / "gpu" / "run.py"
-STAGES = ("smoke", "step", "sample", "fashion", "fashion-long", "colour-teacher", "colour-student")
+STAGES = ("smoke", "step", "sample", "fashion", "fashion-long", "colour-teacher", "colour-student", "colour-methods")
 #: what the repository may weigh: the GPU pack needs the rest of its 64 MiB for wheels, teachers and images
 TRACKED = 44 * 2**20
 
@@ -288,3 +288,10 @@ def test_the_tracked_files_stay_small():
         pytest.skip("git cannot list the tracked files here")
     files = [ROOT / name for name in listed.stdout.split("\0") if name]
     assert sum(path.stat().st_size for path in files if path.is_file()) <= TRACKED
+
+
+@pytest.mark.slow
+def test_methods_stand_in_one_table(everything):
+    rows = everything.tables("colour-methods")["one call"]
+    assert {row["method"] for row in rows} == {"boot", "direct"}
+    assert all(row["Fréchet distance"] >= 0 and row["passes, thousands"] <= 3 for row in rows)

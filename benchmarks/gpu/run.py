@@ -54,6 +54,7 @@ STAGES = {
     "fashion-long": Stage(9, 4),
     "colour-teacher": Stage(4, 2),
     "colour-student": Stage(3, 1.5),
+    "colour-methods": Stage(9, 2.5),
 }
 #: whose archive comes back first, where there is room for some only
 FIRST_BACK = ("colour-teacher", "colour-student", "fashion-long", "fashion")
