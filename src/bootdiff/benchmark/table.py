@@ -41,17 +41,19 @@ def write_results(
     write_json(folder / FILE, {**words, "rows": rows, "teacher": list(teacher_rows(results)), **environment()})
     for kind in dict.fromkeys(result.kind for result in results) if draws else ():
         same = [result for result in results if result.kind == kind]
-        _draw(plan, kind, same)
+        _draw(plan, kind, same, [row["method"] for row in rows if row["budget"] == kind])
     write_text(folder / "benchmark.md", document(plan, rows, results, reasons))
 
 
-def _draw(plan: BenchmarkPlan, kind: str, results: Sequence[Result]) -> None:
-    folder, first = plan.asked.output, {result.method: result for result in reversed(results)}
+def _draw(plan: BenchmarkPlan, kind: str, results: Sequence[Result], ranked: Sequence[str]) -> None:
+    """Draw the plot and the picture of each method's first training seed, the best methods first."""
+    folder, of = plan.asked.output, {result.method: result for result in reversed(results)}
+    first = {method: of[method] for method in dict.fromkeys(ranked)}
     rows = [{**row, "title": result.method} for result in first.values() for row in result.rows if row["stage"] is None]
     if any(row["frechet_distance"] is not None for row in rows):
         chart = quality_chart([*teacher_rows(results), *rows], told=False)
         write_whole(folder / f"quality-{kind}.png", lambda path: chart.savefig(path, dpi=130))
-    looks = {method: look(result.folder, plan.unnamed) for method, result in sorted(first.items())}
+    looks = {method: look(result.folder, plan.unnamed) for method, result in first.items()}
     strips = [(method, seen.samples) for method, seen in looks.items() if seen is not None]
     if strips:
         teacher = teacher_strip(next(iter(first.values())).folder, plan.unnamed)
@@ -156,7 +158,10 @@ def _about(plan: BenchmarkPlan, results: Sequence[Result]) -> str:
     asked = plan.asked.measured
     trained = sorted({result.seed for result in results})
     seeds = ", ".join(map(str, trained))
-    several = "; figures are means, with the lowest and the highest in brackets" if len(trained) > 1 else ""
+    several = (
+        "; figures are means, with the lowest and the highest in brackets; plot and picture are of each method's first seed"
+        if len(trained) > 1 else ""
+    )  # fmt: skip
     return (
         "A pass is one sample through a network of the teacher's size, and its way back counts two. The passes of "
         "teacher and learners count alike, and so does the making of pairs and trajectories; evaluation does not. "

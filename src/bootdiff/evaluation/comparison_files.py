@@ -18,6 +18,8 @@ from bootdiff.storage.files import write_json, write_text, write_whole
 
 #: inches that a letter of a row's name takes in the picture of samples, at most
 LETTER = 0.075
+#: the number of students from which their marks in a chart are small
+MANY = 8
 
 
 def write_comparison(folder: Path, result: Mapping[str, Any], pictures: Mapping[str, Tensor]) -> None:
@@ -117,11 +119,18 @@ def quality_chart(rows: Sequence[Mapping[str, Any]], told: bool = True) -> Any:
     for name in dict.fromkeys(row["sampler"] for row in teacher):
         same = sorted((r["calls"], r["frechet_distance"]) for r in teacher if r["sampler"] == name)
         axes.plot(*zip(*same, strict=True), marker="o", markersize=4, linewidth=0.8, label=sampler_name(name))
-    for title in dict.fromkeys(row["title"] for row in known if row["kind"] == "student"):
+    titles = list(dict.fromkeys(row["title"] for row in known if row["kind"] == "student"))
+    others = len({row["sampler"] for row in teacher})
+    for number, title in enumerate(titles):
         # The student's star, and its teacher's calls after it on a dashed line.
         points = [(r["calls"], r["frechet_distance"]) for r in known if r["kind"] == "student" and r["title"] == title]
-        (line,) = axes.plot(*points[0], "*", markersize=15, label=title or "student", zorder=5)
-        axes.plot(*zip(*points, strict=True), "--", marker=".", linewidth=1, color=line.get_color(), zorder=4)
+        # Ten colours, so that from the eleventh student on another shape tells them apart.
+        color, marker = f"C{(others + number) % 10}", "*PXD"[number // 10 % 4]
+        size = 15 if len(titles) < MANY else 9
+        axes.plot(
+            *points[0], color=color, marker=marker, linestyle="", markersize=size, label=title or "student", zorder=5
+        )
+        axes.plot(*zip(*points, strict=True), "--", marker=".", linewidth=1, color=color, zorder=4)
     worth = sentences(rows) if told else []
     if worth:
         axes.set_title(worth[-1], fontsize=8, wrap=True)
