@@ -71,6 +71,8 @@ TEACHERS: Mapping[str, Entry] = {
     "digits-text": Entry(400_000, ("--prompts", "digits", "--images", "digits", *settings({**LATENTS, **UNGUIDED}))),
     "fashion-32": Entry(100_000, ("--methods", ",".join(FASHION), "--null-class", "10", *FEW, *settings(FASHION))),
 }
+#: the columns of the README
+SHORT = ("method", "learned from", "Fréchet distance", "precision", "recall", "worth calls")
 #: the measured figures that have a column, and their headings
 FIGURES = {
     "frechet_distance": "Fréchet distance",
@@ -107,6 +109,8 @@ def tables_of(told: Mapping[str, Any], kind: str) -> Iterator[tuple[str, list[di
     for calls, words in ((1, "one call"), (2, "two calls")):
         same = [row for row in told["rows"] if (row["budget"], row["calls"]) == (kind, calls)]
         yield words, [line(row) for row in same]
+    measured = [line(row) for row in told["rows"] if (row["budget"], row["calls"]) == (kind, 1) and row["figures"]]
+    yield "in short", [{key: row.get(key) for key in SHORT} for row in measured]
     yield "teacher", [best(row) for row in told["teacher"] if row["best_of"] is not None]
     yield "DDIM", [best(row) for row in told["teacher"] if row["sampler"] == "ddim" and row["best_of"] is None]
 

@@ -159,7 +159,7 @@ def _about(plan: BenchmarkPlan, results: Sequence[Result]) -> str:
     trained = sorted({result.seed for result in results})
     seeds = ", ".join(map(str, trained))
     several = (
-        "; figures are means, with the lowest and the highest in brackets; plot and picture are of each method's first seed"
+        "; figures are means, with the lowest and the highest in brackets; plot and picture are of the first seed alone"
         if len(trained) > 1 else ""
     )  # fmt: skip
     return (
