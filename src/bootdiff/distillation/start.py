@@ -55,7 +55,8 @@ def _times(settings: DistillationSettings, card: StudentCard) -> dict[str, float
     for key, learned in zip(("t_min", "t_max"), card.times, strict=True):
         asked = getattr(settings, key)
         if asked is not None and abs(asked - learned) > 1e-4:
-            raise _learned_another(settings, f"{key} = {learned:g}", f"{asked:g}")
+            cure = f"leave it out, or start from a student with this {key}"  # which the method itself may ask for
+            raise _learned_another(settings, f"{key} = {learned:g}", f"{asked:g}", cure)
     return dict(zip(("t_min", "t_max"), map(float, card.times), strict=True))
 
 
