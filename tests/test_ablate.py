@@ -2,6 +2,8 @@
 
 import csv
 import json
+import math
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from bootdiff.ablation import run as running
 from bootdiff.ablation.config import read_ablation
 from bootdiff.ablation.pictures import rows_figure
 from bootdiff.ablation.variants import Design, folder_name, make_design
+from bootdiff.benchmark.recipes import recipe, shipped
 from bootdiff.core.errors import BootdiffError, Interrupted
+from bootdiff.methods.registry import find_method
 from tiny_unet import save_teacher
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -383,13 +387,34 @@ def test_torchrun_is_refused(cli, tiny, tmp_path, monkeypatch):
     assert "one process" in cli("ablate", path, "--output", tmp_path / "out").err
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("ablate-*.yaml")), ids=lambda path: path.stem)
+SHIPPED = sorted([*CONFIGS.rglob("ablate-*.yaml"), *CONFIGS.glob("tuning/*.yaml")])
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_the_shipped_files_are_valid_and_list_the_baseline_first(path, monkeypatch):
     monkeypatch.chdir(CONFIGS.parent)
-    design = make_design(read_ablation(path), path)
+    ablation = read_ablation(path)
+    design = make_design(ablation, path)
     assert all(axis.members[0][1] == "baseline" for axis in design.axes)
-    assert len(design.variants) == 1 + sum(len(axis.members) - 1 for axis in design.axes)
+    combined = math.prod(len(values) for values in ablation.grid.values())
+    assert len(design.variants) == combined + sum(len(axis.members) - 1 for axis in design.axes)
 
 
-def test_there_are_five_shipped_files():
-    assert len(list(CONFIGS.glob("ablate-*.yaml"))) == 5
+def test_every_method_with_a_recipe_has_four_runs_by_which_it_was_chosen():
+    grids = {path.stem: read_ablation(path) for path in CONFIGS.glob("tuning/*.yaml")}
+    assert set(grids) == set(shipped()) and len(list(CONFIGS.glob("ablate-*.yaml"))) == 7
+    for name, asked in grids.items():
+        assert asked.method == name and not asked.vary
+        assert [len(values) for values in asked.grid.values()] == [2, 2]
+
+
+def test_a_recipe_has_the_values_of_the_best_run():
+    rows = json.loads((CONFIGS.parent / "docs" / "records" / "tuning.json").read_text())["values"]["runs"]
+    best = {row["method"]: row["settings"] for row in rows if row["best"]}
+    assert set(best) == set(shipped())
+    for method, words in best.items():
+        found = dict(re.findall(r"(\w+) = (\[.*?\]|[^,]+)", words))
+        assert len(found) == 2
+        for key, value in found.items():
+            told = recipe(method).get(key, find_method(method).settings.model_fields[key].default)
+            assert told == yaml.safe_load(value), (method, key)
