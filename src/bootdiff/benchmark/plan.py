@@ -164,6 +164,7 @@ def plan_benchmark(asked: Asked) -> BenchmarkPlan:
     teacher = asked.model or load_teacher(asked.teacher, **asked.loaded.options)
     identity = identity_of(asked, teacher)
     identity["budgets"] = {**check_folder(asked.output, identity), **asked.budgets}
+    # A CLIP score asks only whether there are words; each run measures its own.
     asked.measured.judges(teacher, [""] if "prompts" in asked.shared else None)
     for method in asked.assigned:
         if method not in (methods := asked.methods or shipped()):

@@ -168,7 +168,7 @@ def _about(plan: BenchmarkPlan, results: Sequence[Result]) -> str:
         f"Training seeds {seeds}{several}. {asked.num:,} samples a noise seed, {asked.repeats} noise seed(s) from "
         f"{asked.seed}, the same noises for all. A dash: the method makes no image in so many calls. Each run has a "
         "process of its own; memory is the most that it held. Settings: "
-        "`settings.yaml` beside each run. "
+        "`seed-N-settings.yaml` beside each run. "
         f"{'Minutes are of training, by the speed of a short run before. ' if MINUTES in plan.asked.budgets else ''}"
         f"{UNJUDGED if results and not has_distances(results) else ''}{differing(results)}"
     ).strip()

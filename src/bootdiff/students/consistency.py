@@ -61,7 +61,7 @@ class ConsistencyStudent(Student):
         """Take the boundary and the times of a training; a student that it goes on from keeps its own.
 
         Args:
-            boundary: ``skip``, ``naive``, or None for skip connections or start's.
+            boundary: ``skip``, ``naive``, or None for skip connections, or its own where the training goes on from it.
             grid: the times of the training's grid. Of EDM's noise levels the student is called at these, as far as
                 CMStochasticIterativeScheduler usually has so many.
 
